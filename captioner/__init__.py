@@ -1,0 +1,32 @@
+"""captioner: captions for pictures on your own machine.
+
+    import captioner
+    model = captioner.load()
+    print(model.caption("dog.jpg").text)
+
+Importing the package is cheap; torch is imported when `load` is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Caption", "Captioner", "DecodeOptions", "__version__", "load"]
+
+if TYPE_CHECKING:
+    from captioner.inference import Caption, Captioner, load
+    from captioner.options import DecodeOptions
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name == "DecodeOptions":
+        from captioner.options import DecodeOptions
+
+        return DecodeOptions
+    if name in __all__:
+        from captioner import inference
+
+        return getattr(inference, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

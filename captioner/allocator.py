@@ -1,0 +1,23 @@
+"""Keep memory that the network frees, instead of handing it back to the system and asking again."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Tell glibc's malloc to keep freed memory for the next batch; True where that worked.
+
+    By default it returns every large block to the kernel, which must clear it again for the next layer. Encoding
+    with MobileNetV2, batch 32, 2 cores: 1.6 times as fast with it, for an eighth more peak memory. Holds for the
+    whole process; does nothing with another C library.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))

@@ -1,0 +1,190 @@
+"""One checkpoint file: weights, model config, vocabulary, preprocessing, provenance, format version.
+
+The file is plain safetensors. Its header carries one JSON text under the key "captioner"; nothing in it is code.
+Weights are stored in half precision: scores in the provenance are those of the rounded weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from captioner.errors import UserError
+from captioner.files import replacing
+from captioner.images import Preprocess
+from captioner.model import CaptionModel, Decoder, Encoder, ModelConfig
+from captioner.vocab import Vocabulary
+
+FORMAT_VERSION = 1
+SHIPPED = "flickr8k-mobilenet_v2.safetensors"
+_KEY = "captioner"
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
+
+
+class CheckpointError(UserError):
+    """A file is not a checkpoint that this version can load; the message says what is wrong with it."""
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint file holds, ready for use: the model is in evaluation mode, in float32."""
+
+    model: CaptionModel
+    vocabulary: Vocabulary
+    preprocess: Preprocess
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def shipped_checkpoint() -> Path:
+    """The checkpoint that comes with captioner, in a clone and in an installed package. Raises CheckpointError."""
+    package = Path(__file__).parent
+    for folder in (package / "checkpoints", package.parent / "checkpoints"):
+        if (folder / SHIPPED).is_file():
+            return folder / SHIPPED
+    raise CheckpointError(f"the shipped checkpoint {SHIPPED} is not there: give a file with --checkpoint")
+
+
+def half_precision(model: CaptionModel) -> dict[str, torch.Tensor]:
+    """The state dict as a checkpoint stores it: floating-point weights rounded to float16."""
+    return {
+        name: tensor.detach().cpu().contiguous().to(torch.float16 if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, replacing `path` whole. Raises ValueError for weights that half precision cannot hold."""
+    tensors = half_precision(checkpoint.model)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"weights of {name} are not finite in half precision: the training diverged")
+    content = {
+        "format_version": FORMAT_VERSION,
+        "model": dataclasses.asdict(checkpoint.model.config),
+        "vocabulary": list(checkpoint.vocabulary.words),
+        "preprocess": dataclasses.asdict(checkpoint.preprocess),
+        "provenance": checkpoint.provenance,
+    }
+    data = save(tensors, metadata={_KEY: json.dumps(content, ensure_ascii=False, sort_keys=True)})
+    with replacing(path, "wb") as file:
+        file.write(data)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is meant to be safetensors, judged by its first bytes: a length and the start of a JSON object."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER_BYTES
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read and check a checkpoint. Raises CheckpointError, naming what is wrong; runs nothing from the file."""
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give the .safetensors file in it")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty")
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = _read_content(path, file.metadata())
+            vocabulary, preprocess, model = _build(path, content)
+            _check_tensors(path, {name: file.get_slice(name) for name in file.keys()}, model)  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in model.state_dict()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            if not torch.isfinite(tensor).all():
+                raise CheckpointError(f"{path}: damaged: {name} holds values that are not numbers")
+            state[name] = tensor.float()
+    model.load_state_dict(state, assign=True)  # strictly; the decoder was shapes only until now
+    return Checkpoint(model.eval().to(device), vocabulary, preprocess, content["provenance"])
+
+
+def _read_content(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    if not metadata or _KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: a safetensors file of another program (no {_KEY!r} in its header); "
+            "make a checkpoint with `captioner train`"
+        )
+    try:
+        content: dict[str, Any] = json.loads(metadata[_KEY])
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged header ({error})") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path}: damaged header: no format_version")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format version {version}, this program reads up to {FORMAT_VERSION}: update captioner"
+        )
+    if version < 1:
+        raise CheckpointError(f"{path}: damaged header: format_version {version}")
+    parts = {"model": dict, "vocabulary": list, "preprocess": dict, "provenance": dict}
+    for name, kind in parts.items():
+        if not isinstance(content.get(name), kind):
+            raise CheckpointError(f"{path}: damaged header: {name} is missing or of the wrong type")
+    return content
+
+
+def _build(path: Path, content: dict[str, Any]) -> tuple[Vocabulary, Preprocess, CaptionModel]:
+    words = content["vocabulary"]
+    if not all(isinstance(word, str) for word in words):
+        raise CheckpointError(f"{path}: damaged header: the vocabulary holds something that is not text")
+    try:
+        config: ModelConfig = _dataclass_from(ModelConfig, content["model"])
+        preprocess: Preprocess = _dataclass_from(Preprocess, content["preprocess"])
+        vocabulary = Vocabulary(tuple(words))
+        if len(vocabulary) != config.vocabulary_size:
+            raise ValueError(f"{len(vocabulary)} words for an output layer of {config.vocabulary_size}")
+        if preprocess.size < 1 or preprocess.size > 4096 or not all(preprocess.std):
+            raise ValueError("impossible preprocessing")
+        encoder = Encoder(config.encoder)
+        # Sizes come from the file and may lie: no memory is taken for them before the tensors are seen to fit.
+        with torch.device("meta"):
+            decoder = Decoder(config, encoder.feature_size)
+        return vocabulary, preprocess, CaptionModel(config, encoder, decoder)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged header: {error}") from error
+
+
+def _dataclass_from(kind: type, values: dict[str, Any]) -> Any:
+    """A dataclass from JSON, every field present and of its type. Raises ValueError naming the field."""
+    hints = {"str": str, "int": int, "float": (float, int)}
+    names = {f.name for f in dataclasses.fields(kind)}
+    for name in names ^ values.keys():
+        raise ValueError(f"{name} is {'missing' if name in names else 'unknown'} in {kind.__name__}")
+    checked = dict(values)
+    for f in dataclasses.fields(kind):
+        value = values[f.name]
+        if str(f.type).startswith("tuple"):
+            triple = isinstance(value, list) and len(value) == 3
+            if not triple or not all(isinstance(v, (int, float)) for v in value):
+                raise ValueError(f"{f.name} must be three numbers, not {value!r}")
+            checked[f.name] = tuple(float(v) for v in value)
+        elif isinstance(value, bool) or not isinstance(value, hints[str(f.type)]):  # type: ignore[arg-type]
+            raise ValueError(f"{f.name} must be {f.type}, not {value!r}")
+    return kind(**checked)
+
+
+def _check_tensors(path: Path, found: dict[str, Any], model: CaptionModel) -> None:
+    """Compare names, shapes and types in the header with what the model config asks for."""
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() ^ found.keys()):
+        problem = "is missing" if name in wanted else "does not belong to this model"
+        raise CheckpointError(f"{path}: damaged: the tensor {name} {problem}")
+    for name, tensor in wanted.items():
+        shape, dtype = tuple(found[name].get_shape()), found[name].get_dtype()
+        if shape != tuple(tensor.shape):
+            raise CheckpointError(f"{path}: damaged: {name} has shape {shape}, not {tuple(tensor.shape)}")
+        if dtype not in (("F16", "F32") if tensor.is_floating_point() else ("I64",)):
+            raise CheckpointError(f"{path}: damaged: {name} holds {dtype} values")

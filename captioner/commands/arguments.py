@@ -1,0 +1,63 @@
+"""Command-line arguments that several commands share, and flags made from an options dataclass."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from captioner.options import DecodeOptions, option_specs, parse_options
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wide enough that nearly every option takes one line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=118)
+
+
+def add_options(group: argparse._ArgumentGroup, options: type, only: Iterable[str] | None = None) -> None:
+    """A flag for each field of an options dataclass (or those named in `only`), with its help and default."""
+    for spec in option_specs(options):
+        if only is None or spec.name in only:
+            group.add_argument(
+                spec.flag,
+                type=spec.kind,
+                choices=spec.choices or None,
+                metavar=None if spec.choices else _METAVARS[spec.kind],
+                default=argparse.SUPPRESS,  # the dataclass knows the default
+                help=f"{spec.help} [{_shown(spec.default)}]",
+            )
+
+
+def chosen(options: type, args: argparse.Namespace) -> Any:
+    """The options object that the flags describe. Raises OptionError."""
+    return parse_options(options, vars(args))
+
+
+def add_decode_options(parser: argparse.ArgumentParser) -> None:
+    """All of DecodeOptions, as a group of its own."""
+    add_options(parser.add_argument_group("how captions are chosen"), DecodeOptions)
+
+
+def add_checkpoint(group: argparse._ArgumentGroup) -> None:
+    """--checkpoint and --device"""
+    group.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of `captioner train` [the shipped one]")
+    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1 [a GPU if there is one]")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+positive.__name__ = "positive whole number"  # argparse says "invalid positive whole number value: '0'"
+
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def _shown(default: object) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,0 +1,245 @@
+"""From a decoder's logits to hypotheses: greedy, sampled and beam decoding of a whole batch at once.
+
+Sees token ids and logits only. Any decoder with `init_state` and `step` will do (see `StepDecoder`).
+One meaning of probability: log-probabilities are the decoder's full softmax at temperature 1. Bans, temperature,
+top-k and top-p restrict or reshape the choice, never the reported numbers.
+Shapes: B pictures, N draws or beams a picture, R = B * N rows, T steps, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from captioner.options import DecodeOptions
+from captioner.vocab import END, PAD, START, UNK
+
+
+class StepDecoder(Protocol):
+    """What decoding asks of a decoder. A state is a tuple of tensors with the rows in dimension 1."""
+
+    def init_state(self, features: Tensor) -> Any:
+        """(B, F) -> state"""
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """(B,) int64, state -> logits (B, V), state"""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Token ids of one caption with the log-probability of each; `<end>` is the last where it was reached."""
+
+    tokens: tuple[int, ...]
+    token_logprobs: tuple[float, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether `<end>` was reached before the length limit."""
+        return bool(self.tokens) and self.tokens[-1] == END
+
+    @property
+    def logprob(self) -> float:
+        """Log-probability (natural logarithm) of the caption, `<end>` included where it was reached."""
+        return sum(self.token_logprobs)
+
+
+@torch.inference_mode()
+def decode(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> list[list[Hypothesis]]:
+    """Write `options.num_captions` captions for each feature of (B, F), the best first.
+
+    Best means: by log-probability among draws, by log-probability / length^length_penalty in a beam.
+    """
+    if len(features) == 0:
+        return []
+    if options.strategy == "beam":
+        return _beam(decoder, features, options)
+    return _independent(decoder, features, options)
+
+
+def uniforms(options: DecodeOptions) -> Tensor:
+    """All the randomness that sampling needs, from the seed: (N, T) float64 in [0, 1).
+
+    Every picture sees the same numbers, so its captions do not depend on the batch it is in; each caption of a
+    picture sees its own. Asking for more captions keeps the first ones.
+    """
+    generator = torch.Generator().manual_seed(options.seed)
+    return torch.rand(options.num_captions, options.max_length, generator=generator, dtype=torch.float64)
+
+
+def choose(scores: Tensor, options: DecodeOptions, uniform: Tensor | None) -> Tensor:
+    """The next token of each row from scores (R, V), -inf where banned: (R,) int64.
+
+    Without `uniform` the likeliest. With one number in [0, 1) a row, (R,), the word at which the cumulative
+    distribution after temperature, top-k and top-p (Holtzman et al. 2020) passes that number.
+    """
+    if uniform is None:
+        return scores.argmax(-1)
+    # Double precision, so that a sum over thousands of small probabilities still ends at 1. Only where words are
+    # left out do they have to be ranked.
+    if options.top_k:
+        ranked, ids = scores.double().topk(min(options.top_k, scores.shape[-1]), dim=-1)
+    elif options.top_p < 1.0:
+        ranked, ids = scores.double().sort(dim=-1, descending=True, stable=True)
+    else:
+        ranked, ids = (
+            scores.double(),
+            torch.arange(scores.shape[-1], device=scores.device).expand(scores.shape),
+        )
+    probabilities = (ranked / options.temperature).softmax(-1)
+    if options.top_p < 1.0:
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities[before >= options.top_p] = 0.0  # the first word always stays
+    cumulative = probabilities.cumsum(-1)
+    total = cumulative[:, -1]
+    # Rounding must not take the product to the total itself, which no word would pass.
+    target = (uniform * total).minimum(torch.nextafter(total, torch.zeros_like(total)))
+    rank = torch.searchsorted(cumulative, target.unsqueeze(1), right=True)
+    return ids.gather(1, rank).squeeze(1)
+
+
+def ban(logprobs: Tensor, written: Tensor, options: DecodeOptions) -> Tensor:
+    """Scores of the next token, (R, V): -inf where a rule forbids it after the tokens written so far, (R, t).
+
+    `<pad>`, `<start>` and `<unk>` are never written. Where the rules leave nothing, `<end>` is allowed.
+    """
+    scores = logprobs.clone()
+    scores[:, [PAD, START, UNK]] = -torch.inf
+    t = written.shape[1]
+    n = options.no_repeat_ngram
+    if n and t >= n:
+        windows = written.unfold(1, n, 1)  # (R, t - n + 1, n)
+        # The windows whose first n - 1 tokens are the last n - 1 written: their last token would repeat them.
+        repeats = (windows[:, :, :-1] == written[:, None, t - n + 1 :]).all(-1)
+        forbidden = torch.zeros_like(scores, dtype=torch.bool)
+        forbidden.scatter_(1, torch.where(repeats, windows[:, :, -1], PAD), True)
+        forbidden[:, END] = False
+        scores = scores.masked_fill(forbidden, -torch.inf)
+    end = scores[:, END].clone()
+    if t < options.min_length:
+        scores[:, END] = -torch.inf
+    stuck = scores.isneginf().all(-1)
+    scores[:, END] = torch.where(stuck, end, scores[:, END])
+    return scores
+
+
+def _independent(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> list[list[Hypothesis]]:
+    """Greedy and sampled decoding: N rows a picture that know nothing of each other."""
+    n = options.num_captions
+    rows = len(features) * n
+    state = _repeat(decoder.init_state(features), n)
+    random = uniforms(options).to(features.device).repeat(len(features), 1) if options.strategy == "sample" else None
+    tokens = torch.full((rows,), START, device=features.device)
+    written = tokens.new_empty(rows, 0)
+    logprobs = features.new_empty(rows, 0)
+    ended = torch.zeros(rows, dtype=torch.bool, device=features.device)
+    for t in range(options.max_length):
+        logits, state = decoder.step(tokens, state)
+        full = logits.float().log_softmax(-1)
+        tokens = choose(ban(full, written, options), options, None if random is None else random[:, t])
+        tokens = tokens.masked_fill(ended, PAD)
+        logprobs = torch.cat([logprobs, full.gather(1, tokens[:, None])], 1)
+        written = torch.cat([written, tokens[:, None]], 1)
+        ended |= tokens == END
+        if ended.all():
+            break
+    hypotheses = _collect(written, logprobs)
+    grouped = [hypotheses[i : i + n] for i in range(0, rows, n)]
+    return [sorted(group, key=lambda h: -h.logprob) for group in grouped]  # stable: equal draws keep their order
+
+
+def _beam(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> list[list[Hypothesis]]:
+    """Beam search: K unfinished hypotheses a picture go on, the K best finished ones are kept beside them.
+
+    Finished ones leave the beam for a list ranked by log-probability / length^a (length counts `<end>`), so that
+    they neither take a place from longer ones nor are lost to them. A picture is done when its list is full and
+    no unfinished hypothesis can still enter it.
+    """
+    pictures, k, device = len(features), options.beam_size, features.device
+    state = decoder.init_state(features)
+    logits, state = decoder.step(torch.full((pictures,), START, device=device), state)
+    state = _repeat(state, k)
+    vocabulary = logits.shape[-1]
+    logits = logits.repeat_interleave(k, 0)
+
+    # Unfinished: sums (B, K), tokens and their log-probabilities (B, K, t). All K begin as the same empty one,
+    # of which only the first may go on.
+    sums = features.new_full((pictures, k), -torch.inf)
+    sums[:, 0] = 0.0
+    written = torch.empty(pictures, k, 0, dtype=torch.int64, device=device)
+    logprobs = features.new_empty(pictures, k, 0)
+    # Finished: the same, with the score that ranks them, -inf where there is none yet.
+    done_scores = features.new_full((pictures, k), -torch.inf)
+    done_written, done_logprobs = written, logprobs
+
+    for t in range(options.max_length):
+        full = logits.float().log_softmax(-1)
+        allowed = ban(full, written.view(pictures * k, t), options).view(pictures, k, vocabulary)
+        totals = (sums.unsqueeze(-1) + allowed).view(pictures, k * vocabulary)
+        # Each unfinished hypothesis has one `<end>`, so the 2K best continuations hold K that go on.
+        best, index = totals.topk(min(2 * k, k * vocabulary), dim=1)
+        parent, token = index // vocabulary, index % vocabulary  # (B, 2K)
+        chosen = full.view(pictures, k * vocabulary).gather(1, index)
+        written_2k = torch.cat([_pick(written, parent), token.unsqueeze(-1)], -1)
+        logprobs_2k = torch.cat([_pick(logprobs, parent), chosen.unsqueeze(-1)], -1)
+        ends = token == END
+
+        # Only an `<end>` among the K best continuations finishes a hypothesis: a beam of 1 is then greedy.
+        rank = torch.arange(best.shape[1], device=device)
+        finishes = ends & (rank < k)
+        scores = torch.where(finishes, best, -torch.inf) / (t + 1) ** options.length_penalty
+        done_scores, keep = torch.cat([done_scores, scores], 1).topk(k, dim=1)
+        done_written = _pick(torch.cat([_pad(done_written, PAD), written_2k], 1), keep)
+        done_logprobs = _pick(torch.cat([_pad(done_logprobs, 0.0), logprobs_2k], 1), keep)
+
+        sums, keep = best.masked_fill(ends, -torch.inf).topk(min(k, best.shape[1]), dim=1)
+        written, logprobs = _pick(written_2k, keep), _pick(logprobs_2k, keep)
+        parent, token = parent.gather(1, keep), token.gather(1, keep)
+
+        # A sum only falls, so the best that an unfinished one can reach is its sum now at the longest length.
+        longest = options.max_length if options.length_penalty > 0 else 1
+        reachable = sums.amax(1) / longest**options.length_penalty
+        if t + 1 == options.max_length or bool((done_scores.amin(1) >= reachable).all()):
+            break
+        rows = (parent + torch.arange(pictures, device=device).unsqueeze(1) * k).view(-1)
+        state = tuple(part.index_select(1, rows) for part in state)
+        logits, state = decoder.step(token.view(-1), state)
+
+    # Without enough finished hypotheses the unfinished ones fill up, always after the finished.
+    scores = torch.cat([done_scores, sums / options.max_length**options.length_penalty], 1)
+    finished_first = torch.cat([done_scores.isneginf(), torch.ones_like(sums, dtype=torch.bool)], 1)
+    written = torch.cat([done_written, written], 1)
+    logprobs = torch.cat([done_logprobs, logprobs], 1)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, finished_first.gather(1, order).int().argsort(dim=1, stable=True))[
+        :, : options.num_captions
+    ]
+    ranked = zip(_pick(written, order), _pick(logprobs, order), scores.gather(1, order), strict=True)
+    # A tiny vocabulary may not have as many captions as were asked for.
+    return [_collect(w[~s.isneginf()], p[~s.isneginf()]) for w, p, s in ranked]
+
+
+def _pick(values: Tensor, index: Tensor) -> Tensor:
+    """Of (B, N, ...) the rows (B, M) of each picture: (B, M, ...)"""
+    return values[torch.arange(len(values), device=values.device).unsqueeze(1), index]
+
+
+def _pad(values: Tensor, value: float) -> Tensor:
+    """One more step at the end: (B, N, t) -> (B, N, t + 1)"""
+    return torch.nn.functional.pad(values, (0, 1), value=value)
+
+
+def _repeat(state: Any, n: int) -> Any:
+    """Every row n times in a row: each part (L, B, H) -> (L, B * n, H)"""
+    return tuple(part.repeat_interleave(n, 1) for part in state)
+
+
+def _collect(written: Tensor, logprobs: Tensor) -> list[Hypothesis]:
+    """Rows of padded tokens and log-probabilities, (R, T), to hypotheses."""
+    hypotheses = []
+    for ids, values in zip(written.tolist(), logprobs.tolist(), strict=True):
+        length = ids.index(PAD) if PAD in ids else len(ids)
+        hypotheses.append(Hypothesis(tuple(ids[:length]), tuple(values[:length])))
+    return hypotheses

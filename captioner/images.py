@@ -1,0 +1,187 @@
+"""Picture files and bytes to checked RGB pictures, and from there to the network's input.
+
+Between here and the encoder pictures travel as uint8 tensors (3, S, S), RGB, 0 to 255. `Preprocess.normalise`
+turns a batch of them into what the encoder was trained on.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import warnings
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from captioner.errors import UserError
+
+ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
+
+SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".ppm",
+        ".pgm",
+        ".jp2",
+    ]
+)
+MAX_PIXELS = 200_000_000  # more than any camera makes; 600 MB once decoded
+MAX_FILE_BYTES = 500_000_000
+
+
+class ImageError(UserError):
+    """A picture cannot be read; the message says which and why."""
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """Read a picture as it is meant to be seen: upright, RGB, on white where it is transparent.
+
+    `source` is a path, the bytes of a file, a PIL image, or an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4),
+    uint8 in 0 to 255 or float in 0 to 1. Of an animation, the first frame counts.
+    Raises ImageError when it cannot be read, is damaged or is larger than MAX_PIXELS.
+    """
+    if isinstance(source, Image.Image):
+        return _upright_rgb(source, "the picture")
+    if isinstance(source, np.ndarray):
+        return _upright_rgb(_from_array(source), "the array")
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), "the picture", len(source))
+    path = Path(source)
+    try:
+        status = path.stat()
+        # A named pipe or a device would make us wait for ever, or read without end.
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"{path}: is a folder, not a picture")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{path}: is not a regular file")
+        with path.open("rb") as file:
+            return _decode(file, str(path), status.st_size)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path}: cannot be opened ({reason})") from error
+
+
+def _decode(file: Any, name: str, size: int) -> Image.Image:
+    if size == 0:
+        raise ImageError(f"{name}: the file is empty")
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"{name}: {size / 1e6:.0f} MB is more than the limit of {MAX_FILE_BYTES / 1e6:.0f} MB")
+    _register_heif()
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures and odd metadata; we have our own limit and do not read metadata.
+            warnings.simplefilter("ignore")
+            with Image.open(file) as image:
+                _check_pixels(image, name)
+                return _upright_rgb(image, name)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: not a picture, or a format that Pillow cannot read") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: has more than {MAX_PIXELS / 1e6:.0f} million pixels") from error
+    # Pillow's decoders raise nearly anything on damaged files: struct.error, SyntaxError, IndexError, ...
+    except Exception as error:
+        raise ImageError(f"{name}: damaged picture ({error or type(error).__name__})") from error
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{name}: {image.width} x {image.height} is more than {MAX_PIXELS / 1e6:.0f} million pixels")
+
+
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    _check_pixels(image, name)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow clips 16-bit grey to 8 bits instead of scaling it.
+        image = Image.fromarray((np.asarray(image, np.int64).clip(0, 65_535) // 257).astype(np.uint8))
+    elif image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, np.float32))
+        # Float pictures hold 0 to 1, or 0 to 255; no picture of the latter kind stays below 1.
+        values = values * 255.0 if values.max(initial=0.0) <= 1.0 else values
+        image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        flat = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(flat, rgba)
+    return image.convert("RGB")
+
+
+def _from_array(array: npt.NDArray[Any]) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ImageError(f"an array of shape {array.shape} is no picture: give (H, W), (H, W, 3) or (H, W, 4)")
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0.0 and array.max() <= 1.0):
+            raise ImageError("a float array must hold values from 0 to 1; give uint8 for 0 to 255")
+        array = (array * 255.0).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImageError(f"an array of {array.dtype} is no picture: give uint8 (0 to 255) or float (0 to 1)")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+_heif_tried = False
+
+
+def _register_heif() -> None:
+    """Let Pillow read HEIC where the optional package is there (pip install "captioner[heic]")."""
+    global _heif_tried
+    if _heif_tried:
+        return
+    _heif_tried = True
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return
+    register_heif_opener()
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the network's input; part of the checkpoint, the same everywhere.
+
+    The whole picture is squeezed to a square, never cropped: what stands at the edge of a photo may matter for
+    its caption, and the pictures that the shipped model learned from were squeezed too.
+    """
+
+    size: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, for values from 0 to 1
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """Squeeze an RGB picture to (3, S, S), uint8, 0 to 255."""
+        size = (self.size, self.size)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR)  # Pillow widens the filter when it shrinks
+        return torch.from_numpy(np.array(image, np.uint8)).permute(2, 0, 1).contiguous()
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 in 0 to 255 -> (B, 3, S, S) float32, channels last, about zero mean, unit variance."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255.0
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255.0
+        return (pixels.contiguous(memory_format=torch.channels_last).float() - mean) / std

@@ -1,0 +1,198 @@
+"""Captioner: load once, encode once, decode many times; one picture or a folder of any size."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from captioner.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
+from captioner.decoding import Hypothesis, decode
+from captioner.images import ImageError, ImageSource, load_image
+from captioner.model import fuse_for_inference
+from captioner.options import DecodeOptions
+from captioner.vocab import END, START, join_words
+
+T = TypeVar("T")
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence for a picture, and what the model thinks of it.
+
+    `probabilities[i]` is the model's probability of `tokens[i]` after those before it, `end_probability` that of
+    stopping there (None when the length limit cut the caption off). Together they multiply to exp(`logprob`).
+    """
+
+    text: str  # as a person would read it
+    tokens: tuple[str, ...]  # the words as the model wrote them
+    probabilities: tuple[float, ...]
+    end_probability: float | None
+    logprob: float  # natural logarithm
+    alternatives: tuple[Caption, ...] = ()  # the picture's other captions, best first
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model ended the sentence itself, before the length limit."""
+        return self.end_probability is not None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one picture of many: its caption, or the reason why there is none."""
+
+    path: str
+    caption: Caption | None
+    error: str | None = None
+
+
+def load(path: str | os.PathLike[str] | None = None, device: str = "auto") -> Captioner:
+    """Load a checkpoint, by default the shipped one.
+
+    `device` is a torch device, or "auto": a GPU where torch sees one, the CPU otherwise.
+    Raises CheckpointError when the file is missing or damaged.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Captioner(load_checkpoint(shipped_checkpoint() if path is None else Path(path)), device)
+
+
+class Captioner:
+    """A checkpoint, ready to write captions. Make one with `captioner.load()`; it may be shared by threads."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        self.vocabulary = checkpoint.vocabulary
+        self.provenance = checkpoint.provenance
+        self.feature_size = checkpoint.model.encoder.feature_size
+        self._preprocess = checkpoint.preprocess
+        self._device = torch.device(device)
+        self._encoder = fuse_for_inference(checkpoint.model.encoder).to(self._device)
+        self._decoder = checkpoint.model.decoder.eval().to(self._device)
+
+    def caption(self, image: ImageSource, options: DecodeOptions | None = None) -> Caption:
+        """Caption one picture: a path, the bytes of a file, a PIL image or an array (see `images.load_image`).
+
+        Raises ImageError when it cannot be read.
+        """
+        return self.caption_batch([image], options)[0]
+
+    def caption_batch(self, images: Iterable[ImageSource], options: DecodeOptions | None = None) -> list[Caption]:
+        """Caption several pictures, one Caption each. Raises ImageError for the first that cannot be read."""
+        return self.caption_features(self.encode(images), options)
+
+    def encode(self, images: Iterable[ImageSource]) -> Tensor:
+        """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
+        batches = [torch.empty(0, self.feature_size, device=self._device)]
+        with ThreadPoolExecutor(_readers()) as pool:
+            for batch in _prefetched(pool, self._pixels, images, BATCH_SIZE):
+                batches.append(self.encode_pixels(torch.stack([future.result() for _, future in batch])))
+        return torch.cat(batches)
+
+    @torch.inference_mode()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 as `Preprocess.pixels` makes them -> features (B, F), float32."""
+        features: Tensor = self._encoder(self._preprocess.normalise(pixels.to(self._device)))
+        return features.float()
+
+    def caption_features(self, features: Tensor, options: DecodeOptions | None = None) -> list[Caption]:
+        """Features (N, F) from `encode` to captions, one a row: encode once, decode as often as you like."""
+        if features.ndim != 2 or features.shape[1] != self.feature_size:
+            raise ValueError(f"features must have shape (N, {self.feature_size}), not {tuple(features.shape)}")
+        options = options or DecodeOptions()
+        captions = []
+        for part in features.to(self._device).split(_rows_at_once(options)):
+            for hypotheses in decode(self._decoder, part, options):
+                best, *others = (self._caption(hypothesis) for hypothesis in hypotheses)
+                captions.append(replace(best, alternatives=tuple(others)))
+        return captions
+
+    @torch.inference_mode()
+    def score(self, image: ImageSource, sentence: str) -> Caption:
+        """How likely the model finds a given sentence for a picture, word by word.
+
+        Words outside the vocabulary stand as `<unk>` in `tokens`, with that token's probability.
+        Raises ImageError when the picture cannot be read.
+        """
+        ids = [*self.vocabulary.encode(sentence), END]
+        inputs = torch.tensor([[START, *ids[:-1]]], device=self._device)
+        logprobs = self._decoder(self.encode([image]), inputs)[0].log_softmax(-1)  # (T, V)
+        chosen = logprobs[torch.arange(len(ids)), ids].tolist()
+        return replace(self._caption(Hypothesis(tuple(ids), tuple(chosen))), text=sentence)
+
+    def caption_files(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        options: DecodeOptions | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[FileResult]:
+        """Caption a folder of any size, as a stream: one FileResult a path, in order.
+
+        A picture that cannot be read gives a result with an `error` and does not stop the others. Pictures are
+        read in the background, a few batches ahead; memory does not grow with their number.
+        """
+        with ThreadPoolExecutor(_readers()) as pool:
+            for batch in _prefetched(pool, self._pixels, paths, batch_size):
+                pixels, errors = [], {}
+                for index, (_, future) in enumerate(batch):
+                    try:
+                        pixels.append(future.result())
+                    except ImageError as error:
+                        errors[index] = str(error)
+                features = self.encode_pixels(torch.stack(pixels)) if pixels else self.encode([])
+                captions = iter(self.caption_features(features, options))
+                for index, (path, _) in enumerate(batch):
+                    if index in errors:
+                        yield FileResult(os.fspath(path), None, errors[index])
+                    else:
+                        yield FileResult(os.fspath(path), next(captions))
+
+    def _pixels(self, image: ImageSource) -> Tensor:
+        return self._preprocess.pixels(load_image(image))
+
+    def _caption(self, hypothesis: Hypothesis) -> Caption:
+        words = [self.vocabulary.words[token] for token in hypothesis.tokens if token != END]
+        probabilities = [math.exp(logprob) for logprob in hypothesis.token_logprobs]
+        return Caption(
+            text=join_words(words),
+            tokens=tuple(words),
+            probabilities=tuple(probabilities[: len(words)]),
+            end_probability=probabilities[-1] if hypothesis.finished else None,
+            logprob=hypothesis.logprob,
+        )
+
+
+def _readers() -> int:
+    return min(8, os.cpu_count() or 1)
+
+
+def _rows_at_once(options: DecodeOptions) -> int:
+    """Pictures decoded together, so that the table of next words stays below some 100 MB for any options."""
+    rows = options.beam_size if options.strategy == "beam" else options.num_captions
+    return max(1, 2048 // rows)
+
+
+def _prefetched(
+    pool: ThreadPoolExecutor, read: Callable[[T], Tensor], sources: Iterable[T], batch_size: int
+) -> Iterator[list[tuple[T, Future[Tensor]]]]:
+    """Batches of sources, each with its picture being read; two further batches are always on their way."""
+    remaining = iter(sources)
+    waiting: deque[list[tuple[T, Future[Tensor]]]] = deque()
+    while True:
+        while len(waiting) < 3 and (batch := list(islice(remaining, batch_size))):
+            waiting.append([(source, pool.submit(read, source)) for source in batch])
+        if not waiting:
+            return
+        yield waiting.popleft()
