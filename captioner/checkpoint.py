@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch.overrides import TorchFunctionMode
 
 from captioner.errors import UserError
 from captioner.files import replacing
@@ -26,6 +28,8 @@ FORMAT_VERSION = 1
 SHIPPED = "flickr8k-mobilenet_v2.safetensors"
 _KEY = "captioner"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
+_MAX_SIZE = 1 << 20  # of a layer; torch cannot multiply sizes that are much larger
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # would garble a terminal, or cannot be written
 
 
 class CheckpointError(UserError):
@@ -102,11 +106,11 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
     for name, tensor in state.items():
-        if tensor.is_floating_point():
-            if not torch.isfinite(tensor).all():
-                raise CheckpointError(f"{path}: damaged: {name} holds values that are not numbers")
-            state[name] = tensor.float()
-    model.load_state_dict(state, assign=True)  # strictly; the decoder was shapes only until now
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: damaged: {name} holds values that are not numbers")
+        # Copies, because what safetensors gives lies in the file, which may be replaced later.
+        state[name] = tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+    model.load_state_dict(state, assign=True)  # strictly; the model was shapes only until now
     return Checkpoint(model.eval().to(device), vocabulary, preprocess, content["provenance"])
 
 
@@ -118,10 +122,10 @@ def _read_content(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]
         )
     try:
         content: dict[str, Any] = json.loads(metadata[_KEY])
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits
         raise CheckpointError(f"{path}: damaged header ({error})") from error
     version = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool):
         raise CheckpointError(f"{path}: damaged header: no format_version")
     if version > FORMAT_VERSION:
         raise CheckpointError(
@@ -138,7 +142,7 @@ def _read_content(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]
 
 def _build(path: Path, content: dict[str, Any]) -> tuple[Vocabulary, Preprocess, CaptionModel]:
     words = content["vocabulary"]
-    if not all(isinstance(word, str) for word in words):
+    if not all(isinstance(word, str) and not _NOT_TEXT.search(word) for word in words):
         raise CheckpointError(f"{path}: damaged header: the vocabulary holds something that is not text")
     try:
         config: ModelConfig = _dataclass_from(ModelConfig, content["model"])
@@ -146,30 +150,45 @@ def _build(path: Path, content: dict[str, Any]) -> tuple[Vocabulary, Preprocess,
         vocabulary = Vocabulary(tuple(words))
         if len(vocabulary) != config.vocabulary_size:
             raise ValueError(f"{len(vocabulary)} words for an output layer of {config.vocabulary_size}")
-        if preprocess.size < 1 or preprocess.size > 4096 or not all(preprocess.std):
+        if preprocess.size < 1 or preprocess.size > 4096 or min(preprocess.std) < 1e-6:
             raise ValueError("impossible preprocessing")
-        encoder = Encoder(config.encoder)
+        if max(config.hidden_size, config.embedding_size) > _MAX_SIZE:
+            raise ValueError(f"hidden_size and embedding_size can be {_MAX_SIZE} at most")
         # Sizes come from the file and may lie: no memory is taken for them before the tensors are seen to fit.
-        with torch.device("meta"):
+        with _ShapesOnly():
+            encoder = Encoder(config.encoder)
             decoder = Decoder(config, encoder.feature_size)
         return vocabulary, preprocess, CaptionModel(config, encoder, decoder)
     except ValueError as error:
-        raise CheckpointError(f"{path}: damaged header: {error}") from error
+        raise CheckpointError(f"{path}: damaged header: {error!s:.300}") from error
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Layers made inside have weights without memory.
+
+    `torch.device("meta")` would do that to every tensor, but RegNets calculate with some while they are made.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "meta"}
+        return func(*args, **kwargs)
 
 
 def _dataclass_from(kind: type, values: dict[str, Any]) -> Any:
     """A dataclass from JSON, every field present and of its type. Raises ValueError naming the field."""
     hints = {"str": str, "int": int, "float": (float, int)}
     names = {f.name for f in dataclasses.fields(kind)}
-    for name in names ^ values.keys():
-        raise ValueError(f"{name} is {'missing' if name in names else 'unknown'} in {kind.__name__}")
+    for name in sorted(names ^ values.keys()):
+        raise ValueError(f"{name!r:.80} is {'missing' if name in names else 'unknown'} in {kind.__name__}")
     checked = dict(values)
     for f in dataclasses.fields(kind):
         value = values[f.name]
         if str(f.type).startswith("tuple"):
             triple = isinstance(value, list) and len(value) == 3
-            if not triple or not all(isinstance(v, (int, float)) for v in value):
-                raise ValueError(f"{f.name} must be three numbers, not {value!r}")
+            if not triple or not all(type(v) in (int, float) and abs(v) <= 1000.0 for v in value):
+                raise ValueError(f"{f.name} must be three numbers below 1000, not {value!r}")
             checked[f.name] = tuple(float(v) for v in value)
         elif isinstance(value, bool) or not isinstance(value, hints[str(f.type)]):  # type: ignore[arg-type]
             raise ValueError(f"{f.name} must be {f.type}, not {value!r}")
@@ -181,7 +200,7 @@ def _check_tensors(path: Path, found: dict[str, Any], model: CaptionModel) -> No
     wanted = model.state_dict()
     for name in sorted(wanted.keys() ^ found.keys()):
         problem = "is missing" if name in wanted else "does not belong to this model"
-        raise CheckpointError(f"{path}: damaged: the tensor {name} {problem}")
+        raise CheckpointError(f"{path}: damaged: the tensor {name!r:.120} {problem}")
     for name, tensor in wanted.items():
         shape, dtype = tuple(found[name].get_shape()), found[name].get_dtype()
         if shape != tuple(tensor.shape):

@@ -90,10 +90,18 @@ def find_examples(captions: dict[str, list[str]], images: Path, names: Iterable[
 
 
 def random_split(names: Iterable[str], seed: int, share: float = 0.1) -> tuple[list[str], list[str]]:
-    """Train and validation names: a seeded tenth of the pictures (at least one) is held out."""
-    shuffled = sorted(names)
+    """Train and validation names: a seeded tenth of the pictures (at least one) is held out.
+
+    Raises DataError for fewer than two pictures.
+    """
+    shuffled = sorted(set(names))
+    if len(shuffled) < 2:
+        raise DataError(
+            f"at least 2 captioned pictures are needed, one to learn from and one to validate on; there are "
+            f"{len(shuffled)}"
+        )
     random.Random(seed).shuffle(shuffled)
-    held_out = max(1, round(share * len(shuffled)))
+    held_out = min(max(1, round(share * len(shuffled))), len(shuffled) - 1)
     return sorted(shuffled[held_out:]), sorted(shuffled[:held_out])
 
 

@@ -54,7 +54,8 @@ def decode(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> li
     """
     if len(features) == 0:
         return []
-    if options.strategy == "beam":
+    # A beam of 1 is greedy decoding. Done as such it is so to the last tie, and faster.
+    if options.strategy == "beam" and options.beam_size > 1:
         return _beam(decoder, features, options)
     return _independent(decoder, features, options)
 
@@ -75,8 +76,8 @@ def choose(scores: Tensor, options: DecodeOptions, uniform: Tensor | None) -> Te
     Without `uniform` the likeliest. With one number in [0, 1) a row, (R,), the word at which the cumulative
     distribution after temperature, top-k and top-p (Holtzman et al. 2020) passes that number.
     """
-    if uniform is None:
-        return scores.argmax(-1)
+    if uniform is None or options.top_k == 1:
+        return scores.argmax(-1)  # of equal scores the first, which topk does not promise
     # Double precision, so that a sum over thousands of small probabilities still ends at 1. Only where words are
     # left out do they have to be ranked.
     if options.top_k:
@@ -121,7 +122,8 @@ def ban(logprobs: Tensor, written: Tensor, options: DecodeOptions) -> Tensor:
     if t < options.min_length:
         scores[:, END] = -torch.inf
     stuck = scores.isneginf().all(-1)
-    scores[:, END] = torch.where(stuck, end, scores[:, END])
+    # Finite even where the decoder itself rules `<end>` out: something has to be written.
+    scores[:, END] = torch.where(stuck, end.clamp(min=torch.finfo(end.dtype).min), scores[:, END])
     return scores
 
 
@@ -153,9 +155,10 @@ def _independent(decoder: StepDecoder, features: Tensor, options: DecodeOptions)
 def _beam(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> list[list[Hypothesis]]:
     """Beam search: K unfinished hypotheses a picture go on, the K best finished ones are kept beside them.
 
-    Finished ones leave the beam for a list ranked by log-probability / length^a (length counts `<end>`), so that
-    they neither take a place from longer ones nor are lost to them. A picture is done when its list is full and
-    no unfinished hypothesis can still enter it.
+    Of the K best continuations those that end leave the beam for a list ranked by log-probability / length^a
+    (length counts `<end>`), so that a finished hypothesis is neither lost to longer ones nor takes their place for
+    good. A picture is done when no unfinished hypothesis is left, or the list is full and none can still enter it.
+    A beam of 1 is greedy decoding.
     """
     pictures, k, device = len(features), options.beam_size, features.device
     state = decoder.init_state(features)
@@ -178,25 +181,19 @@ def _beam(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> lis
         full = logits.float().log_softmax(-1)
         allowed = ban(full, written.view(pictures * k, t), options).view(pictures, k, vocabulary)
         totals = (sums.unsqueeze(-1) + allowed).view(pictures, k * vocabulary)
-        # Each unfinished hypothesis has one `<end>`, so the 2K best continuations hold K that go on.
-        best, index = totals.topk(min(2 * k, k * vocabulary), dim=1)
-        parent, token = index // vocabulary, index % vocabulary  # (B, 2K)
+        best, index = totals.topk(k, dim=1)  # (B, K)
+        parent, token = index // vocabulary, index % vocabulary
         chosen = full.view(pictures, k * vocabulary).gather(1, index)
-        written_2k = torch.cat([_pick(written, parent), token.unsqueeze(-1)], -1)
-        logprobs_2k = torch.cat([_pick(logprobs, parent), chosen.unsqueeze(-1)], -1)
+        written = torch.cat([_pick(written, parent), token.unsqueeze(-1)], -1)
+        logprobs = torch.cat([_pick(logprobs, parent), chosen.unsqueeze(-1)], -1)
+
+        # Those that end here join the finished ones; their places are taken again at the next step.
         ends = token == END
-
-        # Only an `<end>` among the K best continuations finishes a hypothesis: a beam of 1 is then greedy.
-        rank = torch.arange(best.shape[1], device=device)
-        finishes = ends & (rank < k)
-        scores = torch.where(finishes, best, -torch.inf) / (t + 1) ** options.length_penalty
+        scores = torch.where(ends, best, -torch.inf) / (t + 1) ** options.length_penalty
         done_scores, keep = torch.cat([done_scores, scores], 1).topk(k, dim=1)
-        done_written = _pick(torch.cat([_pad(done_written, PAD), written_2k], 1), keep)
-        done_logprobs = _pick(torch.cat([_pad(done_logprobs, 0.0), logprobs_2k], 1), keep)
-
-        sums, keep = best.masked_fill(ends, -torch.inf).topk(min(k, best.shape[1]), dim=1)
-        written, logprobs = _pick(written_2k, keep), _pick(logprobs_2k, keep)
-        parent, token = parent.gather(1, keep), token.gather(1, keep)
+        done_written = _pick(torch.cat([_pad(done_written, PAD), written], 1), keep)
+        done_logprobs = _pick(torch.cat([_pad(done_logprobs, 0.0), logprobs], 1), keep)
+        sums = best.masked_fill(ends, -torch.inf)
 
         # A sum only falls, so the best that an unfinished one can reach is its sum now at the longest length.
         longest = options.max_length if options.length_penalty > 0 else 1

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
@@ -49,8 +47,9 @@ def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
         try:
             torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=_published_hash(file))
         except (URLError, OSError, RuntimeError) as error:
+            reason = getattr(error, "reason", error)  # an URLError shows itself as "<urlopen error ...>"
             raise EncoderWeightsError(
-                f"the pretrained weights of {name} cannot be downloaded ({error}). Without a network: download "
+                f"the pretrained weights of {name} cannot be downloaded ({reason}). Without a network: download "
                 f"{weights.url} on another machine and give the file with --encoder-weights FILE, or give one "
                 "of captioner's own checkpoints there"
             ) from error
@@ -85,24 +84,20 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
     try:
         # The one place that reads a file which could hold pickled code; weights_only refuses all but tensors.
         loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        BadZipFile,
-        ValueError,
-        KeyError,
-        OSError,
-    ) as error:
-        reason = str(error).splitlines()[0]
-        raise EncoderWeightsError(f"{file}: not a file of PyTorch weights ({reason})") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    # It raises nearly anything on other files, and what it says would have people allow the code in them.
+    except Exception as error:
+        raise EncoderWeightsError(
+            f"{file}: not a file of PyTorch weights, or it holds more than tensors: give one made by "
+            "torch.save(network.state_dict(), FILE)"
+        ) from error
+    pairs = loaded.items() if isinstance(loaded, dict) else [(None, None)]
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
         raise EncoderWeightsError(f"{file}: holds no state dict (names and tensors)")
     # The classifier and auxiliary classifiers are not part of the encoder; everything else must fit exactly.
     extra = (encoder.head_name + ".", "aux", "AuxLogits")
     weights = {key: value for key, value in loaded.items() if not key.startswith(extra)}
     wanted = encoder.backbone.state_dict()
-    for key in wanted.keys() | weights.keys():
+    for key in sorted(wanted.keys() | weights.keys()):
         if key not in weights:
             raise EncoderWeightsError(f"{file}: not the weights of {name}: {key} is missing")
         if key not in wanted:

@@ -7,9 +7,13 @@ turns a batch of them into what the encoder was trained on.
 from __future__ import annotations
 
 import io
+import re
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from captioner.errors import UserError
@@ -47,6 +51,17 @@ SUFFIXES = frozenset(
 MAX_PIXELS = 200_000_000  # more than any camera makes; 600 MB once decoded
 MAX_FILE_BYTES = 500_000_000
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UPRIGHT = {  # what turns a picture upright, by its EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 
 class ImageError(UserError):
     """A picture cannot be read; the message says which and why."""
@@ -60,28 +75,30 @@ def load_image(source: ImageSource) -> Image.Image:
     Raises ImageError when it cannot be read, is damaged or is larger than MAX_PIXELS.
     """
     if isinstance(source, Image.Image):
-        return _upright_rgb(source, "the picture")
+        with _errors_of_pillow("the picture"):  # it may still have to be read from its file
+            return _upright_rgb(source, "the picture")
     if isinstance(source, np.ndarray):
         return _upright_rgb(_from_array(source), "the array")
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), "the picture", len(source))
     path = Path(source)
+    name = _one_line(path)
     try:
         status = path.stat()
         # A named pipe or a device would make us wait for ever, or read without end.
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{path}: is a folder, not a picture")
+            raise ImageError(f"{name}: is a folder, not a picture")
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path}: is not a regular file")
+            raise ImageError(f"{name}: is not a regular file")
         with path.open("rb") as file:
-            return _decode(file, str(path), status.st_size)
+            return _decode(file, name, status.st_size)
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
+        raise ImageError(f"{name}: no such file") from error
     except (OSError, ValueError) as error:
         if isinstance(error, ImageError):
             raise
         reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{path}: cannot be opened ({reason})") from error
+        raise ImageError(f"{name}: cannot be opened ({reason})") from error
 
 
 def _decode(file: Any, name: str, size: int) -> Image.Image:
@@ -89,23 +106,32 @@ def _decode(file: Any, name: str, size: int) -> Image.Image:
         raise ImageError(f"{name}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{name}: {size / 1e6:.0f} MB is more than the limit of {MAX_FILE_BYTES / 1e6:.0f} MB")
-    _register_heif()
+    _prepare_pillow()
+    with _errors_of_pillow(name), Image.open(file) as image:
+        return _upright_rgb(image, name)
+
+
+@contextmanager
+def _errors_of_pillow(name: str) -> Iterator[None]:
+    """Whatever Pillow raises, as an ImageError of one line."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures and odd metadata; we have our own limit and do not read metadata.
-            warnings.simplefilter("ignore")
-            with Image.open(file) as image:
-                _check_pixels(image, name)
-                return _upright_rgb(image, name)
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not a picture, or a format that Pillow cannot read") from error
+        heic = name.lower().endswith((".heic", ".heif")) and ".heic" not in Image.registered_extensions()
+        hint = ' (HEIC needs: pip install "captioner[heic]")' if heic else ""
+        raise ImageError(f"{name}: not a picture, or a format that Pillow cannot read{hint}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: has more than {MAX_PIXELS / 1e6:.0f} million pixels") from error
     # Pillow's decoders raise nearly anything on damaged files: struct.error, SyntaxError, IndexError, ...
     except Exception as error:
-        raise ImageError(f"{name}: damaged picture ({error or type(error).__name__})") from error
+        raise ImageError(f"{name}: damaged picture: {_one_line(error) or type(error).__name__}") from error
+
+
+def _one_line(text: object) -> str:
+    """Control characters, which names of files and messages about damaged ones may hold, as Python writes them."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], str(text))
 
 
 def _check_pixels(image: Image.Image, name: str) -> None:
@@ -114,11 +140,19 @@ def _check_pixels(image: Image.Image, name: str) -> None:
 
 
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    if not image.width or not image.height:
+        raise ImageError(f"{name}: has no pixels")
     _check_pixels(image, name)
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata, of a picture that is whole
+        turn = None
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow clips 16-bit grey to 8 bits instead of scaling it.
-        image = Image.fromarray((np.asarray(image, np.int64).clip(0, 65_535) // 257).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8))
     elif image.mode == "F":
         values = np.nan_to_num(np.asarray(image, np.float32))
         # Float pictures hold 0 to 1, or 0 to 255; no picture of the latter kind stays below 1.
@@ -145,17 +179,16 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-_heif_tried = False
-
-
-def _register_heif() -> None:
-    """Let Pillow read HEIC where the optional package is there (pip install "captioner[heic]")."""
-    global _heif_tried
-    if _heif_tried:
-        return
-    _heif_tried = True
+@cache
+def _prepare_pillow() -> None:
+    """Set Pillow up, once: these settings hold for the whole process, which threads share."""
+    # Pillow refuses pictures of twice this number of pixels, and would do so below our own limit.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
+    # It warns of large pictures and odd metadata. Not `warnings.catch_warnings`, which is not safe in threads.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        from pillow_heif import register_heif_opener
+        from pillow_heif import register_heif_opener  # pip install "captioner[heic]"
     except ImportError:
         return
     register_heif_opener()

@@ -15,8 +15,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from captioner.allocator import keep_freed_memory
 from captioner.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
 from captioner.decoding import Hypothesis, decode
+from captioner.errors import UserError
 from captioner.images import ImageError, ImageSource, load_image
 from captioner.model import fuse_for_inference
 from captioner.options import DecodeOptions
@@ -46,6 +48,11 @@ class Caption:
         """Whether the model ended the sentence itself, before the length limit."""
         return self.end_probability is not None
 
+    @property
+    def mean_probability(self) -> float:
+        """The geometric mean of the probabilities of all words and of the end: how sure the model is, 0 to 1."""
+        return math.exp(self.logprob / (len(self.tokens) + self.finished))
+
     def __str__(self) -> str:
         return self.text
 
@@ -59,14 +66,25 @@ class FileResult:
     error: str | None = None
 
 
+class DeviceError(UserError):
+    """torch cannot compute on the device that was asked for."""
+
+
 def load(path: str | os.PathLike[str] | None = None, device: str = "auto") -> Captioner:
     """Load a checkpoint, by default the shipped one.
 
-    `device` is a torch device, or "auto": a GPU where torch sees one, the CPU otherwise.
-    Raises CheckpointError when the file is missing or damaged.
+    `device` is a torch device, or "auto": a GPU where torch sees one, the CPU otherwise. On the CPU the process
+    keeps memory that it frees from now on (see `allocator`), which is much faster.
+    Raises CheckpointError when the file is missing or damaged, DeviceError when there is no such device.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        raise DeviceError(f"no device {device!r} here: give cpu, or leave it out ({_first_line(error)})") from error
+    if device == "cpu":
+        keep_freed_memory()
     return Captioner(load_checkpoint(shipped_checkpoint() if path is None else Path(path)), device)
 
 
@@ -172,6 +190,10 @@ class Captioner:
             end_probability=probabilities[-1] if hypothesis.finished else None,
             logprob=hypothesis.logprob,
         )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def _readers() -> int:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 from captioner.errors import UserError
 from captioner.images import SUFFIXES
+
+_SEPARATOR = f"[{re.escape(os.sep + (os.altsep or ''))}]"
+_ANY_DEPTH = re.compile(rf"(?:^|(?<={_SEPARATOR}))\*\*(?:{_SEPARATOR}+|$)")  # "**" as a folder of the pattern
 
 
 class InputError(UserError):
@@ -34,7 +38,7 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
                 raise InputError(f"{argument}: no pictures in this folder{hint}")
             found.update(dict.fromkeys(pictures))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
-            matches = [path for path in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(path)]
+            matches = [path for path in sorted(set(_matching(argument))) if os.path.isfile(path)]
             if not matches:
                 raise InputError(f"{argument}: no file matches this pattern")
             found.update(dict.fromkeys(matches))
@@ -43,6 +47,20 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
     if not found:
         raise InputError("no pictures were given")
     return list(found)
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """Like `glob.glob(pattern, recursive=True)`, which goes round in circles where a link leads back to a folder."""
+    head, *tail = _ANY_DEPTH.split(pattern, maxsplit=1)
+    if not tail:
+        yield from glob.glob(pattern)
+    elif not head:
+        yield from (path[2:] for path in _matching(os.path.join(os.curdir, pattern)))
+    else:
+        for start in glob.glob(head):
+            for parent, folders, _ in os.walk(start):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                yield from _matching(os.path.join(glob.escape(parent), tail[0] or "*"))
 
 
 def _in_folder(folder: str, recursive: bool) -> Iterator[str]:

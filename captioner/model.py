@@ -117,11 +117,6 @@ class Decoder(nn.Module):
         self.lstm = nn.LSTM(config.embedding_size, config.hidden_size, batch_first=True)
         self.output = nn.Linear(config.hidden_size, config.vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
-        # Small output weights make the first loss that of a uniform guess, ln V; the unit variance of torch's
-        # default embedding drowns the state at first.
-        nn.init.normal_(self.embedding.weight, std=0.1)
-        nn.init.normal_(self.output.weight, std=0.02)
-        nn.init.zeros_(self.output.bias)
 
     def init_state(self, features: Tensor) -> State:
         """(B, F) -> (h, c), each (1, B, H)"""

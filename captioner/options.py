@@ -139,7 +139,10 @@ class DecodeOptions:
                 f"set beam_size to at least {self.num_captions}"
             )
         if self.min_length > self.max_length:
-            raise OptionError(f"min_length {self.min_length} is more than max_length {self.max_length}")
+            raise OptionError(
+                f"min_length {self.min_length} is more than max_length {self.max_length}: "
+                f"set max_length to at least {self.min_length}, or min_length lower"
+            )
 
     def changed(self) -> dict[str, Any]:
         """What this strategy uses, by name; what says in a report how captions were made."""
@@ -162,14 +165,14 @@ class TrainConfig:
     image_size: int = option(224, "side of the square that pictures are squeezed to, in pixels", low=32, high=1024)
     hidden_size: int = option(512, "size of the hidden state", low=1, high=65_536)
     embedding_size: int = option(256, "size of a word's embedding", low=1, high=65_536)
-    dropout: float = option(0.5, "share of inputs dropped in the decoder", low=0.0, high=0.95)
+    dropout: float = option(0.4, "share of inputs dropped in the decoder", low=0.0, high=0.95)
     label_smoothing: float = option(0.1, "probability mass given to the other words", low=0.0, high=0.9)
-    batch_size: int = option(128, "captions a step while the encoder is frozen", low=1)
-    learning_rate: float = option(1e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)
+    batch_size: int = option(64, "captions a step while the encoder is frozen", low=1)
+    learning_rate: float = option(1.5e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)
     finetune_batch_size: int = option(32, "pictures a step end to end, each with all its captions", low=1)
     finetune_learning_rate: float = option(3e-4, "peak learning rate of the decoder end to end", low=0.0, high=1.0)
     encoder_learning_rate: float = option(1e-4, "peak learning rate of the encoder end to end", low=0.0, high=1.0)
-    weight_decay: float = option(0.05, "decoupled weight decay of AdamW", low=0.0, high=1.0)
+    weight_decay: float = option(0.02, "decoupled weight decay of AdamW", low=0.0, high=1.0)
     concepts: int = option(
         320, "frequent words of the captions that the feature must also predict end to end; 0: none", low=0
     )
@@ -179,7 +182,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_ranges(self)
         if self.epochs + self.finetune_epochs == 0:
-            raise OptionError("epochs and finetune_epochs are both 0: there is nothing to train")
+            raise OptionError("epochs and finetune_epochs are both 0, nothing would be trained: set one to at least 1")
 
 
 def parse_options(options: type, given: Mapping[str, Any]) -> Any:

@@ -41,6 +41,7 @@ from captioner.precision import native_bfloat16
 from captioner.vocab import END, PAD, START, Vocabulary, tokenise
 
 CHECKPOINT_NAME = "best.safetensors"
+GROUP_SIZE = 64  # captions that go through the decoder at once
 
 
 class TrainingError(UserError):
@@ -92,6 +93,14 @@ def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generat
     stretches = order.split(40 * batch_size)
     batches = [b for s in stretches for b in s[lengths[s].argsort(stable=True)].split(batch_size)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a batch is trained on: cross-entropy a token of the captions, and the weighted loss of the concepts, ()"""
+
+    captions: Tensor
+    concepts: Tensor
 
 
 def caption_loss(decoder: Decoder, features: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -256,13 +265,13 @@ class _Run:
                 bar.update(len(images))
         return torch.cat(parts)
 
-    def _frozen_batches(self, features: Tensor) -> Iterator[Tensor]:
-        """The loss of one batch of captions after the other, over precomputed features."""
+    def _frozen_batches(self, features: Tensor) -> Iterator[Losses]:
+        """The losses of one batch of captions after the other, over precomputed features."""
         for rows in batches_by_length(self.captions.lengths(), self.config.batch_size, self.generator):
             pictures = self.captions.picture[rows]
             mirrored = torch.rand(len(rows), generator=self.generator) < 0.5
             tokens = self._tokens(rows, mirrored)
-            yield self._loss(features[pictures, mirrored.long()], tokens, torch.arange(len(rows)), pictures)
+            yield self._losses(features[pictures, mirrored.long()], tokens, torch.arange(len(rows)), pictures)
 
     # --- encoder and decoder together ---
 
@@ -282,8 +291,8 @@ class _Run:
         for _ in range(config.finetune_epochs):
             self._epoch(optimiser, self._picture_batches(), steps)
 
-    def _picture_batches(self) -> Iterator[Tensor]:
-        """The loss of one batch of augmented pictures after the other."""
+    def _picture_batches(self) -> Iterator[Losses]:
+        """The losses of one batch of augmented pictures after the other."""
         order = torch.randperm(len(self.split.train), generator=self.generator)
         batches = order.split(self.config.finetune_batch_size)
         with ThreadPoolExecutor(2) as pool:
@@ -299,7 +308,7 @@ class _Run:
                 rows = torch.isin(self.captions.picture, batch).nonzero().squeeze(1)
                 owner = torch.tensor([position[int(picture)] for picture in self.captions.picture[rows]])
                 tokens = self._tokens(rows, flipped[owner])
-                yield self._loss(features, tokens, owner, batch)
+                yield self._losses(features, tokens, owner, batch)
 
     def _augmented_pixels(self, index: int) -> tuple[Tensor, bool]:
         rng = random.Random(f"{self.config.seed} {self.epoch} {index}")
@@ -314,57 +323,55 @@ class _Run:
         tokens = self.captions.batch(rows)
         return torch.where(mirrored[:, None], self.mirror[tokens], tokens)
 
-    def _loss(self, features: Tensor, tokens: Tensor, owner: Tensor, pictures: Tensor) -> Tensor:
-        """Cross-entropy a token of captions (B, T) whose pictures are `features[owner]`, and the concepts' loss.
+    def _losses(self, features: Tensor, tokens: Tensor, owner: Tensor, pictures: Tensor) -> Losses:
+        """Losses of captions (B, T) whose pictures are `features[owner]`; `pictures` are their indices, (P,).
 
-        `pictures` are the indices of the features' pictures, (P,). The captions go through the decoder in groups of
-        about equal length, so that little is spent on padding.
+        The captions go through the decoder in groups of about equal length, so that little is spent on padding.
         """
-        smoothing = self.config.label_smoothing
         lengths = (tokens != PAD).sum(1)
         total = features.new_zeros(())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            for group in lengths.argsort(stable=True).split(self.config.batch_size // 2):
+            for group in lengths.argsort(stable=True).split(GROUP_SIZE):
                 part = tokens[group, : int(lengths[group].max())].to(self.device)
-                total = total + caption_loss(self.model.decoder, features[owner[group]], part, smoothing)
-        loss = total / real_targets(tokens)
-        if self.labels.shape[1] and self.config.concept_weight:
+                total = total + caption_loss(
+                    self.model.decoder, features[owner[group]], part, self.config.label_smoothing
+                )
+        concepts = features.new_zeros(())
+        if self.labels.shape[1]:
             labels = self.labels[pictures].to(self.device)
             logits = self.concept_head(features)
             concepts = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(features)
-            loss = loss + self.config.concept_weight * concepts
-        return loss
+        return Losses(total / real_targets(tokens), self.config.concept_weight * concepts)
 
-    def _epoch(self, optimiser: _Optimiser, losses: Iterable[Tensor], steps: int) -> None:
+    def _epoch(self, optimiser: _Optimiser, batches: Iterable[Losses], steps: int) -> None:
         """Train on every batch once, validate, keep the checkpoint if it is the best."""
         self.epoch += 1
-        total_epochs = self.config.epochs + self.config.finetune_epochs
-        label = f"epoch {self.epoch}/{total_epochs}"
+        label = f"epoch {self.epoch}/{self.config.epochs + self.config.finetune_epochs}"
         started, summed = time.monotonic(), 0.0
         self.model.train()
-        with tqdm(losses, total=steps, desc=label, unit="step", leave=False, disable=None) as bar:
-            for loss in bar:
-                value = loss.item()
+        with tqdm(batches, total=steps, desc=label, unit="step", leave=False, disable=None) as bar:
+            for losses in bar:
+                value = losses.captions.item()
                 if not math.isfinite(value):
-                    raise TrainingError(
-                        f"{label}: the loss is {value}: the training diverged. Try a smaller learning rate; "
-                        f"the best checkpoint so far is {self.output / CHECKPOINT_NAME}"
-                        if self.best_epoch
-                        else f"{label}: the loss is {value}: the training diverged. Try a smaller learning rate"
-                    )
-                optimiser.step(loss)
+                    kept = f"; {self.output / CHECKPOINT_NAME} holds the best so far" if self.best_epoch else ""
+                    raise TrainingError(f"{label}: the loss became {value}: try a smaller learning rate{kept}")
+                optimiser.step(losses.captions + losses.concepts)
                 summed += value
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
         scores = self._validate()
-        seconds = time.monotonic() - started
-        row = {"epoch": self.epoch, "train_loss": summed / steps, **scores, "seconds": round(seconds, 1)}
+        row = {
+            "epoch": self.epoch,
+            "train_loss": summed / steps,
+            **scores,
+            "seconds": round(time.monotonic() - started, 1),
+        }
         with (self.output / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        best = " *" if self.best_epoch == self.epoch else ""
+        best = "  *" if self.best_epoch == self.epoch else ""
         self.say(
             f"{label}  train loss {row['train_loss']:.3f}  val loss {scores['loss']:.3f}  "
             f"val BLEU-4 {scores['bleu_4']:.1f}  distinct {scores['distinct']}/{scores['images']}  "
-            f"{seconds:.0f} s{best}"
+            f"{row['seconds']:.0f} s{best}"
         )
 
     def _checkpoint(self) -> Checkpoint:

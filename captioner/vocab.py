@@ -15,7 +15,12 @@ SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 # English clitics are tokens of their own, as in the Penn Treebank and as Flickr8k writes them ("man 's"), so
 # that "man's" and "man 's" are the same two tokens.
 _CLITIC = re.compile(r"(?<=\w)(n't|'(?:s|re|ve|ll|d|m))\b")
-_TOKEN = re.compile(r"n't\b|'(?:s|re|ve|ll|d|m)\b|\w+(?:[-'.&]\w+)*")
+# Python's \w leaves out combining marks, the vowel signs of Hindi, Thai or Arabic, which would tear words apart.
+_MARKS = "".join(
+    chr(code) for code in (*range(0x300, 0x1E00), *range(0xA800, 0xAC00)) if unicodedata.category(chr(code))[0] == "M"
+)
+_WORD = rf"\w[\w{_MARKS}]*"
+_TOKEN = re.compile(rf"n't\b|'(?:s|re|ve|ll|d|m)\b|{_WORD}(?:[-'.&\u200c\u200d]{_WORD})*")  # or a zero-width joiner
 
 
 def tokenise(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,24 +10,34 @@ import torch
 from PIL import Image, ImageDraw
 
 from captioner.checkpoint import Checkpoint, save_checkpoint
+from captioner.cli import main
 from captioner.images import Preprocess
 from captioner.model import CaptionModel, ModelConfig
-from captioner.vocab import Vocabulary
+from captioner.vocab import END, Vocabulary
 
 TINY_ENCODER = "shufflenet_v2_x0_5"  # the smallest network of torchvision that has a feature vector
-TINY_WORDS = "a the dog cat man red blue ball runs sits on in grass snow with and".split()
+TINY_WORDS = ("a", "the", "dog", "cat", "man", "red", "blue", "ball", "runs", "sits", "on", "in", "grass", "snow")
 
 
-def make_checkpoint(seed: int = 0, hidden_size: int = 24, spread: float = 0.6) -> Checkpoint:
+def make_checkpoint(seed: int = 0, hidden_size: int = 24, spread: float = 1.0) -> Checkpoint:
     """A captioner of random weights; `spread` makes its word probabilities uneven enough to tell options apart."""
     torch.manual_seed(seed)
     vocabulary = Vocabulary.build([" ".join(TINY_WORDS)])
     config = ModelConfig(TINY_ENCODER, len(vocabulary), hidden_size=hidden_size, embedding_size=12, dropout=0.1)
     model = CaptionModel.create(config)
     torch.nn.init.normal_(model.decoder.output.weight, std=spread)
-    torch.nn.init.normal_(model.decoder.h0.weight, std=1.0)
     torch.nn.init.normal_(model.decoder.embedding.weight, std=1.0)
-    return Checkpoint(model.eval(), vocabulary, Preprocess(size=64), {"note": "random weights, for tests"})
+    model.decoder.output.bias.data[END] = 1.0  # so that some captions end before the length limit, others not
+    # A random encoder gives nearly the same feature for every picture; blow the differences up to states of
+    # about unit variance.
+    preprocess = Preprocess(size=64)
+    with torch.inference_mode():
+        pixels = torch.stack([preprocess.pixels(draw_picture(index)) for index in range(8)])
+        features = model.encoder(preprocess.normalise(pixels))
+        for layer in (model.decoder.h0, model.decoder.c0):
+            layer.weight.copy_(torch.randn(layer.weight.shape) / (features.std(0).norm() + 1e-12))
+            layer.bias.copy_(-layer.weight @ features.mean(0))
+    return Checkpoint(model.eval(), vocabulary, preprocess, {"note": "random weights, for tests"})
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +63,20 @@ def draw_picture(index: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
     shape = draw.ellipse if index % 2 else draw.rectangle
     shape((x, y, x + size[0] // 3, y + size[1] // 3), fill=colours[(index // 8 + index + 3) % 8])
     return image
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command line inside this process, to save imports: exit status, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as exit:  # argparse's way to refuse
+            status = int(exit.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -3,15 +3,226 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from captioner.commands.arguments import HelpFormatter
+from captioner.commands.arguments import HelpFormatter, add_checkpoint, add_decode_options, chosen, positive
+from captioner.errors import UserError
+from captioner.options import DecodeOptions
+
+if TYPE_CHECKING:
+    from captioner.inference import Captioner, FileResult
+    from captioner.journal import Journal, Row
+
+FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html")
+
+
+class UsageError(UserError):
+    """Arguments that do not go together, or an output that is in the way."""
 
 
 def add_parser(commands: Any) -> None:
-    parser: argparse.ArgumentParser = commands.add_parser("caption", formatter_class=HelpFormatter)
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "caption",
+        help="write a sentence for each picture",
+        usage="captioner caption PATH... [options]",
+        description="Write a sentence for each picture: PATH<TAB>caption lines on stdout, unless told otherwise.",
+        formatter_class=HelpFormatter,
+    )
+    inputs = parser.add_argument_group("pictures")
+    inputs.add_argument("paths", metavar="PATH", nargs="+", help="files, folders, patterns, or - for a list on stdin")
+    inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
+    output = parser.add_argument_group("output")
+    output.add_argument("-f", "--format", choices=FORMATS, default="text", help="sidecar: photo.txt beside photo.jpg")
+    output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of to stdout")
+    output.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
+    output.add_argument("--overwrite", action="store_true", help="replace sidecar files that are there already")
+    output.add_argument("--prefix", default="", metavar="TEXT", help="put before each sidecar caption")
+    output.add_argument("--suffix", default="", metavar="TEXT", help="put after each sidecar caption")
+    output.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON with the picture ids for coco")
+    output.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary; failures are still named")
+    add_decode_options(parser)
+    model = parser.add_argument_group("model")
+    add_checkpoint(model)
+    model.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures encoded at once [32]")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    return 0
+    """Caption everything; 1 when a picture failed."""
+    options: DecodeOptions = chosen(DecodeOptions, args)
+    _check_usage(args)
+    from captioner.checkpoint import shipped_checkpoint
+    from captioner.inference import load
+    from captioner.inputs import find_pictures
+
+    paths = find_pictures(args.paths, args.recursive, sys.stdin)
+    checkpoint = Path(args.checkpoint) if args.checkpoint else shipped_checkpoint()
+    if args.format == "sidecar" or args.output:
+        return _to_files(args, options, paths, checkpoint)
+    render = _renderer(args, options, paths)
+    progress = _Progress(len(paths), args.quiet)
+    from captioner.writers import row_of
+
+    results = load(checkpoint, args.device).caption_files(paths, options, args.batch_size)
+    for piece in render(row_of(result) for result in progress.watch(results) if result.caption):
+        sys.stdout.write(piece)
+    return progress.finish()
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    sidecar = args.format == "sidecar"
+    if sidecar and args.output:
+        raise UsageError("sidecar files go beside their pictures: leave out --output")
+    if args.resume and not (sidecar or args.output):
+        raise UsageError("--resume needs --output FILE: what goes to stdout cannot be gone on with")
+    for flag in ("prefix", "suffix", "overwrite"):
+        if getattr(args, flag) and not sidecar:
+            raise UsageError(f"--{flag} goes with --format sidecar only")
+    if args.coco_images and args.format != "coco":
+        raise UsageError("--coco-images goes with --format coco only")
+    if args.output and args.output.is_dir():
+        raise UsageError(f"{args.output}: is a folder; give a file name")
+
+
+def _renderer(args: argparse.Namespace, options: DecodeOptions, paths: list[str]) -> Any:
+    """The function from rows to text. Raises CocoError at once when a picture has no id, or two share one."""
+    from captioner.coco import image_id, read_image_ids
+    from captioner.writers import writer
+
+    ids = read_image_ids(args.coco_images) if args.coco_images else None
+    if args.format == "coco":
+        owner: dict[int, str] = {}
+        for path in paths:
+            other = owner.setdefault(image_id(path, ids), path)
+            if other != path:
+                raise UsageError(f"{path}: has the same COCO id as {other}: give --coco-images FILE")
+    return writer(args.format, options.num_captions, ids)
+
+
+def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str], checkpoint: Path) -> int:
+    """Caption into the journal, skipping what is there; then render the output from it."""
+    from captioner.files import replacing, sha256_of
+    from captioner.inference import load
+    from captioner.journal import Journal
+    from captioner.writers import sidecar_paths, sidecar_text
+
+    sidecars = sidecar_paths(paths) if args.format == "sidecar" else {}
+    render = None if sidecars else _renderer(args, options, paths)
+    settings = {
+        "journal": 1,
+        "checkpoint": sha256_of(checkpoint) if checkpoint.is_file() else str(checkpoint),
+        "options": dataclasses.asdict(options),
+        "batch_size": args.batch_size,
+    }
+    model = load(checkpoint, args.device)  # before the journal is made, so that a wrong checkpoint leaves nothing
+    journal_path = _journal_path(args.output, paths)
+    journal = Journal(journal_path, settings, args.resume)
+    try:
+        if not args.overwrite:
+            _refuse_existing({path: file for path, file in sidecars.items() if not journal.captioned(path)})
+        progress = _Progress(len(paths), args.quiet)
+        _fill(journal, model, paths, options, args.batch_size, progress)
+        if render is None:
+            for row in journal.rows(paths):
+                with replacing(sidecars[row["path"]]) as file:
+                    file.write(sidecar_text(row, args.prefix, args.suffix))
+        else:
+            with replacing(args.output) as file:
+                for piece in render(journal.rows(paths)):
+                    file.write(piece)
+    except KeyboardInterrupt:
+        journal.close()
+        print(f"\ncaptioner: stopped; go on with the same command and --resume ({journal_path})", file=sys.stderr)
+        return 130
+    except UsageError:
+        journal.close(remove=not args.resume)
+        raise
+    journal.close(remove=not progress.failed)
+    status = progress.finish()
+    if status and not args.quiet:
+        print("captioner: the same command with --resume tries the failed ones again", file=sys.stderr)
+    return status
+
+
+def _journal_path(output: Path | None, paths: list[str]) -> Path:
+    """Beside the output; for sidecars in the folder that holds all pictures."""
+    if output:
+        return output.with_name(output.name + ".journal")
+    return Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
+
+
+def _refuse_existing(sidecars: dict[str, Path]) -> None:
+    existing = [file for file in sidecars.values() if file.exists()]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(f"{existing[0]}{more} would be replaced: add --overwrite if that is meant")
+
+
+def _fill(
+    journal: Journal, model: Captioner, paths: list[str], options: DecodeOptions, size: int, progress: _Progress
+) -> None:
+    """Caption what the journal lacks, batch by batch.
+
+    Batches are cut by position, and one that lacks anything is done again as a whole: a caption then never depends
+    on where an earlier run stopped, as it might by the rounding of other batch sizes.
+    """
+    from captioner.writers import row_of
+
+    batches = [paths[start : start + size] for start in range(0, len(paths), size)]
+    missing = [batch for batch in batches if not all(map(journal.captioned, batch))]
+    progress.skip(len(paths) - sum(map(len, missing)))
+    results = progress.watch(model.caption_files((path for batch in missing for path in batch), options, size))
+    for batch in missing:
+        rows: list[Row] = [row_of(next(results)) for _ in batch]
+        journal.append(rows)
+
+
+class _Progress:
+    """A bar on stderr where that is a terminal, failures as they come, a summary."""
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self.quiet, self.failed, self.done, self.started = quiet, 0, 0, time.monotonic()
+        self.total = total
+        # None: only where stderr is a terminal
+        self.bar = tqdm(total=total, unit=" pictures", disable=True if quiet else None, leave=False, smoothing=0.1)
+
+    def skip(self, number: int) -> None:
+        """Count pictures that an earlier run captioned."""
+        self.bar.update(number)
+        if number and not self.quiet:
+            self.say(f"captioner: {number} of {self.total} pictures were captioned before")
+
+    def watch(self, results: Iterator[FileResult]) -> Iterator[FileResult]:
+        """Pass results on, naming those that failed."""
+        for result in results:
+            if result.error is not None:
+                self.failed += 1
+                self.say(f"captioner: {result.error}")
+            self.done += 1
+            self.bar.update()
+            yield result
+
+    def say(self, line: str) -> None:
+        """A line on stderr that does not tear the bar."""
+        self.bar.write(line, file=sys.stderr)
+
+    def finish(self) -> int:
+        """Print the summary; the exit status."""
+        self.bar.close()
+        seconds = time.monotonic() - self.started
+        if not self.quiet and (self.total > 1 or self.failed):
+            print(
+                f"captioner: {self.done - self.failed} captioned, {self.failed} failed, "
+                f"{seconds:.0f} s ({self.done / max(seconds, 1e-9):.0f} pictures/s)",
+                file=sys.stderr,
+            )
+        return 1 if self.failed else 0

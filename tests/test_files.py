@@ -1,0 +1,149 @@
+"""Files are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from captioner.files import replacing, sha256_of
+
+
+def test_a_new_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
+    target = tmp_path / "runs" / "one" / "log.txt"
+    with replacing(target) as file:
+        file.write("done")
+    assert target.read_text() == "done"
+
+
+def test_the_old_content_stays_until_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with target.open() as reader:
+        with replacing(target) as file:
+            file.write("new")
+            file.flush()
+            assert target.read_text() == "old"
+        assert target.read_text() == "new"
+        assert reader.read() == "old"  # who has it open goes on reading the old file
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_content_and_nothing_else(error: type[BaseException], tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def write() -> None:
+        with replacing(target) as file:
+            file.write("half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_leaves_the_old_content_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"), replacing(target) as file:
+        file.write("new")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *args: Any, **options: Any) -> IO[Any]:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError) as caught, replacing(tmp_path / "a.txt"):
+        pytest.fail("there is nothing to write to")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    with replacing(tmp_path / ("x" * 251 + ".txt")) as file:
+        file.write("new")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Each writes the same file; whichever ends last, the content is of one of them."""
+    target, together = tmp_path / "a.txt", threading.Barrier(4)
+
+    def write(text: str) -> None:
+        with replacing(target) as file:
+            file.write(text)
+            together.wait(10)
+
+    texts = [letter * 1000 for letter in "abcd"]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, texts))
+    assert target.read_text() in texts
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_text_is_utf8_with_unix_line_ends_and_names_that_are_no_text_survive(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    with replacing(tmp_path / "a.txt") as file:
+        file.write(f"{name}\tein Hündchen\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9.jpg\tein H\xc3\xbcndchen\n"
+
+
+def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a", "wb") as file:
+        file.write(b"\r\n\0\xff")
+    assert (tmp_path / "a").read_bytes() == b"\r\n\0\xff"
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "there" / "a.txt", tmp_path / "link"
+    target.parent.mkdir()
+    target.write_text("old")
+    link.symlink_to(target)
+    with replacing(link) as file:
+        file.write("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="this system has no /dev/fd")
+def test_a_pipe_is_written_to_not_replaced(tmp_path: Path) -> None:
+    """Or else `--output /dev/stdout`, as root, would put a file in the place of the device."""
+    reading, writing = os.pipe()
+    with replacing(Path(f"/dev/fd/{writing}")) as file:
+        file.write("hello")
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        assert pipe.read() == "hello"
+
+
+def test_a_folder_in_the_way_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=str(tmp_path.name)), replacing(tmp_path):
+        pytest.fail("there is nothing to write to")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other permissions")
+def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    with replacing(tmp_path / "ours"):
+        pass
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("size", [0, 5, (1 << 20) + 1])
+def test_sha256_is_that_of_the_content(size: int, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * size)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"x" * size).hexdigest()

@@ -1,0 +1,178 @@
+"""Options: every impossible or contradictory value is refused where it enters, in words a user can act on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from captioner.errors import UserError
+from captioner.options import DecodeOptions, OptionError, OptionSpec, TrainConfig, option_specs, parse_options
+
+SPECS = [pytest.param(kind, spec, id=spec.name) for kind in (DecodeOptions, TrainConfig) for spec in option_specs(kind)]
+USED_BY = {
+    "greedy": {"strategy", "min_length", "max_length", "no_repeat_ngram", "seed"},
+    "sample": {"strategy", "min_length", "max_length", "no_repeat_ngram", "seed"}
+    | {"temperature", "top_k", "top_p", "num_captions"},
+    "beam": {"strategy", "min_length", "max_length", "no_repeat_ngram", "seed"}
+    | {"beam_size", "length_penalty", "num_captions"},
+}
+UNUSED = [
+    (strategy, name) for strategy, used in USED_BY.items() for name in {*USED_BY["sample"], *USED_BY["beam"]} - used
+]
+
+
+def make(kind: type, spec: OptionSpec, value: Any) -> Any:
+    """Options with one value given, and whatever else it needs so as not to contradict a default."""
+    others: dict[str, Any] = {"strategy": spec.strategies[0]} if spec.strategies else {}
+    if spec.name == "min_length":
+        others["max_length"] = 200
+    return kind(**{**others, spec.name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("beam_size", [0, -1, 101]),
+        ("length_penalty", [-0.1, 3.1, math.inf]),
+        ("temperature", [0.0, -1.0, 10.1, math.inf]),
+        ("top_k", [-1]),
+        ("top_p", [0.0, -0.5, 1.01]),
+        ("num_captions", [0, -1, 100_001]),
+        ("min_length", [-1, 201]),
+        ("max_length", [0, 201]),
+        ("no_repeat_ngram", [-1, 21]),
+        ("seed", [-1, 2**63]),
+    ],
+)
+def test_values_out_of_range_are_refused(name: str, bad: list[Any]) -> None:
+    spec = next(spec for spec in option_specs(DecodeOptions) if spec.name == name)
+    for value in bad:
+        with pytest.raises(OptionError, match=rf"^{name} must be at (least|most) \S+, not {value!r}$"):
+            make(DecodeOptions, spec, value)
+
+
+@pytest.mark.parametrize(("kind", "spec"), SPECS)
+def test_the_ends_of_a_range_belong_to_it(kind: type, spec: OptionSpec) -> None:
+    for bound, outside in ((spec.low, -1), (spec.high, 1)):
+        if bound is not None:
+            assert getattr(make(kind, spec, spec.kind(bound)), spec.name) == bound
+            with pytest.raises(OptionError, match=f"^{spec.name} must be at"):
+                make(kind, spec, spec.kind(bound) + outside)
+
+
+@pytest.mark.parametrize(("kind", "spec"), SPECS)
+def test_values_of_another_type_are_refused(kind: type, spec: OptionSpec) -> None:
+    wrong: dict[type, list[Any]] = {
+        int: [True, 2.0, "2", None, math.nan],
+        float: [True, "0.5", None],
+        str: [1, None, True, ["greedy"]],
+    }
+    words = {int: "a whole number", float: "a number", str: "a text"}
+    for value in wrong[spec.kind]:
+        with pytest.raises(OptionError, match=f"^{spec.name} must be {words[spec.kind]}, not "):
+            make(kind, spec, value)
+
+
+@pytest.mark.parametrize(("kind", "spec"), [p for p in SPECS if p.values[1].kind is float])
+def test_nan_is_refused_and_a_whole_number_will_do(kind: type, spec: OptionSpec) -> None:
+    with pytest.raises(OptionError, match=f"^{spec.name} must be .* not nan"):
+        make(kind, spec, math.nan)
+    whole = math.ceil(spec.low or 0.0) if spec.high is None or spec.high >= 1 else 0
+    assert getattr(make(kind, spec, whole), spec.name) == whole
+
+
+def test_an_unknown_choice_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(OptionError, match=r"^strategy must be one of greedy, sample, beam, not 'Beam'$"):
+        DecodeOptions(strategy="Beam")
+
+
+@pytest.mark.parametrize(("strategy", "name"), sorted(UNUSED))
+def test_an_option_that_the_strategy_does_not_use_is_refused(strategy: str, name: str) -> None:
+    default = getattr(DecodeOptions(), name)
+    users = [user for user in USED_BY if name in USED_BY[user]]
+    with pytest.raises(OptionError) as caught:
+        DecodeOptions(strategy=strategy, **{name: 2 if isinstance(default, int) else 0.5})
+    assert str(caught.value) == (
+        f"{name} has no effect with strategy {strategy}: choose strategy {' or '.join(users)}, or leave {name} out"
+    )
+    assert DecodeOptions(strategy=strategy, **{name: default}) == DecodeOptions(strategy=strategy)
+
+
+@pytest.mark.parametrize("strategy", USED_BY)
+def test_a_report_names_what_the_strategy_uses(strategy: str) -> None:
+    changed = DecodeOptions(strategy=strategy, max_length=7).changed()
+    assert set(changed) == USED_BY[strategy]
+    assert changed["max_length"] == 7
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (
+            DecodeOptions,
+            {"beam_size": 2, "num_captions": 3},
+            "a beam of 2 cannot give 3 .* set beam_size to at least 3",
+        ),
+        (
+            DecodeOptions,
+            {"min_length": 5, "max_length": 4},
+            "min_length 5 .* max_length 4: set max_length to at least 5",
+        ),
+        (DecodeOptions, {"min_length": 21}, "min_length 21 .* max_length 20: set max_length to at least 21"),
+        (TrainConfig, {"epochs": 0, "finetune_epochs": 0}, "epochs and finetune_epochs .* set one to at least 1"),
+    ],
+)
+def test_a_contradiction_is_refused_with_its_remedy(kind: type, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        kind(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"beam_size": 3, "num_captions": 3},
+        {"min_length": 4, "max_length": 4},
+        {"strategy": "sample", "num_captions": 50},  # the beam's limit is the beam's
+        {"strategy": "greedy", "seed": 7},  # a script that always passes its seed
+    ],
+)
+def test_what_only_looks_like_a_contradiction_is_accepted(given: dict[str, Any]) -> None:
+    assert DecodeOptions(**given).seed == given.get("seed", 0)
+
+
+@pytest.mark.parametrize("kind", [DecodeOptions, TrainConfig])
+def test_options_are_frozen(kind: type) -> None:
+    options = kind()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.seed = 1
+    with pytest.raises(OptionError):  # nor does a copy get past the checks
+        dataclasses.replace(options, seed=-1)
+
+
+@pytest.mark.parametrize("kind", [DecodeOptions, TrainConfig])
+def test_every_field_is_declared_with_a_help_text(kind: type) -> None:
+    specs = list(option_specs(kind))
+    assert [spec.name for spec in specs] == [field.name for field in dataclasses.fields(kind)]
+    assert all(spec.help.strip() and spec.flag == "--" + spec.name.replace("_", "-") for spec in specs)
+    assert kind(**{spec.name: spec.default for spec in specs}) == kind()
+
+
+def test_parse_options_takes_what_is_declared_and_leaves_the_rest() -> None:
+    given = {"beam_size": 5, "checkpoint": "x.safetensors", "max_length": 9}
+    assert parse_options(DecodeOptions, given) == DecodeOptions(beam_size=5, max_length=9)
+
+
+def test_an_option_error_is_meant_for_the_user() -> None:
+    assert issubclass(OptionError, UserError)
+    assert issubclass(UserError, ValueError)
+
+
+def test_options_load_without_torch() -> None:
+    """The command line shows its help from them, and must not take seconds to do so."""
+    code = "import sys, captioner, captioner.options; sys.exit(bool({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
