@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import streamlit as st
-from PIL import Image, ImageOps
 
 import captioner
 from captioner.errors import UserError
-from captioner.images import ImageError
+from captioner.images import ImageError, load_image
 from captioner.options import OptionSpec, option_specs
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 SPECS = {spec.name: spec for spec in option_specs(captioner.DecodeOptions)}
@@ -40,37 +39,23 @@ def load_model() -> captioner.Captioner:
     return captioner.load()
 
 
-def look(model: captioner.Captioner, data: bytes) -> tuple[Tensor, Image.Image | None]:
+def look(model: captioner.Captioner, data: bytes) -> tuple[Tensor, Image.Image]:
     """Features and preview of the upload, made once. Raises ImageError when it cannot be read."""
     digest = hashlib.sha256(data).digest()
     if st.session_state.get("digest") != digest:
-        st.session_state.update(features=model.encode([data]), preview=preview(data), digest=digest)
+        image = load_image(data)
+        features = model.encode([image])
+        image.thumbnail(PREVIEW)
+        st.session_state.update(features=features, preview=image, digest=digest)
     return st.session_state.features, st.session_state.preview
-
-
-def preview(data: bytes) -> Image.Image | None:
-    """The picture at a size for the page: upright, on white where it is transparent."""
-    try:
-        with Image.open(io.BytesIO(data)) as file:
-            file.draft("RGB", PREVIEW)  # reads a large JPEG file at a fraction of its size
-            image = ImageOps.exif_transpose(file).convert("RGBA")
-    except Exception:  # Pillow raises nearly anything on odd files, and `encode` has read some that it does not
-        return None
-    image.thumbnail(PREVIEW)
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def per_word(caption: captioner.Caption) -> float:
-    """The geometric mean of the probabilities of its words and, where it has one, of its end."""
-    return math.exp(caption.logprob / (len(caption.tokens) + caption.finished))
 
 
 def show(caption: captioner.Caption, times: int = 1) -> None:
     """A caption to copy, and below it how likely the model found its words."""
-    digits = 0 if per_word(caption) >= 0.1 else 1
+    digits = 0 if caption.mean_probability >= 0.1 else 1
     with st.container(gap="xxsmall"):
         st.code(caption.text or "(no words)", language=None, wrap_lines=True)
-        st.caption(f"{per_word(caption):.{digits}%} a word" + f", drawn {times} times" * (times > 1))
+        st.caption(f"{caption.mean_probability:.{digits}%} a word" + f", drawn {times} times" * (times > 1))
 
 
 def stops(spec: OptionSpec) -> list[float]:
@@ -92,7 +77,7 @@ def draws(model: captioner.Captioner, features: Tensor) -> None:
         st.button("Draw again", on_click=lambda: st.session_state.update(seed=(seed + 1) % SEEDS))
     options = captioner.DecodeOptions("sample", temperature=temperature, num_captions=count, seed=seed)
     best = model.caption_features(features, options)[0]
-    captions = sorted([best, *best.alternatives], key=per_word, reverse=True)
+    captions = sorted([best, *best.alternatives], key=lambda caption: -caption.mean_probability)
     times = Counter(caption.text for caption in captions)
     for caption in {caption.text: caption for caption in captions}.values():
         show(caption, times[caption.text])
@@ -107,10 +92,7 @@ try:
         features, image = look(model, upload.getvalue())
         best = model.caption_features(features)[0]
         left, right = st.columns(2, gap="medium")
-        if image:
-            left.image(image, width="stretch", alt=best.text)
-        else:
-            left.info("The picture was read, but this page cannot show it.")
+        left.image(image, width="stretch", alt=best.text)
         with right:
             st.subheader("Best caption", anchor=False)
             show(best)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from captioner.errors import UserError
 from captioner.images import SUFFIXES
-
-_SEPARATOR = f"[{re.escape(os.sep + (os.altsep or ''))}]"
-_ANY_DEPTH = re.compile(rf"(?:^|(?<={_SEPARATOR}))\*\*(?:{_SEPARATOR}+|$)")  # "**" as a folder of the pattern
 
 
 class InputError(UserError):
@@ -38,7 +35,7 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
                 raise InputError(f"{argument}: no pictures in this folder{hint}")
             found.update(dict.fromkeys(pictures))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
-            matches = [path for path in sorted(set(_matching(argument))) if os.path.isfile(path)]
+            matches = sorted(set(_matching(argument)))
             if not matches:
                 raise InputError(f"{argument}: no file matches this pattern")
             found.update(dict.fromkeys(matches))
@@ -50,17 +47,14 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
 
 
 def _matching(pattern: str) -> Iterator[str]:
-    """Like `glob.glob(pattern, recursive=True)`, which goes round in circles where a link leads back to a folder."""
-    head, *tail = _ANY_DEPTH.split(pattern, maxsplit=1)
-    if not tail:
-        yield from glob.glob(pattern)
-    elif not head:
-        yield from (path[2:] for path in _matching(os.path.join(os.curdir, pattern)))
-    else:
-        for start in glob.glob(head):
-            for parent, folders, _ in os.walk(start):
-                folders[:] = [name for name in folders if not name.startswith(".")]
-                yield from _matching(os.path.join(glob.escape(parent), tail[0] or "*"))
+    """The files that match, through no linked folder and past nothing hidden, unless the pattern names it."""
+    # pathlib's "**", unlike that of the module glob, does not go round in circles where a link leads back; but at
+    # the end of a pattern it stands for folders only.
+    named = Path(pattern, "*") if pattern.endswith("**") else Path(pattern)
+    hidden_too = any(part.startswith(".") for part in named.parts)
+    for path in Path(named.anchor).glob(str(named.relative_to(named.anchor))):
+        if path.is_file() and (hidden_too or not any(part.startswith(".") for part in path.parts)):
+            yield str(path)
 
 
 def _in_folder(folder: str, recursive: bool) -> Iterator[str]:

@@ -90,7 +90,7 @@ class DecodeOptions:
     )
     beam_size: int = option(3, "hypotheses kept at each step", low=1, high=100, strategies=("beam",))
     length_penalty: float = option(
-        1.0,
+        0.7,
         "a, where hypotheses are ranked by log-probability / length^a: 0 favours short captions",
         low=0.0,
         high=3.0,
@@ -158,14 +158,14 @@ class TrainConfig:
     """How a captioner is trained. Raises OptionError for values out of range."""
 
     encoder: str = option("mobilenet_v2", "classification network of torchvision.models that encodes pictures")
-    epochs: int = option(12, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
-    finetune_epochs: int = option(8, "epochs end to end, after that", low=0, high=10_000)
+    epochs: int = option(10, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
+    finetune_epochs: int = option(6, "epochs end to end, after that", low=0, high=10_000)
     seed: int = option(0, "fixes weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
     minimum_count: int = option(4, "a word enters the vocabulary when it occurs this often", low=1)
     image_size: int = option(224, "side of the square that pictures are squeezed to, in pixels", low=32, high=1024)
     hidden_size: int = option(512, "size of the hidden state", low=1, high=65_536)
     embedding_size: int = option(256, "size of a word's embedding", low=1, high=65_536)
-    dropout: float = option(0.4, "share of inputs dropped in the decoder", low=0.0, high=0.95)
+    dropout: float = option(0.5, "share of inputs dropped in the decoder", low=0.0, high=0.95)
     label_smoothing: float = option(0.1, "probability mass given to the other words", low=0.0, high=0.9)
     batch_size: int = option(64, "captions a step while the encoder is frozen", low=1)
     learning_rate: float = option(1.5e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)

@@ -243,7 +243,8 @@ class _Run:
         """Stage 1: the encoder is frozen, so the features of all pictures are computed once."""
         if not self.config.epochs:
             return
-        features = self._features()  # (N, 2, F)
+        features = self._features(self.split.train)  # (N, 2, F)
+        self.model.decoder.standardise(features.flatten(0, 1))
         parameters = [*self.model.decoder.parameters(), *self.concept_head.parameters()]
         groups = [{"params": parameters, "lr": self.config.learning_rate}]
         steps = math.ceil(len(self.captions.picture) / self.config.batch_size)
@@ -251,11 +252,11 @@ class _Run:
         for _ in range(self.config.epochs):
             self._epoch(optimiser, self._frozen_batches(features), steps)
 
-    def _features(self) -> Tensor:
-        """Features of all training pictures and of their mirror images, (N, 2, F)."""
+    def _features(self, examples: Sequence[Example]) -> Tensor:
+        """Features of pictures and of their mirror images, (N, 2, F)."""
         captioner = Captioner(self._checkpoint(), str(self.device))
         parts = []
-        paths = [example.path for example in self.split.train]
+        paths = [example.path for example in examples]
         with tqdm(total=len(paths), desc="encoding", unit="picture", leave=False, disable=None) as bar:
             for start in range(0, len(paths), 64):
                 images = [load_image(path) for path in paths[start : start + 64]]
@@ -280,6 +281,9 @@ class _Run:
         config = self.config
         if not config.finetune_epochs:
             return
+        if not config.epochs:
+            # Every tenth picture tells mean and spread of the features well enough.
+            self.model.decoder.standardise(self._features(self.split.train[::10]).flatten(0, 1))
         channels_last(self.model.encoder)
         decoder = [*self.model.decoder.parameters(), *self.concept_head.parameters()]
         groups = [

@@ -5,7 +5,6 @@ A format is a function from rows to pieces of text, so that a stream of any leng
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import io
@@ -17,15 +16,12 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
-from PIL import Image
-
 from captioner.coco import image_id
-from captioner.images import ImageError, load_image
 from captioner.inference import Caption, FileResult
 from captioner.journal import Row
+from captioner.thumbnails import thumbnail
 
 Writer: TypeAlias = Callable[[Iterable[Row]], Iterator[str]]
-THUMBNAIL_SIDE = 240  # pixels
 
 
 def row_of(result: FileResult) -> Row:
@@ -132,7 +128,7 @@ def gallery(rows: Iterable[Row]) -> Iterator[str]:
         path = html.escape(row["path"])
         caption = html.escape(row["caption"])
         others = "".join(f"<li>{html.escape(other)}</li>" for other in _all_texts(row)[1:])
-        source = _thumbnail(row["path"])
+        source = thumbnail(row["path"])  # none where the picture has gone since
         picture = f'<img src="{source}" alt="{caption}" loading="lazy">' if source else "<span>no preview</span>"
         yield (
             f"<figure>{picture}<figcaption><p>{caption}</p>{f'<ul>{others}</ul>' if others else ''}"
@@ -145,17 +141,6 @@ def _percent(row: Row) -> str:
     """The geometric mean of the words' probabilities."""
     steps = len(row["words"]) + (row["end_probability"] is not None)
     return f"{100 * math.exp(row['logprob'] / max(1, steps)):.0f} %"
-
-
-def _thumbnail(path: str) -> str | None:
-    try:
-        image = load_image(path)
-    except ImageError:
-        return None  # it was there when it was captioned
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=75)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _all_texts(row: Row) -> list[str]:

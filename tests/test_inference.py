@@ -185,7 +185,8 @@ def test_unknown_words_and_no_words_can_be_scored(model: Captioner, pictures: li
 
 
 @pytest.mark.parametrize(
-    "options", [DecodeOptions("sample", num_captions=9), DecodeOptions(beam_size=9, num_captions=9)]
+    "options",
+    [DecodeOptions("sample", num_captions=9), DecodeOptions(beam_size=9, num_captions=9, length_penalty=1.0)],
 )
 def test_alternatives_come_best_first(model: Captioner, pictures: list[Path], options: DecodeOptions) -> None:
     for best in model.caption_batch(pictures, options):
@@ -196,7 +197,7 @@ def test_alternatives_come_best_first(model: Captioner, pictures: list[Path], op
         if options.strategy == "beam":
             assert finished == sorted(finished, reverse=True)
             captions = [caption for caption in captions if caption.finished]
-        # A beam ranks by log-probability a token, `<end>` included; draws by log-probability.
+        # This beam ranks by log-probability a token, `<end>` included; draws by log-probability.
         scores = [c.logprob / (len(c.tokens) + 1 if options.strategy == "beam" else 1) for c in captions]
         assert scores == sorted(scores, reverse=True)
 

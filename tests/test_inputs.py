@@ -59,7 +59,7 @@ class TestWhatIsFound:
             ("album/[ab].*", ["album/a.PNG", "album/b.jpg"]),
             ("album/*/*.gif", ["album/trip/c.gif"]),
             ("album/**/*.jp*g", ["album/b.jpg", "album/trip/day/e.jpeg"]),
-            ("album//**//*.gif", ["album//trip/c.gif"]),
+            ("album//**//*.gif", ["album/trip/c.gif"]),
             ("**/e.*", ["album/trip/day/e.jpeg"]),
             ("album/**/day/**", ["album/trip/day/e.jpeg"]),
             ("*/trip/**/*.webp", ["album/trip/d.webp"]),

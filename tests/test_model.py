@@ -84,6 +84,25 @@ def test_the_picture_is_seen_through_the_initial_state() -> None:
     assert not torch.allclose(h, c)
 
 
+def test_features_are_standardised_as_those_of_the_training_pictures_were() -> None:
+    decoder, features = make_decoder().eval(), torch.randn(50, FEATURE)
+    other = make_decoder().eval()  # the same weights, for features in another unit and around another mean
+    decoder.standardise(features)
+    other.standardise(30.0 * features + 5.0)
+    assert torch.allclose(decoder.init_state(features)[0], other.init_state(30.0 * features + 5.0)[0], atol=1e-5)
+    assert not torch.allclose(decoder.init_state(features)[0], other.init_state(features)[0], atol=1e-2)
+    assert {"feature_mean", "feature_std"} <= decoder.state_dict().keys()
+
+
+def test_a_feature_that_hardly_varies_is_not_blown_up() -> None:
+    decoder, features = make_decoder().eval(), torch.randn(50, FEATURE)
+    features[:, 0] = 1e-6 * torch.randn(50)
+    decoder.standardise(features)
+    more = features.clone()
+    more[:, 0] += 1e-3
+    assert torch.allclose(decoder.init_state(features)[0], decoder.init_state(more)[0], atol=0.05)
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_padding_is_ignored_by_the_loss(label_smoothing: float) -> None:
     decoder, features, tokens = make_decoder(), torch.randn(6, FEATURE), random_captions(6, 5)

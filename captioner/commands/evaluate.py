@@ -231,6 +231,7 @@ def _caption_pictures(captions: _Captions, options: DecodeOptions, args: argpars
     from captioner.inference import load
 
     model = load(args.checkpoint, args.device)
+    checkpoint = sha256_of(Path(args.checkpoint or shipped_checkpoint()))  # now: training may replace the file
     results = tqdm(model.caption_files(paths, options), total=len(paths), unit="picture", disable=None)
     for result in results:
         name = paths[result.path]
@@ -246,7 +247,7 @@ def _caption_pictures(captions: _Captions, options: DecodeOptions, args: argpars
     )
     return {
         "decoding": ",".join(used),
-        "checkpoint": sha256_of(Path(args.checkpoint or shipped_checkpoint()))[:12],
+        "checkpoint": checkpoint[:12],
     }
 
 
