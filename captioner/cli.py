@@ -21,7 +21,7 @@ _COMMANDS = (demo, caption, score, evaluate, train)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     # File names need not be valid text; they come out as they went in.
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")
     args = _parser().parse_args(arguments)

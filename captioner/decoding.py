@@ -116,7 +116,6 @@ def ban(logprobs: Tensor, written: Tensor, options: DecodeOptions) -> Tensor:
         repeats = (windows[:, :, :-1] == written[:, None, t - n + 1 :]).all(-1)
         forbidden = torch.zeros_like(scores, dtype=torch.bool)
         forbidden.scatter_(1, torch.where(repeats, windows[:, :, -1], PAD), True)
-        forbidden[:, END] = False
         scores = scores.masked_fill(forbidden, -torch.inf)
     end = scores[:, END].clone()
     if t < options.min_length:

@@ -160,7 +160,10 @@ class Captioner:
 
         A picture that cannot be read gives a result with an `error` and does not stop the others. Pictures are
         read in the background, a few batches ahead; memory does not grow with their number.
+        Raises ValueError for a `batch_size` below 1.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         with ThreadPoolExecutor(_readers()) as pool:
             for batch in _prefetched(pool, self._pixels, paths, batch_size):
                 pixels, errors = [], {}
@@ -201,7 +204,7 @@ def _readers() -> int:
 
 
 def _rows_at_once(options: DecodeOptions) -> int:
-    """Pictures decoded together, so that the table of next words stays below some 100 MB for any options."""
+    """Pictures decoded together: one at least, and as many as keep the table of next words at some 2,000 rows."""
     rows = options.beam_size if options.strategy == "beam" else options.num_captions
     return max(1, 2048 // rows)
 

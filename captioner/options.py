@@ -144,7 +144,7 @@ class DecodeOptions:
                 f"set max_length to at least {self.min_length}, or min_length lower"
             )
 
-    def changed(self) -> dict[str, Any]:
+    def used(self) -> dict[str, Any]:
         """What this strategy uses, by name; what says in a report how captions were made."""
         return {
             spec.name: getattr(self, spec.name)

@@ -423,7 +423,7 @@ class _Run:
             "training": dataclasses.asdict(self.config),
             "epoch": self.best_epoch,
             "seconds": round(seconds),
-            "validation": {**self.scores_of(path), "decoding": options.changed()},
+            "validation": {**self.scores_of(path), "decoding": options.used()},
         }
         save_checkpoint(path, checkpoint)
         return path

@@ -105,7 +105,7 @@ def test_an_option_that_the_strategy_does_not_use_is_refused(strategy: str, name
 
 @pytest.mark.parametrize("strategy", USED_BY)
 def test_a_report_names_what_the_strategy_uses(strategy: str) -> None:
-    changed = DecodeOptions(strategy=strategy, max_length=7).changed()
+    changed = DecodeOptions(strategy=strategy, max_length=7).used()
     assert set(changed) == USED_BY[strategy]
     assert changed["max_length"] == 7
 

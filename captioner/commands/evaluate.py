@@ -243,7 +243,7 @@ def _caption_pictures(captions: _Captions, options: DecodeOptions, args: argpars
             captions.words[name] = tuple(zip(result.caption.tokens, result.caption.probabilities, strict=True))
     used = (
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in options.changed().items()
+        for name, value in options.used().items()
     )
     return {
         "decoding": ",".join(used),
