@@ -20,6 +20,7 @@ from captioner.options import DecodeOptions, option_specs
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 Run: TypeAlias = Callable[..., Done]
+Command: TypeAlias = Callable[..., tuple[int, str, str]]
 
 
 def run(*arguments: object, **more: Any) -> Done:
@@ -28,15 +29,18 @@ def run(*arguments: object, **more: Any) -> Done:
 
 
 @pytest.fixture
-def caption(tiny_checkpoint_file: Path) -> Run:
-    """`captioner caption ... --checkpoint TINY`"""
-    return lambda *arguments, **more: run("caption", *arguments, "--checkpoint", tiny_checkpoint_file, **more)
+def caption(command: Command, tiny_checkpoint_file: Path) -> Run:
+    """`captioner caption ... --checkpoint TINY`, in this process."""
+
+    def run_here(*arguments: object) -> Done:
+        status, output, errors = command("caption", *arguments, "--checkpoint", tiny_checkpoint_file)
+        return subprocess.CompletedProcess([], status, output, errors)
+
+    return run_here
 
 
-def test_one_line_a_picture_the_same_as_in_python(
-    caption: Run, pictures: list[Path], tiny_checkpoint_file: Path
-) -> None:
-    done = caption(pictures[0].parent)
+def test_one_line_a_picture_the_same_as_in_python(pictures: list[Path], tiny_checkpoint_file: Path) -> None:
+    done = run("caption", pictures[0].parent, "--checkpoint", tiny_checkpoint_file)
     expected = captioner.load(tiny_checkpoint_file).caption_batch(pictures)
     assert done.stdout.splitlines() == [f"{p}\t{c.text}" for p, c in zip(pictures, expected, strict=True)]
     assert done.returncode == 0
@@ -76,7 +80,7 @@ def test_a_bad_picture_is_named_and_the_others_are_captioned(caption: Run, pictu
     ],
 )
 def test_wrong_usage_gets_one_clear_line_and_status_2(
-    command: Callable[..., tuple[int, str, str]],
+    command: Command,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     tiny_checkpoint_file: Path,
@@ -94,8 +98,8 @@ def test_wrong_usage_gets_one_clear_line_and_status_2(
     assert output == ""
 
 
-def test_a_list_on_stdin(caption: Run, pictures: list[Path]) -> None:
-    done = caption("-", input=f"{pictures[3]}\n{pictures[1]}\n")
+def test_a_list_on_stdin(pictures: list[Path], tiny_checkpoint_file: Path) -> None:
+    done = run("caption", "-", "--checkpoint", tiny_checkpoint_file, input=f"{pictures[3]}\n{pictures[1]}\n")
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [str(pictures[3]), str(pictures[1])]
 
 
@@ -108,7 +112,6 @@ def test_the_same_seed_gives_the_same_samples_another_seed_others(caption: Run, 
     assert first != sample(2)
 
 
-@pytest.mark.slow
 def test_every_format_has_one_row_a_picture(caption: Run, pictures: list[Path], tmp_path: Path) -> None:
     for index, path in enumerate(pictures):
         pictures[index] = path.rename(path.with_name(f"{index}.jpg"))
@@ -208,7 +211,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, tiny_checkpoint_file: Path) ->
     journal = tmp_path / "out.journal"
     fixed = ["--checkpoint", str(tiny_checkpoint_file), "--output", "out", "--batch-size", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "captioner", "caption", ".", *fixed], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "captioner", "caption", ".", *fixed],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not (journal.exists() and journal.stat().st_size > 3000):
         time.sleep(0.01)
