@@ -1,4 +1,4 @@
-"""A generated picture set: coloured shapes in places, with captions. Small enough to learn in a minute."""
+"""A generated picture set: small and large coloured shapes, with captions. Little enough to learn in a minute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 COLOURS = {"red": "#d22", "blue": "#22d", "green": "#2a2", "yellow": "#ed2", "white": "#fff", "black": "#111"}
 SHAPES = ("circle", "square", "triangle")
-PLACES = {"on the left": 0.28, "in the middle": 0.5, "on the right": 0.72}
+SIZES = {"small": 0.12, "large": 0.3}  # half the width, as a share of the side
 
 
 def make_shapes(folder: Path, pictures: int, seed: int = 0, side: int = 96) -> tuple[Path, Path, Path, Path]:
@@ -21,14 +21,14 @@ def make_shapes(folder: Path, pictures: int, seed: int = 0, side: int = 96) -> t
     rng = random.Random(seed)
     images = folder / "images"
     images.mkdir(parents=True)
-    kinds = list(itertools.product(COLOURS, SHAPES, PLACES))
+    kinds = list(itertools.product(COLOURS, SHAPES, SIZES))
     rng.shuffle(kinds)
     lines, names = [], []
     for index in range(pictures):
-        colour, shape, place = kinds[index % len(kinds)]
+        colour, shape, size = kinds[index % len(kinds)]
         name = f"shape{index:04}.png"
-        _draw(colour, shape, place, side, rng).save(images / name)
-        captions = (f"A {colour} {shape} {place} .", f"There is a {colour} {shape} {place} .", f"A {colour} {shape} .")
+        _draw(colour, shape, size, side, rng).save(images / name)
+        captions = (f"A {size} {colour} {shape} .", f"There is a {size} {colour} {shape} .", f"A {colour} {shape} .")
         lines += [f"{name}#{number}\t{caption}" for number, caption in enumerate(captions)]
         names.append(name)
     files = folder / "captions.token.txt", folder / "train.txt", folder / "val.txt"
@@ -38,11 +38,11 @@ def make_shapes(folder: Path, pictures: int, seed: int = 0, side: int = 96) -> t
     return files[0], images, files[1], files[2]
 
 
-def _draw(colour: str, shape: str, place: str, side: int, rng: random.Random) -> Image.Image:
+def _draw(colour: str, shape: str, size: str, side: int, rng: random.Random) -> Image.Image:
     gray = rng.randrange(110, 190)
     image = Image.new("RGB", (side, side), (gray, gray, gray))
-    x, y = side * (PLACES[place] + rng.uniform(-0.04, 0.04)), side * rng.uniform(0.4, 0.6)
-    r = side * rng.uniform(0.16, 0.22)
+    x, y = side * rng.uniform(0.35, 0.65), side * rng.uniform(0.35, 0.65)
+    r = side * SIZES[size] * rng.uniform(0.9, 1.1)
     draw = ImageDraw.Draw(image)
     if shape == "circle":
         draw.ellipse((x - r, y - r, x + r, y + r), fill=COLOURS[colour])

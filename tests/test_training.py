@@ -236,7 +236,7 @@ def test_shapes_from_pictures_to_bleu(tmp_path: Path) -> None:
     captions, images, train_list, val_list = make_shapes(tmp_path, 270)
     done = run(
         *("train", "--captions", captions, "--images", images, "--train-list", train_list, "--val-list", val_list),
-        *("--encoder-weights", shipped_checkpoint(), "--epochs", 20, "--finetune-epochs", 3, "--image-size", 96),
+        *("--encoder-weights", shipped_checkpoint(), "--epochs", 30, "--finetune-epochs", 4, "--image-size", 96),
         *("--hidden-size", 128, "--embedding-size", 64, "--minimum-count", 1, "--batch-size", 32),
         *("--output", tmp_path / "run"),
     )
