@@ -242,8 +242,7 @@ def _caption_pictures(captions: _Captions, options: DecodeOptions, args: argpars
             captions.texts[name] = result.caption.text
             captions.words[name] = tuple(zip(result.caption.tokens, result.caption.probabilities, strict=True))
     used = (
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in options.used().items()
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in options.used().items()
     )
     return {
         "decoding": ",".join(used),
