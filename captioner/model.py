@@ -179,8 +179,8 @@ def channels_last(network: nn.Module) -> nn.Module:
 def fuse_for_inference(encoder: Encoder) -> nn.Module:
     """A copy of the encoder, the same function made faster: BatchNorm folded into convolutions, channels last.
 
-    Measured on MobileNetV2, 2 cores: 4.8 times as fast as the plain encoder. For inference only: it computes
-    (B, 3, S, S) -> (B, F) like the encoder, but its weights are no longer those of a checkpoint.
+    How much faster, `python benchmarks/encoder.py` measures. For inference only: it computes (B, 3, S, S) -> (B, F)
+    like the encoder, but its weights are no longer those of a checkpoint.
     """
     from torch.fx.experimental.optimization import fuse
 
