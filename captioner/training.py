@@ -173,8 +173,8 @@ def train(
     anything is trained, TrainingError when training diverges, OSError when the folder cannot be written.
     """
     started = time.monotonic()
-    output.mkdir(parents=True, exist_ok=True)
     run = _Run(config, split, output, encoder_weights, say)
+    output.mkdir(parents=True, exist_ok=True)
     with replacing(output / "config.json") as file:
         json.dump({"train": dataclasses.asdict(config), **run.provenance}, file, indent=2, ensure_ascii=False)
     (output / "metrics.jsonl").write_text("", encoding="utf-8")
