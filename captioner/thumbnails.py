@@ -9,7 +9,7 @@ from PIL import Image
 
 from captioner.images import ImageError, ImageSource, load_image
 
-SIDE = 240  # pixels
+SIDE = 180  # pixels; a gallery of 7,000 is then some 55 MB
 
 
 def thumbnail(image: ImageSource) -> str | None:
@@ -20,5 +20,5 @@ def thumbnail(image: ImageSource) -> str | None:
         return None
     small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=75)
+    small.save(buffer, "JPEG", quality=60)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
