@@ -101,7 +101,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
         with safe_open(path, framework="pt") as file:
             content = _read_content(path, file.metadata())
             vocabulary, preprocess, model = _build(path, content)
-            _check_tensors(path, {name: file.get_slice(name) for name in file.keys()}, model)  # noqa: SIM118
+            _check_tensors(path, {name: file.get_slice(name) for name in file.keys()}, model)  # noqa: SIM118 (no dict)
             state = {name: file.get_tensor(name) for name in model.state_dict()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
@@ -190,7 +190,7 @@ def _dataclass_from(kind: type, values: dict[str, Any]) -> Any:
             if not triple or not all(type(v) in (int, float) and abs(v) <= 1000.0 for v in value):
                 raise ValueError(f"{f.name} must be three numbers below 1000, not {value!r}")
             checked[f.name] = tuple(float(v) for v in value)
-        elif isinstance(value, bool) or not isinstance(value, hints[str(f.type)]):  # type: ignore[arg-type]
+        elif isinstance(value, bool) or not isinstance(value, hints[str(f.type)]):  # type: ignore[arg-type]  # a type or a tuple
             raise ValueError(f"{f.name} must be {f.type}, not {value!r}")
     return kind(**checked)
 

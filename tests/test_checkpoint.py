@@ -47,7 +47,7 @@ WEIGHT = "decoder.output.weight"
 def read_parts(path: Path) -> tuple[Content, Tensors]:
     """The description and the tensors of a checkpoint file, by safetensors alone."""
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
         return json.loads(file.metadata()["captioner"]), tensors
 
 
