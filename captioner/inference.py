@@ -22,7 +22,7 @@ from captioner.errors import UserError
 from captioner.images import ImageError, ImageSource, load_image
 from captioner.model import fuse_for_inference
 from captioner.options import DecodeOptions
-from captioner.vocab import END, START, join_words
+from captioner.vocab import END, START, join_tokens
 
 T = TypeVar("T")
 BATCH_SIZE = 32
@@ -187,7 +187,7 @@ class Captioner:
         words = [self.vocabulary.words[token] for token in hypothesis.tokens if token != END]
         probabilities = [math.exp(logprob) for logprob in hypothesis.token_logprobs]
         return Caption(
-            text=join_words(words),
+            text=join_tokens(words, self.vocabulary.tokens),
             tokens=tuple(words),
             probabilities=tuple(probabilities[: len(words)]),
             end_probability=probabilities[-1] if hypothesis.finished else None,

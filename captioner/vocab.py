@@ -1,4 +1,7 @@
-"""Text to ids and back: normalise, tokenise, Vocabulary."""
+"""Text to ids and back: normalise, tokenise, Vocabulary.
+
+Two kinds of tokens: words, for scripts that put spaces between them, and characters, for those that do not.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 PAD, START, END, UNK = range(4)
+TOKEN_KINDS = ("word", "character")
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 
 # English clitics are tokens of their own, as in the Penn Treebank and as Flickr8k writes them ("man 's"), so
@@ -23,20 +28,39 @@ _WORD = rf"\w[\w{_MARKS}]*"
 _TOKEN = re.compile(rf"n't\b|'(?:s|re|ve|ll|d|m)\b|{_WORD}(?:[-'.&\u200c\u200d]{_WORD})*")  # or a zero-width joiner
 
 
-def tokenise(text: str) -> list[str]:
-    """Split a caption into lower-case words; punctuation is dropped, except inside a word ("t-shirt").
+# Scripts that put no spaces between words: Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer.
+_UNSPACED = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
+# A character with its marks, or a space between two characters of scripts that do use spaces.
+_CHARACTER = re.compile(rf"\w[{_MARKS}]*|(?<=[^\W{_UNSPACED}]) (?=[^\W{_UNSPACED}])")
 
-    The same words serve training and evaluation. Special tokens cannot come out of it: "<unk>" gives "unk".
+
+def tokenise(text: str, tokens: str = "word") -> list[str]:
+    """Split a caption into lower-case words, or into characters; punctuation is dropped.
+
+    Punctuation inside a word stays ("t-shirt"). Among the characters is a space wherever one divides two words of a
+    script that uses spaces, so that sentences of any script can be put together again.
+    The same tokens serve training and evaluation. Special tokens cannot come out of it: "<unk>" gives "unk".
     """
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    return _TOKEN.findall(_CLITIC.sub(r" \1", text))
+    words = _TOKEN.findall(_CLITIC.sub(r" \1", text))
+    return words if tokens == "word" else _CHARACTER.findall(" ".join(words))
 
 
-def join_words(words: Sequence[str]) -> str:
+def fitting_tokens(captions: Iterable[str]) -> str:
+    """The kind of tokens that captions ask for, judged by some of them: "character" for scripts without spaces."""
+    letters = [letter for caption in islice(captions, 1000) for letter in caption if letter.isalpha()]
+    unspaced = sum(bool(_UNSPACED_LETTER.match(letter)) for letter in letters)
+    return "character" if unspaced > len(letters) / 2 else "word"
+
+
+def join_tokens(words: Sequence[str], tokens: str = "word") -> str:
     """A sentence as a person would read it: clitics joined to their word, first letter capital."""
     text = ""
     for word in words:
-        joined = not text or word.startswith("'") or word == "n't"
+        joined = tokens == "character" or not text or word.startswith("'") or word == "n't"
         text += word if joined else " " + word
     return text[:1].upper() + text[1:]
 
@@ -45,12 +69,16 @@ def join_words(words: Sequence[str]) -> str:
 class Vocabulary:
     """The words that a decoder knows; `words[id]` is the text of a token, the first four are special.
 
+    `tokens` says what these are: "word" or "character".
     Raises ValueError when the special tokens are not in their places or a word occurs twice.
     """
 
     words: tuple[str, ...]
+    tokens: str = "word"
 
     def __post_init__(self) -> None:
+        if self.tokens not in TOKEN_KINDS:
+            raise ValueError(f"tokens must be {' or '.join(TOKEN_KINDS)}, not {self.tokens!r}")
         if self.words[:4] != SPECIAL_TOKENS:
             raise ValueError(f"the vocabulary must begin with {' '.join(SPECIAL_TOKENS)}")
         if len(self._ids) != len(self.words):
@@ -65,16 +93,20 @@ class Vocabulary:
         return len(self.words)
 
     @classmethod
-    def build(cls, captions: Iterable[str], minimum_count: int = 1) -> Vocabulary:
+    def build(cls, captions: Iterable[str], minimum_count: int = 1, tokens: str = "word") -> Vocabulary:
         """The words that occur at least `minimum_count` times, the most frequent first."""
-        counts = Counter(word for caption in captions for word in tokenise(caption))
+        counts = Counter(word for caption in captions for word in tokenise(caption, tokens))
         kept = [word for word, count in counts.items() if count >= minimum_count]
         kept.sort(key=lambda word: (-counts[word], word))
-        return cls(SPECIAL_TOKENS + tuple(kept))
+        return cls(SPECIAL_TOKENS + tuple(kept), tokens)
+
+    def tokenise(self, text: str) -> list[str]:
+        """A caption in tokens of this vocabulary's kind."""
+        return tokenise(text, self.tokens)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a caption's words, without `<start>` and `<end>`; unknown words become `<unk>`."""
-        return [self._ids.get(word, UNK) for word in tokenise(text)]
+        return [self._ids.get(word, UNK) for word in self.tokenise(text)]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words of token ids; `<pad>`, `<start>` and `<end>` have none and are left out."""
@@ -82,4 +114,4 @@ class Vocabulary:
 
     def text(self, ids: Iterable[int]) -> str:
         """The sentence of token ids, as a person would read it."""
-        return join_words(self.decode(ids))
+        return join_tokens(self.decode(ids), self.tokens)

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary, join_words, tokenise
+from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary, join_tokens, tokenise
 
 SENTENCES = [
     ("A dog  RUNS .", "a dog runs"),
@@ -43,7 +43,7 @@ def test_a_caption_is_cut_into_lower_case_words(text: str, words: str) -> None:
 @pytest.mark.parametrize(("text", "words"), SENTENCES)
 def test_words_joined_to_a_sentence_are_the_same_words_again(text: str, words: str) -> None:
     tokens = tokenise(text)
-    assert tokenise(join_words(tokens)) == tokens
+    assert tokenise(join_tokens(tokens)) == tokens
 
 
 def test_tokens_of_any_text_are_words_that_stay_as_they_are() -> None:
@@ -68,7 +68,7 @@ def test_tokens_of_any_text_are_words_that_stay_as_they_are() -> None:
     ],
 )
 def test_words_join_to_a_sentence(words: str, sentence: str) -> None:
-    assert join_words(words.split()) == sentence
+    assert join_tokens(words.split()) == sentence
 
 
 def test_build_puts_frequent_words_first_and_equally_frequent_ones_in_alphabetical_order() -> None:
