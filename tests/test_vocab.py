@@ -8,7 +8,17 @@ import unicodedata
 
 import pytest
 
-from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary, join_tokens, tokenise
+from captioner.vocab import (
+    END,
+    PAD,
+    SPECIAL_TOKENS,
+    START,
+    UNK,
+    Vocabulary,
+    fitting_tokens,
+    join_tokens,
+    tokenise,
+)
 
 SENTENCES = [
     ("A dog  RUNS .", "a dog runs"),
@@ -44,6 +54,37 @@ def test_a_caption_is_cut_into_lower_case_words(text: str, words: str) -> None:
 def test_words_joined_to_a_sentence_are_the_same_words_again(text: str, words: str) -> None:
     tokens = tokenise(text)
     assert tokenise(join_tokens(tokens)) == tokens
+
+
+CHARACTERS = [
+    ("一个 穿着泳装的女人，躺在海水里。", "一|个|穿|着|泳|装|的|女|人|躺|在|海|水|里", "一个穿着泳装的女人躺在海水里"),
+    ("他穿Ｔ恤 在 Nike 店", "他|穿|t|恤|在|n|i|k|e|店", "他穿t恤在nike店"),
+    ("สวัสดี", "ส|วั|ส|ดี", "สวัสดี"),
+    ("Two  dogs!", "t|w|o| |d|o|g|s", "Two dogs"),
+    ("나는 개", "나|는| |개", "나는 개"),
+    ("", "", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "tokens", "joined"), CHARACTERS)
+def test_a_caption_is_cut_into_characters_and_joined_again(text: str, tokens: str, joined: str) -> None:
+    assert "|".join(tokenise(text, "character")) == tokens
+    assert join_tokens(tokenise(text, "character"), "character") == joined
+    vocabulary = Vocabulary.build([text], tokens="character")
+    assert vocabulary.text(vocabulary.encode(text)) == joined
+
+
+def test_scripts_without_spaces_ask_for_characters() -> None:
+    assert fitting_tokens(["a dog", "一只狗"]) == "word"
+    assert fitting_tokens(["一只狗穿着 T 恤", "两只猫"]) == "character"
+    assert fitting_tokens(["สวัสดี"]) == "character"
+    assert fitting_tokens(["나는 개", "хорошая собака"]) == "word"
+    assert fitting_tokens([]) == "word"
+
+
+def test_a_vocabulary_knows_its_kind_of_tokens() -> None:
+    with pytest.raises(ValueError, match="word or character"):
+        Vocabulary(SPECIAL_TOKENS, tokens="syllable")
 
 
 def test_tokens_of_any_text_are_words_that_stay_as_they_are() -> None:
