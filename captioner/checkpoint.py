@@ -24,11 +24,12 @@ from captioner.images import Preprocess
 from captioner.model import CaptionModel, Decoder, Encoder, ModelConfig
 from captioner.vocab import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no `tokens`, no `cell` and what came with it
 SHIPPED = "flickr8k-mobilenet_v2.safetensors"
 _KEY = "captioner"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 _MAX_SIZE = 1 << 20  # of a layer; torch cannot multiply sizes that are much larger
+_MAX_LAYERS = 100
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # would garble a terminal, or cannot be written
 
 
@@ -72,6 +73,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     content = {
         "format_version": FORMAT_VERSION,
         "model": dataclasses.asdict(checkpoint.model.config),
+        "tokens": checkpoint.vocabulary.tokens,
         "vocabulary": list(checkpoint.vocabulary.words),
         "preprocess": dataclasses.asdict(checkpoint.preprocess),
         "provenance": checkpoint.provenance,
@@ -101,8 +103,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
         with safe_open(path, framework="pt") as file:
             content = _read_content(path, file.metadata())
             vocabulary, preprocess, model = _build(path, content)
-            _check_tensors(path, {name: file.get_slice(name) for name in file.keys()}, model)  # noqa: SIM118 (no dict)
-            state = {name: file.get_tensor(name) for name in model.state_dict()}
+            names = {old: _current_name(old, content) for old in file.keys()}  # noqa: SIM118 (no dict)
+            _check_tensors(path, {new: file.get_slice(old) for old, new in names.items()}, model)
+            state = {new: file.get_tensor(old) for old, new in names.items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
     for name, tensor in state.items():
@@ -133,27 +136,38 @@ def _read_content(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]
         )
     if version < 1:
         raise CheckpointError(f"{path}: damaged header: format_version {version}")
-    parts = {"model": dict, "vocabulary": list, "preprocess": dict, "provenance": dict}
+    content = {"tokens": "word", **content} if version == 1 else content
+    parts = {"model": dict, "tokens": str, "vocabulary": list, "preprocess": dict, "provenance": dict}
     for name, kind in parts.items():
         if not isinstance(content.get(name), kind):
             raise CheckpointError(f"{path}: damaged header: {name} is missing or of the wrong type")
     return content
 
 
+def _current_name(name: str, content: dict[str, Any]) -> str:
+    """What this version calls a tensor."""
+    if content["format_version"] == 1 and name.startswith("decoder.lstm."):
+        return name.replace("decoder.lstm.", "decoder.recurrent.0.cell.")
+    return name
+
+
 def _build(path: Path, content: dict[str, Any]) -> tuple[Vocabulary, Preprocess, CaptionModel]:
     words = content["vocabulary"]
     if not all(isinstance(word, str) and not _NOT_TEXT.search(word) for word in words):
         raise CheckpointError(f"{path}: damaged header: the vocabulary holds something that is not text")
+    # Version 1 knew one kind of network, which the defaults describe.
+    defaults = {"cell": "lstm", "layers": 1, "tie_embeddings": False, "variational_dropout": False}
+    defaults = defaults if content["format_version"] == 1 else {}
     try:
-        config: ModelConfig = _dataclass_from(ModelConfig, content["model"])
+        config: ModelConfig = _dataclass_from(ModelConfig, {**defaults, **content["model"]})
         preprocess: Preprocess = _dataclass_from(Preprocess, content["preprocess"])
-        vocabulary = Vocabulary(tuple(words))
+        vocabulary = Vocabulary(tuple(words), content["tokens"])
         if len(vocabulary) != config.vocabulary_size:
             raise ValueError(f"{len(vocabulary)} words for an output layer of {config.vocabulary_size}")
         if preprocess.size < 1 or preprocess.size > 4096 or min(preprocess.std) < 1e-6:
             raise ValueError("impossible preprocessing")
-        if max(config.hidden_size, config.embedding_size) > _MAX_SIZE:
-            raise ValueError(f"hidden_size and embedding_size can be {_MAX_SIZE} at most")
+        if max(config.hidden_size, config.embedding_size) > _MAX_SIZE or config.layers > _MAX_LAYERS:
+            raise ValueError(f"sizes can be {_MAX_SIZE} at most, layers {_MAX_LAYERS}")
         # Sizes come from the file and may lie: no memory is taken for them before the tensors are seen to fit.
         with _ShapesOnly():
             encoder = Encoder(config.encoder)
@@ -178,7 +192,7 @@ class _ShapesOnly(TorchFunctionMode):
 
 def _dataclass_from(kind: type, values: dict[str, Any]) -> Any:
     """A dataclass from JSON, every field present and of its type. Raises ValueError naming the field."""
-    hints = {"str": str, "int": int, "float": (float, int)}
+    hints = {"str": str, "int": int, "float": (float, int), "bool": bool}
     names = {f.name for f in dataclasses.fields(kind)}
     for name in sorted(names ^ values.keys()):
         raise ValueError(f"{name!r:.80} is {'missing' if name in names else 'unknown'} in {kind.__name__}")
@@ -190,7 +204,7 @@ def _dataclass_from(kind: type, values: dict[str, Any]) -> Any:
             if not triple or not all(type(v) in (int, float) and abs(v) <= 1000.0 for v in value):
                 raise ValueError(f"{f.name} must be three numbers below 1000, not {value!r}")
             checked[f.name] = tuple(float(v) for v in value)
-        elif isinstance(value, bool) or not isinstance(value, hints[str(f.type)]):  # type: ignore[arg-type]  # a type or a tuple
+        elif isinstance(value, bool) != (f.type == "bool") or not isinstance(value, hints[str(f.type)]):  # type: ignore[arg-type]  # a type or a tuple
             raise ValueError(f"{f.name} must be {f.type}, not {value!r}")
     return kind(**checked)
 

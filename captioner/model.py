@@ -9,15 +9,15 @@ image caption generator"), after Vinyals et al. 2015, "Show and Tell", who fed i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from captioner.errors import UserError
+from captioner.recurrent import CELLS, RecurrentLayer, State, has_memory
 from captioner.torchvision_compat import prepare_torchvision
-
-State: TypeAlias = "tuple[Tensor, Tensor]"  # (h, c) of the LSTM, each (L, B, H)
 
 
 class UnknownEncoderError(UserError):
@@ -26,16 +26,27 @@ class UnknownEncoderError(UserError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that fixes the shapes of a CaptionModel. Raises ValueError for sizes below 1."""
+    """Everything that fixes the function and the shapes of a CaptionModel. Raises ValueError for what is impossible.
+
+    `cell` is one of CELLS. `dropout` is the share of units dropped between layers in training; with
+    `variational_dropout` they stay dropped over all time steps of a caption. With `tie_embeddings` a word's
+    embedding is also its row of the output layer.
+    """
 
     encoder: str
     vocabulary_size: int
     hidden_size: int = 512
     embedding_size: int = 256
     dropout: float = 0.5
+    cell: str = "lstm"
+    layers: int = 1
+    tie_embeddings: bool = False
+    variational_dropout: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary_size", "hidden_size", "embedding_size"):
+        if self.cell not in CELLS:
+            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        for name in ("vocabulary_size", "hidden_size", "embedding_size", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0.0 <= self.dropout < 1.0:
@@ -106,21 +117,35 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """A language model of captions, conditioned on a picture through its initial state.
 
-    h_0 = tanh(W_h v + b_h), c_0 = tanh(W_c v + b_c) for the standardised feature v; then an LSTM reads the words so
-    far, and logits over the vocabulary come from its hidden state.
+    h_0 = tanh(W_h v + b_h) for the standardised feature v, of its own for every layer, and c_0 likewise where the
+    cell has a memory; then recurrent layers read the words so far, layer l the hidden states of layer l - 1, and
+    logits over the vocabulary come from the last.
+    A state is a tuple of tensors (L, B, H): (h, c), or (h,) where the cell has no memory.
     """
 
     def __init__(self, config: ModelConfig, feature_size: int) -> None:
         super().__init__()
+        self.config = config
+        layers, hidden, embedding = config.layers, config.hidden_size, config.embedding_size
         self.feature_mean: Tensor
         self.feature_std: Tensor
         self.register_buffer("feature_mean", torch.zeros(feature_size))
         self.register_buffer("feature_std", torch.ones(feature_size))
-        self.h0 = nn.Linear(feature_size, config.hidden_size)
-        self.c0 = nn.Linear(feature_size, config.hidden_size)
-        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
-        self.lstm = nn.LSTM(config.embedding_size, config.hidden_size, batch_first=True)
-        self.output = nn.Linear(config.hidden_size, config.vocabulary_size)
+        self.h0 = nn.Linear(feature_size, layers * hidden)
+        if has_memory(config.cell):
+            self.c0 = nn.Linear(feature_size, layers * hidden)
+        self.embedding = nn.Embedding(config.vocabulary_size, embedding)
+        self.recurrent = nn.ModuleList(
+            RecurrentLayer(config.cell, embedding if layer == 0 else hidden, hidden) for layer in range(layers)
+        )
+        if config.tie_embeddings:
+            # Press and Wolf 2017, "Using the output embedding to improve language models"; the embeddings are the
+            # rows of the output layer, so the hidden state must come to their size and scale first.
+            self.projection = nn.Linear(hidden, embedding)
+            self.output_bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+            nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
+        else:
+            self.output = nn.Linear(hidden, config.vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
 
     def standardise(self, features: Tensor) -> None:
@@ -136,22 +161,56 @@ class Decoder(nn.Module):
         self.feature_std.copy_(std.clamp(min=0.05 * float(std.mean()) + 1e-4))
 
     def init_state(self, features: Tensor) -> State:
-        """(B, F) -> (h, c), each (1, B, H)"""
+        """(B, F) -> the state before the first word"""
         features = self.dropout((features - self.feature_mean) / self.feature_std)
-        return torch.tanh(self.h0(features)).unsqueeze(0), torch.tanh(self.c0(features)).unsqueeze(0)
+        injected = [self.h0(features)]
+        if has_memory(self.config.cell):
+            injected.append(self.c0(features))
+        # (B, L * H) -> (L, B, H)
+        return tuple(
+            torch.tanh(x).unflatten(1, (self.config.layers, -1)).transpose(0, 1).contiguous() for x in injected
+        )
+
+    def zero_state(self, batch: int) -> State:
+        """A state that knows of no picture: with it, the decoder is a language model and nothing else."""
+        zeros = self.feature_mean.new_zeros(self.config.layers, batch, self.config.hidden_size)
+        return (zeros, zeros) if has_memory(self.config.cell) else (zeros,)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Read one token a row, (B,) int64; return the logits of the next one, (B, V), and the new state."""
-        embedded = self.embedding(tokens).unsqueeze(1)  # (B, 1, E)
-        hidden, state = self.lstm(self.dropout(embedded), state)
-        logits: Tensor = self.output(self.dropout(hidden.squeeze(1)))
-        return logits, state
+        hidden, state = self.read(tokens.unsqueeze(1), state)
+        return self.logits(hidden.squeeze(1)), state
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Teacher forcing: (B, F) and (B, T) int64 -> logits (B, T, V) of the token that follows each."""
-        hidden, _ = self.lstm(self.dropout(self.embedding(tokens)), self.init_state(features))
-        logits: Tensor = self.output(self.dropout(hidden))
+        hidden, _ = self.read(tokens, self.init_state(features))
+        return self.logits(hidden)
+
+    def read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Hidden states (B, T, H) of the last layer after each of the tokens (B, T), and the new state."""
+        hidden = self._drop(self.embedding(tokens))
+        after = []
+        for layer, recurrent in enumerate(self.recurrent):
+            hidden, own = recurrent(hidden, tuple(part[layer : layer + 1] for part in state))
+            hidden = self._drop(hidden)
+            after.append(own)
+        return hidden, tuple(torch.cat(parts) for parts in zip(*after, strict=True))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) -> (..., V)"""
+        if self.config.tie_embeddings:
+            return F.linear(self.projection(hidden), self.embedding.weight, self.output_bias)
+        logits: Tensor = self.output(hidden)
         return logits
+
+    def _drop(self, sequence: Tensor) -> Tensor:
+        """Dropout for (B, T, D), anew at each time step or the same at all of them."""
+        if not (self.config.variational_dropout and self.training):
+            dropped: Tensor = self.dropout(sequence)
+            return dropped
+        # Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks"
+        mask: Tensor = self.dropout(torch.ones_like(sequence[:, :1]))
+        return sequence * mask
 
 
 class CaptionModel(nn.Module):

@@ -1,0 +1,80 @@
+"""Recurrent layers: torch's own fused RNN, GRU and LSTM, and an LSTM with peepholes. One way to call them all.
+
+A layer reads vectors over time and goes on from a state: (B, T, D), state -> (B, T, H), state. Its state is a tuple
+of tensors (1, B, H): (h, c) for cells with a memory cell c, (h,) for the others.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+State: TypeAlias = "tuple[Tensor, ...]"
+CELLS = ("lstm", "gru", "rnn", "rnn-relu", "peephole")
+
+
+def has_memory(cell: str) -> bool:
+    """Whether the state of a cell is (h, c) and not h alone."""
+    return cell in ("lstm", "peephole")
+
+
+class RecurrentLayer(nn.Module):
+    """One layer of the cell named, one of CELLS, with random weights."""
+
+    def __init__(self, cell: str, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.memory = has_memory(cell)
+        if cell == "peephole":
+            self.cell: nn.Module = PeepholeLSTM(input_size, hidden_size)
+        elif cell == "lstm":
+            self.cell = nn.LSTM(input_size, hidden_size, batch_first=True)
+        elif cell == "gru":
+            self.cell = nn.GRU(input_size, hidden_size, batch_first=True)
+        else:
+            nonlinearity = "relu" if cell == "rnn-relu" else "tanh"
+            rnn = nn.RNN(input_size, hidden_size, batch_first=True, nonlinearity=nonlinearity)
+            if nonlinearity == "relu":
+                # Le et al. 2015, "A simple way to initialize recurrent networks of rectified linear units": from the
+                # identity, a state neither dies nor explodes over time.
+                nn.init.eye_(rnn.get_parameter("weight_hh_l0"))
+            self.cell = rnn
+
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, T, D), state -> (B, T, H), state"""
+        hidden, after = self.cell(inputs, state if self.memory else state[0])
+        return hidden, after if self.memory else (after,)
+
+
+class PeepholeLSTM(nn.Module):
+    """An LSTM whose gates see the memory cell (Gers and Schmidhuber 2000, "Recurrent nets that time and count").
+
+    i_t = sigma(W_i x_t + U_i h_{t-1} + p_i * c_{t-1} + b_i), f_t likewise with p_f;
+    c_t = f_t * c_{t-1} + i_t * tanh(W_c x_t + U_c h_{t-1} + b_c);
+    o_t = sigma(W_o x_t + U_o h_{t-1} + p_o * c_t + b_o);  h_t = o_t * tanh(c_t).
+    The rows of the weights are those of i, f, c and o, as in torch's LSTM.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(input_size, 4 * hidden_size)
+        self.hidden = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
+        self.peepholes = nn.Parameter(torch.empty(3, hidden_size))  # p_i, p_f, p_o
+        bound = 1 / math.sqrt(hidden_size)  # as torch's recurrent layers
+        for weights in self.parameters():
+            nn.init.uniform_(weights, -bound, bound)
+
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, T, D), (h, c) -> (B, T, H), (h, c)"""
+        h, c = state[0][0], state[1][0]  # (B, H) each
+        p_i, p_f, p_o = self.peepholes
+        outputs = []
+        for x in self.inputs(inputs).unbind(1):
+            i, f, g, o = (x + self.hidden(h)).chunk(4, dim=-1)
+            i, f = torch.sigmoid(i + p_i * c), torch.sigmoid(f + p_f * c)
+            c = f * c + i * torch.tanh(g)
+            h = torch.sigmoid(o + p_o * c) * torch.tanh(c)
+            outputs.append(h)
+        return torch.stack(outputs, 1), (h.unsqueeze(0), c.unsqueeze(0))
