@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from captioner.errors import UserError
 
@@ -25,6 +26,15 @@ class Example:
     name: str  # as the captions file has it
     path: Path
     captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The examples of a run and what is known of their origin, for the provenance."""
+
+    train: list[Example]
+    validation: list[Example]
+    origin: dict[str, Any]
 
 
 def read_captions(file: Path) -> dict[str, list[str]]:

@@ -137,14 +137,14 @@ class Evaluation:
         return json.dumps(head, indent=2)[:-2] + f',\n  "pictures": [\n{lines}\n  ]\n}}\n'
 
 
-def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]], tokens: str = "word") -> Scores:
     """Scores of captions as written, `references[i]` being all that people wrote for picture i.
 
     Both are lower-cased and stripped of punctuation the same way and compared as words, never as ids, so that a
     word outside the vocabulary can match nothing.
     """
-    hypotheses = [tokenise(caption) for caption in captions]
-    texts = [_words_of(those) for those in references]
+    hypotheses = [tokenise(caption, tokens) for caption in captions]
+    texts = [[tokenise(text, tokens) for text in those] for those in references]
     return _score(hypotheses, texts)[0]
 
 

@@ -25,6 +25,7 @@ from captioner.options import DecodeOptions
 from captioner.vocab import END, START, join_tokens
 
 T = TypeVar("T")
+R = TypeVar("R")
 BATCH_SIZE = 32
 
 
@@ -114,8 +115,8 @@ class Captioner:
     def encode(self, images: Iterable[ImageSource]) -> Tensor:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
         batches = [torch.empty(0, self.feature_size, device=self._device)]
-        with ThreadPoolExecutor(_readers()) as pool:
-            for batch in _prefetched(pool, self._pixels, images, BATCH_SIZE):
+        with ThreadPoolExecutor(readers()) as pool:
+            for batch in prefetched(pool, self._pixels, images, BATCH_SIZE):
                 batches.append(self.encode_pixels(torch.stack([future.result() for _, future in batch])))
         return torch.cat(batches)
 
@@ -164,8 +165,8 @@ class Captioner:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        with ThreadPoolExecutor(_readers()) as pool:
-            for batch in _prefetched(pool, self._pixels, paths, batch_size):
+        with ThreadPoolExecutor(readers()) as pool:
+            for batch in prefetched(pool, self._pixels, paths, batch_size):
                 pixels, errors = [], {}
                 for index, (_, future) in enumerate(batch):
                     try:
@@ -199,7 +200,8 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _readers() -> int:
+def readers() -> int:
+    """Threads that read pictures."""
     return min(8, os.cpu_count() or 1)
 
 
@@ -209,12 +211,12 @@ def _rows_at_once(options: DecodeOptions) -> int:
     return max(1, 2048 // rows)
 
 
-def _prefetched(
-    pool: ThreadPoolExecutor, read: Callable[[T], Tensor], sources: Iterable[T], batch_size: int
-) -> Iterator[list[tuple[T, Future[Tensor]]]]:
+def prefetched(
+    pool: ThreadPoolExecutor, read: Callable[[T], R], sources: Iterable[T], batch_size: int
+) -> Iterator[list[tuple[T, Future[R]]]]:
     """Batches of sources, each with its picture being read; two further batches are always on their way."""
     remaining = iter(sources)
-    waiting: deque[list[tuple[T, Future[Tensor]]]] = deque()
+    waiting: deque[list[tuple[T, Future[R]]]] = deque()
     while True:
         while len(waiting) < 3 and (batch := list(islice(remaining, batch_size))):
             waiting.append([(source, pool.submit(read, source)) for source in batch])

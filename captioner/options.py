@@ -12,6 +12,9 @@ from typing import Any
 
 from captioner.errors import UserError
 
+CELLS = ("lstm", "gru", "rnn", "rnn-relu", "peephole")
+TOKEN_KINDS = ("word", "character")
+
 
 class OptionError(UserError):
     """An option has a value that is impossible or contradicts another option."""
@@ -157,32 +160,50 @@ class DecodeOptions:
 class TrainConfig:
     """How a captioner is trained. Raises OptionError for values out of range."""
 
-    encoder: str = option("mobilenet_v2", "classification network of torchvision.models that encodes pictures")
-    epochs: int = option(10, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
+    epochs: int = option(12, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
     finetune_epochs: int = option(6, "epochs end to end, after that", low=0, high=10_000)
+    scst_epochs: int = option(0, "epochs of self-critical training on CIDEr-D, after that", low=0, high=10_000)
     seed: int = option(0, "fixes weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
-    minimum_count: int = option(4, "a word enters the vocabulary when it occurs this often", low=1)
+
+    encoder: str = option("mobilenet_v2", "classification network of torchvision.models that encodes pictures")
     image_size: int = option(224, "side of the square that pictures are squeezed to, in pixels", low=32, high=1024)
+    tokens: str = option(
+        "auto", "auto: characters for scripts without spaces, such as Chinese", choices=("auto", *TOKEN_KINDS)
+    )
+    minimum_count: int = option(4, "a word enters the vocabulary when it occurs this often", low=1)
+    cell: str = option("lstm", "the recurrent cell of the decoder", choices=CELLS)
+    layers: int = option(1, "recurrent layers, each reading the one before", low=1, high=100)
     hidden_size: int = option(512, "size of the hidden state", low=1, high=65_536)
     embedding_size: int = option(256, "size of a word's embedding", low=1, high=65_536)
-    dropout: float = option(0.5, "share of inputs dropped in the decoder", low=0.0, high=0.95)
+    tie_embeddings: bool = option(False, "use the embeddings as output layer, too")
+    variational_dropout: bool = option(False, "drop the same units at all time steps of a caption")
+    dropout: float = option(0.5, "share of units dropped between the decoder's layers", low=0.0, high=0.95)
+
     label_smoothing: float = option(0.1, "probability mass given to the other words", low=0.0, high=0.9)
     batch_size: int = option(64, "captions a step while the encoder is frozen", low=1)
     learning_rate: float = option(1.5e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)
-    finetune_batch_size: int = option(32, "pictures a step end to end, each with all its captions", low=1)
+    finetune_batch_size: int = option(32, "pictures a step after that, each with all its captions", low=1)
     finetune_learning_rate: float = option(3e-4, "peak learning rate of the decoder end to end", low=0.0, high=1.0)
     encoder_learning_rate: float = option(1e-4, "peak learning rate of the encoder end to end", low=0.0, high=1.0)
-    weight_decay: float = option(0.02, "decoupled weight decay of AdamW", low=0.0, high=1.0)
     concepts: int = option(
         320, "frequent words of the captions that the feature must also predict end to end; 0: none", low=0
     )
     concept_weight: float = option(0.05, "weight of that loss, summed over the words", low=0.0, high=100.0)
+    scst_learning_rate: float = option(5e-5, "peak learning rate of self-critical training", low=0.0, high=1.0)
+    scst_samples: int = option(5, "captions drawn for each picture in self-critical training", low=2, high=1000)
+    scst_cross_entropy: float = option(0.5, "weight of the cross-entropy that holds it back", low=0.0, high=100.0)
+    weight_decay: float = option(0.02, "decoupled weight decay of AdamW", low=0.0, high=1.0)
     gradient_clip: float = option(5.0, "largest norm of the gradient", low=0.0)
+    average: float = option(
+        0.1, "share of a stage's steps that the moving average of the weights reaches back", low=0.0, high=1.0
+    )
+    metric: str = option("cider", "validation score that stops a stage early", choices=("cider", "bleu_4"))
+    patience: int = option(4, "epochs without a better score after which a stage stops", low=1)
 
     def __post_init__(self) -> None:
         _check_ranges(self)
-        if self.epochs + self.finetune_epochs == 0:
-            raise OptionError("epochs and finetune_epochs are both 0, nothing would be trained: set one to at least 1")
+        if self.epochs + self.finetune_epochs + self.scst_epochs == 0:
+            raise OptionError("all stages have 0 epochs, nothing would be trained: set --epochs to at least 1")
 
 
 def parse_options(options: type, given: Mapping[str, Any]) -> Any:

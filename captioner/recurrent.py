@@ -12,8 +12,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from captioner.options import CELLS as CELLS
+
 State: TypeAlias = "tuple[Tensor, ...]"
-CELLS = ("lstm", "gru", "rnn", "rnn-relu", "peephole")
 
 
 def has_memory(cell: str) -> bool:

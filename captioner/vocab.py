@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
+from captioner.options import TOKEN_KINDS
+
 PAD, START, END, UNK = range(4)
-TOKEN_KINDS = ("word", "character")
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 
 # English clitics are tokens of their own, as in the Penn Treebank and as Flickr8k writes them ("man 's"), so

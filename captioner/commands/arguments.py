@@ -19,7 +19,13 @@ class HelpFormatter(argparse.HelpFormatter):
 def add_options(group: argparse._ArgumentGroup, options: type, only: Iterable[str] | None = None) -> None:
     """A flag for each field of an options dataclass (or those named in `only`), with its help and default."""
     for spec in option_specs(options):
-        if only is None or spec.name in only:
+        if only is not None and spec.name not in only:
+            continue
+        if spec.kind is bool:
+            group.add_argument(
+                spec.flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=spec.help
+            )
+        else:
             group.add_argument(
                 spec.flag,
                 type=spec.kind,

@@ -1,0 +1,136 @@
+"""How fast an epoch of the frozen stage is, against two plain ways of doing the same.
+
+    python benchmarks/training.py
+
+*plain loop*: the same network in float32, random batches padded to their longest caption, AdamW, no average.
+*eager encoding*: the plain loop, and the picture of every caption encoded again by torchvision's network as it comes.
+Captions and features are random, the captions' lengths are drawn like those of Flickr8k. Rounds of all variants
+follow each other, so that a busy machine slows all of them; a figure is the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from captioner.allocator import keep_freed_memory
+from captioner.images import Preprocess
+from captioner.model import CaptionModel, ModelConfig
+from captioner.options import TrainConfig
+from captioner.precision import native_bfloat16
+from captioner.training.captions import Captions, batches_by_length
+from captioner.training.losses import caption_loss, real_targets
+from captioner.training.optimiser import Average, Optimiser
+from captioner.training.stages import FrozenStage, Material
+from captioner.vocab import SPECIAL_TOKENS, Vocabulary
+
+WORDS = 2917  # of Flickr8k's training captions, those that occur four times
+
+
+def material(config: TrainConfig, captions: int) -> Material:
+    """Random captions, five a picture, and random features."""
+    vocabulary = Vocabulary(SPECIAL_TOKENS + tuple(f"w{index}" for index in range(WORDS - 4)))
+    torch.manual_seed(0)
+    # Log-normal: 11.8 words on average, one caption in a hundred longer than 23.
+    lengths = torch.empty(captions).log_normal_(2.41, 0.34).round().clamp(2, 40).int().tolist()
+    texts = [" ".join(f"w{index}" for index in torch.randint(WORDS - 4, (length,)).tolist()) for length in lengths]
+    pictures = [texts[start : start + 5] for start in range(0, captions, 5)]
+    model = CaptionModel.create(ModelConfig(config.encoder, len(vocabulary)))
+    features = torch.randn(len(pictures), 2, model.encoder.feature_size)
+    return Material(
+        config=config,
+        model=model,
+        concept_head=nn.Linear(1, 0),
+        vocabulary=vocabulary,
+        preprocess=Preprocess(),
+        paths=[""] * len(pictures),
+        captions=Captions.of(pictures, vocabulary),
+        mirror=torch.arange(len(vocabulary)),
+        labels=torch.zeros(len(pictures), 0, dtype=torch.bool),
+        device=torch.device("cpu"),
+        bfloat16=native_bfloat16("cpu"),
+        features=lambda: features,
+    )
+
+
+def ours(material: Material, steps: int) -> Iterator[float]:
+    """Rounds of the frozen stage as `captioner train` runs it: seconds an epoch."""
+    stage = FrozenStage(material)
+    stage.prepare()
+    optimiser = Optimiser(stage.weights, 0.02, 5.0, 1000)
+    average = Average(optimiser.named, 100)
+    batches = stage.batches(torch.Generator().manual_seed(0))
+    material.model.train()
+    while True:
+        losses = stage.losses(batches[:steps], "benchmark")
+        started = time.perf_counter()
+        for loss in losses:
+            optimiser.step(loss.total)
+            average.update()
+        yield (time.perf_counter() - started) / steps * stage.steps
+        batches = batches[steps:] + batches[:steps]
+
+
+def plain(material: Material, steps: int, eager: bool) -> Iterator[float]:
+    """Rounds of the plain loop: seconds an epoch."""
+    decoder, captions, size = material.model.decoder, material.captions, material.config.batch_size
+    adamw = torch.optim.AdamW(decoder.parameters(), lr=1e-3)
+    features = material.features()[:, 0]
+    pixels = torch.randn(size, 3, 224, 224)
+    order = torch.randperm(len(captions))
+    decoder.train()
+    while True:
+        started = time.perf_counter()
+        for rows in order[: steps * size].split(size):
+            inputs = features[captions.picture[rows].long()]
+            if eager:
+                with torch.no_grad():
+                    inputs = material.model.encoder(pixels)
+            tokens = captions.batch(rows)
+            adamw.zero_grad()
+            (caption_loss(decoder, inputs, tokens, material.config.label_smoothing) / real_targets(tokens)).backward()
+            nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)
+            adamw.step()
+        yield (time.perf_counter() - started) / steps * (len(captions) / size)
+        order = order.roll(-steps * size)
+
+
+def main() -> None:
+    """Print seconds an epoch and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--captions", type=int, default=30_000)
+    parser.add_argument("--steps", type=int, default=20, help="of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    keep_freed_memory()
+    data = material(TrainConfig(), args.captions)
+    variants: dict[str, Iterator[float]] = {
+        "captioner": ours(data, args.steps),
+        "plain loop": plain(data, args.steps, eager=False),
+        "eager encoding": plain(data, max(1, args.steps // 10), eager=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for round in range(args.rounds + 1):
+        for name, rounds in variants.items():
+            value = next(rounds)
+            if round:  # the first one warms up
+                seconds[name].append(value)
+    base = statistics.median(seconds["captioner"])
+    lengths = data.captions.lengths()
+    batches = batches_by_length(lengths, data.config.batch_size, torch.Generator().manual_seed(0))
+    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    print(f"{args.captions} captions, batch {data.config.batch_size}, bfloat16: {data.bfloat16}, ", end="")
+    print(f"{torch.get_num_threads()} threads, padding {100 * (1 - int(lengths.sum()) / padded):.1f} %")
+    print("| an epoch | seconds | times captioner |\n|---|---:|---:|")
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        print(f"| {name} | {median:.1f} | {median / base:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Captions as ids in flat arrays, and the batches that are cut from them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captioner.vocab import END, PAD, START, Vocabulary
+
+
+@dataclass(frozen=True)
+class Captions:
+    """All captions of a split: caption i is `ids[starts[i] : starts[i + 1]]`, those of picture p are numbers
+    `first[p]` to `first[p + 1] - 1`. About 20 bytes a caption and 4 a token, however many there are.
+    """
+
+    ids: Tensor  # int32, `<start>` and `<end>` included
+    starts: Tensor  # int64, (N + 1,)
+    picture: Tensor  # int32, (N,)
+    first: Tensor  # int64, (P + 1,)
+
+    @classmethod
+    def of(cls, texts: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Captions:
+        """`texts[p]` are the captions of picture p."""
+        ids, starts, picture, first = array("i"), array("q", [0]), array("i"), array("q", [0])
+        for index, those in enumerate(texts):
+            for text in those:
+                ids.append(START)
+                ids.extend(vocabulary.encode(text))
+                ids.append(END)
+                starts.append(len(ids))
+                picture.append(index)
+            first.append(len(picture))
+        as_tensor = torch.frombuffer  # shares the memory of the arrays
+        return cls(
+            as_tensor(ids, dtype=torch.int32),
+            as_tensor(starts, dtype=torch.int64),
+            as_tensor(picture, dtype=torch.int32),
+            as_tensor(first, dtype=torch.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+    def lengths(self) -> Tensor:
+        """Tokens of each caption, `<start>` and `<end>` included, (N,) int64"""
+        return self.starts.diff()
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """The captions `rows`, (B,), padded to the longest of them: (B, T) int64"""
+        starts, ends = self.starts[rows, None], self.starts[rows + 1, None]
+        places = starts + torch.arange(int((ends - starts).max()))  # (B, T)
+        return torch.where(places < ends, self.ids[places.clamp(max=len(self.ids) - 1)].long(), PAD)
+
+    def of_pictures(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """All captions of `pictures`, (P,): their numbers, and for each the place of its picture in `pictures`."""
+        begin, end = self.first[pictures], self.first[pictures + 1]
+        counts = end - begin
+        owner = torch.repeat_interleave(torch.arange(len(pictures)), counts)
+        within = torch.arange(len(owner)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        return begin[owner] + within, owner
+
+
+def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """A random order of captions in batches of about equal length, so that little of a batch is padding.
+
+    The captions are shuffled, sorted by length within stretches of 40 batches, cut, and the batches are shuffled.
+    """
+    order = torch.randperm(len(lengths), generator=generator)
+    stretches = order.split(40 * batch_size)
+    batches = [b for s in stretches for b in s[lengths[s].argsort(stable=True)].split(batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def mirror_table(vocabulary: Vocabulary) -> Tensor:
+    """For every token what it becomes when the picture is mirrored: left and right change places, (V,) int64"""
+    table = torch.arange(len(vocabulary))
+    for here, there in (("left", "right"), ("左", "右")):
+        if here in vocabulary.words and there in vocabulary.words:
+            a, b = vocabulary.words.index(here), vocabulary.words.index(there)
+            table[a], table[b] = b, a
+    return table

@@ -1,0 +1,82 @@
+"""What a captioner is trained on: cross-entropy of captions, and the frequent words that a feature must predict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captioner.model import Decoder
+from captioner.vocab import PAD, UNK, Vocabulary
+
+GROUP_SIZE = 64  # captions that go through the decoder at once
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a step minimises, and what is logged of it: the cross-entropy a token, the mean reward; all ()."""
+
+    total: Tensor
+    captions: Tensor
+    reward: Tensor | None = None
+
+
+def caption_loss(decoder: Decoder, features: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Teacher-forced cross-entropy of captions (B, T), given features (B, F): the sum over all real tokens, ()"""
+    logits = decoder(features, tokens[:, :-1])  # (B, T - 1, V)
+    return F.cross_entropy(
+        logits.flatten(0, 1).float(),
+        tokens[:, 1:].flatten(),
+        ignore_index=PAD,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
+
+
+def real_targets(tokens: Tensor) -> int:
+    """How many tokens of (B, T) are predicted: all but `<start>` and padding."""
+    return int((tokens[:, 1:] != PAD).sum())
+
+
+def grouped_caption_loss(
+    decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, label_smoothing: float
+) -> Tensor:
+    """The mean over real tokens of the cross-entropy of captions (B, T), of which b belongs to `features[owner[b]]`.
+
+    The captions go through the decoder in groups of about equal length, so that little is spent on padding.
+    """
+    lengths = (tokens != PAD).sum(1)
+    total = features.new_zeros(())
+    for group in lengths.argsort(stable=True).split(GROUP_SIZE):
+        part = tokens[group, : int(lengths[group].max())].to(features.device)
+        total = total + caption_loss(decoder, features[owner[group].to(features.device)], part, label_smoothing)
+    return total / real_targets(tokens)
+
+
+def concept_labels(texts: Iterable[Sequence[str]], vocabulary: Vocabulary, number: int) -> tuple[list[str], Tensor]:
+    """Frequent words, and which picture has each in one of its captions, `texts[p]`: (P, C) bool.
+
+    Predicting them from the feature is the "high-level concepts" of Wu et al. 2016 ("What value do explicit high
+    level concepts have in vision to language problems?"). Words in the captions of more than half of the pictures
+    say nothing of a picture and are left out.
+    """
+    found = [{token for text in those for token in vocabulary.encode(text)} for those in texts]
+    counts = Counter(token for those in found for token in those)
+    kept = [token for token in counts if token != UNK and counts[token] <= len(found) / 2]
+    concepts = sorted(kept, key=lambda token: (-counts[token], vocabulary.words[token]))[:number]
+    column = {token: index for index, token in enumerate(concepts)}
+    labels = torch.zeros(len(found), len(concepts), dtype=torch.bool)
+    for row, those in enumerate(found):
+        labels[row, [column[token] for token in those if token in column]] = True
+    return [vocabulary.words[token] for token in concepts], labels
+
+
+def concept_loss(head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of the words that `head` predicts from features (B, F), against labels (B, C) bool:
+    the sum over the words, the mean over the pictures, ()
+    """
+    return F.binary_cross_entropy_with_logits(head(features), labels.to(features), reduction="sum") / len(features)

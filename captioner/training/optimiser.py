@@ -1,0 +1,101 @@
+"""AdamW with warm-up, cosine decay and gradient clipping, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Named = Mapping[str, nn.Parameter]
+
+
+class Optimiser:
+    """Steps of AdamW (Loshchilov and Hutter 2019) for groups of named parameters, each with its peak learning rate.
+
+    The learning rate warms up over 3 % of the steps, then falls to zero along a cosine. Only matrices decay:
+    pulling biases and BatchNorm's scales to zero regularises nothing.
+    """
+
+    def __init__(
+        self, groups: Iterable[tuple[Named, float]], weight_decay: float, gradient_clip: float, steps: int
+    ) -> None:
+        self.named: dict[str, nn.Parameter] = {}
+        adamw_groups: list[dict[str, Any]] = []
+        for named, peak in groups:
+            self.named |= named
+            matrices = [weights for weights in named.values() if weights.ndim > 1]
+            vectors = [weights for weights in named.values() if weights.ndim <= 1]
+            adamw_groups.append({"params": matrices, "peak": peak, "weight_decay": weight_decay})
+            adamw_groups.append({"params": vectors, "peak": peak, "weight_decay": 0.0})
+        self._adamw = torch.optim.AdamW(adamw_groups, lr=0.0, fused=True)
+        self._clip, self._steps, self.done = gradient_clip, steps, 0
+
+    def step(self, loss: Tensor) -> None:
+        """One step down the gradient of a loss, ()."""
+        self._adamw.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.named.values(), self._clip)
+        for group in self._adamw.param_groups:
+            group["lr"] = group["peak"] * self._factor()
+        self._adamw.step()
+        self.done += 1
+
+    def _factor(self) -> float:
+        warm_up = max(1, round(0.03 * self._steps))
+        if self.done < warm_up:
+            return (self.done + 1) / warm_up
+        return 0.5 * (1.0 + math.cos(math.pi * (self.done - warm_up) / max(1, self._steps - warm_up)))
+
+    def state(self) -> dict[str, Tensor]:
+        """All that later steps depend on, but the weights and `done`."""
+        return {
+            f"{name}.{moment}": self._adamw.state[weights][moment]
+            for name, weights in self.named.items()
+            for moment in ("exp_avg", "exp_avg_sq")
+            if weights in self._adamw.state
+        }
+
+    def restore(self, state: Mapping[str, Tensor], done: int) -> None:
+        """Go on after `done` steps. Raises KeyError where the state is that of other parameters."""
+        self.done = done
+        if not done:
+            return
+        for name, weights in self.named.items():
+            self._adamw.state[weights] = {
+                # AdamW's own count, from which it corrects the bias of its moments, is a tensor.
+                "step": torch.tensor(float(done), device=weights.device),
+                # In the memory layout of the weights, which the fused step takes for granted.
+                **{
+                    moment: torch.empty_like(weights).copy_(state[f"{name}.{moment}"]).detach()
+                    for moment in ("exp_avg", "exp_avg_sq")
+                },
+            }
+
+
+class Average:
+    """The exponential moving average of named weights (Polyak and Juditsky 1992).
+
+    The score of single epochs swings; that of the averaged weights hardly does, and it is better. Early steps are
+    forgotten sooner, so that a short run is not averaged with its beginning.
+    """
+
+    def __init__(self, named: Named, steps_back: float) -> None:
+        self._weights, self._decay, self._done = named, 1.0 - 1.0 / max(1.0, steps_back), 0
+        self.averaged = {name: weights.detach().clone() for name, weights in named.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights after a step into the average."""
+        self._done += 1
+        decay = min(self._decay, self._done / (self._done + 10))
+        torch._foreach_lerp_(list(self.averaged.values()), list(self._weights.values()), 1.0 - decay)
+
+    @torch.no_grad()
+    def restore(self, averaged: Mapping[str, Tensor], done: int) -> None:
+        """Go on after `done` steps."""
+        for name, weights in self.averaged.items():
+            weights.copy_(averaged[name])
+        self._done = done

@@ -1,0 +1,89 @@
+"""What a person looks at while a captioner is trained: metrics.jsonl, curves.png and samples.html."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from captioner.files import replacing
+
+
+def write_metrics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """One JSON object an epoch."""
+    with replacing(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def write_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Losses and validation scores over the epochs, stages side by side, as a PNG."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, score = figure.subplots(1, 2)
+    loss.plot(epochs, [row["train_loss"] for row in rows], "o-", ms=3, color="#0072b2", label="training")
+    loss.plot(epochs, [row["loss"] for row in rows], "s-", ms=3, color="#d55e00", label="validation")
+    loss.set(title="Cross-entropy a token", xlabel="epoch")
+    score.plot(epochs, [row["cider"] for row in rows], "o-", ms=3, color="#0072b2", label="CIDEr-D")
+    score.plot(epochs, [row["bleu_4"] for row in rows], "s-", ms=3, color="#d55e00", label="BLEU-4")
+    score.set(title="Validation scores", xlabel="epoch", ylim=(0, None))
+    begins = [i for i, row in enumerate(rows) if i and row["stage"] != rows[i - 1]["stage"]]
+    for axes in (loss, score):
+        for index in begins:
+            axes.axvline(epochs[index] - 0.5, color="#888", lw=1, ls=":")
+            axes.annotate(
+                rows[index]["stage"], (epochs[index] - 0.45, 0.02), xycoords=("data", "axes fraction"), color="#555"
+            )
+        axes.grid(color="#ddd", lw=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    with replacing(path, "wb") as file:
+        file.write(buffer.getvalue())
+
+
+def write_samples(
+    path: Path, names: Sequence[str], thumbnails: Sequence[str | None], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Fixed validation pictures with what people wrote of them and their captions epoch by epoch, as one HTML page.
+
+    `rows[e]["samples"][i]` is the caption of picture i after an epoch.
+    """
+    cards = []
+    for index, (name, thumbnail) in enumerate(zip(names, thumbnails, strict=True)):
+        lines, before = [], None
+        for row in rows:
+            caption = row["samples"][index]
+            # The same caption again is told by its absence.
+            if caption != before:
+                lines.append(f"<tr><td>{row['epoch']}</td><td>{escape(caption)}</td></tr>")
+            before = caption
+        picture = f'<img src="{thumbnail}" alt="{escape(before or name)}">' if thumbnail else ""
+        cards.append(f"<section>{picture}<div><h2>{escape(name)}</h2><table>{''.join(lines)}</table></div></section>")
+    with replacing(path) as file:
+        file.write(_PAGE.format(cards="\n".join(cards), epochs=len(rows)))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Captions while training</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 56rem; padding: 0 1rem; }}
+section {{ display: flex; flex-wrap: wrap; gap: 1rem; border-top: 1px solid #8886; padding: 1rem 0; }}
+h2 {{ font-size: .85rem; font-weight: normal; opacity: .7; margin: 0 0 .3rem; overflow-wrap: anywhere; }}
+section > div {{ flex: 1; min-width: 16rem; }}
+td {{ vertical-align: top; padding: .1rem .8rem .1rem 0; }}
+td:first-child {{ text-align: right; opacity: .6; font-variant-numeric: tabular-nums; }}
+</style></head><body>
+<h1>Captions while training</h1>
+<p>The same validation pictures after each of {epochs} epochs; an epoch that changed nothing is left out.</p>
+{cards}
+</body></html>
+"""

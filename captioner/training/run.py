@@ -1,0 +1,507 @@
+"""A training run: the stages one after the other, validated every epoch, resumable at any moment."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from captioner import __version__
+from captioner.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
+from captioner.data import Example, Split
+from captioner.encoder_weights import load_encoder_weights
+from captioner.evaluation import score_captions
+from captioner.files import replacing, sha256_of
+from captioner.images import ImageError, Preprocess
+from captioner.inference import Captioner
+from captioner.model import CaptionModel, ModelConfig, channels_last
+from captioner.options import DecodeOptions, TrainConfig
+from captioner.precision import native_bfloat16
+from captioner.training.captions import Captions, mirror_table
+from captioner.training.features import FeatureCache, cache_file, cache_folder, features_of
+from captioner.training.losses import caption_loss, concept_labels, real_targets
+from captioner.training.optimiser import Average, Optimiser
+from captioner.training.records import write_curves, write_metrics, write_samples
+from captioner.training.stages import EndToEndStage, FrozenStage, Material, SelfCriticalStage, Stage
+from captioner.training.state import STATE_NAME, Progress, TrainingError, load_state, save_state
+from captioner.training.warm_start import warm_start
+from captioner.vocab import Vocabulary, fitting_tokens
+
+CHECKPOINT_NAME = "best.safetensors"
+SAMPLES = 10  # validation pictures whose captions are shown epoch by epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where the first weights come from.
+
+    `encoder_weights` is a torchvision state dict or one of our checkpoints, None for torchvision's download; `init`
+    is a checkpoint whose decoder, encoder and vocabulary training goes on from, and which fixes the network.
+    """
+
+    encoder_weights: Path | None = None
+    init: Path | None = None
+
+
+def train(
+    config: TrainConfig,
+    split: Split,
+    output: Path,
+    start: Start,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+    seconds_between_states: float = 120.0,
+) -> Path:
+    """Train a captioner and return the path of its checkpoint, in the run folder `output`.
+
+    `say` gets the lines meant for people. With `resume` the run in `output` goes on, exactly as if it had never
+    been interrupted; its state is saved after every epoch and every `seconds_between_states` within.
+    Raises TrainingError, whose message says what is left, when training diverges, a picture cannot be read any
+    more or the disk is full, and when `output` holds a run already; EncoderWeightsError, CheckpointError or
+    ImageError before anything is trained; KeyboardInterrupt once the state is saved.
+    """
+    if not resume and (output / STATE_NAME).exists():
+        raise TrainingError(f"{output}: holds a run already: go on with it with --resume, or give another folder")
+    run = _Run(config, split, output, start, say, seconds_between_states)
+    del split  # and with it, where the caller kept nothing, the text of a million captions
+    if resume:
+        run.restore()
+    else:
+        run.begin()
+    run.train()
+    return run.finish()
+
+
+class _Run:
+    """One training run: model, data, and where it stands."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        split: Split,
+        output: Path,
+        start: Start,
+        say: Callable[[str], None],
+        seconds_between_states: float,
+    ) -> None:
+        self.output, self.say, self.start = output, say, start
+        self.seconds_between_states = seconds_between_states
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        texts = [example.captions for example in split.train]
+        torch.manual_seed(config.seed)
+        self.config, self.model, self.vocabulary, self.preprocess, origin = _first_model(config, texts, start)
+        config = self.config
+        self.provenance: dict[str, Any] = {
+            "captioner": __version__,
+            "data": split.origin,
+            **origin,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "torchvision": version("torchvision"),
+            },
+        }
+        concepts, labels = concept_labels(texts, self.vocabulary, config.concepts)
+        # Before any optimiser sees the weights, since it keeps moments in the same layout.
+        channels_last(self.model.to(self.device).encoder)
+        self.material = Material(
+            config=config,
+            model=self.model,
+            concept_head=nn.Linear(self.model.encoder.feature_size, len(concepts)).to(self.device),
+            vocabulary=self.vocabulary,
+            preprocess=self.preprocess,
+            paths=[str(example.path) for example in split.train],
+            captions=Captions.of(texts, self.vocabulary),
+            mirror=mirror_table(self.vocabulary),
+            labels=labels,
+            device=self.device,
+            bfloat16=native_bfloat16(self.device.type),
+            features=self._features,
+        )
+        self.stages: list[Stage] = [FrozenStage(self.material), EndToEndStage(self.material)]
+        if config.scst_epochs:
+            self.stages.append(SelfCriticalStage(self.material, texts))
+        self.stages = [stage for stage in self.stages if stage.epochs]
+        self.validation = _Validation(split.validation, self.vocabulary, self.device)
+        identity = [dataclasses.asdict(config), self.provenance["data"], origin]
+        self.progress = Progress(hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest())
+        say(
+            f"{len(split.train)} pictures with {len(self.material.captions)} captions to learn from, "
+            f"{len(split.validation)} pictures to validate on, {len(self.vocabulary)} "
+            f"{'words' if self.vocabulary.tokens == 'word' else 'characters'}; encoder {config.encoder} "
+            f"from {origin['encoder_weights']['source']}"
+        )
+
+    # --- beginning, going on, ending ---
+
+    def begin(self) -> None:
+        """A new run: its folder, its plan, and the state before its first step."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        with replacing(self.output / "config.json") as file:
+            json.dump({"train": dataclasses.asdict(self.config), **self.provenance}, file, indent=2, ensure_ascii=False)
+        if not self.start.init:
+            self.model.decoder.standardise(self._features().flatten(0, 1).to(self.device))
+        self._say_plan()
+        self._enter_stage()
+
+    def restore(self) -> None:
+        """Take up the state that the folder holds. Raises TrainingError when it is that of another run."""
+        progress, tensors = load_state(self.output)
+        if progress.fingerprint != self.progress.fingerprint:
+            raise TrainingError(
+                f"{self.output}: the run there has other options or other data, and cannot go on with these: give "
+                f"the same as then ({self.output / 'config.json'}), or another --output"
+            )
+        self.progress = progress
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        self.model.load_state_dict(part("model."))
+        self.material.concept_head.load_state_dict(part("concepts."))
+        if progress.stage < len(self.stages):
+            self._set_up_stage()
+            done = progress.epoch * self.stage.steps + progress.step
+            self.optimiser.restore(part("adamw."), done)
+            self.average.restore(part("average."), done)
+            self.say(f"going on with {self._label()}, step {progress.step}")
+
+    def train(self) -> None:
+        """All stages that are not done yet."""
+        while self.progress.stage < len(self.stages):
+            self.stage.prepare()
+            while self.progress.epoch < self.stage.epochs and not self.progress.stopped_early:
+                self._epoch()
+            self._leave_stage()
+
+    def finish(self) -> Path:
+        """Write the scores of exactly the stored weights into the checkpoint."""
+        path = self.output / CHECKPOINT_NAME
+        checkpoint = load_checkpoint(path)
+        row = self.progress.rows[self.progress.best_row]
+        scores = {name: value for name, value in row.items() if name not in ("samples", "seconds", "stage", "epoch")}
+        checkpoint.provenance = {
+            **self.provenance,
+            "training": dataclasses.asdict(self.config),
+            "epoch": row["epoch"],
+            "chosen": "end of the stage" if self.progress.best_row == len(self.progress.rows) - 1 else "early stopping",
+            "validation": {**scores, "decoding": DecodeOptions().used()},
+        }
+        save_checkpoint(path, checkpoint)
+        self.say(
+            f"done: validation BLEU-4 {row['bleu_4']:.1f}, CIDEr-D {row['cider']:.1f}, "
+            f"{row['distinct']} of {row['images']} captions distinct"
+        )
+        return path
+
+    # --- stages ---
+
+    @property
+    def stage(self) -> Stage:
+        return self.stages[self.progress.stage]
+
+    def _set_up_stage(self) -> None:
+        steps = self.stage.epochs * self.stage.steps
+        config = self.config
+        self.optimiser = Optimiser(self.stage.weights, config.weight_decay, config.gradient_clip, steps)
+        self.average = Average(self.optimiser.named, config.average * steps)
+
+    def _enter_stage(self) -> None:
+        self.progress.epoch = self.progress.step = 0
+        self.progress.loss_sum = self.progress.reward_sum = 0.0
+        self.progress.stopped_early = False
+        self.progress.entry, self.progress.stage_best, self.progress.since = self.progress.best, -1.0, 0
+        if self.progress.stage < len(self.stages):
+            self._set_up_stage()
+        self._save_state()
+
+    def _leave_stage(self) -> None:
+        """Go on from what the checkpoint holds, which the end of this stage may or may not be."""
+        if self.progress.best_row == len(self.progress.rows) - 1:
+            with torch.no_grad():
+                for name, weights in self.optimiser.named.items():
+                    weights.copy_(self.average.averaged[name])
+        else:
+            best = load_checkpoint(self.output / CHECKPOINT_NAME, self.device)
+            self.model.load_state_dict(best.model.state_dict())
+        self.progress.stage += 1
+        self._enter_stage()
+
+    def _epoch(self) -> None:
+        """Train on what is left of this epoch, validate, keep the checkpoint if it is the best, save the state."""
+        progress, stage = self.progress, self.stage
+        started = time.monotonic()
+        generator = torch.Generator().manual_seed(self._seed("order"))
+        batches = stage.batches(generator)[progress.step :]
+        losses = stage.losses(batches, f"{self.config.seed} {stage.name} {progress.epoch}")
+        saved = time.monotonic()
+        self.model.train()
+        with (
+            tqdm(
+                total=stage.steps, initial=progress.step, desc=self._label(), unit="step", leave=False, disable=None
+            ) as bar,
+            _deferred_interrupt() as interrupted,
+        ):
+            for _ in batches:
+                torch.manual_seed(self._seed(str(progress.step)))
+                try:
+                    step = next(losses)
+                except (ImageError, OSError) as error:
+                    self._save_state()
+                    raise TrainingError(
+                        f"{error}: it could be read when training began; put it back and go on with --resume"
+                    ) from error
+                value = step.captions.item()
+                if not math.isfinite(value):
+                    raise TrainingError(self._diverged(f"the loss became {value}"))
+                self.optimiser.step(step.total)
+                self.average.update()
+                progress.step += 1
+                progress.loss_sum += value
+                progress.reward_sum += 0.0 if step.reward is None else step.reward.item()
+                bar.update()
+                bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+                if interrupted():
+                    self._save_state()
+                    self.say(f"stopped in {self._label()}; the same command with --resume goes on from there")
+                    raise KeyboardInterrupt
+                if time.monotonic() - saved > self.seconds_between_states:
+                    self._save_state()
+                    saved = time.monotonic()
+        scores = self._validate()
+        progress.rows.append(
+            {
+                "epoch": len(progress.rows) + 1,
+                "stage": stage.name,
+                "train_loss": progress.loss_sum / stage.steps,
+                **({"reward": progress.reward_sum / stage.steps} if progress.reward_sum else {}),
+                **scores,
+                "seconds": round(time.monotonic() - started, 1),
+            }
+        )
+        progress.epoch += 1
+        progress.step, progress.loss_sum, progress.reward_sum = 0, 0.0, 0.0
+        self._keep_or_stop()
+        self._record()
+        self._save_state()
+
+    def _keep_or_stop(self) -> None:
+        """Replace the checkpoint when this epoch is the best, or the last of its stage."""
+        progress, row = self.progress, self.progress.rows[-1]
+        score = row[self.config.metric]
+        progress.since = 0 if score > progress.stage_best else progress.since + 1
+        progress.stage_best = max(score, progress.stage_best)
+        progress.stopped_early = progress.since >= self.config.patience
+        # At the end of a stage its learning rate is zero and its weights are averaged: an earlier epoch that scored a
+        # little better did so by luck. A stage that made nothing better changes nothing.
+        last = progress.epoch == self.stage.epochs and score >= progress.entry
+        if score > progress.best or last:
+            save_checkpoint(self.output / CHECKPOINT_NAME, self._checkpoint(self._averaged()))
+            progress.best, progress.best_row = score, len(progress.rows) - 1
+        mark = " *" if progress.best_row == len(progress.rows) - 1 else ""
+        stop = f"; no better for {self.config.patience} epochs, this stage ends" if progress.stopped_early else ""
+        reward = f"  reward {row['reward']:.3f}" if "reward" in row else ""
+        self.say(
+            f"epoch {row['epoch']}/{sum(stage.epochs for stage in self.stages)} {row['stage']}  "
+            f"train loss {row['train_loss']:.3f}{reward}  val loss {row['loss']:.3f}  BLEU-4 {row['bleu_4']:.1f}  "
+            f"CIDEr-D {row['cider']:.1f}  distinct {row['distinct']}/{row['images']}  {row['seconds']:.0f} s"
+            f"{mark}{stop}"
+        )
+
+    # --- parts ---
+
+    def _seed(self, purpose: str) -> int:
+        """A seed of its own for each purpose, stage and epoch."""
+        text = f"{self.config.seed} {self.stage.name} {self.progress.epoch} {purpose}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
+
+    def _label(self) -> str:
+        before = sum(stage.epochs for stage in self.stages[: self.progress.stage])
+        total = sum(stage.epochs for stage in self.stages)
+        return f"epoch {before + self.progress.epoch + 1}/{total} {self.stage.name}"
+
+    def _checkpoint(self, model: CaptionModel) -> Checkpoint:
+        return Checkpoint(model, self.vocabulary, self.preprocess, self.provenance)
+
+    def _features(self) -> Tensor:
+        """Features of all pictures and their mirror images by the encoder as it is now, (P, 2, F)."""
+        encoder = self.model.encoder
+        cache = FeatureCache(cache_file(encoder, self.preprocess, cache_folder()), encoder.feature_size)
+        captioner = Captioner(self._checkpoint(self.model), str(self.device))
+        paths = self.material.paths
+        with tqdm(total=len(paths), desc="encoding", unit="picture", leave=False, disable=None) as bar:
+            return features_of(paths, captioner, self.preprocess, cache, bar.update)
+
+    def _averaged(self) -> CaptionModel:
+        """The averaged weights, rounded as a checkpoint stores them."""
+        model = copy.deepcopy(self.model)
+        averaged = {**self.model.state_dict(), **self._averaged_by_model_name()}
+        model.load_state_dict(averaged)
+        try:
+            model.load_state_dict(half_precision(model))
+        except ValueError as error:
+            raise TrainingError(self._diverged(str(error))) from error
+        return model.eval()
+
+    def _averaged_by_model_name(self) -> dict[str, Tensor]:
+        return {name: t for name, t in self.average.averaged.items() if not name.startswith("concepts.")}
+
+    def _validate(self) -> dict[str, Any]:
+        """Scores of the averaged weights as a checkpoint stores them, through the code that users run."""
+        return self.validation.scores(self._checkpoint(self._averaged()))
+
+    def _record(self) -> None:
+        rows = self.progress.rows
+        write_metrics(self.output / "metrics.jsonl", rows)
+        write_curves(self.output / "curves.png", rows)
+        write_samples(self.output / "samples.html", *self.validation.shown(), rows)
+
+    def _save_state(self) -> None:
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        tensors |= {f"concepts.{name}": t for name, t in self.material.concept_head.state_dict().items()}
+        if self.progress.stage < len(self.stages):
+            tensors |= {f"adamw.{name}": t for name, t in self.optimiser.state().items()}
+            tensors |= {f"average.{name}": t for name, t in self.average.averaged.items()}
+        try:
+            save_state(self.output, self.progress, tensors)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.output}: the state cannot be written ({error.strerror}): what was saved before is still there; "
+                "make room, then go on with --resume"
+            ) from error
+
+    def _diverged(self, what: str) -> str:
+        kept = f"; {self.output / CHECKPOINT_NAME} holds the best so far" if self.progress.best_row >= 0 else ""
+        return f"{self._label()}: {what}, training diverged: begin again with a smaller learning rate{kept}"
+
+    def _say_plan(self) -> None:
+        """What is about to be done, and how long it will take, judged by a few steps of each stage."""
+        total, parts = 0.0, []
+        for stage in self.stages:
+            seconds = stage.epochs * stage.steps * self._seconds_a_step(stage)
+            total += seconds
+            parts.append(f"{stage.epochs} epochs {stage.name} ({_duration(seconds)})")
+        self.say(f"training {', then '.join(parts)}; on this machine some {_duration(total)} in all, and validation")
+
+    def _seconds_a_step(self, stage: Stage) -> float:
+        stage.prepare()
+        self.model.train()
+        batches = stage.batches(torch.Generator().manual_seed(0))[:4]
+        losses = stage.losses(batches, "plan")
+        times = []
+        for _ in batches:
+            begin = time.perf_counter()
+            next(losses).total.backward()
+            times.append(time.perf_counter() - begin)
+        for parameters in (self.model.parameters(), self.material.concept_head.parameters()):
+            for weights in parameters:
+                weights.grad = None
+        return min(times[1:] or times)  # the first one warms up
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _first_model(
+    config: TrainConfig, texts: Sequence[Sequence[str]], start: Start
+) -> tuple[TrainConfig, CaptionModel, Vocabulary, Preprocess, dict[str, Any]]:
+    """The network before the first step, with the config that describes it and where its weights came from."""
+    captions = [text for those in texts for text in those]
+    if start.init:
+        checkpoint, config = warm_start(config, captions, start.init)
+        source = {"source": f"checkpoint {start.init.name}", "sha256": sha256_of(start.init)}
+        origin = {"encoder_weights": source, "init": {**source, "provenance": checkpoint.provenance}}
+        return config, checkpoint.model, checkpoint.vocabulary, checkpoint.preprocess, origin
+    tokens = fitting_tokens(captions) if config.tokens == "auto" else config.tokens
+    vocabulary = Vocabulary.build(captions, config.minimum_count, tokens)
+    names = [f.name for f in dataclasses.fields(ModelConfig) if f.name != "vocabulary_size"]
+    model = CaptionModel.create(
+        ModelConfig(vocabulary_size=len(vocabulary), **{name: getattr(config, name) for name in names})
+    )
+    source = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
+    return config, model, vocabulary, Preprocess(config.image_size), {"encoder_weights": source}
+
+
+class _Validation:
+    """The pictures that a run is validated on."""
+
+    def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, device: torch.device) -> None:
+        self._examples, self._vocabulary, self._device = examples, vocabulary, device
+        self._captions = Captions.of([example.captions for example in examples], vocabulary)
+        self._features: tuple[str, Tensor] | None = None
+        self._thumbnails: list[str | None] = []
+
+    def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Loss and free-running scores with default decoding, and the captions of the sample pictures."""
+        captioner = Captioner(checkpoint, str(self._device))
+        features = self._encoded(captioner, checkpoint)
+        captions = [caption.text for caption in captioner.caption_features(features)]
+        references = [example.captions for example in self._examples]
+        loss, count = 0.0, 0
+        with torch.inference_mode():
+            for rows in torch.arange(len(self._captions)).split(256):
+                tokens = self._captions.batch(rows).to(self._device)
+                pictures = self._captions.picture[rows].long()
+                loss += float(caption_loss(checkpoint.model.decoder, features[pictures], tokens))
+                count += real_targets(tokens)
+        scores = score_captions(captions, references, self._vocabulary.tokens)
+        return {"loss": loss / count, **scores, "samples": captions[:: self._stride()][:SAMPLES]}
+
+    def _encoded(self, captioner: Captioner, checkpoint: Checkpoint) -> Tensor:
+        """Features (N, F), computed anew only when the encoder is another one."""
+        key = str(cache_file(checkpoint.model.encoder, checkpoint.preprocess, Path()))
+        if self._features is None or self._features[0] != key:
+            self._features = key, captioner.encode(example.path for example in self._examples)
+        return self._features[1]
+
+    def _stride(self) -> int:
+        """The samples are spread over all validation pictures."""
+        return max(1, len(self._examples) // SAMPLES)
+
+    def shown(self) -> tuple[list[str], list[str | None]]:
+        """Names and thumbnails of the sample pictures."""
+        from captioner.thumbnails import thumbnail
+
+        examples = self._examples[:: self._stride()][:SAMPLES]
+        if not self._thumbnails:
+            self._thumbnails = [thumbnail(example.path) for example in examples]
+        return [example.name for example in examples], self._thumbnails
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Within the block a first Ctrl-C only makes the function given return True: no step is cut in two.
+
+    A second one interrupts at once. Outside the main thread, where there are no signals, it never does.
+    """
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,44 @@
+"""Losses: grouped is the same as whole, and concepts are words that tell pictures apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from captioner.model import Decoder, ModelConfig
+from captioner.training import losses
+from captioner.training.captions import Captions
+from captioner.training.losses import caption_loss, concept_labels, concept_loss, grouped_caption_loss, real_targets
+from captioner.vocab import Vocabulary
+
+
+def test_groups_by_length_change_nothing_but_the_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    vocabulary = Vocabulary.build(["a b c d e f"])
+    decoder = Decoder(ModelConfig("none", len(vocabulary), 8, 8, 0.0), 3)
+    texts = [("a b", "c d e f a"), ("b",), ("c d e", "f f f f f f")]
+    tokens = Captions.of(texts, vocabulary).batch(torch.arange(5))
+    features, owner = torch.randn(3, 3), torch.tensor([0, 0, 1, 2, 2])
+    whole = caption_loss(decoder, features[owner], tokens, 0.1) / real_targets(tokens)
+    monkeypatch.setattr(losses, "GROUP_SIZE", 2)
+    grouped = grouped_caption_loss(decoder, features, tokens, owner, 0.1)
+    assert grouped.item() == pytest.approx(whole.item(), rel=1e-6)
+    swapped = grouped_caption_loss(decoder, features, tokens, owner.flip(0), 0.1)
+    assert swapped.item() != pytest.approx(whole.item(), rel=1e-4)
+
+
+def test_concepts_are_the_frequent_words_that_tell_pictures_apart() -> None:
+    texts = [("a dog", "a dog runs zebra"), ("a cat",), ("a dog",), ("a man zebra",)]
+    vocabulary = Vocabulary.build(["a dog runs", "cat man"])  # zebra is rare, and unknown
+    words, labels = concept_labels(texts, vocabulary, 2)
+    assert words == ["dog", "cat"]  # "a" is everywhere; ties go by the alphabet
+    assert labels.int().tolist() == [[1, 0], [0, 1], [1, 0], [0, 0]]
+
+
+def test_the_concept_loss_is_a_sum_over_words_and_a_mean_over_pictures() -> None:
+    head, features = nn.Linear(3, 4), torch.randn(5, 3)
+    labels = torch.rand(5, 4) < 0.5
+    p = torch.sigmoid(head(features))
+    expected = -torch.where(labels, p, 1 - p).log().sum() / 5
+    assert concept_loss(head, features, labels).item() == pytest.approx(expected.item(), rel=1e-5)

@@ -1,0 +1,76 @@
+"""Self-critical training: sampled captions, their rewards, and a gradient that follows them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from captioner.metrics import Cider, DocumentFrequencies
+from captioner.model import Decoder, ModelConfig
+from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
+from captioner.vocab import END, PAD, START, UNK, Vocabulary
+
+TEXTS = [("a dog runs", "the dog runs fast"), ("a cat sits",), ("a man with a ball",)]
+VOCABULARY = Vocabulary.build([text for those in TEXTS for text in those])
+
+
+def tokens_of(*texts: str) -> torch.Tensor:
+    rows = [torch.tensor([START, *VOCABULARY.encode(text), END]) for text in texts]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+
+
+def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
+    rewards = Rewards(TEXTS, VOCABULARY).of([0, 1, 0], tokens_of("a dog runs", "a dog runs", "the dog runs fast"))
+    references = [[[*text.split(), "<end>"] for text in those] for those in TEXTS]
+    cider = Cider(references, DocumentFrequencies.of(references))
+    assert rewards[0].item() == pytest.approx(cider.score(0, ["a", "dog", "runs", "<end>"]) / 100)
+    assert rewards[0] > rewards[1]
+    broken_off = tokens_of("a man with a ball")[:, :-2]  # "a man with a"
+    whole = Rewards(TEXTS, VOCABULARY).of([2, 2], torch.cat([broken_off, broken_off]))
+    ended = torch.cat([broken_off, torch.tensor([[END]])], 1)
+    assert Rewards(TEXTS, VOCABULARY).of([2], ended)[0] < Rewards(TEXTS, VOCABULARY).of([2], tokens_of(TEXTS[2][0]))[0]
+    assert whole[0] == whole[1]
+
+
+def test_samples_end_once_and_follow_the_global_seed() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0), 3).eval()
+    features = torch.randn(40, 3)
+    torch.manual_seed(1)
+    tokens = sample_captions(decoder, features, 6)
+    torch.manual_seed(1)
+    assert torch.equal(tokens, sample_captions(decoder, features, 6))
+    assert not torch.equal(tokens, sample_captions(decoder, features, 6))
+    assert tokens.shape[1] <= 7
+    assert (tokens[:, 0] == START).all()
+    assert not ((tokens[:, 1:] == UNK) | (tokens[:, 1:] == START)).any()
+    for row in tokens.tolist():
+        if END in row:
+            assert set(row[row.index(END) + 1 :]) <= {PAD}
+        else:
+            assert PAD not in row
+
+
+def test_each_sample_is_measured_against_the_others_of_its_picture() -> None:
+    values = advantages(torch.tensor([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0]]))
+    assert values.tolist() == [[-3.0, -1.5, 4.5], [0.0, 0.0, 0.0]]
+
+
+def test_a_step_makes_the_rewarded_caption_likelier_and_the_other_less() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 16, 8, 0.0), 3)
+    features = torch.randn(1, 3).expand(2, 3)
+    tokens = tokens_of("a dog runs", "a cat sits")
+
+    def logprobs() -> torch.Tensor:
+        with torch.no_grad():
+            every = decoder(features, tokens[:, :-1]).log_softmax(-1)
+        return every.gather(-1, tokens[:, 1:, None]).squeeze(-1).sum(1)
+
+    before = logprobs()
+    optimiser = torch.optim.SGD(decoder.parameters(), lr=0.5)
+    self_critical_loss(decoder, features, tokens, torch.tensor([1.0, -1.0])).backward()
+    optimiser.step()
+    after = logprobs()
+    assert after[0] > before[0]
+    assert after[1] < before[1]

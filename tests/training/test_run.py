@@ -1,0 +1,446 @@
+"""Whole runs: their records, their end, and every way of being interrupted."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY_ENCODER, draw_picture
+from shapes import make_shapes
+
+import captioner
+from captioner.checkpoint import load_checkpoint, shipped_checkpoint
+from captioner.data import Split, find_examples, read_captions, read_split_list
+from captioner.model import Encoder
+from captioner.options import TrainConfig
+from captioner.training import Start, TrainingError, train
+from captioner.training.optimiser import Optimiser
+from captioner.training.state import load_state
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, Path]:
+    return make_shapes(tmp_path_factory.mktemp("shapes"), 60)
+
+
+@pytest.fixture(scope="module")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A torchvision state dict of random weights for the tiny encoder."""
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.save(Encoder(TINY_ENCODER).backbone.state_dict(), path)
+    return path
+
+
+TINY = TrainConfig(
+    encoder=TINY_ENCODER,
+    epochs=2,
+    finetune_epochs=1,
+    scst_epochs=1,
+    scst_samples=2,
+    batch_size=16,
+    image_size=32,
+    hidden_size=32,
+    embedding_size=16,
+    concepts=10,
+    minimum_count=1,
+)
+
+
+def split_of(shapes: tuple[Path, Path, Path, Path]) -> Split:
+    captions = read_captions(shapes[0])
+    parts = [find_examples(captions, shapes[1], read_split_list(names)) for names in shapes[2:]]
+    return Split(parts[0], parts[1], {"captions": "shapes"})
+
+
+def quiet(line: str) -> None:
+    """Says nothing."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One feature cache for all tests, away from that of the person who runs them."""
+    monkeypatch.setenv("CAPTIONER_CACHE", str(tmp_path_factory.getbasetemp() / "feature-cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str]]:
+    """The folder of a run of all stages that was never interrupted, and what it said."""
+    lines: list[str] = []
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train(TINY, split_of(shapes), folder, Start(tiny_weights), say=lines.append)
+    return folder, lines
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """What was logged, but for the time that it took."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_a_run_leaves_its_records_and_a_scored_checkpoint(
+    finished: tuple[Path, list[str]], shapes: tuple[Path, Path, Path, Path]
+) -> None:
+    folder, lines = finished
+    assert json.loads((folder / "config.json").read_text())["train"] == dataclasses.asdict(TINY)
+    log = metrics(folder)
+    assert [row["epoch"] for row in log] == [1, 2, 3, 4]
+    assert [row["stage"] for row in log] == ["decoder", "decoder", "end to end", "self-critical"]
+    assert len([line for line in lines if line.startswith("epoch")]) == 4
+    assert any("training 2 epochs decoder" in line for line in lines)  # the plan
+    assert log[1]["train_loss"] < log[0]["train_loss"]
+    provenance = load_checkpoint(folder / "best.safetensors").provenance
+    assert provenance["training"] == dataclasses.asdict(TINY)
+    assert provenance["encoder_weights"]["source"] == "file tiny.pth"
+    assert provenance["data"] == {"captions": "shapes"}
+    # The scores are those of exactly the stored weights.
+    split = split_of(shapes)
+    row = log[provenance["epoch"] - 1]
+    assert provenance["validation"]["cider"] == row["cider"]
+    captions = captioner.load(folder / "best.safetensors").caption_batch([each.path for each in split.validation])
+    assert provenance["validation"]["distinct"] == len({caption.text.lower() for caption in captions})
+    assert row["samples"] == [caption.text for caption in captions[::1]][:10]
+    assert sorted(entry.name for entry in folder.iterdir()) == [
+        "best.safetensors",
+        "config.json",
+        "curves.png",
+        "metrics.jsonl",
+        "samples.html",
+        "state.safetensors",
+    ]
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL: nothing of the run goes on after it."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int, deed: Callable[[], None] | None = None) -> None:
+    """Let the run die within its optimiser's step number `steps`, over all stages; or do a deed there."""
+    plain, done = Optimiser.step, 0
+
+    def step(self: Optimiser, loss: torch.Tensor) -> None:
+        nonlocal done
+        done += 1
+        plain(self, loss)
+        if done == steps and deed:
+            deed()
+        elif done == steps:
+            raise Killed
+
+    monkeypatch.setattr(Optimiser, "step", step)
+
+
+# 144 captions, 48 pictures: 9 steps an epoch of the decoder, then 2 an epoch of each stage.
+@pytest.mark.parametrize("steps", [1, 7, 9, 10, 18, 19, 20, 21, 22])
+@pytest.mark.parametrize("seconds_between_states", [0.0, 1e9])
+def test_a_killed_run_goes_on_bit_for_bit(
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    steps: int,
+    seconds_between_states: float,
+) -> None:
+    arguments = (TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights))
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, steps)
+        with pytest.raises(Killed):
+            train(*arguments, say=quiet, seconds_between_states=seconds_between_states)
+    train(*arguments, resume=True, say=quiet)
+    assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+    assert metrics(tmp_path / "run") == metrics(finished[0])
+
+
+@pytest.mark.parametrize("steps", [3, 19])
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    steps: int,
+) -> None:
+    arguments = (TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights))
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, steps, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(*arguments, say=lines.append)
+    assert "--resume" in lines[-1]
+    progress, _ = load_state(tmp_path / "run")
+    assert 9 * progress.epoch + progress.step == steps if progress.stage == 0 else progress.step == steps - 18
+    train(*arguments, resume=True, say=quiet)
+    assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+
+
+def test_a_picture_that_vanishes_is_named_and_nothing_is_lost(
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(shapes[0].parent, tmp_path / "shapes")
+    moved = tuple(tmp_path / "shapes" / path.relative_to(shapes[0].parent) for path in shapes)
+    arguments = (TINY, split_of(moved), tmp_path / "run", Start(tiny_weights))
+    gone = arguments[1].train[7].path
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, 18, lambda: gone.rename(tmp_path / "away") and None)
+        with pytest.raises(TrainingError, match=rf"{gone.name}.*put it back.*--resume"):
+            train(*arguments, say=quiet)
+    (tmp_path / "away").rename(gone)
+    train(*arguments, resume=True, say=quiet)
+    assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+
+
+def test_a_full_disk_leaves_the_state_before(
+    finished: tuple[Path, list[str]], shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    arguments = (TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, 12, lambda: patch.setattr("captioner.training.run.save_state", full))
+        with pytest.raises(TrainingError, match=r"No space left on device.*still there.*--resume"):
+            train(*arguments, say=quiet)
+    assert load_state(tmp_path / "run")[0].epoch == 1
+    train(*arguments, resume=True, say=quiet)
+    assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+
+
+def test_a_run_is_neither_overwritten_nor_gone_on_with_by_another(
+    finished: tuple[Path, list[str]], shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    folder, _ = finished
+    before = (folder / "best.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train(TINY, split_of(shapes), folder, Start(tiny_weights), say=quiet)
+    with pytest.raises(TrainingError, match="other options or other data"):
+        train(dataclasses.replace(TINY, seed=1), split_of(shapes), folder, Start(tiny_weights), True, quiet)
+    with pytest.raises(TrainingError, match="no run to go on with"):
+        train(TINY, split_of(shapes), tmp_path, Start(tiny_weights), True, quiet)
+    # One that is done is done: going on with it changes nothing.
+    train(TINY, split_of(shapes), folder, Start(tiny_weights), True, quiet)
+    assert (folder / "best.safetensors").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_weights_and_the_encoder_learns_only_end_to_end(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    def trained(name: str, **changes: float) -> dict[str, torch.Tensor]:
+        config = dataclasses.replace(TINY, scst_epochs=0, **changes)
+        path = train(config, split_of(shapes), tmp_path / name, Start(tiny_weights), say=quiet)
+        return load_checkpoint(path).model.state_dict()
+
+    frozen, again, other, tuned = (
+        trained("a", finetune_epochs=0),
+        trained("b", finetune_epochs=0),
+        trained("c", finetune_epochs=0, seed=1),
+        trained("d", epochs=0, finetune_epochs=1, encoder_learning_rate=0.05),
+    )
+    assert all(torch.equal(frozen[name], again[name]) for name in frozen)
+    assert not torch.equal(frozen["decoder.h0.weight"], other["decoder.h0.weight"])
+    given = {name: w.half().float() for name, w in torch.load(tiny_weights, weights_only=True).items()}
+    for name, weights in given.items():
+        assert torch.equal(frozen["encoder.backbone." + name], weights), name
+        statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(tuned["encoder.backbone." + name], weights) == statistic, name
+
+
+@pytest.mark.parametrize("cell", ["gru", "rnn", "rnn-relu", "peephole"])
+def test_every_cell_learns_in_every_stage(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, cell: str
+) -> None:
+    config = dataclasses.replace(TINY, cell=cell, layers=2, tie_embeddings=True, variational_dropout=True)
+    path = train(config, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=quiet)
+    log = metrics(tmp_path / "run")
+    assert log[1]["loss"] < log[0]["loss"] < math.log(30)
+    assert load_checkpoint(path).model.config.cell == cell
+
+
+def test_a_stage_that_gets_no_better_stops_and_the_best_is_kept(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    config = dataclasses.replace(
+        TINY,
+        epochs=6,
+        learning_rate=0.0,
+        finetune_learning_rate=0.0,
+        encoder_learning_rate=0.0,
+        scst_epochs=0,
+        patience=2,
+    )
+    path = train(config, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=lines.append)
+    # The first epoch of each stage is its best so far, and the two after it are no better.
+    assert [row["stage"] for row in metrics(tmp_path / "run")] == ["decoder"] * 3 + ["end to end"]
+    assert len([line for line in lines if "this stage ends" in line]) == 1
+    assert load_checkpoint(path).provenance["epoch"] == 4  # the end of a stage, no worse than before
+
+
+def test_a_diverged_run_says_so_and_keeps_what_it_had(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(TINY, learning_rate=1.0, gradient_clip=math.inf)
+
+    def spoil() -> None:
+        run_folder = tmp_path / "run"
+        assert (run_folder / "best.safetensors").is_file()
+
+    with pytest.MonkeyPatch.context() as patch:
+        plain = Optimiser.step
+        done = 0
+
+        def step(self: Optimiser, loss: torch.Tensor) -> None:
+            nonlocal done
+            done += 1
+            plain(self, loss)
+            if done == 12:
+                spoil()
+                with torch.no_grad():
+                    next(iter(self.named.values())).fill_(math.nan)
+
+        patch.setattr(Optimiser, "step", step)
+        with pytest.raises(TrainingError, match=r"diverged.*smaller learning rate.*best\.safetensors holds the best"):
+            train(config, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=quiet)
+    load_checkpoint(tmp_path / "run/best.safetensors")
+    assert load_state(tmp_path / "run")[0].epoch == 1
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path[:0] = {path!r}
+from test_run import TINY, split_of
+from captioner.training import Start, train
+shapes = tuple(map(Path, {shapes!r}))
+train(TINY, split_of(shapes), Path({folder!r}), Start(Path({weights!r})), {resume}, print, 0.05)
+"""
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_change_no_byte(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    """SIGKILL from outside, at any moment of a process that saves its state all the time."""
+
+    def begin(folder: Path) -> "subprocess.Popen[bytes]":
+        script = KILLED_RUN.format(
+            path=[str(Path(__file__).parent), str(Path(__file__).parent.parent)],
+            shapes=list(map(str, shapes)),
+            folder=str(folder),
+            weights=str(tiny_weights),
+            resume=(folder / "state.safetensors").exists(),
+        )
+        return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    whole = begin(tmp_path / "whole")
+    started = time.monotonic()
+    assert whole.wait() == 0, whole.stderr.read()
+    seconds = time.monotonic() - started
+    rng, kills = random.Random(0), 0
+    for attempt in range(100):
+        folder = tmp_path / f"killed{kills // 4}"  # so that no run is killed for ever
+        process = begin(folder)
+        try:
+            assert process.wait(rng.uniform(0.2, 1.0) * seconds if kills < 10 else None) == 0, process.stderr.read()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            if not (folder / "state.safetensors").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            continue
+        done = (folder / "best.safetensors").read_bytes()
+        assert done == (tmp_path / "whole/best.safetensors").read_bytes(), attempt
+        if kills >= 10:
+            break
+    assert kills >= 10
+
+
+def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "captioner", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--encoder": "resnet1000"}, "unknown encoder 'resnet1000'"),
+        ({"--encoder": "squeezenet1_0"}, "no linear classifier"),
+        ({"--images": "elsewhere"}, "no such folder of pictures"),
+        ({"--images": "."}, "pictures are not in"),
+        ({"--captions": "none.txt"}, "no such captions file"),
+        ({"--train-list": "empty.txt"}, "the split list is empty"),
+        ({"--val-list": "TRAIN"}, "in both split lists"),
+        ({"--encoder-weights": "none.pth"}, "no such file"),
+        ({"--epochs": "0", "--finetune-epochs": "0"}, "nothing"),
+        ({"--dropout": "1.5"}, "dropout must be at most"),
+    ],
+)
+def test_wrong_input_gets_one_clear_line_and_status_2(
+    command: Callable[..., tuple[int, str, str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("\n")
+    arguments = {
+        "--captions": str(shapes[0]),
+        "--images": str(shapes[1]),
+        "--train-list": str(shapes[2]),
+        "--val-list": str(shapes[3]),
+        "--encoder": TINY_ENCODER,
+        "--encoder-weights": str(tiny_weights),
+        "--output": "run",
+        **{name: value.replace("TRAIN", str(shapes[2])) for name, value in changes.items()},
+    }
+    status, output, errors = command("train", *(part for pair in arguments.items() for part in pair))
+    assert status == 2
+    assert message in errors.splitlines()[-1]
+    assert output == ""
+    assert not Path("run").exists()
+
+
+@pytest.mark.slow
+def test_shapes_from_pictures_to_bleu(tmp_path: Path) -> None:
+    """The whole path: generated pictures, training from the shipped encoder, captions of held-out pictures."""
+    captions, images, train_list, val_list = make_shapes(tmp_path, 270)
+    done = run(
+        *("train", "--captions", captions, "--images", images, "--train-list", train_list, "--val-list", val_list),
+        *("--encoder-weights", shipped_checkpoint(), "--epochs", 30, "--finetune-epochs", 4, "--image-size", 96),
+        *("--hidden-size", 128, "--embedding-size", 64, "--minimum-count", 1, "--batch-size", 32),
+        *("--output", tmp_path / "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    checkpoint = done.stdout.strip()
+    scored = run(
+        *("evaluate", "--captions", captions, "--images", images, "--split-list", val_list),
+        *("--checkpoint", checkpoint, "--json", tmp_path / "scores.json"),
+    )
+    assert scored.returncode == 0, scored.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["images"] == 54
+    assert scores["bleu_4"] > 80
+    draw_picture(1).save(tmp_path / "other.png")
+    assert run("caption", tmp_path / "other.png", "--checkpoint", checkpoint).returncode == 0
