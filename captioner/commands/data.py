@@ -122,7 +122,7 @@ def _heading(text: str) -> None:
 
 def _counted(names: Sequence[str]) -> str:
     """How many, and the first of them."""
-    some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    some = ", ".join(map(_printable, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
     return f"{len(names):,}" + (f": {some}" if names else "")
 
 
@@ -226,7 +226,7 @@ def _print_strangest(captions: CaptionSet, tokens: str) -> None:
     mean = sum(bits) / len(bits)
     _heading(f"Strangest captions: bits of surprise a {tokens} to who knows all the others, {mean:.1f} on average")
     for row in list(strangest.values())[:_STRANGEST]:
-        print(f"  {bits[row]:5.1f}  {rows[row][0]}  {_clipped(rows[row][1])}")
+        print(f"  {bits[row]:5.1f}  {_printable(rows[row][0])}  {_clipped(rows[row][1])}")
 
 
 def _print_training(train: Sequence[Example], validation: Sequence[Example], names: SplitNames, tokens: str) -> None:
@@ -244,4 +244,10 @@ def _print_training(train: Sequence[Example], validation: Sequence[Example], nam
 
 
 def _clipped(text: str) -> str:
+    text = _printable(text)
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _printable(text: str) -> str:
+    """Other people's text as one line that does nothing to the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -84,6 +84,9 @@ def _collect(path: Path, form: str, rows: Iterator[Row]) -> CaptionSet:
     for number, (name, caption, split) in enumerate(rows, start=1):
         if not name.strip():
             raise DataError(f"caption {number} has no picture name: {caption[:80]!r}")
+        if "\n" in name:
+            raise DataError(f"caption {number} has a picture name of several lines, {name[:80]!r}")
+        name = _writable(name)
         if split:
             split = split.strip().lower()
             splits[name] = _SPLITS.get(split, split)
@@ -98,11 +101,16 @@ def _collect(path: Path, form: str, rows: Iterator[Row]) -> CaptionSet:
 
 
 def _clean(caption: str) -> str:
-    """A caption as one line without space around it, of characters that can be written."""
+    """A caption as one line without space around it."""
     if "\n" in caption:
         caption = " ".join(caption.split())
+    return _writable(caption).strip()
+
+
+def _writable(text: str) -> str:
+    """The text without halves of characters, which JSON can hold and no file can."""
     try:
-        caption.encode()
-    except UnicodeEncodeError:  # JSON can hold half a character
-        caption = caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return caption.strip()
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
