@@ -321,8 +321,16 @@ class TestWhatIsRefused:
             read_captions(tmp_path / "missing.txt")
 
 
-def test_empty_captions_are_left_out_and_counted(tmp_path: Path) -> None:
-    found = read(tmp_path, "a.jpg#0\tone\na.jpg#1\t \nb.jpg#0\t\n")
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a.jpg#0\tone\na.jpg#1\t \nb.jpg#0\t\n",
+        "image,caption\na.jpg,one\na.jpg, \nb.jpg,\n",
+        '{"image": "a.jpg", "caption": ["one", ""]}\n{"image": "b.jpg", "caption": null}\n',
+    ],
+)
+def test_empty_captions_are_left_out_and_counted(content: str, tmp_path: Path) -> None:
+    found = read(tmp_path, content)
     assert (found.captions, found.empty) == ({"a.jpg": ["one"]}, 2)
 
 

@@ -11,8 +11,8 @@ from captioner.readers.base import DataError, Row
 
 # The first of these that there is.
 IMAGE = (
-    *("file_name", "filename", "image_name", "image_file", "image_path", "image", "img", "file", "path", "filepath"),
-    *("picture", "photo", "name"),
+    *("file_name", "filename", "image_name", "image_file", "image_filename", "image_path", "image", "img"),
+    *("file", "path", "filepath", "picture", "photo", "name"),
 )
 CAPTION = (
     *("caption", "captions", "comment", "comments", "sentence", "sentences", "description", "descriptions"),
@@ -129,7 +129,7 @@ def rows_of(content: Any, what: str) -> Iterator[Row]:
         image, caption, split = _places(names)
         if image is not None and caption is not None:
             name, found = content[names[image]], content[names[caption]]
-            texts = found if isinstance(found, list) else [found]
+            texts = found if isinstance(found, list) else ["" if found is None else found]
             if isinstance(name, str) and all(isinstance(text, str) for text in texts):
                 where = content[names[split]] if split is not None else ""
                 for text in texts:
