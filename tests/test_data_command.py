@@ -104,6 +104,17 @@ def test_pictures_that_are_not_listed_may_be_missing(command: Command, shapes: d
     assert "split so: a tenth held out at random with seed 0" in out
 
 
+def test_pictures_may_lie_anywhere(command: Command, shapes: dict[str, Path], tmp_path: Path) -> None:
+    rows = [f"{path},a dog {path.stem}\n" for path in sorted(shapes["--images"].iterdir())]
+    (tmp_path / "c.csv").write_text("path,caption\n" + "".join(rows))
+    shutil.copy(shapes["--images"] / "shape0003.png", shapes["--images"] / "shape0005.png")
+    (tmp_path / "elsewhere").mkdir()
+    (shapes["--images"] / "shape0001.png").rename(tmp_path / "elsewhere/shape0001.png")
+    _, out, _ = command("data", "check", "--captions", tmp_path / "c.csv", "--images", tmp_path / "elsewhere")
+    assert "captioned and there    40" in out
+    assert "shape0003.png = " in out
+
+
 def test_chinese_is_counted_in_characters(command: Command, tmp_path: Path) -> None:
     command("data", "make-shapes", tmp_path / "zh", "--language", "zh", "--pictures", 30)
     files = ("--captions", tmp_path / "zh/captions.token.txt", "--images", tmp_path / "zh/images")

@@ -260,6 +260,8 @@ class TestJson:
             read(tmp_path, '{"image": \n')
         with pytest.raises(DataError, match="neither JSON nor JSON lines"):
             read(tmp_path, "[" * 100_000)
+        with pytest.raises(DataError, match="there is more after the JSON document in the first line"):
+            read(tmp_path, '["a.jpg", "one"]\n["b.jpg", "two"]\n')
 
 
 class TestFolder:
@@ -315,6 +317,12 @@ class TestWhatIsRefused:
             read(tmp_path, content)
         assert str(caught.value).startswith(f"{tmp_path / 'captions'}: ")
         assert str(caught.value).isprintable()
+
+    def test_a_file_of_a_short_name_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("a").write_text("image,caption\nx.jpg,\n")
+        with pytest.raises(DataError, match=r"^a: all 1 captions are empty"):
+            read_captions(Path("a"))
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no such captions file"):

@@ -145,11 +145,11 @@ def _check_pictures(captions: CaptionSet, files: dict[str, Path], listed: Iterab
     silent = [name for name in listed if name not in captions.captions]
     missing = [name for name in listed if name in captions.captions and name not in files]
     others = sum(name not in files for name in captions.captions) - len(missing)
-    captioned = set(files.values())
     in_folder = [Path(path) for path in find_pictures([str(images)], recursive=True)] if files else []
-    without = [path.relative_to(images).as_posix() for path in in_folder if path not in captioned]
+    names = {path: name for name, path in files.items()}
+    without = [path.relative_to(images).as_posix() for path in in_folder if path not in names]
     unreadable = _unreadable([files[name] for name in listed if name in files])
-    twins = [" = ".join(path.relative_to(images).as_posix() for path in group) for group in alike(files.values())]
+    twins = [" = ".join(names[path] for path in group) for group in alike(names)]
     _heading(f"Pictures: {images}")
     print(f"  captioned and there    {len(files):,}")
     print(f"  missing                {_counted(missing)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -31,7 +32,8 @@ def read_captions(path: Path) -> CaptionSet:
         return _collect(path, form, rows)
     except DataError as error:
         message = str(error)
-        raise DataError(message if message.startswith(str(path)) else f"{path}: {message}") from error
+        named = message.startswith((f"{path}: ", f"{path}{os.sep}"))  # the file, or one in the folder
+        raise DataError(message if named else f"{path}: {message}") from error
 
 
 def _open(path: Path) -> tuple[str, Iterator[Row]]:
@@ -67,6 +69,8 @@ def _open_json(first: str, text: Iterator[str]) -> tuple[str, Iterator[Row]]:
     else:
         if isinstance(content, dict) and documents.form_of(content) is None:
             return "JSON lines", documents.read_lines(text)
+        if sum(bool(line.strip()) for line in text) > 1:
+            raise DataError("there is more after the JSON document in the first line")
     form = documents.form_of(content)
     if form is None:
         raise _unknown(first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import reprlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -137,5 +138,5 @@ def rows_of(content: Any, what: str) -> Iterator[Row]:
                 return
     raise DataError(
         f"{what} needs a picture's name (such as 'image' or 'file_name') and a caption or a list of them "
-        f"(such as 'caption' or 'text'): {str(content)[:80]!r}"
+        f"(such as 'caption' or 'text'): {reprlib.repr(content)}"
     )

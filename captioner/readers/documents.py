@@ -73,8 +73,8 @@ def _karpathy(images: list[Any]) -> Iterator[Row]:
             name = f"{folder}/{name}"
         for sentence in sentences:
             raw, tokens = _values(sentence, "raw", "tokens")
-            if raw is None and isinstance(tokens, list):
-                raw = " ".join(map(str, tokens))
+            if raw is None and isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
+                raw = " ".join(tokens)
             if not isinstance(raw, str):
                 raise DataError(f"a sentence of entry {number} of 'images' has neither 'raw' nor 'tokens'")
             yield name, raw, split if isinstance(split, str) else ""
