@@ -42,7 +42,8 @@ def _add_check(actions: Any) -> None:
     data.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to learn from")
     data.add_argument("--val-list", type=Path, metavar="FILE", help="names of the pictures to validate on")
     add_tokens(data)
-    add_options(data, TrainConfig, only=("minimum_count", "seed"))
+    add_options(data, TrainConfig, only=("minimum_count",))
+    data.add_argument("--seed", type=int, default=TrainConfig.seed, metavar="N", help="of the split at random [0]")
     parser.set_defaults(run=check)
 
 
