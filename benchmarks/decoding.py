@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--split-list", type=Path)
     parser.add_argument("--checkpoint", type=Path)
     args = parser.parse_args()
-    captions = read_captions(args.captions)
+    captions = read_captions(args.captions).captions
     names = read_split_list(args.split_list) if args.split_list else present_names(captions, args.images)
     examples = find_examples(captions, args.images, names)
     model = captioner.load(args.checkpoint)

@@ -42,7 +42,9 @@ def compare(first: Path, second: Path) -> list[Difference]:
 
     CIDEr's document frequencies stay those of all the references. Raises CompareError.
     """
-    (references, one), (other_references, other) = _read(first), _read(second)
+    (tokens, references, one), (other_tokens, other_references, other) = _read(first), _read(second)
+    if tokens != other_tokens:
+        raise CompareError(f"{first} compares {tokens}s and {second} {other_tokens}s: evaluate both with one --tokens")
     if references != other_references:
         raise CompareError(f"{first} and {second} are not of the same pictures and references: nothing to compare")
     statistics = np.stack([one, other])  # (2, N, 12)
@@ -73,9 +75,9 @@ def _scores(sums: Counts, pictures: int) -> Counts:
     return np.concatenate([bleu_of_counts(sums[..., :10]), sums[..., 10:] / pictures], axis=-1)
 
 
-def _read(file: Path) -> tuple[str, Counts]:
-    """The hash of the references, and what adds up to the metrics: (N, 12), BLEU's counts, ROUGE-L and CIDEr-D of
-    each picture.
+def _read(file: Path) -> tuple[str, str, Counts]:
+    """The kind of tokens, the hash of the references, and what adds up to the metrics: (N, 12), BLEU's counts, ROUGE-L
+    and CIDEr-D of each picture.
     """
     content = read_json(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -85,7 +87,7 @@ def _read(file: Path) -> tuple[str, Counts]:
         statistics = np.array(rows, dtype=np.float64)
         if statistics.shape != (content["images"], 12) or not np.isfinite(statistics).all():
             raise ValueError("wrong size")
-        return content["references_sha256"], statistics
+        return str(content["tokens"]), content["references_sha256"], statistics
     except (KeyError, TypeError, ValueError) as error:
         raise CompareError(f"{file}: damaged: not as `captioner evaluate --json` wrote it") from error
 

@@ -36,6 +36,7 @@ METRICS = {
     "cider": "CIDEr",
 }
 FORMAT = "captioner evaluation 1"
+RECIPES = {"word": "captioner-ptb-lower-nopunct", "character": "captioner-character"}  # by the kind of tokens
 
 _MARKER = re.compile(r"</?\w+>")  # <end>, <unk>, </s>: of a model, not of a person
 
@@ -71,6 +72,7 @@ class Evaluation:
     floor: Scores
     pictures: tuple[Picture, ...]
     references_sha256: str
+    tokens: str = "word"  # what was compared: words or characters
     recipe: str = ""
     problems: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what was passed over: names by kind
 
@@ -113,6 +115,7 @@ class Evaluation:
         """The evaluation as JSON, the same bytes for the same evaluation; one picture a line."""
         head = {
             "format": FORMAT,
+            "tokens": self.tokens,
             **self.scores,
             "against_as_many": self.against_as_many,
             "human": self.human,
@@ -140,22 +143,23 @@ class Evaluation:
 def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]], tokens: str = "word") -> Scores:
     """Scores of captions as written, `references[i]` being all that people wrote for picture i.
 
-    Both are lower-cased and stripped of punctuation the same way and compared as words, never as ids, so that a
-    word outside the vocabulary can match nothing.
+    Both are lower-cased and stripped of punctuation the same way and compared as words, or as characters where
+    `tokens` says so, never as ids, so that a word outside the vocabulary can match nothing.
     """
     hypotheses = [tokenise(caption, tokens) for caption in captions]
-    texts = [[tokenise(text, tokens) for text in those] for those in references]
+    texts = [_words_of(those, tokens) for those in references]
     return _score(hypotheses, texts)[0]
 
 
-def evaluate(captions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Evaluation:
+def evaluate(captions: Mapping[str, str], references: Mapping[str, Sequence[str]], tokens: str = "word") -> Evaluation:
     """Score captions by picture name, each with its references, and set the yardsticks beside them.
 
-    The order of the pictures does not matter. Raises KeyError for a caption without references.
+    `tokens` says what is compared, as in `score_captions`. The order of the pictures does not matter.
+    Raises KeyError for a caption without references.
     """
     names = sorted(captions)
-    hypotheses = [tokenise(captions[name]) for name in names]
-    texts = [_words_of(references[name]) for name in names]
+    hypotheses = [tokenise(captions[name], tokens) for name in names]
+    texts = [_words_of(references[name], tokens) for name in names]
     scores, corpus, scored = _score(hypotheses, texts)
     pictures = (
         Picture(name, captions[name], tuple(references[name]), tuple(count), smoothed_bleu(count), rouge, cider)
@@ -167,9 +171,10 @@ def evaluate(captions: Mapping[str, str], references: Mapping[str, Sequence[str]
         scores=scores,
         human=human,
         against_as_many=against_as_many,
-        floor={"caption": " ".join(constant), **corpus.score([constant] * len(names)).metrics()},
+        floor={"caption": joined(constant, tokens), **corpus.score([constant] * len(names)).metrics()},
         pictures=tuple(pictures),
         references_sha256=hashlib.sha256(json.dumps([names, texts]).encode()).hexdigest(),
+        tokens=tokens,
     )
 
 
@@ -257,8 +262,13 @@ def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tup
     return mean(human), mean(model)
 
 
-def _words_of(texts: Sequence[str]) -> list[list[str]]:
-    return [tokenise(text) for text in texts]
+def _words_of(texts: Sequence[str], tokens: str) -> list[list[str]]:
+    return [tokenise(text, tokens) for text in texts]
+
+
+def joined(words: Words, tokens: str) -> str:
+    """Tokens as one text, as they were compared. The spaces between words are tokens among characters."""
+    return ("" if tokens == "character" else " ").join(words)
 
 
 def _count_each(counts: Sequence[int]) -> str:
@@ -277,7 +287,7 @@ def recipe(evaluation: Evaluation, source: Mapping[str, str], packages: Sequence
         "images": str(evaluation.scores["images"]),
         "refs": _count_each([len(picture.references) for picture in evaluation.pictures]),
         "refs_sha": evaluation.references_sha256[:12],
-        "tok": "captioner-ptb-lower-nopunct",
+        "tok": RECIPES[evaluation.tokens],
         "cider_df": "refs",
         **source,
         **{kind: str(len(names)) for kind, names in evaluation.problems.items()},

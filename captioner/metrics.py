@@ -1,8 +1,8 @@
 """Caption metrics on words: BLEU, ROUGE-L and CIDEr-D, as the captioning literature measures them.
 
-Texts are lists of words (see `vocab.tokenise`), never strings, never ids. All values are those that papers print:
-0 to 100, only CIDEr-D can in principle reach 1000. ROUGE-L and CIDEr-D are values of one caption, and those of a
-corpus are their means; BLEU is a value of a corpus and no mean of anything.
+Texts are lists of words or of characters (see `vocab.tokenise`), never strings, never ids. All values are those that
+papers print: 0 to 100, only CIDEr-D can in principle reach 1000. ROUGE-L and CIDEr-D are values of one caption, and
+those of a corpus are their means; BLEU is a value of a corpus and no mean of anything.
 """
 
 from __future__ import annotations

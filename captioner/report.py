@@ -11,7 +11,7 @@ from html import escape
 
 import numpy as np
 
-from captioner.evaluation import METRICS, Evaluation, Picture
+from captioner.evaluation import METRICS, Evaluation, Picture, joined
 from captioner.metrics import bleu_of_counts
 from captioner.plots import bar_chart
 from captioner.vocab import tokenise
@@ -30,12 +30,12 @@ def report(
     `thumbnail` a `data:` URI of the picture, both by its name.
     """
     pictures = evaluation.pictures
-    scores = evaluation.scores
+    scores, tokens = evaluation.scores, evaluation.tokens
     best = sorted(pictures, key=lambda picture: (-picture.cider, -picture.rouge_l, picture.name))
     chosen = random.Random(0).sample(pictures, min(_EXAMPLES, len(pictures)))
 
     def examples(those: Iterable[Picture]) -> str:
-        cards = (_card(picture, thumbnail(picture.name), words.get(picture.name, ())) for picture in those)
+        cards = (_card(picture, thumbnail(picture.name), words.get(picture.name, ()), tokens) for picture in those)
         return f'<div class="cards">{"".join(cards)}</div>'
 
     warnings = "".join(f'<p class="warning">{escape(line)}</p>' for line in evaluation.warnings())
@@ -46,18 +46,19 @@ def report(
 {warnings}
 {_scores(evaluation)}
 <section class="plots">
-{_lengths(pictures)}
-{_by_length(pictures)}
+{_lengths(pictures, tokens)}
+{_by_length(pictures, tokens)}
 {_histogram("CIDEr-D of each caption", [picture.cider for picture in pictures], "CIDEr-D")}
 {_histogram("ROUGE-L of each caption", [picture.rouge_l for picture in pictures], "ROUGE-L")}
 </section>
 <h2>Most frequent captions</h2>
-{_frequent(pictures)}
-<h2>Words</h2>
-<p>Per 1,000 words, those whose share differs most surely from that in the references (Dunning's log-likelihood).</p>
-<div class="pair">{_words(pictures)}</div>
+{_frequent(pictures, tokens)}
+<h2>{tokens.capitalize()}s</h2>
+<p>Per 1,000 {tokens}s, those whose share differs most surely from that in the references (Dunning's
+log-likelihood).</p>
+<div class="pair">{_words(pictures, tokens)}</div>
 <h2>Best captions</h2><p>By CIDEr-D, which compares a caption with the references of its picture.
-{"Under each word stands its probability in %." if any(words.values()) else ""}</p>
+{f"Under each {tokens} stands its probability in %." if any(words.values()) else ""}</p>
 {examples(best[:_EXAMPLES])}
 <h2>Worst captions</h2>
 {examples(best[::-1][:_EXAMPLES])}
@@ -102,10 +103,10 @@ def _figure(title: str, chart: str, series: Sequence[str] = ()) -> str:
     return f"<figure><figcaption>{escape(title)} {legend}</figcaption>{chart}</figure>"
 
 
-def _lengths(pictures: Sequence[Picture]) -> str:
-    """How many words captions and references have, in percent of each."""
-    captions = Counter(_length(picture) for picture in pictures)
-    references = Counter(len(tokenise(text)) for picture in pictures for text in picture.references)
+def _lengths(pictures: Sequence[Picture], tokens: str) -> str:
+    """How many words or characters captions and references have, in percent of each."""
+    captions = Counter(_length(picture, tokens) for picture in pictures)
+    references = Counter(len(tokenise(text, tokens)) for picture in pictures for text in picture.references)
     # The longest hundredth would push the others together.
     longest = max(*captions, math.ceil(np.percentile(list(references.elements()), 99)))
     values = range(min(*captions, *references), longest + 1)
@@ -113,16 +114,16 @@ def _lengths(pictures: Sequence[Picture]) -> str:
         (name, [100 * counts[length] / counts.total() for length in values])
         for name, counts in (("captions", captions), ("references", references))
     ]
-    chart = bar_chart([str(length) for length in values], shares, "words", " %")
+    chart = bar_chart([str(length) for length in values], shares, f"{tokens}s", " %")
     return _figure("Length, in % of the", chart, [name for name, _ in shares])
 
 
-def _by_length(pictures: Sequence[Picture]) -> str:
+def _by_length(pictures: Sequence[Picture], tokens: str) -> str:
     """BLEU-4 of the captions of about the same length."""
-    ordered = sorted(pictures, key=_length)
+    lengths = {picture.name: _length(picture, tokens) for picture in pictures}
     bins: list[list[Picture]] = []
-    for picture in ordered:
-        new_length = not bins or _length(picture) != _length(bins[-1][-1])
+    for picture in sorted(pictures, key=lambda picture: lengths[picture.name]):
+        new_length = not bins or lengths[picture.name] != lengths[bins[-1][-1].name]
         if not bins or (new_length and len(bins[-1]) >= _LARGE_BIN * len(pictures)):
             bins.append([])
         bins[-1].append(picture)
@@ -131,17 +132,17 @@ def _by_length(pictures: Sequence[Picture]) -> str:
         bins[-1].extend(last)
     labels = []
     for those in bins:
-        low, high = _length(those[0]), _length(those[-1])
+        low, high = lengths[those[0].name], lengths[those[-1].name]
         labels.append(str(low) if low == high else f"{low}–{high}")
     scores = [
         float(bleu_of_counts(np.sum([picture.bleu_counts for picture in those], axis=0, dtype=np.float64))[-1])
         for those in bins
     ]
-    return _figure("BLEU-4 by length of the caption", bar_chart(labels, [("BLEU-4", scores)], "words"))
+    return _figure("BLEU-4 by length of the caption", bar_chart(labels, [("BLEU-4", scores)], f"{tokens}s"))
 
 
-def _length(picture: Picture) -> int:
-    return len(tokenise(picture.caption))
+def _length(picture: Picture, tokens: str) -> int:
+    return len(tokenise(picture.caption, tokens))
 
 
 def _histogram(title: str, values: Sequence[float], x_label: str) -> str:
@@ -155,8 +156,8 @@ def _histogram(title: str, values: Sequence[float], x_label: str) -> str:
     return _figure(f"{title}, in %", chart)
 
 
-def _frequent(pictures: Sequence[Picture]) -> str:
-    counts = Counter(" ".join(tokenise(picture.caption)) for picture in pictures)
+def _frequent(pictures: Sequence[Picture], tokens: str) -> str:
+    counts = Counter(joined(tokenise(picture.caption, tokens), tokens) for picture in pictures)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_ROWS]
     rows = [[text, str(count), f"{100 * count / len(pictures):.1f}\u00a0%"] for text, count in ordered]
     return _table(["caption", "pictures", "share"], rows)
@@ -170,9 +171,10 @@ class _Usage:
     evidence: float  # Dunning's G2
 
 
-def _words(pictures: Sequence[Picture]) -> str:
-    captions = Counter(word for picture in pictures for word in tokenise(picture.caption))
-    references = Counter(word for picture in pictures for text in picture.references for word in tokenise(text))
+def _words(pictures: Sequence[Picture], tokens: str) -> str:
+    captions = Counter(word for picture in pictures for word in tokenise(picture.caption, tokens))
+    texts = (text for picture in pictures for text in picture.references)
+    references = Counter(word for text in texts for word in tokenise(text, tokens))
     usages = _usages(captions, references)
     tables = []
     for title, those in (
@@ -180,7 +182,7 @@ def _words(pictures: Sequence[Picture]) -> str:
         ("Used too rarely", [usage for usage in usages if usage.captions < usage.references]),
     ):
         rows = [[usage.word, f"{usage.captions:.1f}", f"{usage.references:.1f}"] for usage in those[:_ROWS]]
-        tables.append(_table(["word", "captions", "references"], rows, title))
+        tables.append(_table([tokens, "captions", "references"], rows, title))
     return "".join(tables)
 
 
@@ -196,12 +198,12 @@ def _usages(captions: Counter[str], references: Counter[str]) -> list[_Usage]:
     return sorted(usages, key=lambda usage: (-usage.evidence, usage.word))
 
 
-def _card(picture: Picture, source: str | None, words: Sequence[tuple[str, float]]) -> str:
+def _card(picture: Picture, source: str | None, words: Sequence[tuple[str, float]], tokens: str) -> str:
     """A picture with its caption and what people wrote."""
     image = f'<img src="{source}" alt="" loading="lazy">' if source else ""
     caption = escape(picture.caption)
     if words:
-        caption = " ".join(
+        caption = ("" if tokens == "character" else " ").join(
             f'<span class="word" style="--p:{p:.3f}">{escape(word)}'
             f'<small aria-hidden="true">{100 * p:.0f}</small></span>'
             for word, p in words

@@ -160,3 +160,13 @@ def test_a_damaged_evaluation_is_refused(
     file.write_text(json.dumps(content))
     with pytest.raises(CompareError, match=r"a\.json: "):
         compare(file, file)
+
+
+def test_words_and_characters_are_not_compared(
+    tmp_path: Path, captions: list[str], references: list[list[str]]
+) -> None:
+    first = evaluated(tmp_path / "a.json", captions, references)
+    content = json.loads(first.read_text())
+    (tmp_path / "b.json").write_text(json.dumps({**content, "tokens": "character"}))
+    with pytest.raises(CompareError, match=r"a\.json compares words and .*b\.json characters: evaluate both with one"):
+        compare(first, tmp_path / "b.json")

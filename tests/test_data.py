@@ -1,21 +1,27 @@
-"""Captions files and split lists become examples, or an error that says what to mend."""
+"""Captions and split lists become examples, or an error that says what to mend."""
 
 from __future__ import annotations
 
-import re
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from captioner.data import (
+    CaptionSet,
     DataError,
+    Split,
+    choose_split,
     find_examples,
+    find_files,
+    names_of_split,
     present_names,
     random_split,
     read_captions,
     read_split_list,
+    same_content,
 )
-from captioner.errors import UserError
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -23,72 +29,15 @@ def written(path: Path, content: str | bytes) -> Path:
     return path
 
 
-class TestCaptionsFile:
-    def test_captions_come_by_picture_in_the_order_of_the_file(self, tmp_path: Path) -> None:
-        file = written(tmp_path / "t", "b.jpg#0\tA dog .\na.jpg#0\tA cat .\nb.jpg#1\tThe dog runs .\n")
-        captions = read_captions(file)
-        assert captions == {"b.jpg": ["A dog .", "The dog runs ."], "a.jpg": ["A cat ."]}
-        assert list(captions) == ["b.jpg", "a.jpg"]
-
-    @pytest.mark.parametrize(
-        ("content", "expected"),
-        [
-            ("a.jpg#0\tone\r\na.jpg#1\ttwo\r\n", {"a.jpg": ["one", "two"]}),
-            (b"\xef\xbb\xbfa.jpg#0\tone\n", {"a.jpg": ["one"]}),
-            ("a.jpg#0\tone", {"a.jpg": ["one"]}),
-            ("\n\na.jpg#0\tone\n  \n\n", {"a.jpg": ["one"]}),
-            ("a.jpg#0\tone\ttwo #3\tthree\n", {"a.jpg": ["one\ttwo #3\tthree"]}),
-            ("my #1 dog#2.jpg#0\tone\n", {"my #1 dog#2.jpg": ["one"]}),
-            ("sub folder/ä.jpg#12\t  one  \n", {"sub folder/ä.jpg": ["one"]}),
-            ("a.jpg#0\tone\u2028two\x0bthree\x85four\nb.jpg#0\tfive\n", None),
-        ],
-        ids=["CRLF", "BOM", "no last line end", "empty lines", "tabs", "# in names", "spaces", "odd line ends"],
-    )
-    def test_what_files_of_the_wild_look_like(
-        self, content: str | bytes, expected: dict[str, list[str]] | None, tmp_path: Path
-    ) -> None:
-        if expected is None:  # characters that str.splitlines would take for line ends
-            expected = {"a.jpg": ["one\u2028two\x0bthree\x85four"], "b.jpg": ["five"]}
-        assert read_captions(written(tmp_path / "t", content)) == expected
-
-    @pytest.mark.parametrize(
-        ("content", "message"),
-        [
-            ("a.jpg#0\tone\na.jpg two\n", r"line 2 is not in the known form .*: 'a\.jpg two'"),
-            ("\n\nimage,caption\n", "line 3 .*'image,caption'"),
-            ("a.jpg\tone\n", "line 1 "),
-            ("a.jpg#x\tone\n", "line 1 "),
-            ("#0\tone\n", "line 1 "),
-            ("a.jpg#0\tone\n" + "x" * 10_000, "line 2 .{,200}$"),
-            ("a\x1b[31m\n", re.escape(r"'a\x1b[31m'")),
-            (b"a.jpg#0\tcaf\xe9\n", "not a text file in UTF-8 .*byte 11"),
-            ("a.jpg#0\tone\n".encode("utf-16"), "not a text file in UTF-8"),
-            ("", "the captions file is empty"),
-            ("\r\n \n", "the captions file is empty"),
-        ],
-    )
-    def test_errors_name_the_file_the_line_and_its_text(
-        self, content: str | bytes, message: str, tmp_path: Path
-    ) -> None:
-        file = written(tmp_path / "captions.txt", content)
-        with pytest.raises(DataError, match=message) as caught:
-            read_captions(file)
-        assert str(caught.value).startswith(f"{file}: ")
-        assert str(caught.value).isprintable()
-        assert isinstance(caught.value, UserError)
-
-    @pytest.mark.parametrize("name", ["missing.txt", "."])
-    def test_a_file_that_is_not_there(self, name: str, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="no such captions file"):
-            read_captions(tmp_path / name)
-        with pytest.raises(DataError, match="no such split list"):
-            read_split_list(tmp_path / name)
-
-
 class TestSplitList:
     @pytest.mark.parametrize("content", ["b.jpg\na.jpg\n", "\ufeffb.jpg\r\n\r\n  a.jpg  \r\nb.jpg"])
     def test_each_name_comes_once_in_the_order_of_the_file(self, content: str, tmp_path: Path) -> None:
         assert read_split_list(written(tmp_path / "list", content)) == ["b.jpg", "a.jpg"]
+
+    @pytest.mark.parametrize("name", ["missing.txt", "."])
+    def test_a_file_that_is_not_there(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no such split list"):
+            read_split_list(tmp_path / name)
 
     def test_an_empty_list_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="the split list is empty"):
@@ -164,3 +113,148 @@ class TestRandomSplit:
     def test_one_picture_cannot_be_split(self) -> None:
         with pytest.raises(DataError, match=r"at least 2 captioned pictures are needed.* there are 1"):
             random_split(["a.jpg"], seed=0)
+
+
+class TestFindingFiles:
+    def test_folders_in_front_of_a_name_need_not_be_there(self, pictures: list[Path]) -> None:
+        folder = pictures[0].parent
+        names = ["val2014/picture1.jpg", "photos\\picture2.jpg", "picture3.jpg", "lost.jpg", "x/"]
+        assert find_files(names, folder) == {name: folder / f"picture{n}.jpg" for n, name in enumerate(names[:3], 1)}
+
+    def test_unless_two_names_end_alike(self, pictures: list[Path]) -> None:
+        assert find_files(["a/picture1.jpg", "b/picture1.jpg"], pictures[0].parent) == {}
+
+    def test_folders_that_are_there_count(self, pictures: list[Path]) -> None:
+        folder = pictures[0].parent
+        (folder / "a").mkdir()
+        shutil.copy(pictures[2], folder / "a/picture1.jpg")
+        names = ["a/picture1.jpg", "picture1.jpg"]
+        assert find_files(names, folder) == {name: folder / name for name in names}
+
+
+def captions_of(pictures: list[Path], splits: dict[str, str] | None = None) -> CaptionSet:
+    """A captions file of the pictures, two each, read."""
+    rows = [
+        {"file_name": path.name, "caption": [f"one of {path.name}", "two"], "split": (splits or {}).get(path.name, "")}
+        for path in pictures
+    ]
+    file = pictures[0].parent / "captions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_captions(file)
+
+
+def names_in(split: Split) -> tuple[list[str], list[str]]:
+    return [example.name for example in split.train], [example.name for example in split.validation]
+
+
+class TestChoosingASplit:
+    def test_lists_decide(self, pictures: list[Path], tmp_path: Path) -> None:
+        captions = captions_of(pictures, {"picture0.jpg": "val"})
+        (tmp_path / "t").write_text("picture0.jpg\npicture1.jpg\n")
+        (tmp_path / "v").write_text("picture2.jpg\n")
+        split = choose_split(captions, pictures[0].parent, tmp_path / "t", tmp_path / "v", seed=0)
+        assert names_in(split) == (["picture0.jpg", "picture1.jpg"], ["picture2.jpg"])
+        assert split.origin["split"] == {"train_list": "t", "val_list": "v"}
+        assert split.notes == []
+
+    def test_a_picture_in_both_lists_is_refused(self, pictures: list[Path], tmp_path: Path) -> None:
+        (tmp_path / "t").write_text("picture0.jpg\npicture1.jpg\n")
+        with pytest.raises(DataError, match=r"2 pictures are in both split lists, such as picture0\.jpg"):
+            choose_split(captions_of(pictures), pictures[0].parent, tmp_path / "t", tmp_path / "t", seed=0)
+
+    def test_a_list_to_validate_on_needs_one_to_learn_from(self, pictures: list[Path], tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="--val-list needs --train-list"):
+            choose_split(captions_of(pictures), pictures[0].parent, None, tmp_path / "v", seed=0)
+
+    def test_a_listed_picture_must_be_there(self, pictures: list[Path], tmp_path: Path) -> None:
+        captions = captions_of(pictures)
+        pictures[1].unlink()
+        (tmp_path / "t").write_text("picture0.jpg\npicture1.jpg\npicture2.jpg\n")
+        with pytest.raises(DataError, match=r"1 of [23] pictures are not in .*: picture1\.jpg"):
+            choose_split(captions, pictures[0].parent, tmp_path / "t", None, seed=0)
+
+    def test_the_splits_in_the_file_decide_where_no_lists_do(self, pictures: list[Path]) -> None:
+        splits = {"picture0.jpg": "train", "picture1.jpg": "restval", "picture2.jpg": "val", "picture3.jpg": "test"}
+        split = choose_split(captions_of(pictures, splits), pictures[0].parent, None, None, seed=0)
+        assert names_in(split) == (["picture0.jpg", "picture1.jpg"], ["picture2.jpg"])
+        assert split.origin["split"] == {"field": "split"}
+
+    def test_a_file_with_nothing_to_validate_on_has_a_part_of_train_held_out(self, pictures: list[Path]) -> None:
+        splits = {f"picture{number}.jpg": "train" for number in range(3)}
+        split = choose_split(captions_of(pictures, splits), pictures[0].parent, None, None, seed=0)
+        assert sorted({*names_in(split)[0], *names_in(split)[1]}) == sorted(splits)
+        assert split.origin["split"] == {"field": "split", "seed": 0, "validation": names_in(split)[1]}
+
+    def test_a_random_split_is_written_down(self, pictures: list[Path]) -> None:
+        captions, folder = captions_of(pictures), pictures[0].parent
+        split = choose_split(captions, folder, None, None, seed=3)
+        assert json.loads(json.dumps(split.origin))["split"] == {"seed": 3, "validation": names_in(split)[1]}
+        assert split == choose_split(captions, folder, None, None, seed=3)
+        others = {tuple(names_in(choose_split(captions, folder, None, None, seed=seed))[1]) for seed in range(9)}
+        assert len(others) > 1
+
+    def test_the_origin_says_what_was_read(self, pictures: list[Path]) -> None:
+        origin = choose_split(captions_of(pictures), pictures[0].parent, None, None, seed=0).origin
+        assert len(origin.pop("sha256")) == 64
+        assert origin.pop("split")
+        assert origin == {
+            "captions": "captions.jsonl",
+            "form": "JSON lines",
+            "train_pictures": 6,
+            "validation_pictures": 1,
+            "train_captions": 12,
+            "validation_captions": 2,
+            "missing_pictures": 0,
+        }
+
+    def test_a_folder_of_texts_has_a_hash_too(self, pictures: list[Path]) -> None:
+        for path in pictures:
+            path.with_suffix(".txt").write_text("a dog\n")
+        folder = pictures[0].parent
+        first = choose_split(read_captions(folder), folder, None, None, seed=0).origin["sha256"]
+        pictures[3].with_suffix(".txt").write_text("a cat\n")
+        assert choose_split(read_captions(folder), folder, None, None, seed=0).origin["sha256"] != first
+
+    def test_missing_pictures_and_empty_captions_are_passed_over_and_told(self, pictures: list[Path]) -> None:
+        folder = pictures[0].parent
+        file = folder / "c.csv"
+        file.write_text("image,caption\n" + "".join(f"{path.name},a dog\n{path.name},\n" for path in pictures))
+        pictures[2].unlink()
+        split = choose_split(read_captions(file), folder, None, None, seed=0)
+        assert len(split.train) + len(split.validation) == 6
+        assert split.notes == [
+            "7 empty captions are left out",
+            f"1 of 7 captioned pictures are not in {folder} and are left out: picture2.jpg",
+        ]
+
+    def test_no_picture_at_all(self, pictures: list[Path], tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match="holds none of the 7 captioned pictures"):
+            choose_split(captions_of(pictures), tmp_path / "empty", None, None, seed=0)
+
+    def test_a_split_that_the_file_does_not_have(self, pictures: list[Path]) -> None:
+        captions = captions_of(pictures, {"picture0.jpg": "train", "picture1.jpg": "train", "picture2.jpg": "test"})
+        assert names_of_split(captions, "test") == ["picture2.jpg"]
+        with pytest.raises(DataError, match=r"belongs to 'val'; the splits are train \(2\), test \(1\)"):
+            names_of_split(captions, "val")
+        with pytest.raises(DataError, match=r"belongs to 'val': JSON lines, without splits"):
+            names_of_split(captions_of(pictures), "val")
+
+
+class TestTheSamePictureTwice:
+    def test_pairs_across_the_split_are_found_by_content(self, pictures: list[Path], tmp_path: Path) -> None:
+        folder = pictures[0].parent
+        shutil.copy(pictures[0], folder / "copy.jpg")
+        shutil.copy(pictures[1], folder / "other.jpg")
+        captions = captions_of([*pictures, folder / "copy.jpg", folder / "other.jpg"])
+        (tmp_path / "t").write_text("picture0.jpg\npicture1.jpg\npicture2.jpg\nother.jpg\n")
+        (tmp_path / "v").write_text("copy.jpg\npicture3.jpg\n")
+        split = choose_split(captions, folder, tmp_path / "t", tmp_path / "v", seed=0)
+        assert same_content(split) == [("picture0.jpg", "copy.jpg")], "other.jpg is in train, like its twin"
+
+    def test_the_same_size_is_not_the_same_content(self, tmp_path: Path) -> None:
+        for name in ("a.jpg", "b.jpg"):
+            (tmp_path / name).write_bytes(name.encode() * 10)
+        file = tmp_path / "c.csv"
+        file.write_text("image,caption\na.jpg,one\nb.jpg,two\n")
+        assert same_content(choose_split(read_captions(file), tmp_path, None, None, seed=0)) == []

@@ -379,3 +379,75 @@ def test_5000_captions_against_25000_references_take_less_than_10_seconds() -> N
     start = time.process_time()
     score_captions(captions, references)
     assert time.process_time() - start < 10
+
+
+# --- other languages and layouts ------------------------------------------------------------------------------------
+
+
+def test_chinese_is_compared_in_characters_and_the_recipe_says_so(command: Command, tmp_path: Path) -> None:
+    texts = {"a.jpg": "一只黑狗在雪地里奔跑。", "b.jpg": "一个男人坐着。"}
+    references, output = tmp_path / "zh.txt", tmp_path / "scores.json"
+    references.write_text("".join(f"{name}#zhc#{n} {text}\n" for name, text in texts.items() for n in range(2)))
+    predictions = jsonl(tmp_path / "p.jsonl", {**texts, "b.jpg": "一个女人坐着"})
+    arguments = ("evaluate", "--captions", references, "--predictions", predictions, "--json", output)
+    status, out, _ = command(*arguments)
+    assert status == 0
+    assert "|tok:captioner-character|" in out
+    assert json.loads(output.read_text())["tokens"] == "character"
+    assert 0 < json.loads(output.read_text())["bleu_4"] < 100
+    _, out, _ = command(*arguments, "--tokens", "word")
+    assert "|tok:captioner-ptb-lower-nopunct|" in out
+
+
+def test_the_split_in_the_file_selects(command: Command, predictions: Path, tmp_path: Path) -> None:
+    splits = {"a.jpg": "train", "b.jpg": "val", "c.jpg": "val"}
+    images = [
+        {"filename": name, "split": splits[name], "sentences": [{"raw": text} for text in texts]}
+        for name, texts in REFERENCES.items()
+    ]
+    references = tmp_path / "dataset_flickr8k.json"
+    references.write_text(json.dumps({"images": images, "dataset": "flickr8k"}))
+    arguments = ("evaluate", "--captions", references, "--predictions", predictions)
+    status, out, _ = command(*arguments, "--split", "val")
+    assert status == 0
+    assert "2 images, 4 references" in out
+    status, _, err = command(*arguments, "--split", "test")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "the splits are train (1), val (2)" in err
+    status, _, err = command(*arguments, "--split", "val", "--split-list", references)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "leave out one" in err
+
+
+def test_captions_of_coco_are_matched_by_file_name(
+    command: Command, pictures: list[Path], tiny_checkpoint_file: Path, tmp_path: Path
+) -> None:
+    content = {
+        "images": [{"id": 7 * number, "file_name": path.name} for number, path in enumerate(pictures)],
+        "annotations": [{"id": n, "image_id": 7 * (n // 2), "caption": f"a dog {n}"} for n in range(2 * len(pictures))],
+    }
+    references = tmp_path / "captions_val2017.json"
+    references.write_text(json.dumps(content))
+    data = ("--captions", references, "--images", pictures[0].parent)
+    status, out, err = command("evaluate", *data, "--checkpoint", tiny_checkpoint_file)
+    assert status == 0, err
+    assert "7 images, 14 references" in out
+
+
+def test_pictures_are_found_without_the_folder_in_front_of_their_name(
+    command: Command, pictures: list[Path], tiny_checkpoint_file: Path, tmp_path: Path
+) -> None:
+    references = captions_file(tmp_path, {f"val2014/{path.name}": ["a dog", "a cat"] for path in pictures})
+    data = ("--captions", references, "--images", pictures[0].parent, "--report", tmp_path / "report.html")
+    status, out, err = command("evaluate", *data, "--checkpoint", tiny_checkpoint_file)
+    assert status == 0, err
+    assert "7 images" in out
+    assert "data:image/jpeg;base64," in (tmp_path / "report.html").read_text()
+
+
+def test_empty_references_are_told(command: Command, predictions: Path, tmp_path: Path) -> None:
+    references = captions_file(tmp_path, {**REFERENCES, "a.jpg": [*REFERENCES["a.jpg"], " "]})
+    status, out, err = command("evaluate", "--captions", references, "--predictions", predictions)
+    assert status == 0
+    assert "3 images, 6 references" in out
+    assert err == "captioner: 1 empty references are left out\n"

@@ -203,3 +203,33 @@ def test_the_recipe_changes_with_the_references(corpus: tuple[dict[str, str], di
     assert first.references_sha256 != second.references_sha256
     assert "|refs:3|" in recipe(first, {}, [])
     assert "|refs:3-4|" in recipe(second, {}, [])
+
+
+CHINESE = {"a.jpg": ["一只黑狗在雪地里奔跑。", "黑狗在跑"], "b.jpg": ["一个男人坐着T恤 shirt", "一个男人"]}
+
+
+def test_characters_are_compared_where_words_have_no_spaces() -> None:
+    captions = {"a.jpg": "一只黑狗在雪地里跑！", "b.jpg": "一个男人坐着"}
+    found = evaluate(captions, CHINESE, "character")
+    hypotheses = [list("一只黑狗在雪地里跑"), list("一个男人坐着")]
+    references = [
+        [list("一只黑狗在雪地里奔跑"), list("黑狗在跑")],
+        [[*"一个男人坐着t恤shirt"], list("一个男人")],
+    ]
+    expected = bleu(hypotheses, references)
+    assert [found.scores[f"bleu_{n}"] for n in range(1, 5)] == pytest.approx(expected)
+    assert score_captions(list(captions.values()), list(CHINESE.values()), "character")["bleu_4"] == expected[3]
+    assert evaluate(captions, CHINESE).scores["bleu_1"] == 0, "as words, these are whole sentences"
+
+
+def test_the_kind_of_tokens_is_told(evaluation: Evaluation) -> None:
+    chinese = evaluate({name: those[0] for name, those in CHINESE.items()}, CHINESE, "character")
+    assert "|tok:captioner-character|" in recipe(chinese, {}, [])
+    assert "|tok:captioner-ptb-lower-nopunct|" in recipe(evaluation, {}, [])
+    assert json.loads(chinese.to_json())["tokens"] == "character"
+    assert json.loads(evaluation.to_json())["tokens"] == "word"
+
+
+def test_a_floor_of_characters_reads_as_one_text() -> None:
+    references = {f"{number}": ["一只狗在跑 ok go"] for number in range(3)}
+    assert evaluate(dict.fromkeys(references, "狗"), references, "character").floor["caption"] == "一只狗在跑ok go"

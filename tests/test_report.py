@@ -132,3 +132,16 @@ def test_word_usage_by_hand() -> None:
     assert usages["cat"].evidence == pytest.approx(0, abs=1e-9)
     assert usages["bird"].captions == 0
     assert [u.word for u in _usages(Counter(dog=5, cat=5), Counter(dog=5, cat=10, bird=5))] == ["bird", "dog", "cat"]
+
+
+def test_characters_are_called_so_and_stand_without_spaces() -> None:
+    captions = {"a": "一只黑狗", "b": "一只黑狗", "c": "两个人"}
+    found = evaluate(captions, {name: [text, "一只狗在跑"] for name, text in captions.items()}, "character")
+    text = report(found, {"a": (("黑", 0.5), ("狗", 0.25))})
+    cells = Page(text).cells
+    assert cells[cells.index("一只黑狗") + 1] == "2"
+    assert "狗" in cells, "of the characters used too often or too rarely"
+    assert "Per 1,000 characters" in text
+    assert ">characters<" in text, "at the axis"
+    assert ">words<" not in text
+    assert '<small aria-hidden="true">50</small></span><span class="word"' in text

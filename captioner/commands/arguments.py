@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from captioner.options import DecodeOptions, option_specs, parse_options
+from captioner.vocab import TOKEN_KINDS
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -50,6 +51,11 @@ def add_checkpoint(group: argparse._ArgumentGroup) -> None:
     """--checkpoint and --device"""
     group.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of `captioner train` [the shipped one]")
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1 [a GPU if there is one]")
+
+
+def add_tokens(group: argparse._ArgumentGroup) -> None:
+    """--tokens"""
+    group.add_argument("--tokens", choices=TOKEN_KINDS, help="what captions are made of [judged by their script]")
 
 
 def positive(text: str) -> int:

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.commands.arguments import HelpFormatter, add_checkpoint, add_decode_options, chosen
+from captioner.commands.arguments import HelpFormatter, add_checkpoint, add_decode_options, add_tokens, chosen
 from captioner.errors import UserError
 from captioner.options import DecodeOptions, option_specs
 
 if TYPE_CHECKING:
+    from captioner.data import CaptionSet
     from captioner.evaluation import Evaluation
 
 # What may be wrong with the pictures and captions, by its key in the JSON.
@@ -59,7 +60,8 @@ class _Captions:
     def refuse(self, args: argparse.Namespace) -> None:
         """Raise EvaluateError for problems, unless they are allowed."""
         if self.problems and not args.allow_missing:
-            split = "" if args.split_list else "name the pictures to evaluate on with --split-list FILE, or "
+            selected = args.split_list or args.split
+            split = "" if selected else "name the pictures to evaluate on with --split-list FILE, or "
             raise EvaluateError(f"{'; '.join(self.described())}: {split}pass over them with --allow-missing")
 
 
@@ -74,11 +76,13 @@ def add_parser(commands: Any) -> None:
         formatter_class=HelpFormatter,
     )
     data = parser.add_argument_group("what is evaluated")
-    data.add_argument("--captions", type=Path, metavar="FILE", help="the references: what people wrote")
+    data.add_argument("--captions", type=Path, metavar="FILE", help="the references: what people wrote, any layout")
     data.add_argument("--images", type=Path, metavar="DIR", help="the pictures, to caption them or for the report")
     data.add_argument("--split-list", type=Path, metavar="FILE", help="names of the pictures to evaluate on [all]")
+    data.add_argument("--split", metavar="NAME", help="those that the captions file itself puts there, such as val")
     data.add_argument("--predictions", type=Path, metavar="FILE", help="any captioner's: COCO results, jsonl or csv")
     data.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON with the pictures' COCO numbers")
+    add_tokens(data)
     data.add_argument("--allow-missing", action="store_true", help="pass over what has no counterpart, and say so")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="also write all scores there")
@@ -101,12 +105,15 @@ def run(args: argparse.Namespace) -> int:
     from captioner.data import read_captions
     from captioner.evaluation import evaluate, recipe
     from captioner.files import replacing
-    from captioner.vocab import tokenise
+    from captioner.vocab import fitting_tokens, tokenise
 
     known = read_captions(args.captions)
+    if known.empty:
+        print(f"captioner: {known.empty} empty references are left out", file=sys.stderr)
     captions = _references(known, args)
+    tokens = args.tokens or fitting_tokens(text for those in captions.references.values() for text in those)
     if args.predictions:
-        source = _read_predictions(captions, known, args)
+        source = _read_predictions(captions, known.captions, args)
     else:
         source = _caption_pictures(captions, options, args)
     captions.problem("empty", [name for name, text in captions.texts.items() if not tokenise(text)])
@@ -115,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"captioner: warning: {line}", file=sys.stderr)
     if not captions.texts:
         raise EvaluateError("no picture has both references and a caption")
-    result = dataclasses.replace(evaluate(captions.texts, captions.references), problems=captions.problems)
+    result = dataclasses.replace(evaluate(captions.texts, captions.references, tokens), problems=captions.problems)
     packages = ("captioner", "nltk") if args.predictions else ("captioner", "nltk", "torch")
     result = dataclasses.replace(result, recipe=recipe(result, source, packages))
 
@@ -144,11 +151,16 @@ def _check_usage(args: argparse.Namespace) -> None:
     given = vars(args)
     decoding = [spec.flag for spec in option_specs(DecodeOptions) if spec.name in given]
     if args.compare:
-        names = ("captions", "images", "split_list", "predictions", "coco_images", "json", "report", "checkpoint")
+        names = (
+            *("captions", "images", "split_list", "split", "tokens", "predictions", "coco_images"),
+            *("json", "report", "checkpoint"),
+        )
         unused = [f"--{name.replace('_', '-')}" for name in names if given[name]] + decoding
         if unused:
             raise EvaluateError(f"--compare reads two --json files and nothing else: leave out {unused[0]}")
         return
+    if args.split and args.split_list:
+        raise EvaluateError("--split and --split-list both name the pictures to evaluate on: leave out one")
     if not args.captions:
         raise EvaluateError("give the references with --captions FILE, or two evaluations with --compare A B")
     if args.predictions:
@@ -170,15 +182,18 @@ def _compare(first: Path, second: Path) -> int:
     return 0
 
 
-def _references(known: Mapping[str, list[str]], args: argparse.Namespace) -> _Captions:
+def _references(known: CaptionSet, args: argparse.Namespace) -> _Captions:
     """The references of the pictures to evaluate on, those without a word left out."""
-    from captioner.data import read_split_list
+    from captioner.data import names_of_split, read_split_list
     from captioner.vocab import tokenise
 
-    names = read_split_list(args.split_list) if args.split_list else list(known)
+    if args.split_list:
+        names = read_split_list(args.split_list)
+    else:
+        names = names_of_split(known, args.split) if args.split else list(known.captions)
     captions = _Captions({})
     for name in names:
-        those = known.get(name, [])
+        those = known.captions.get(name, [])
         with_words = [text for text in those if tokenise(text)]
         if with_words:
             captions.references[name] = with_words
@@ -212,14 +227,13 @@ def _read_predictions(captions: _Captions, known: Mapping[str, list[str]], args:
 
 def _caption_pictures(captions: _Captions, options: DecodeOptions, args: argparse.Namespace) -> dict[str, str]:
     """Fill in the captions that the checkpoint writes. Returns their part of the recipe."""
+    from captioner.data import find_files
     from captioner.inputs import find_pictures
 
-    if not args.images.is_dir():
-        raise EvaluateError(f"{args.images}: no such folder of pictures")
-    paths = {str(args.images / name): name for name in captions.references if (args.images / name).is_file()}
-    found = set(paths.values())
-    captions.problem("no_picture", [name for name in captions.references if name not in found])
-    if not args.split_list and found:
+    files = find_files(captions.references, args.images)
+    paths = {str(path): name for name, path in files.items()}
+    captions.problem("no_picture", [name for name in captions.references if name not in files])
+    if files and not args.split_list and not args.split:
         others = [path for path in find_pictures([str(args.images)], recursive=True) if path not in paths]
         captions.problem("no_references", [os.path.relpath(path, args.images) for path in others])
     captions.refuse(args)  # before minutes of work
@@ -255,6 +269,8 @@ def _report(result: Evaluation, captions: _Captions, images: Path | None) -> str
 
     if images is None:
         return report(result, captions.words)
+    from captioner.data import find_files
     from captioner.thumbnails import thumbnail  # which imports torch
 
-    return report(result, captions.words, lambda name: thumbnail(images / name))
+    files = find_files(captions.references, images)
+    return report(result, captions.words, lambda name: thumbnail(files[name]) if name in files else None)

@@ -6,10 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captioner.commands.arguments import HelpFormatter, add_options
 from captioner.options import OptionError, TrainConfig, option_specs, parse_options
+
+if TYPE_CHECKING:
+    from captioner.data import Split
 
 
 def add_parser(commands: Any) -> None:
@@ -22,11 +25,13 @@ def add_parser(commands: Any) -> None:
         formatter_class=HelpFormatter,
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--captions", type=Path, required=True, metavar="FILE", help="captions in any common form")
+    data.add_argument(
+        "--captions", type=Path, required=True, metavar="FILE", help="what people wrote, in any common layout"
+    )
     data.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures named there")
     data.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to learn from")
     data.add_argument(
-        "--val-list", type=Path, metavar="FILE", help="names of the pictures to validate on [a random tenth]"
+        "--val-list", type=Path, metavar="FILE", help="names of those to validate on [the captions file's, or a tenth]"
     )
     data.add_argument("--output", type=Path, required=True, metavar="RUN_DIR", help="folder for all that is made")
     begin = parser.add_argument_group("where it begins")
@@ -50,16 +55,6 @@ def run(args: argparse.Namespace) -> int:
     given = {spec.name: vars(args)[spec.name] for spec in option_specs(TrainConfig) if spec.name in vars(args)}
     config: TrainConfig = parse_options(TrainConfig, {**(_read_config(args.config) if args.config else {}), **given})
     from captioner.allocator import keep_freed_memory
-    from captioner.data import (
-        DataError,
-        Split,
-        find_examples,
-        present_names,
-        random_split,
-        read_captions,
-        read_split_list,
-    )
-    from captioner.files import sha256_of
     from captioner.training import Start, train
     from captioner.training.warm_start import FIXED
 
@@ -69,34 +64,27 @@ def run(args: argparse.Namespace) -> int:
         for name in FIXED:
             if name in given:
                 raise OptionError(f"--init fixes {name}: leave out --{name.replace('_', '-')}")
-    if args.val_list and not args.train_list:
-        raise DataError("--val-list needs --train-list beside it")
-    captions = read_captions(args.captions)
-    train_names = read_split_list(args.train_list) if args.train_list else present_names(captions, args.images)
-    if args.val_list:
-        validation_names = read_split_list(args.val_list)
-    else:
-        train_names, validation_names = random_split(train_names, config.seed)
-    both = set(train_names) & set(validation_names)
-    if both:
-        raise DataError(f"{len(both)} pictures are in both split lists, such as {min(both)}")
-    origin = {
-        "captions": args.captions.name,
-        "sha256": sha256_of(args.captions),
-        "train_pictures": len(train_names),
-        "validation_pictures": len(validation_names),
-    }
-    split = Split(
-        find_examples(captions, args.images, train_names),
-        find_examples(captions, args.images, validation_names),
-        origin,
-    )
     keep_freed_memory()
     start = Start(args.encoder_weights or _shipped_encoder(config, args), args.init)
-    checkpoint = train(config, split, args.output, start, args.resume, _say)
+    # Nothing here holds on to the split: the text of all captions need not stay in memory.
+    checkpoint = train(config, _split(args, config.seed), args.output, start, args.resume, _say)
     print(checkpoint)
     _say(f"caption pictures with it: captioner caption PICTURE --checkpoint {checkpoint}")
     return 0
+
+
+def _split(args: argparse.Namespace, seed: int) -> Split:
+    """The pictures and captions to train on; says what is odd about them."""
+    from captioner.data import choose_split, read_captions, same_content
+
+    split = choose_split(read_captions(args.captions), args.images, args.train_list, args.val_list, seed)
+    for note in split.notes:
+        _say(f"captioner: {note}")
+    both = same_content(split)
+    if both:
+        some = ", ".join(f"{one} = {other}" for one, other in both[:3]) + (", ..." if len(both) > 3 else "")
+        _say(f"captioner: warning: the same pictures are in train and validation, {len(both)} pairs: {some}")
+    return split
 
 
 def _say(line: str) -> None:

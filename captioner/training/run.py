@@ -106,9 +106,10 @@ class _Run:
         torch.manual_seed(config.seed)
         self.config, self.model, self.vocabulary, self.preprocess, origin = _first_model(config, texts, start)
         config = self.config
+        self.origin = split.origin  # with the names of a random split, which a checkpoint has no use for
         self.provenance: dict[str, Any] = {
             "captioner": __version__,
-            "data": split.origin,
+            "data": _without_lists(split.origin),
             **origin,
             "versions": {
                 "python": platform.python_version(),
@@ -138,7 +139,7 @@ class _Run:
             self.stages.append(SelfCriticalStage(self.material, texts))
         self.stages = [stage for stage in self.stages if stage.epochs]
         self.validation = _Validation(split.validation, self.vocabulary, self.device)
-        identity = [dataclasses.asdict(config), self.provenance["data"], origin]
+        identity = [dataclasses.asdict(config), self.origin, origin]
         self.progress = Progress(hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest())
         say(
             f"{len(split.train)} pictures with {len(self.material.captions)} captions to learn from, "
@@ -153,7 +154,8 @@ class _Run:
         """A new run: its folder, its plan, and the state before its first step."""
         self.output.mkdir(parents=True, exist_ok=True)
         with replacing(self.output / "config.json") as file:
-            json.dump({"train": dataclasses.asdict(self.config), **self.provenance}, file, indent=2, ensure_ascii=False)
+            content = {"train": dataclasses.asdict(self.config), **self.provenance, "data": self.origin}
+            json.dump(content, file, indent=2, ensure_ascii=False)
         if not self.start.init:
             self.model.decoder.standardise(self._features().flatten(0, 1).to(self.device))
         self._say_plan()
@@ -412,6 +414,12 @@ class _Run:
             for weights in parameters:
                 weights.grad = None
         return min(times[1:] or times)  # the first one warms up
+
+
+def _without_lists(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    return {name: _without_lists(value) for name, value in content.items() if not isinstance(value, list)}
 
 
 def _duration(seconds: float) -> str:

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_ENCODER, draw_picture
-from shapes import make_shapes
 
 import captioner
 from captioner.checkpoint import load_checkpoint, shipped_checkpoint
 from captioner.data import Split, find_examples, read_captions, read_split_list
 from captioner.model import Encoder
 from captioner.options import TrainConfig
+from captioner.shapes import make_shapes
 from captioner.training import Start, TrainingError, train
 from captioner.training.optimiser import Optimiser
 from captioner.training.state import load_state
@@ -60,7 +60,7 @@ TINY = TrainConfig(
 
 
 def split_of(shapes: tuple[Path, Path, Path, Path]) -> Split:
-    captions = read_captions(shapes[0])
+    captions = read_captions(shapes[0]).captions
     parts = [find_examples(captions, shapes[1], read_split_list(names)) for names in shapes[2:]]
     return Split(parts[0], parts[1], {"captions": "shapes"})
 

@@ -1,0 +1,111 @@
+"""A generated picture set, to try everything on with no download: coloured shapes, small or large, one to three.
+
+As much as a frozen encoder's averaged feature tells: where in the picture a shape lies is lost in the average.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from captioner.errors import UserError
+
+_COLOURS = {
+    "red": ("#d22", "红色"),
+    "blue": ("#22d", "蓝色"),
+    "green": ("#2a2", "绿色"),
+    "yellow": ("#ed2", "黄色"),
+    "white": ("#fff", "白色"),
+    "black": ("#111", "黑色"),
+}
+_SHAPES = {"circle": "圆形", "square": "正方形", "triangle": "三角形"}
+# How many and how large: the places of the centres and half the width, as shares of the side.
+_ARRANGEMENTS = {
+    "small": (((0.5, 0.5),), 0.12),
+    "large": (((0.5, 0.5),), 0.3),
+    "two": (((0.27, 0.35), (0.73, 0.65)), 0.18),
+    "three": (((0.22, 0.25), (0.78, 0.3), (0.5, 0.77)), 0.18),
+}
+
+
+class ShapesError(UserError):
+    """The set cannot be made so, or not there."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    colour: str
+    shape: str
+    arrangement: str
+
+    def captions(self, language: str) -> tuple[str, ...]:
+        """All the ways of saying what a picture of this kind shows."""
+        colour, shape = self.colour, self.shape
+        if language == "zh":
+            colour, shape = _COLOURS[colour][1], _SHAPES[shape]
+            number = {"two": "两", "three": "三"}.get(self.arrangement, "一")
+            size = {"small": "小", "large": "大"}.get(self.arrangement, "")
+            sized = f"{number}个{colour}的{size}{shape}"
+            return f"{sized}。", f"图中有{sized}。", f"{number}个{colour}{shape}。"
+        if self.arrangement in ("two", "three"):
+            number = self.arrangement
+            return (
+                f"{number.capitalize()} {colour} {shape}s .",
+                f"There are {number} {colour} {shape}s .",
+                f"A picture of {number} {colour} {shape}s .",
+            )
+        size = self.arrangement
+        return f"A {size} {colour} {shape} .", f"There is a {size} {colour} {shape} .", f"A {colour} {shape} ."
+
+    def draw(self, side: int, rng: random.Random) -> Image.Image:
+        gray = rng.randrange(110, 190)
+        image = Image.new("RGB", (side, side), (gray, gray, gray))
+        draw = ImageDraw.Draw(image)
+        fill = _COLOURS[self.colour][0]
+        centres, half = _ARRANGEMENTS[self.arrangement]
+        r = side * half * rng.uniform(0.9, 1.1)
+        slack = 0.15 if len(centres) == 1 else 0.04  # several do not touch
+        for left, top in centres:
+            x, y = side * (left + rng.uniform(-slack, slack)), side * (top + rng.uniform(-slack, slack))
+            if self.shape == "circle":
+                draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+            elif self.shape == "square":
+                draw.rectangle((x - r, y - r, x + r, y + r), fill=fill)
+            else:
+                draw.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=fill)
+        return image
+
+
+def make_shapes(
+    folder: Path, pictures: int = 270, seed: int = 0, side: int = 96, language: str = "en"
+) -> tuple[Path, Path, Path, Path]:
+    """Draw pictures of `side` x `side` pixels and write captions, in English ("en") or Chinese ("zh").
+
+    Every fifth picture is for validation. Each has three captions: all the ways of saying what it shows.
+    Returns the captions file (NAME#0<TAB>caption lines), the folder of pictures, the list of those to learn from and
+    that of those to validate on. Raises ShapesError when one of these is there already.
+    """
+    images = folder / "images"
+    files = folder / "captions.token.txt", folder / "train.txt", folder / "val.txt"
+    there = next((path for path in (images, *files) if path.exists()), None)
+    if there or pictures < 2:
+        raise ShapesError(f"{there}: is there already: name another folder" if there else "make at least 2 pictures")
+    images.mkdir(parents=True)
+    rng = random.Random(seed)
+    kinds = list(itertools.starmap(_Kind, itertools.product(_COLOURS, _SHAPES, _ARRANGEMENTS)))
+    rng.shuffle(kinds)
+    lines, names = [], []
+    for index in range(pictures):
+        kind = kinds[index % len(kinds)]
+        name = f"shape{index:04}.png"
+        kind.draw(side, rng).save(images / name)
+        lines += [f"{name}#{number}\t{caption}" for number, caption in enumerate(kind.captions(language))]
+        names.append(name)
+    parts = lines, [name for index, name in enumerate(names) if index % 5], names[::5]
+    for file, part in zip(files, parts, strict=True):
+        file.write_text("\n".join(part) + "\n", encoding="utf-8")
+    return files[0], images, files[1], files[2]
