@@ -196,7 +196,7 @@ def test_a_beam_of_one_is_greedy(rules: dict[str, int], length_penalty: float) -
         greedy = decode(decoder, features, DecodeOptions("greedy", **rules))
         assert decode(decoder, features, one) == greedy
         # decode() hands a beam of 1 to greedy decoding; the search itself must come to the same.
-        assert tokens_of(_beam(decoder, features, one)) == tokens_of(greedy)
+        assert tokens_of(_beam(decoder, decoder.init_state(features), one, ())) == tokens_of(greedy)
 
 
 @pytest.mark.parametrize("options", [DecodeOptions("beam", beam_size=1), DecodeOptions("sample", top_k=1)])
