@@ -18,6 +18,8 @@ from torch import Tensor
 from captioner.options import DecodeOptions, OptionError
 from captioner.vocab import END, PAD, START, UNK
 
+ROWS = 2048  # decoded together, where that can be chosen: each takes tables as long as the vocabulary
+
 
 class StepDecoder(Protocol):
     """What decoding asks of a decoder. A state is a tuple of tensors with the rows in dimension 1."""
@@ -172,16 +174,29 @@ def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Ten
 def _independent(
     decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int]
 ) -> list[list[Hypothesis]]:
-    """Greedy and sampled decoding: N rows a picture that know nothing of each other."""
-    n = options.num_captions
-    written, logprobs, logits, state = _begin(decoder, state, prompt)
-    pictures, device = len(written), written.device
-    random = uniforms(options).to(device).repeat(pictures, 1) if options.strategy == "sample" else None
+    """Greedy and sampled decoding: rows that know nothing of each other, some of a picture's draws at a time."""
+    beginning = _begin(decoder, state, prompt)
+    pictures = state[0].shape[1]
+    if options.strategy == "sample":
+        parts = uniforms(options).to(state[0].device).split(max(1, ROWS // pictures))
+        drawn = [_draw(decoder, beginning, options, part) for part in parts]
+    else:
+        drawn = [_draw(decoder, beginning, options, None)]
+    grouped = [[hypothesis for part in drawn for hypothesis in part[i]] for i in range(pictures)]
+    return [sorted(group, key=lambda h: -h.logprob) for group in grouped]  # stable: equal draws keep their order
+
+
+def _draw(
+    decoder: StepDecoder, beginning: tuple[Tensor, Tensor, Tensor, Any], options: DecodeOptions, uniform: Tensor | None
+) -> list[list[Hypothesis]]:
+    """Go on from what `_begin` gave: n times a picture with random numbers (n, T), without them once and greedily."""
+    written, logprobs, logits, state = beginning
+    pictures, n = len(written), 1 if uniform is None else len(uniform)
+    random = None if uniform is None else uniform.repeat(pictures, 1)
     written, logprobs, logits = (part.repeat_interleave(n, 0) for part in (written, logprobs, logits))
     state = _repeat(state, n)
-    rows = pictures * n
-    ended = torch.zeros(rows, dtype=torch.bool, device=device)
-    for t in range(len(prompt), options.max_length):
+    ended = torch.zeros(len(written), dtype=torch.bool, device=written.device)
+    for t in range(written.shape[1], options.max_length):
         full = logits.float().log_softmax(-1)
         tokens = choose(ban(full, written, options), options, None if random is None else random[:, t])
         tokens = tokens.masked_fill(ended, PAD)
@@ -192,8 +207,7 @@ def _independent(
             break
         logits, state = decoder.step(tokens, state)
     hypotheses = _collect(written, logprobs)
-    grouped = [hypotheses[i : i + n] for i in range(0, rows, n)]
-    return [sorted(group, key=lambda h: -h.logprob) for group in grouped]  # stable: equal draws keep their order
+    return [hypotheses[i : i + n] for i in range(0, len(hypotheses), n)]
 
 
 def _beam(decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int]) -> list[list[Hypothesis]]:

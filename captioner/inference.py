@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captioner.allocator import keep_freed_memory
 from captioner.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
-from captioner.decoding import Hypothesis, decode, decode_state
+from captioner.decoding import ROWS, Hypothesis, decode, decode_state
 from captioner.errors import UserError
 from captioner.images import ImageError, ImageSource, load_image
 from captioner.model import fuse_for_inference
@@ -237,9 +237,9 @@ def _readers() -> int:
 
 
 def _rows_at_once(options: DecodeOptions) -> int:
-    """Pictures decoded together: one at least, and as many as keep the table of next words at some 2,000 rows."""
+    """Pictures decoded together: one at least, and as many as keep the table of next words at ROWS."""
     rows = options.beam_size if options.strategy == "beam" else options.num_captions
-    return max(1, 2048 // rows)
+    return max(1, ROWS // rows)
 
 
 def _prefetched(
