@@ -56,8 +56,9 @@ def decode(
     """Write `options.num_captions` captions for each feature of (B, F), the best first.
 
     Best means: by log-probability among draws, by log-probability / length^length_penalty in a beam.
-    Every caption begins with the tokens of `prompt`, which are part of it in all respects: their probabilities are
-    the decoder's own, they count in lengths, and rules see them.
+    Every caption begins with the tokens of `prompt`: their probabilities are the decoder's own and part of the
+    caption's, the limits of its length count them, and rules see them. Only a beam ranks by what follows them: they
+    are no choice of the decoder's, and unlikely ones, divided by the length, would favour long captions.
     Raises OptionError when the prompt leaves no room below `max_length`, ValueError for special tokens in it.
     """
     return decode_state(decoder, decoder.init_state(features), options, prompt)
@@ -214,8 +215,9 @@ def _beam(decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequ
     """Beam search: K unfinished hypotheses a picture go on, the K best finished ones are kept beside them.
 
     Of the K best continuations those that end leave the beam for a list ranked by log-probability / length^a
-    (length counts `<end>`), so that a finished hypothesis is neither lost to longer ones nor takes their place for
-    good. A picture is done when no unfinished hypothesis is left, or the list is full and none can still enter it.
+    (length counts `<end>`; neither counts the prompt), so that a finished hypothesis is neither lost to longer ones
+    nor takes their place for good. A picture is done when no unfinished hypothesis is left, or the list is full and
+    none can still enter it.
     A beam of 1 is greedy decoding.
     """
     k = options.beam_size
@@ -227,11 +229,12 @@ def _beam(decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequ
     # Unfinished: sums (B, K), tokens and their log-probabilities (B, K, t). All K begin as the same one, the prompt,
     # of which only the first may go on.
     sums = logprobs.new_full((pictures, k), -torch.inf)
-    sums[:, 0] = logprobs.sum(1)
+    sums[:, 0] = 0.0
     written, logprobs = (part.unsqueeze(1).expand(-1, k, -1) for part in (written, logprobs))
     # Finished: the same, with the score that ranks them, -inf where there is none yet.
     done_scores = torch.full_like(sums, -torch.inf)
     done_written, done_logprobs = written, logprobs
+    longest = options.max_length - len(prompt)
 
     for t in range(len(prompt), options.max_length):
         full = logits.float().log_softmax(-1)
@@ -245,14 +248,13 @@ def _beam(decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequ
 
         # Those that end here join the finished ones; their places are taken again at the next step.
         ends = token == END
-        scores = torch.where(ends, best, -torch.inf) / (t + 1) ** options.length_penalty
+        scores = torch.where(ends, best, -torch.inf) / (t + 1 - len(prompt)) ** options.length_penalty
         done_scores, keep = torch.cat([done_scores, scores], 1).topk(k, dim=1)
         done_written = _pick(torch.cat([_pad(done_written, PAD), written], 1), keep)
         done_logprobs = _pick(torch.cat([_pad(done_logprobs, 0.0), logprobs], 1), keep)
         sums = best.masked_fill(ends, -torch.inf)
 
         # A sum only falls, so the best that an unfinished one can reach is its sum now at the longest length.
-        longest = options.max_length if options.length_penalty > 0 else 1
         reachable = sums.amax(1) / longest**options.length_penalty
         if t + 1 == options.max_length or bool((done_scores.amin(1) >= reachable).all()):
             break
@@ -261,7 +263,7 @@ def _beam(decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequ
         logits, state = decoder.step(token.view(-1), state)
 
     # Without enough finished hypotheses the unfinished ones fill up, always after the finished.
-    scores = torch.cat([done_scores, sums / options.max_length**options.length_penalty], 1)
+    scores = torch.cat([done_scores, sums / longest**options.length_penalty], 1)
     finished_first = torch.cat([done_scores.isneginf(), torch.ones_like(sums, dtype=torch.bool)], 1)
     written = torch.cat([done_written, written], 1)
     logprobs = torch.cat([done_logprobs, logprobs], 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,28 +14,37 @@ from captioner.checkpoint import Checkpoint, save_checkpoint
 from captioner.cli import main
 from captioner.images import Preprocess
 from captioner.model import CaptionModel, ModelConfig
+from captioner.recurrent import has_memory
 from captioner.vocab import END, Vocabulary
 
 TINY_ENCODER = "shufflenet_v2_x0_5"  # the smallest network of torchvision that has a feature vector
 TINY_WORDS = ("a", "the", "dog", "cat", "man", "red", "blue", "ball", "runs", "sits", "on", "in", "grass", "snow")
+CHINESE = "一只狗在草地上跑"
 
 
-def make_checkpoint(seed: int = 0, hidden_size: int = 24, spread: float = 1.0) -> Checkpoint:
-    """A captioner of random weights; `spread` makes its word probabilities uneven enough to tell options apart."""
+def make_checkpoint(
+    seed: int = 0, hidden_size: int = 24, spread: float = 1.0, tokens: str = "word", **network: Any
+) -> Checkpoint:
+    """A captioner of random weights; `spread` makes its word probabilities uneven enough to tell options apart.
+
+    With `tokens="character"` it writes the characters of CHINESE. `network` are further fields of ModelConfig.
+    """
     torch.manual_seed(seed)
-    vocabulary = Vocabulary.build([" ".join(TINY_WORDS)])
-    config = ModelConfig(TINY_ENCODER, len(vocabulary), hidden_size=hidden_size, embedding_size=12, dropout=0.1)
-    model = CaptionModel.create(config)
-    torch.nn.init.normal_(model.decoder.output.weight, std=spread)
-    torch.nn.init.normal_(model.decoder.embedding.weight, std=1.0)
-    model.decoder.output.bias.data[END] = 1.0  # so that some captions end before the length limit, others not
+    vocabulary = Vocabulary.build([" ".join(TINY_WORDS) if tokens == "word" else CHINESE], tokens=tokens)
+    sizes = {"hidden_size": hidden_size, "embedding_size": 12, "dropout": 0.1}
+    model = CaptionModel.create(ModelConfig(TINY_ENCODER, len(vocabulary), **sizes, **network))
+    decoder = model.decoder
+    torch.nn.init.normal_((decoder.projection if decoder.config.tie_embeddings else decoder.output).weight, std=spread)
+    torch.nn.init.normal_(decoder.embedding.weight, std=1.0)
+    # So that some captions end before the length limit, others not.
+    (decoder.output_bias if decoder.config.tie_embeddings else decoder.output.bias).data[END] = 1.0
     # A random encoder gives nearly the same feature for every picture; blow the differences up to states of
     # about unit variance.
     preprocess = Preprocess(size=64)
     with torch.inference_mode():
         pixels = torch.stack([preprocess.pixels(draw_picture(index)) for index in range(8)])
         features = model.encoder(preprocess.normalise(pixels))
-        for layer in (model.decoder.h0, model.decoder.c0):
+        for layer in (decoder.h0, *([decoder.c0] if has_memory(decoder.config.cell) else [])):
             layer.weight.copy_(torch.randn(layer.weight.shape) / (features.std(0).norm() + 1e-12))
             layer.bias.copy_(-layer.weight @ features.mean(0))
     return Checkpoint(model.eval(), vocabulary, preprocess, {"note": "random weights, for tests"})
@@ -51,6 +61,14 @@ def tiny_checkpoint_file(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.T
     """The same as a checkpoint file."""
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     save_checkpoint(path, tiny_checkpoint)
+    return path
+
+
+@pytest.fixture(scope="session")
+def chinese_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tiny captioner that writes Chinese, character by character."""
+    path = tmp_path_factory.mktemp("checkpoint") / "chinese.safetensors"
+    save_checkpoint(path, make_checkpoint(tokens="character"))
     return path
 
 
