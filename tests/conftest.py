@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from captioner.checkpoint import Checkpoint, save_checkpoint
 from captioner.cli import main
 from captioner.images import Preprocess
 from captioner.model import CaptionModel, ModelConfig
-from captioner.recurrent import has_memory
 from captioner.vocab import END, Vocabulary
 
 TINY_ENCODER = "shufflenet_v2_x0_5"  # the smallest network of torchvision that has a feature vector
@@ -23,28 +21,26 @@ CHINESE = "一只狗在草地上跑"
 
 
 def make_checkpoint(
-    seed: int = 0, hidden_size: int = 24, spread: float = 1.0, tokens: str = "word", **network: Any
+    seed: int = 0, hidden_size: int = 24, spread: float = 1.0, tokens: str = "word", end: float = 1.0
 ) -> Checkpoint:
     """A captioner of random weights; `spread` makes its word probabilities uneven enough to tell options apart.
 
-    With `tokens="character"` it writes the characters of CHINESE. `network` are further fields of ModelConfig.
+    With `tokens="character"` it writes the characters of CHINESE. The larger `end`, the shorter its captions.
     """
     torch.manual_seed(seed)
     vocabulary = Vocabulary.build([" ".join(TINY_WORDS) if tokens == "word" else CHINESE], tokens=tokens)
-    sizes = {"hidden_size": hidden_size, "embedding_size": 12, "dropout": 0.1}
-    model = CaptionModel.create(ModelConfig(TINY_ENCODER, len(vocabulary), **sizes, **network))
-    decoder = model.decoder
-    torch.nn.init.normal_((decoder.projection if decoder.config.tie_embeddings else decoder.output).weight, std=spread)
-    torch.nn.init.normal_(decoder.embedding.weight, std=1.0)
-    # So that some captions end before the length limit, others not.
-    (decoder.output_bias if decoder.config.tie_embeddings else decoder.output.bias).data[END] = 1.0
+    config = ModelConfig(TINY_ENCODER, len(vocabulary), hidden_size=hidden_size, embedding_size=12, dropout=0.1)
+    model = CaptionModel.create(config)
+    torch.nn.init.normal_(model.decoder.output.weight, std=spread)
+    torch.nn.init.normal_(model.decoder.embedding.weight, std=1.0)
+    model.decoder.output.bias.data[END] = end  # so that some captions end before the length limit, others not
     # A random encoder gives nearly the same feature for every picture; blow the differences up to states of
     # about unit variance.
     preprocess = Preprocess(size=64)
     with torch.inference_mode():
         pixels = torch.stack([preprocess.pixels(draw_picture(index)) for index in range(8)])
         features = model.encoder(preprocess.normalise(pixels))
-        for layer in (decoder.h0, *([decoder.c0] if has_memory(decoder.config.cell) else [])):
+        for layer in (model.decoder.h0, model.decoder.c0):
             layer.weight.copy_(torch.randn(layer.weight.shape) / (features.std(0).norm() + 1e-12))
             layer.bias.copy_(-layer.weight @ features.mean(0))
     return Checkpoint(model.eval(), vocabulary, preprocess, {"note": "random weights, for tests"})
@@ -68,7 +64,7 @@ def tiny_checkpoint_file(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.T
 def chinese_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a tiny captioner that writes Chinese, character by character."""
     path = tmp_path_factory.mktemp("checkpoint") / "chinese.safetensors"
-    save_checkpoint(path, make_checkpoint(tokens="character"))
+    save_checkpoint(path, make_checkpoint(tokens="character", end=-2.0))
     return path
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import draw_picture, make_checkpoint
+from conftest import TINY_ENCODER, draw_picture
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -34,10 +34,11 @@ from captioner.checkpoint import (
     save_checkpoint,
     shipped_checkpoint,
 )
+from captioner.decoding import decode
 from captioner.errors import UserError
 from captioner.images import Preprocess
 from captioner.inference import Captioner
-from captioner.model import CaptionModel, Encoder, ModelConfig, encoder_names
+from captioner.model import CaptionModel, Decoder, Encoder, ModelConfig, encoder_names
 from captioner.options import DecodeOptions
 from captioner.recurrent import CELLS
 from captioner.vocab import Vocabulary
@@ -189,20 +190,32 @@ class TestRoundTrip:
     )
     @pytest.mark.parametrize("cell", CELLS)
     def test_every_kind_of_decoder_writes_the_same_captions_afterwards(
-        self, cell: str, layers: int, tied: bool, variational: bool, tokens: str, tmp_path: Path
+        self,
+        cell: str,
+        layers: int,
+        tied: bool,
+        variational: bool,
+        tokens: str,
+        tiny_checkpoint: Checkpoint,
+        tmp_path: Path,
     ) -> None:
-        network = {"cell": cell, "layers": layers, "tie_embeddings": tied, "variational_dropout": variational}
-        made = make_checkpoint(tokens=tokens, **network)
-        save_checkpoint(tmp_path / "c", made)
+        encoder, vocabulary = tiny_checkpoint.model.encoder, Vocabulary.build(["一只狗在草地上跑"], tokens=tokens)
+        config = ModelConfig(TINY_ENCODER, len(vocabulary), 8, 6, 0.1, cell, layers, tied, variational)
+        torch.manual_seed(0)
+        decoder = Decoder(config, encoder.feature_size).eval()
+        for weights in decoder.parameters():
+            torch.nn.init.normal_(weights)
+        model = CaptionModel(config, encoder, decoder)
+        save_checkpoint(tmp_path / "c", Checkpoint(model, vocabulary, tiny_checkpoint.preprocess))
         loaded = load_checkpoint(tmp_path / "c")
-        assert loaded.model.config == made.model.config
-        assert loaded.vocabulary == made.vocabulary
-        made.model.load_state_dict(half_precision(made.model))
-        pictures = [draw_picture(index) for index in range(4)]
+        assert loaded.model.config == config
+        assert loaded.vocabulary == vocabulary
+        decoder.load_state_dict({name: tensor.half().float() for name, tensor in decoder.state_dict().items()})
+        features = torch.randn(4, encoder.feature_size)
         for options in (DecodeOptions(num_captions=2), DecodeOptions("sample", seed=1)):
-            captions = Captioner(made).caption_batch(pictures, options)
-            assert Captioner(loaded).caption_batch(pictures, options) == captions
-            assert len({caption.logprob for caption in captions}) == 4
+            captions = decode(decoder, features, options)
+            assert decode(loaded.model.decoder, features, options) == captions
+            assert len({best.logprob for best, *_ in captions}) == 4
         save_checkpoint(tmp_path / "again", loaded)
         assert (tmp_path / "again").read_bytes() == (tmp_path / "c").read_bytes()
 
