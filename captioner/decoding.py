@@ -3,19 +3,22 @@
 Sees token ids and logits only. Any decoder with `init_state` and `step` will do (see `StepDecoder`).
 One meaning of probability: log-probabilities are the decoder's full softmax at temperature 1. Bans, temperature,
 top-k and top-p restrict or reshape the choice, never the reported numbers.
-Shapes: B pictures, N draws or beams a picture, R = B * N rows, T steps, V vocabulary.
+Shapes: B pictures, N draws or beams a picture, R = B * N rows, P tokens of a prompt, T steps, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from captioner.options import DecodeOptions
+from captioner.options import DecodeOptions, OptionError
 from captioner.vocab import END, PAD, START, UNK
+
+ROWS = 2048  # decoded together, where that can be chosen: each takes tables as long as the vocabulary
 
 
 class StepDecoder(Protocol):
@@ -47,17 +50,43 @@ class Hypothesis:
 
 
 @torch.inference_mode()
-def decode(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> list[list[Hypothesis]]:
+def decode(
+    decoder: StepDecoder, features: Tensor, options: DecodeOptions, prompt: Sequence[int] = ()
+) -> list[list[Hypothesis]]:
     """Write `options.num_captions` captions for each feature of (B, F), the best first.
 
     Best means: by log-probability among draws, by log-probability / length^length_penalty in a beam.
+    Every caption begins with the tokens of `prompt`: their probabilities are the decoder's own and part of the
+    caption's, the limits of its length count them, and rules see them. Only a beam ranks by what follows them: they
+    are no choice of the decoder's, and unlikely ones, divided by the length, would favour long captions.
+    Raises OptionError when the prompt leaves no room below `max_length`, ValueError for special tokens in it.
     """
-    if len(features) == 0:
+    return decode_state(decoder, decoder.init_state(features), options, prompt)
+
+
+@torch.inference_mode()
+def decode_state(
+    decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int] = ()
+) -> list[list[Hypothesis]]:
+    """The same from any state of B rows before `<start>`, such as one that knows of no picture."""
+    check_prompt(prompt, options)
+    if state[0].shape[1] == 0:
         return []
     # A beam of 1 is greedy decoding. Done as such it is so to the last tie, and faster.
     if options.strategy == "beam" and options.beam_size > 1:
-        return _beam(decoder, features, options)
-    return _independent(decoder, features, options)
+        return _beam(decoder, state, options, prompt)
+    return _independent(decoder, state, options, prompt)
+
+
+def check_prompt(prompt: Sequence[int], options: DecodeOptions) -> None:
+    """Raise OptionError for a prompt that leaves no room for a word, ValueError for special tokens in it."""
+    if not {PAD, START, END, UNK}.isdisjoint(prompt):
+        raise ValueError(f"a prompt cannot hold <pad>, <start>, <end> or <unk>: {list(prompt)}")
+    if len(prompt) >= options.max_length:
+        raise OptionError(
+            f"the prompt is {len(prompt)} words long and max_length {options.max_length} counts them: "
+            f"set max_length to at least {len(prompt) + 1}, or shorten the prompt"
+        )
 
 
 def uniforms(options: DecodeOptions) -> Tensor:
@@ -126,59 +155,90 @@ def ban(logprobs: Tensor, written: Tensor, options: DecodeOptions) -> Tensor:
     return scores
 
 
-def _independent(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> list[list[Hypothesis]]:
-    """Greedy and sampled decoding: N rows a picture that know nothing of each other."""
-    n = options.num_captions
-    rows = len(features) * n
-    state = _repeat(decoder.init_state(features), n)
-    random = uniforms(options).to(features.device).repeat(len(features), 1) if options.strategy == "sample" else None
-    tokens = torch.full((rows,), START, device=features.device)
-    written = tokens.new_empty(rows, 0)
-    logprobs = features.new_empty(rows, 0)
-    ended = torch.zeros(rows, dtype=torch.bool, device=features.device)
-    for t in range(options.max_length):
+def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Any]:
+    """Read `<start>` and the prompt, once a picture.
+
+    Returns the prompt's tokens and their log-probabilities, (B, P) each, the logits of what follows, (B, V), and the
+    state after it.
+    """
+    pictures, device = state[0].shape[1], state[0].device
+    written = torch.tensor(list(prompt), dtype=torch.int64, device=device).expand(pictures, -1)
+    logprobs = state[0].new_empty(pictures, 0)
+    logits, state = decoder.step(torch.full((pictures,), START, device=device), state)
+    for tokens in written.unbind(1):
+        full = logits.float().log_softmax(-1)
+        logprobs = torch.cat([logprobs, full.gather(1, tokens[:, None])], 1)
         logits, state = decoder.step(tokens, state)
+    return written, logprobs, logits, state
+
+
+def _independent(
+    decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int]
+) -> list[list[Hypothesis]]:
+    """Greedy and sampled decoding: rows that know nothing of each other, some of a picture's draws at a time."""
+    beginning = _begin(decoder, state, prompt)
+    pictures = state[0].shape[1]
+    if options.strategy == "sample":
+        parts = uniforms(options).to(state[0].device).split(max(1, ROWS // pictures))
+        drawn = [_draw(decoder, beginning, options, part) for part in parts]
+    else:
+        drawn = [_draw(decoder, beginning, options, None)]
+    grouped = [[hypothesis for part in drawn for hypothesis in part[i]] for i in range(pictures)]
+    return [sorted(group, key=lambda h: -h.logprob) for group in grouped]  # stable: equal draws keep their order
+
+
+def _draw(
+    decoder: StepDecoder, beginning: tuple[Tensor, Tensor, Tensor, Any], options: DecodeOptions, uniform: Tensor | None
+) -> list[list[Hypothesis]]:
+    """Go on from what `_begin` gave: n times a picture with random numbers (n, T), without them once and greedily."""
+    written, logprobs, logits, state = beginning
+    pictures, n = len(written), 1 if uniform is None else len(uniform)
+    random = None if uniform is None else uniform.repeat(pictures, 1)
+    written, logprobs, logits = (part.repeat_interleave(n, 0) for part in (written, logprobs, logits))
+    state = _repeat(state, n)
+    ended = torch.zeros(len(written), dtype=torch.bool, device=written.device)
+    for t in range(written.shape[1], options.max_length):
         full = logits.float().log_softmax(-1)
         tokens = choose(ban(full, written, options), options, None if random is None else random[:, t])
         tokens = tokens.masked_fill(ended, PAD)
         logprobs = torch.cat([logprobs, full.gather(1, tokens[:, None])], 1)
         written = torch.cat([written, tokens[:, None]], 1)
         ended |= tokens == END
-        if ended.all():
+        if t + 1 == options.max_length or ended.all():
             break
+        logits, state = decoder.step(tokens, state)
     hypotheses = _collect(written, logprobs)
-    grouped = [hypotheses[i : i + n] for i in range(0, rows, n)]
-    return [sorted(group, key=lambda h: -h.logprob) for group in grouped]  # stable: equal draws keep their order
+    return [hypotheses[i : i + n] for i in range(0, len(hypotheses), n)]
 
 
-def _beam(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> list[list[Hypothesis]]:
+def _beam(decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int]) -> list[list[Hypothesis]]:
     """Beam search: K unfinished hypotheses a picture go on, the K best finished ones are kept beside them.
 
     Of the K best continuations those that end leave the beam for a list ranked by log-probability / length^a
-    (length counts `<end>`), so that a finished hypothesis is neither lost to longer ones nor takes their place for
-    good. A picture is done when no unfinished hypothesis is left, or the list is full and none can still enter it.
+    (length counts `<end>`; neither counts the prompt), so that a finished hypothesis is neither lost to longer ones
+    nor takes their place for good. A picture is done when no unfinished hypothesis is left, or the list is full and
+    none can still enter it.
     A beam of 1 is greedy decoding.
     """
-    pictures, k, device = len(features), options.beam_size, features.device
-    state = decoder.init_state(features)
-    logits, state = decoder.step(torch.full((pictures,), START, device=device), state)
-    state = _repeat(state, k)
-    vocabulary = logits.shape[-1]
+    k = options.beam_size
+    written, logprobs, logits, state = _begin(decoder, state, prompt)
+    (pictures, vocabulary), device = logits.shape, logits.device
     logits = logits.repeat_interleave(k, 0)
+    state = _repeat(state, k)
 
-    # Unfinished: sums (B, K), tokens and their log-probabilities (B, K, t). All K begin as the same empty one,
+    # Unfinished: sums (B, K), tokens and their log-probabilities (B, K, t). All K begin as the same one, the prompt,
     # of which only the first may go on.
-    sums = features.new_full((pictures, k), -torch.inf)
+    sums = logprobs.new_full((pictures, k), -torch.inf)
     sums[:, 0] = 0.0
-    written = torch.empty(pictures, k, 0, dtype=torch.int64, device=device)
-    logprobs = features.new_empty(pictures, k, 0)
+    written, logprobs = (part.unsqueeze(1).expand(-1, k, -1) for part in (written, logprobs))
     # Finished: the same, with the score that ranks them, -inf where there is none yet.
-    done_scores = features.new_full((pictures, k), -torch.inf)
+    done_scores = torch.full_like(sums, -torch.inf)
     done_written, done_logprobs = written, logprobs
+    longest = options.max_length - len(prompt)
 
-    for t in range(options.max_length):
+    for t in range(len(prompt), options.max_length):
         full = logits.float().log_softmax(-1)
-        allowed = ban(full, written.view(pictures * k, t), options).view(pictures, k, vocabulary)
+        allowed = ban(full, written.reshape(pictures * k, t), options).view(pictures, k, vocabulary)
         totals = (sums.unsqueeze(-1) + allowed).view(pictures, k * vocabulary)
         best, index = totals.topk(k, dim=1)  # (B, K)
         parent, token = index // vocabulary, index % vocabulary
@@ -188,14 +248,13 @@ def _beam(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> lis
 
         # Those that end here join the finished ones; their places are taken again at the next step.
         ends = token == END
-        scores = torch.where(ends, best, -torch.inf) / (t + 1) ** options.length_penalty
+        scores = torch.where(ends, best, -torch.inf) / (t + 1 - len(prompt)) ** options.length_penalty
         done_scores, keep = torch.cat([done_scores, scores], 1).topk(k, dim=1)
         done_written = _pick(torch.cat([_pad(done_written, PAD), written], 1), keep)
         done_logprobs = _pick(torch.cat([_pad(done_logprobs, 0.0), logprobs], 1), keep)
         sums = best.masked_fill(ends, -torch.inf)
 
         # A sum only falls, so the best that an unfinished one can reach is its sum now at the longest length.
-        longest = options.max_length if options.length_penalty > 0 else 1
         reachable = sums.amax(1) / longest**options.length_penalty
         if t + 1 == options.max_length or bool((done_scores.amin(1) >= reachable).all()):
             break
@@ -204,7 +263,7 @@ def _beam(decoder: StepDecoder, features: Tensor, options: DecodeOptions) -> lis
         logits, state = decoder.step(token.view(-1), state)
 
     # Without enough finished hypotheses the unfinished ones fill up, always after the finished.
-    scores = torch.cat([done_scores, sums / options.max_length**options.length_penalty], 1)
+    scores = torch.cat([done_scores, sums / longest**options.length_penalty], 1)
     finished_first = torch.cat([done_scores.isneginf(), torch.ones_like(sums, dtype=torch.bool)], 1)
     written = torch.cat([done_written, written], 1)
     logprobs = torch.cat([done_logprobs, logprobs], 1)

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from captioner.allocator import keep_freed_memory
 from captioner.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
-from captioner.decoding import Hypothesis, decode
+from captioner.decoding import ROWS, Hypothesis, decode, decode_state
 from captioner.errors import UserError
 from captioner.images import ImageError, ImageSource, load_image
 from captioner.model import fuse_for_inference
 from captioner.options import DecodeOptions
+from captioner.prompt import prompt_ids
 from captioner.vocab import END, START, join_tokens
 
 T = TypeVar("T")
@@ -90,7 +91,11 @@ def load(path: str | os.PathLike[str] | None = None, device: str = "auto") -> Ca
 
 
 class Captioner:
-    """A checkpoint, ready to write captions. Make one with `captioner.load()`; it may be shared by threads."""
+    """A checkpoint, ready to write captions. Make one with `captioner.load()`; it may be shared by threads.
+
+    Where a `prompt` is taken, every caption begins with its words and goes on from there; `max_length` counts them.
+    Raises PromptError for words that the model does not know, OptionError when no room is left for another.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
         self.vocabulary = checkpoint.vocabulary
@@ -101,16 +106,20 @@ class Captioner:
         self._encoder = fuse_for_inference(checkpoint.model.encoder).to(self._device)
         self._decoder = checkpoint.model.decoder.eval().to(self._device)
 
-    def caption(self, image: ImageSource, options: DecodeOptions | None = None) -> Caption:
+    def caption(self, image: ImageSource, options: DecodeOptions | None = None, *, prompt: str = "") -> Caption:
         """Caption one picture: a path, the bytes of a file, a PIL image or an array (see `images.load_image`).
 
         Raises ImageError when it cannot be read.
         """
-        return self.caption_batch([image], options)[0]
+        return self.caption_batch([image], options, prompt=prompt)[0]
 
-    def caption_batch(self, images: Iterable[ImageSource], options: DecodeOptions | None = None) -> list[Caption]:
+    def caption_batch(
+        self, images: Iterable[ImageSource], options: DecodeOptions | None = None, *, prompt: str = ""
+    ) -> list[Caption]:
         """Caption several pictures, one Caption each. Raises ImageError for the first that cannot be read."""
-        return self.caption_features(self.encode(images), options)
+        options = options or DecodeOptions()
+        ids = prompt_ids(self.vocabulary, prompt, options)  # first: it may be wrong, and encoding takes long
+        return self._write(self.encode(images), options, ids)
 
     def encode(self, images: Iterable[ImageSource]) -> Tensor:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
@@ -126,17 +135,24 @@ class Captioner:
         features: Tensor = self._encoder(self._preprocess.normalise(pixels.to(self._device)))
         return features.float()
 
-    def caption_features(self, features: Tensor, options: DecodeOptions | None = None) -> list[Caption]:
+    def caption_features(
+        self, features: Tensor, options: DecodeOptions | None = None, *, prompt: str = ""
+    ) -> list[Caption]:
         """Features (N, F) from `encode` to captions, one a row: encode once, decode as often as you like."""
         if features.ndim != 2 or features.shape[1] != self.feature_size:
             raise ValueError(f"features must have shape (N, {self.feature_size}), not {tuple(features.shape)}")
         options = options or DecodeOptions()
-        captions = []
-        for part in features.to(self._device).split(_rows_at_once(options)):
-            for hypotheses in decode(self._decoder, part, options):
-                best, *others = (self._caption(hypothesis) for hypothesis in hypotheses)
-                captions.append(replace(best, alternatives=tuple(others)))
-        return captions
+        return self._write(features, options, prompt_ids(self.vocabulary, prompt, options))
+
+    def sample(self, options: DecodeOptions | None = None, *, prompt: str = "") -> list[Caption]:
+        """Sentences of the language model alone, which has seen no picture: `options.num_captions`, the best first.
+
+        Without options one is drawn, as with the strategy `sample`.
+        """
+        options = options or DecodeOptions("sample")
+        ids = prompt_ids(self.vocabulary, prompt, options)
+        [hypotheses] = decode_state(self._decoder, self._decoder.zero_state(1), options, ids)
+        return [self._caption(hypothesis) for hypothesis in hypotheses]
 
     @torch.inference_mode()
     def score(self, image: ImageSource, sentence: str) -> Caption:
@@ -156,6 +172,8 @@ class Captioner:
         paths: Iterable[str | os.PathLike[str]],
         options: DecodeOptions | None = None,
         batch_size: int = BATCH_SIZE,
+        *,
+        prompt: str = "",
     ) -> Iterator[FileResult]:
         """Caption a folder of any size, as a stream: one FileResult a path, in order.
 
@@ -165,6 +183,12 @@ class Captioner:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        options = options or DecodeOptions()
+        return self._stream(paths, options, batch_size, prompt_ids(self.vocabulary, prompt, options))
+
+    def _stream(
+        self, paths: Iterable[str | os.PathLike[str]], options: DecodeOptions, batch_size: int, prompt: list[int]
+    ) -> Iterator[FileResult]:
         with ThreadPoolExecutor(readers()) as pool:
             for batch in prefetched(pool, self._pixels, paths, batch_size):
                 pixels, errors = [], {}
@@ -174,12 +198,21 @@ class Captioner:
                     except ImageError as error:
                         errors[index] = str(error)
                 features = self.encode_pixels(torch.stack(pixels)) if pixels else self.encode([])
-                captions = iter(self.caption_features(features, options))
+                captions = iter(self._write(features, options, prompt))
                 for index, (path, _) in enumerate(batch):
                     if index in errors:
                         yield FileResult(os.fspath(path), None, errors[index])
                     else:
                         yield FileResult(os.fspath(path), next(captions))
+
+    def _write(self, features: Tensor, options: DecodeOptions, prompt: list[int]) -> list[Caption]:
+        """Features (N, F) to captions, one a row, each with its alternatives."""
+        captions = []
+        for part in features.to(self._device).split(_rows_at_once(options)):
+            for hypotheses in decode(self._decoder, part, options, prompt):
+                best, *others = (self._caption(hypothesis) for hypothesis in hypotheses)
+                captions.append(replace(best, alternatives=tuple(others)))
+        return captions
 
     def _pixels(self, image: ImageSource) -> Tensor:
         return self._preprocess.pixels(load_image(image))
@@ -206,9 +239,9 @@ def readers() -> int:
 
 
 def _rows_at_once(options: DecodeOptions) -> int:
-    """Pictures decoded together: one at least, and as many as keep the table of next words at some 2,000 rows."""
+    """Pictures decoded together: one at least, and as many as keep the table of next words at ROWS."""
     rows = options.beam_size if options.strategy == "beam" else options.num_captions
-    return max(1, 2048 // rows)
+    return max(1, ROWS // rows)
 
 
 def prefetched(

@@ -22,10 +22,12 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
     its subfolders too if `recursive`), a pattern such as "photos/**/*.jpg", or "-": one path a line from `stdin`.
     Hidden files and the "._" files of macOS are passed over in folders and patterns. A file that is not there is
     kept, so that it is reported like every other picture that cannot be read.
-    Raises InputError when a folder or pattern holds no picture, or nothing was given.
+    Raises InputError when a folder or pattern holds no picture, an argument is empty, or nothing was given.
     """
     found: dict[str, None] = {}
     for argument in arguments:
+        if not argument:
+            raise InputError("one of the paths is empty: give a file, a folder or a pattern (was a variable not set?)")
         if argument == "-":
             found.update(dict.fromkeys(path for line in stdin if (path := line.rstrip("\r\n"))))
         elif os.path.isdir(argument):

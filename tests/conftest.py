@@ -17,17 +17,23 @@ from captioner.vocab import END, Vocabulary
 
 TINY_ENCODER = "shufflenet_v2_x0_5"  # the smallest network of torchvision that has a feature vector
 TINY_WORDS = ("a", "the", "dog", "cat", "man", "red", "blue", "ball", "runs", "sits", "on", "in", "grass", "snow")
+CHINESE = "一只狗在草地上跑"
 
 
-def make_checkpoint(seed: int = 0, hidden_size: int = 24, spread: float = 1.0) -> Checkpoint:
-    """A captioner of random weights; `spread` makes its word probabilities uneven enough to tell options apart."""
+def make_checkpoint(
+    seed: int = 0, hidden_size: int = 24, spread: float = 1.0, tokens: str = "word", end: float = 1.0
+) -> Checkpoint:
+    """A captioner of random weights; `spread` makes its word probabilities uneven enough to tell options apart.
+
+    With `tokens="character"` it writes the characters of CHINESE. The larger `end`, the shorter its captions.
+    """
     torch.manual_seed(seed)
-    vocabulary = Vocabulary.build([" ".join(TINY_WORDS)])
+    vocabulary = Vocabulary.build([" ".join(TINY_WORDS) if tokens == "word" else CHINESE], tokens=tokens)
     config = ModelConfig(TINY_ENCODER, len(vocabulary), hidden_size=hidden_size, embedding_size=12, dropout=0.1)
     model = CaptionModel.create(config)
     torch.nn.init.normal_(model.decoder.output.weight, std=spread)
     torch.nn.init.normal_(model.decoder.embedding.weight, std=1.0)
-    model.decoder.output.bias.data[END] = 1.0  # so that some captions end before the length limit, others not
+    model.decoder.output.bias.data[END] = end  # so that some captions end before the length limit, others not
     # A random encoder gives nearly the same feature for every picture; blow the differences up to states of
     # about unit variance.
     preprocess = Preprocess(size=64)
@@ -51,6 +57,14 @@ def tiny_checkpoint_file(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.T
     """The same as a checkpoint file."""
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     save_checkpoint(path, tiny_checkpoint)
+    return path
+
+
+@pytest.fixture(scope="session")
+def chinese_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tiny captioner that writes Chinese, character by character."""
+    path = tmp_path_factory.mktemp("checkpoint") / "chinese.safetensors"
+    save_checkpoint(path, make_checkpoint(tokens="character", end=-2.0))
     return path
 
 

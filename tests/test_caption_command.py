@@ -69,6 +69,10 @@ def test_a_bad_picture_is_named_and_the_others_are_captioned(caption: Run, pictu
         (["a.jpg", "--strategy", "sample", "--top-p", "2"], "top_p must be at most 1"),
         (["a.jpg", "--num-captions", "9"], "set beam_size to at least 9"),
         (["a.jpg", "--resume"], "--resume needs --output"),
+        (["a.jpg", ""], "one of the paths is empty"),
+        (["a.jpg", "--prompt", "a dgo"], "'dgo' (did you mean 'dog'?)"),
+        (["a.jpg", "--prompt", "a dgo", "--format", "csv"], "'dgo' (did you mean 'dog'?)"),
+        (["a.jpg", "--prompt", "a dog", "--max-length", "2"], "set max_length to at least 3"),
         (["a.jpg", "--prefix", "x"], "--format sidecar"),
         (["a.jpg", "--format", "sidecar", "--output", "x"], "leave out --output"),
         (["a.jpg", "--format", "coco"], "--coco-images"),
@@ -236,6 +240,47 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, tiny_checkpoint_fil
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert "Error" not in done.stderr
+
+
+def test_a_prompt_begins_every_caption(caption: Run, pictures: list[Path], tiny_checkpoint_file: Path) -> None:
+    done = caption(*pictures, "--prompt", "the man")
+    expected = captioner.load(tiny_checkpoint_file).caption_batch(pictures, prompt="the man")
+    assert done.stdout.splitlines() == [f"{p}\t{c.text}" for p, c in zip(pictures, expected, strict=True)]
+    assert all("\tThe man" in line for line in done.stdout.splitlines())
+
+
+def test_a_run_is_resumed_with_its_own_prompt_only(caption: Run, pictures: list[Path], tmp_path: Path) -> None:
+    picture = pictures[3].read_bytes()
+    pictures[3].write_bytes(b"")
+    output = ["--output", tmp_path / "out.txt"]
+    assert caption(*pictures, *output, "--prompt", "the man").returncode == 1
+    pictures[3].write_bytes(picture)
+    for other in ([], ["--prompt", "a man"]):
+        done = caption(*pictures, *output, *other, "--resume")
+        assert done.returncode == 2
+        assert "the interrupted run had prompt 'the man'" in done.stderr
+    assert caption(*pictures, *output, "--prompt", "the man", "--resume").returncode == 0
+    assert (tmp_path / "out.txt").read_text().count("\tThe man") == 7
+
+
+def test_a_prompt_that_is_refused_leaves_nothing(caption: Run, pictures: list[Path], tmp_path: Path) -> None:
+    done = caption(*pictures, "--output", tmp_path / "out.txt", "--prompt", "zebra")
+    assert done.returncode == 2
+    assert "'zebra'" in done.stderr
+    assert list(tmp_path.iterdir()) == [pictures[0].parent]
+
+
+def test_a_run_from_before_there_were_prompts_is_resumed(caption: Run, pictures: list[Path], tmp_path: Path) -> None:
+    picture = pictures[3].read_bytes()
+    pictures[3].write_bytes(b"")
+    output = ["--output", tmp_path / "out.txt"]
+    assert caption(*pictures, *output).returncode == 1
+    pictures[3].write_bytes(picture)
+    first, *rows = (tmp_path / "out.txt.journal").read_text().splitlines(keepends=True)
+    settings = json.loads(first)
+    del settings["prompt"]
+    (tmp_path / "out.txt.journal").write_text("".join([json.dumps(settings) + "\n", *rows]))
+    assert caption(*pictures, *output, "--resume").returncode == 0
 
 
 def test_score_ranks_sentences(pictures: list[Path], tiny_checkpoint_file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import json
 import os
 import random
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import draw_picture
+from conftest import TINY_ENCODER, draw_picture
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -33,10 +34,13 @@ from captioner.checkpoint import (
     save_checkpoint,
     shipped_checkpoint,
 )
+from captioner.decoding import decode
 from captioner.errors import UserError
 from captioner.images import Preprocess
 from captioner.inference import Captioner
-from captioner.model import CaptionModel, Encoder, ModelConfig, encoder_names
+from captioner.model import CaptionModel, Decoder, Encoder, ModelConfig, encoder_names
+from captioner.options import DecodeOptions
+from captioner.recurrent import CELLS
 from captioner.vocab import Vocabulary
 
 Content = dict[str, Any]
@@ -175,6 +179,46 @@ class TestRoundTrip:
                 tensors = {name for name, _ in (*encoder.named_parameters(), *encoder.named_buffers())}
                 assert tensors == encoder.state_dict().keys(), name
 
+    @pytest.mark.parametrize(
+        ("layers", "tied", "variational", "tokens"),
+        [
+            (1, False, False, "word"),
+            (1, True, True, "character"),
+            (2, True, False, "word"),
+            (2, False, True, "character"),
+        ],
+    )
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_every_kind_of_decoder_writes_the_same_captions_afterwards(
+        self,
+        cell: str,
+        layers: int,
+        tied: bool,
+        variational: bool,
+        tokens: str,
+        tiny_checkpoint: Checkpoint,
+        tmp_path: Path,
+    ) -> None:
+        encoder, vocabulary = tiny_checkpoint.model.encoder, Vocabulary.build(["一只狗在草地上跑"], tokens=tokens)
+        config = ModelConfig(TINY_ENCODER, len(vocabulary), 8, 6, 0.1, cell, layers, tied, variational)
+        torch.manual_seed(0)
+        decoder = Decoder(config, encoder.feature_size).eval()
+        for weights in decoder.parameters():
+            torch.nn.init.normal_(weights)
+        model = CaptionModel(config, encoder, decoder)
+        save_checkpoint(tmp_path / "c", Checkpoint(model, vocabulary, tiny_checkpoint.preprocess))
+        loaded = load_checkpoint(tmp_path / "c")
+        assert loaded.model.config == config
+        assert loaded.vocabulary == vocabulary
+        decoder.load_state_dict({name: tensor.half().float() for name, tensor in decoder.state_dict().items()})
+        features = torch.randn(4, encoder.feature_size)
+        for options in (DecodeOptions(num_captions=2), DecodeOptions("sample", seed=1)):
+            captions = decode(decoder, features, options)
+            assert decode(loaded.model.decoder, features, options) == captions
+            assert len({best.logprob for best, *_ in captions}) == 4
+        save_checkpoint(tmp_path / "again", loaded)
+        assert (tmp_path / "again").read_bytes() == (tmp_path / "c").read_bytes()
+
     def test_it_does_not_change_with_its_file(self, changed: Callable[..., Path]) -> None:
         """safetensors gives views into the file; Windows would not let it be replaced while they live."""
         path = changed(lambda _, tensors: tensors.update({WEIGHT: tensors[WEIGHT].float()}))
@@ -190,6 +234,47 @@ class TestRoundTrip:
         state = torch.get_rng_state()
         load_checkpoint(tiny_checkpoint_file)
         assert torch.equal(torch.get_rng_state(), state)
+
+
+def as_version_1(content: Content, tensors: Tensors) -> None:
+    """What version 1 wrote for the same captioner."""
+    content["format_version"] = 1
+    del content["tokens"]
+    for field in ("cell", "layers", "tie_embeddings", "variational_dropout"):
+        del content["model"][field]
+    for name in [name for name in tensors if name.startswith("decoder.recurrent.")]:
+        tensors[name.replace("decoder.recurrent.0.cell.", "decoder.lstm.")] = tensors.pop(name)
+
+
+class TestVersion1:
+    def test_it_writes_the_same_captions(self, changed: Callable[..., Path], tiny_checkpoint_file: Path) -> None:
+        path = changed(as_version_1)
+        content, tensors = read_parts(path)
+        assert len(content["model"]) == 5
+        assert "decoder.lstm.weight_ih_l0" in tensors
+        pictures = [draw_picture(index) for index in range(6)]
+        expected = Captioner(load_checkpoint(tiny_checkpoint_file)).caption_batch(pictures)
+        assert Captioner(load_checkpoint(path)).caption_batch(pictures) == expected
+
+    def test_saved_again_it_is_of_this_version(
+        self, changed: Callable[..., Path], tiny_checkpoint_file: Path, tmp_path: Path
+    ) -> None:
+        save_checkpoint(tmp_path / "again", load_checkpoint(changed(as_version_1)))
+        assert (tmp_path / "again").read_bytes() == tiny_checkpoint_file.read_bytes()
+
+    def test_a_file_half_of_each_version_is_refused(self, changed: Callable[..., Path]) -> None:
+        def new_names(content: Content, tensors: Tensors) -> None:
+            as_version_1(content, tensors)
+            content["format_version"] = 2
+
+        assert "tokens is missing" in refusal(changed(new_names))
+
+    def test_the_shipped_checkpoint_is_one_and_loads(self) -> None:
+        content, _ = read_parts(shipped_checkpoint())
+        loaded = load_checkpoint(shipped_checkpoint())
+        assert content["format_version"] == 1
+        assert (loaded.model.config.cell, loaded.model.config.layers, loaded.vocabulary.tokens) == ("lstm", 1, "word")
+        assert Captioner(loaded).caption(draw_picture(0)).finished
 
 
 class TestSaving:
@@ -291,7 +376,7 @@ DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
     "newer version": (set_to("format_version", value=FORMAT_VERSION + 1), "update captioner"),
     **{
         f"no {part}": (without(part), f"{part} is missing or of the wrong type")
-        for part in ("model", "vocabulary", "preprocess", "provenance")
+        for part in ("model", "tokens", "vocabulary", "preprocess", "provenance")
     },
     **{
         f"{part} of the wrong type": (set_to(part, value="text"), f"{part} is missing or of the wrong type")
@@ -300,7 +385,7 @@ DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
     **{
         f"no {field}": (without(part, field), f"'{field}' is missing in {kind}")
         for part, kind, fields in (
-            ("model", "ModelConfig", ("encoder", "vocabulary_size", "hidden_size", "embedding_size", "dropout")),
+            ("model", "ModelConfig", tuple(field.name for field in dataclasses.fields(ModelConfig))),
             ("preprocess", "Preprocess", ("size", "mean", "std")),
         )
         for field in fields
@@ -316,6 +401,27 @@ DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
     "dropout NaN": (set_to("model", "dropout", value=float("nan")), "dropout must be from 0 to below 1"),
     "dropout of 4000 digits": (set_to("model", "dropout", value=10**4000), "dropout must be from 0 to below 1"),
     "negative size": (set_to("model", "hidden_size", value=-24), "hidden_size must be at least 1"),
+    "unknown cell": (
+        set_to("model", "cell", value="transformer"),
+        "cell must be one of lstm, gru, rnn, rnn-relu, peeph",
+    ),
+    "cell of the wrong type": (set_to("model", "cell", value=["lstm"]), "cell must be str, not ['lstm']"),
+    "another cell": (set_to("model", "cell", value="peephole"), "the tensor 'decoder.recurrent.0.cell."),
+    "a cell without memory": (set_to("model", "cell", value="gru"), "the tensor 'decoder.c0.bias' does not belong"),
+    "no layers": (set_to("model", "layers", value=0), "layers must be at least 1, not 0"),
+    "layers true": (set_to("model", "layers", value=True), "layers must be int, not True"),
+    "layers as a fraction": (set_to("model", "layers", value=1.0), "layers must be int, not 1.0"),
+    "a layer too many": (set_to("model", "layers", value=2), "the tensor 'decoder.recurrent.1.cell."),
+    "huge number of layers": (set_to("model", "layers", value=10**9), "layers 100"),
+    "tied as a number": (set_to("model", "tie_embeddings", value=1), "tie_embeddings must be bool, not 1"),
+    "tied as text": (set_to("model", "tie_embeddings", value="no"), "tie_embeddings must be bool, not 'no'"),
+    "tied, but not so": (set_to("model", "tie_embeddings", value=True), "the tensor 'decoder.output"),
+    "variational none": (
+        set_to("model", "variational_dropout", value=None),
+        "variational_dropout must be bool, not None",
+    ),
+    "unknown tokens": (set_to("tokens", value="syllable"), "tokens must be word or character, not 'syllable'"),
+    "tokens of the wrong type": (set_to("tokens", value=1), "tokens is missing or of the wrong type"),
     "two means": (set_to("preprocess", "mean", value=[0.5, 0.5]), "mean must be three numbers"),
     "a mean as text": (set_to("preprocess", "mean", value=[0.5, 0.5, "0.5"]), "mean must be three numbers"),
     "a mean NaN": (set_to("preprocess", "mean", value=[0.5, 0.5, float("nan")]), "mean must be three numbers"),
@@ -363,24 +469,30 @@ class TestDamage:
 
     @pytest.mark.skipif(sys.platform == "win32", reason="needs the peak memory of a process")
     @pytest.mark.parametrize(
-        ("field", "value"),
+        "fields",
         [
-            ("hidden_size", 65_536_000),
-            ("hidden_size", 1 << 20),
-            ("embedding_size", 2**31),
-            ("hidden_size", 10**30),
-            ("encoder", "vit_h_14"),
-            ("encoder", "regnet_y_128gf"),
+            {"hidden_size": 65_536_000},
+            {"hidden_size": 1 << 20},
+            {"embedding_size": 2**31},
+            {"hidden_size": 10**30},
+            {"encoder": "vit_h_14"},
+            {"encoder": "regnet_y_128gf"},
+            {"layers": 10**9},
+            {"layers": 100, "hidden_size": 1 << 20},
+            {"cell": "rnn-relu", "hidden_size": 1 << 20},
+            {"cell": "peephole", "hidden_size": 1 << 20, "layers": 100},
+            {"tie_embeddings": True, "hidden_size": 1 << 20, "embedding_size": 1 << 20},
         ],
+        ids=str,
     )
     def test_sizes_that_lie_take_neither_memory_nor_time(
-        self, field: str, value: object, changed: Callable[..., Path]
+        self, fields: dict[str, Any], changed: Callable[..., Path]
     ) -> None:
         import resource
 
         refusal(changed(set_to("model", "encoder", value="resnet18")))  # imports what loading imports
         peak, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-        path = changed(set_to("model", field, value=value))
+        path = changed(lambda content, _: content["model"].update(fields))
         refusal(path)
         unit = 1 if sys.platform == "darwin" else 1024
         assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit < 100_000_000

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.decoding import Hypothesis, StepDecoder, _beam, choose, decode
+from captioner import decoding
+from captioner.decoding import Hypothesis, StepDecoder, _beam, choose, decode, decode_state
 from captioner.model import Decoder, ModelConfig
-from captioner.options import DecodeOptions
+from captioner.options import DecodeOptions, OptionError
 from captioner.vocab import END, PAD, START, UNK
 
 A, B, C, D = range(4, 8)  # the first words after the special tokens
@@ -72,13 +73,14 @@ def uneven_table(seed: int, words: int = 4) -> Table:
     return Table(torch.stack([torch.randperm(size, generator=generator) for _ in range(size)]).float())
 
 
-def network(seed: int, words: int = 6, end: float = 0.0) -> Decoder:
+def network(seed: int, words: int = 6, end: float = 0.0, cell: str = "lstm", layers: int = 1) -> Decoder:
     """The real decoder with random weights, in double precision; `end` makes `<end>` likelier.
 
     Batches of different sizes are summed in a different order. In double precision the difference stays far below
     the precision of what decoding compares, so no near-tie between two words comes out differently.
     """
-    decoder = Decoder(ModelConfig("none", 4 + words, hidden_size=8, embedding_size=6, dropout=0.3), FEATURE)
+    config = ModelConfig("none", 4 + words, hidden_size=8, embedding_size=6, dropout=0.3, cell=cell, layers=layers)
+    decoder = Decoder(config, FEATURE)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in decoder.named_parameters():
         torch.nn.init.normal_(weight, std=0.3 if "bias" in name else 1.0, generator=generator)
@@ -103,6 +105,14 @@ def repeats(words: tuple[int, ...], n: int) -> bool:
     """Whether some n words occur twice in a row of words."""
     grams = list(zip(*(words[i:] for i in range(n)), strict=False))
     return len(set(grams)) < len(grams)
+
+
+def forced(decoder: Decoder, feature: Tensor, tokens: tuple[int, ...]) -> list[float]:
+    """The log-probability of each token of a caption of one picture, (F,), by teacher forcing."""
+    with torch.inference_mode():
+        logits = decoder(feature.unsqueeze(0), torch.tensor([[START, *tokens[:-1]]]))[0]
+    values: list[float] = logits.log_softmax(-1)[range(len(tokens)), tokens].tolist()
+    return values
 
 
 def every_caption(decoder: StepDecoder, feature: Tensor, max_length: int) -> Iterator[tuple[tuple[int, ...], float]]:
@@ -196,7 +206,7 @@ def test_a_beam_of_one_is_greedy(rules: dict[str, int], length_penalty: float) -
         greedy = decode(decoder, features, DecodeOptions("greedy", **rules))
         assert decode(decoder, features, one) == greedy
         # decode() hands a beam of 1 to greedy decoding; the search itself must come to the same.
-        assert tokens_of(_beam(decoder, features, one)) == tokens_of(greedy)
+        assert tokens_of(_beam(decoder, decoder.init_state(features), one, ())) == tokens_of(greedy)
 
 
 @pytest.mark.parametrize("options", [DecodeOptions("beam", beam_size=1), DecodeOptions("sample", top_k=1)])
@@ -382,6 +392,14 @@ def test_asking_for_more_captions_keeps_the_first_draws(number: int) -> None:
         assert Counter(some) <= Counter(more)
 
 
+@pytest.mark.parametrize("rows", [1, 4, 9])
+def test_draws_are_the_same_however_many_are_made_at_a_time(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, features, options = network(4), pictures(2), DecodeOptions("sample", num_captions=5, max_length=6)
+    at_once = decode(decoder, features, options)
+    monkeypatch.setattr(decoding, "ROWS", rows)
+    assert tokens_of(decode(decoder, features, options)) == tokens_of(at_once)
+
+
 def test_draws_come_best_first() -> None:
     for captions in decode(network(4), pictures(5), DecodeOptions("sample", num_captions=20)):
         logprobs = [caption.logprob for caption in captions]
@@ -400,6 +418,159 @@ def test_no_number_draws_a_banned_word(knobs: dict[str, Any], uniform: float) ->
         scores[:, :4] = scores[:, -2:] = -torch.inf
         chosen = choose(scores, DecodeOptions("sample", **knobs), torch.full((3,), uniform, dtype=torch.float64))
         assert scores.gather(1, chosen[:, None]).isfinite().all()
+
+
+# Captions that begin as they are told
+
+# All of EVERY_WAY leave room for it.
+PROMPT = (A, B, A)
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_every_caption_begins_with_the_prompt_and_its_probabilities_are_the_decoders(options: DecodeOptions) -> None:
+    decoder, features = network(6, words=9), pictures(5)
+    captions = decode(decoder, features, options, PROMPT)
+    assert tokens_of(captions) != tokens_of(decode(decoder, features, options))
+    for feature, hypotheses in zip(features, captions, strict=True):
+        assert len(hypotheses) == options.num_captions
+        for caption in hypotheses:
+            assert caption.tokens[:3] == PROMPT
+            assert len(caption.tokens) > 3
+            assert not {PAD, START, UNK} & set(caption.tokens)
+            assert options.min_length <= len(words_of(caption)) <= options.max_length
+            assert caption.finished or len(caption.tokens) == options.max_length
+            assert caption.token_logprobs == pytest.approx(forced(decoder, feature, caption.tokens), abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [*EVERY_WAY[:2], *(DecodeOptions("sample", seed=seed) for seed in range(4))])
+def test_a_caption_goes_on_from_its_own_beginning_to_the_same_end(options: DecodeOptions) -> None:
+    """Draws too: a word's random number is that of its place."""
+    decoder, features, compared = network(2, words=9), pictures(8), 0
+    for feature in features.split(1):
+        [[caption]] = decode(decoder, feature, options)
+        for length in range(min(len(words_of(caption)), options.max_length - 1) + 1):
+            [[again]] = decode(decoder, feature, options, caption.tokens[:length])
+            assert again.tokens == caption.tokens
+            assert again.token_logprobs == pytest.approx(caption.token_logprobs, abs=1e-5)
+            compared += 1
+    assert compared > 20
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("prompt", [(A,), (B, A), (C, C, A)], ids=str)
+def test_a_beam_that_prunes_nothing_finds_the_best_captions_with_that_beginning(
+    prompt: tuple[int, ...], length_penalty: float
+) -> None:
+    decoder, features = network(3, words=3), pictures(3)
+    options = DecodeOptions(beam_size=100, num_captions=100, max_length=4, length_penalty=length_penalty)
+    for feature, captions in zip(features.split(1), decode(decoder, features, options, prompt), strict=True):
+        possible = [c for c in every_caption(decoder, feature, 4) if c[0][: len(prompt)] == prompt]
+        given = sum(forced(decoder, feature[0], prompt))
+        possible.sort(key=lambda c: (c[0][-1] != END, (given - c[1]) / (len(c[0]) - len(prompt)) ** length_penalty))
+        assert [caption.tokens for caption in captions] == [tokens for tokens, _ in possible]
+        assert [caption.logprob for caption in captions] == pytest.approx([p for _, p in possible], abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("options", STRATEGIES)
+def test_no_sequence_of_the_prompt_is_written_again(options: DecodeOptions, n: int) -> None:
+    def captions(no_repeat_ngram: int) -> list[tuple[int, ...]]:
+        rules = DecodeOptions(options.strategy, max_length=7, no_repeat_ngram=no_repeat_ngram)
+        return [words_of(c) for [c] in decode(network(1, end=-5.0), pictures(20), rules, (A, B, C))]
+
+    assert any(repeats(words, n) for words in captions(0))
+    assert not any(repeats(words, n) for words in captions(n))
+
+
+@pytest.mark.parametrize("options", STRATEGIES)
+def test_the_least_length_counts_the_words_of_the_prompt(options: DecodeOptions) -> None:
+    decoder = table({word: {B: 1e-6, END: 1.0} for word in (A, B, C, D)})
+    for least, length in ((0, 2), (2, 2), (3, 3), (5, 5)):
+        rules = DecodeOptions(options.strategy, min_length=least)
+        [[caption]] = decode(decoder, decoder.features(1), rules, (A, B))
+        assert words_of(caption) == (A, *(B,) * (length - 1))
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_a_prompt_means_the_same_alone_and_in_a_batch(options: DecodeOptions) -> None:
+    decoder, features = network(2, words=9), pictures(7)
+    batch = tokens_of(decode(decoder, features, options, PROMPT))
+    assert [tokens_of(decode(decoder, row, options, PROMPT))[0] for row in features.split(1)] == batch
+    assert len({tuple(captions) for captions in batch}) > 1
+
+
+def test_a_beam_of_one_is_greedy_after_a_prompt() -> None:
+    decoder, features = network(0), pictures(12)
+    greedy = decode(decoder, features, DecodeOptions("greedy"), PROMPT)
+    one = DecodeOptions(beam_size=1)
+    assert decode(decoder, features, one, PROMPT) == greedy
+    assert tokens_of(_beam(decoder, decoder.init_state(features), one, PROMPT)) == tokens_of(greedy)
+
+
+@pytest.mark.parametrize("options", STRATEGIES)
+def test_a_prompt_must_leave_room_for_a_word(options: DecodeOptions) -> None:
+    decoder, features = network(0), pictures(2)
+    short = DecodeOptions(options.strategy, max_length=3)
+    assert all(c.tokens[:2] == (A, B) for [c] in decode(decoder, features, short, (A, B)))
+    for prompt in (PROMPT, PROMPT * 2):
+        message = f"the prompt is {len(prompt)} words long .* max_length 3 .* at least {len(prompt) + 1}"
+        with pytest.raises(OptionError, match=message):
+            decode(decoder, features, short, prompt)
+        with pytest.raises(OptionError, match=message):
+            decode(decoder, pictures(0), short, prompt)
+
+
+@pytest.mark.parametrize("token", [PAD, START, END, UNK])
+def test_special_tokens_are_no_prompt(token: int) -> None:
+    with pytest.raises(ValueError, match="a prompt cannot hold <pad>, <start>, <end> or <unk>"):
+        decode(network(0), pictures(1), GREEDY, (A, token))
+
+
+# Every kind of decoder
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers"), [("gru", 1), ("lstm", 2), ("rnn", 2), ("rnn-relu", 1), ("peephole", 2)], ids=str
+)
+class TestEveryKindOfDecoder:
+    def test_a_beam_of_one_is_greedy(self, cell: str, layers: int) -> None:
+        decoder, features = network(0, cell=cell, layers=layers), pictures(12)
+        greedy, one = decode(decoder, features, GREEDY), DecodeOptions(beam_size=1, max_length=8)
+        assert tokens_of(_beam(decoder, decoder.init_state(features), one, ())) == tokens_of(greedy)
+
+    def test_a_beam_that_prunes_nothing_equals_brute_force(self, cell: str, layers: int) -> None:
+        """Which shows that every part of the state follows its hypothesis."""
+        decoder, features = network(0, words=3, cell=cell, layers=layers), pictures(2)
+        options = DecodeOptions(beam_size=100, num_captions=100, max_length=3, length_penalty=1.0)
+        for feature, captions in zip(features.split(1), decode(decoder, features, options), strict=True):
+            possible = sorted(every_caption(decoder, feature, 3), key=lambda c: (c[0][-1] != END, -c[1] / len(c[0])))
+            assert [caption.tokens for caption in captions] == [tokens for tokens, _ in possible]
+
+    @pytest.mark.parametrize("prompt", [(), (A, B)], ids=str)
+    @pytest.mark.parametrize("options", STRATEGIES)
+    def test_batched_equals_single_and_the_probabilities_are_those_of_forward(
+        self, cell: str, layers: int, options: DecodeOptions, prompt: tuple[int, ...]
+    ) -> None:
+        decoder, features = network(1, words=9, cell=cell, layers=layers), pictures(5)
+        batch = decode(decoder, features, options, prompt)
+        assert len({tuple(tokens) for tokens in tokens_of(batch)}) > 1
+        for row, captions in zip(features, batch, strict=True):
+            assert tokens_of(decode(decoder, row.unsqueeze(0), options, prompt)) == tokens_of([captions])
+            for caption in captions:
+                expected = forced(decoder, row, caption.tokens)
+                assert caption.token_logprobs == pytest.approx(expected, abs=1e-5, rel=1e-6)
+
+    @pytest.mark.parametrize("options", STRATEGIES)
+    def test_without_a_picture_it_is_a_language_model(self, cell: str, layers: int, options: DecodeOptions) -> None:
+        decoder = network(1, words=9, cell=cell, layers=layers)
+        [captions] = decode_state(decoder, decoder.zero_state(1), options)
+        assert len(captions) == options.num_captions
+        for caption in captions:
+            with torch.inference_mode():
+                hidden, _ = decoder.read(torch.tensor([[START, *caption.tokens[:-1]]]), decoder.zero_state(1))
+                full = decoder.logits(hidden)[0].log_softmax(-1)
+            expected = full[range(len(caption.tokens)), caption.tokens].tolist()
+            assert caption.token_logprobs == pytest.approx(expected, abs=1e-5, rel=1e-6)
 
 
 # What holds for every strategy
@@ -423,10 +594,7 @@ def test_probabilities_are_those_of_the_full_softmax(options: DecodeOptions) -> 
     decoder, features = network(6, words=9), pictures(5)
     for feature, captions in zip(features, decode(decoder, features, options), strict=True):
         for caption in captions:
-            inputs = torch.tensor([[START, *caption.tokens[:-1]]])
-            with torch.inference_mode():
-                full = decoder(feature.unsqueeze(0), inputs)[0].log_softmax(-1)
-            expected = full[range(len(caption.tokens)), caption.tokens].tolist()
+            expected = forced(decoder, feature, caption.tokens)
             assert caption.token_logprobs == pytest.approx(expected, abs=1e-5)
             assert math.exp(caption.logprob) == pytest.approx(math.prod(map(math.exp, expected)), rel=1e-4)
 

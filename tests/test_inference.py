@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_WORDS, draw_picture
+from conftest import TINY_WORDS, draw_picture, make_checkpoint
 from PIL import Image
 
 import captioner
 from captioner import Caption, Captioner, DecodeOptions
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding import decode
+from captioner.errors import UserError
 from captioner.images import ImageError
+from captioner.options import OptionError
+from captioner.prompt import PromptError
+from captioner.vocab import PAD, START, UNK
 
 GREEDY = DecodeOptions("greedy")
 WAYS = [
@@ -208,6 +212,98 @@ def test_one_caption_has_no_alternatives(model: Captioner, pictures: list[Path])
 
 def test_without_options_a_caption_is_made_with_the_defaults(model: Captioner, pictures: list[Path]) -> None:
     assert model.caption_batch(pictures) == model.caption_batch(pictures, DecodeOptions())
+
+
+# Captions that begin as they are told, and sentences without a picture
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_captions_begin_with_the_prompt_whichever_way_they_are_asked_for(
+    model: Captioner, pictures: list[Path], options: DecodeOptions
+) -> None:
+    prompt = "The red, BLUE"
+    captions = model.caption_batch(pictures, options, prompt=prompt)
+    for best in captions:
+        for caption in (best, *best.alternatives):
+            assert caption.tokens[:3] == ("the", "red", "blue")
+            assert caption.text == " ".join(caption.tokens).capitalize()
+    assert len({caption.logprob for caption in captions}) > 1
+    assert model.caption_features(model.encode(pictures), options, prompt=prompt) == captions
+    assert same(model.caption(pictures[0], options, prompt=prompt), captions[0])
+    streamed = [result.caption for result in model.caption_files(pictures, options, prompt=prompt)]
+    assert all(map(same, filter(None, streamed), captions))
+    # An empty one is none.
+    assert model.caption_batch(pictures, options, prompt="") == model.caption_batch(pictures, options) != captions
+
+
+def test_a_prompt_counts_in_the_probability_as_in_a_score(model: Captioner, pictures: list[Path]) -> None:
+    caption = model.caption(pictures[0], prompt="snow snow")
+    score = model.score(pictures[0], caption.text)
+    assert score.tokens == caption.tokens
+    assert score.probabilities == pytest.approx(caption.probabilities, rel=1e-4)
+    assert math.prod(caption.probabilities) * (caption.end_probability or 1.0) == pytest.approx(
+        math.exp(caption.logprob)
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error", "message"),
+    [
+        (
+            "a dag and a zebra",
+            PromptError,
+            r"every word of the prompt: not 'dag' \(did you mean 'dog'\?\), 'and'.*'zebra'",
+        ),
+        ("...", PromptError, r"the prompt '\.\.\.' holds no word: give some"),
+        (" ", PromptError, "holds no word"),
+        ("<unk>", PromptError, "not 'unk'"),
+        ("a dog runs", OptionError, "the prompt is 3 words long .* at least 4"),
+    ],
+)
+def test_a_prompt_that_cannot_be_gone_on_from_is_refused_before_any_work(
+    model: Captioner, prompt: str, error: type[UserError], message: str
+) -> None:
+    options, missing = DecodeOptions(max_length=3), ["missing.jpg"]
+    for write in (
+        lambda: model.caption(missing[0], options, prompt=prompt),
+        lambda: model.caption_batch(missing, options, prompt=prompt),
+        lambda: model.caption_files(missing, options, prompt=prompt),
+        lambda: model.caption_features(torch.zeros(0, model.feature_size), options, prompt=prompt),
+        lambda: model.sample(DecodeOptions("greedy", max_length=3), prompt=prompt),
+    ):
+        with pytest.raises(error, match=message):
+            write()
+
+
+def test_an_unknown_character_is_named() -> None:
+    chinese = Captioner(make_checkpoint(tokens="character"))
+    with pytest.raises(PromptError, match=r"every character of the prompt: not '猫'$"):
+        chinese.sample(prompt="一只猫")
+
+
+def test_sentences_without_a_picture_are_drawn_by_the_seed(model: Captioner) -> None:
+    options = DecodeOptions("sample", num_captions=6, seed=3)
+    drawn = model.sample(options)
+    assert len(drawn) == 6
+    assert len({caption.text for caption in drawn}) > 3
+    assert drawn == model.sample(options) != model.sample(replace(options, seed=4))
+    assert [caption.logprob for caption in drawn] == sorted((caption.logprob for caption in drawn), reverse=True)
+    assert not any(caption.alternatives for caption in drawn)
+    assert model.sample() == model.sample(DecodeOptions("sample"))
+    assert all(caption.tokens[:2] == ("a", "dog") for caption in model.sample(options, prompt="a dog"))
+    assert len(model.sample(DecodeOptions(num_captions=3))) == 3
+
+
+def test_sentences_without_a_picture_are_those_of_a_zero_state(model: Captioner) -> None:
+    [caption] = model.sample(DecodeOptions("greedy"))
+    ids, state, expected = [START], model._decoder.zero_state(1), []
+    with torch.inference_mode():
+        for _ in caption.tokens:
+            logits, state = model._decoder.step(torch.tensor(ids[-1:]), state)
+            logits[:, [PAD, START, UNK]] = -torch.inf
+            ids.append(int(logits.argmax()))
+            expected.append(model.vocabulary.words[ids[-1]])
+    assert list(caption.tokens) == expected
 
 
 # A folder of any size

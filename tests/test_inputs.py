@@ -130,6 +130,8 @@ class TestNothingFound:
             ([], [], "no pictures were given"),
             (["-"], [], "no pictures were given"),
             (["-"], ["\n", "\r\n"], "no pictures were given"),
+            ([""], [], "one of the paths is empty: give a file, a folder or a pattern"),
+            (["album/b.jpg", ""], [], "one of the paths is empty"),
             (["album/docs"], [], r"album/docs: no pictures in this folder \(--recursive"),
             (["album/*.bmp"], [], r"album/\*\.bmp: no file matches this pattern"),
             (["album/doc*"], [], "no file matches"),

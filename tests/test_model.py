@@ -14,6 +14,7 @@ from captioner.decoding import decode
 from captioner.errors import UserError
 from captioner.model import CaptionModel, Decoder, Encoder, ModelConfig, UnknownEncoderError, fuse_for_inference
 from captioner.options import DecodeOptions
+from captioner.recurrent import CELLS
 from captioner.training import caption_loss, real_targets
 from captioner.vocab import END, PAD, START
 
@@ -28,9 +29,10 @@ BACKBONES = {
 }
 
 
-def make_decoder(words: int = 50, dropout: float = 0.0, seed: int = 0) -> Decoder:
+def make_decoder(words: int = 50, dropout: float = 0.0, seed: int = 0, **network: Any) -> Decoder:
     torch.manual_seed(seed)
-    return Decoder(ModelConfig("none", 4 + words, hidden_size=16, embedding_size=8, dropout=dropout), FEATURE)
+    config = ModelConfig("none", 4 + words, hidden_size=16, embedding_size=8, dropout=dropout, **network)
+    return Decoder(config, FEATURE)
 
 
 def random_captions(batch: int, length: int, words: int = 50) -> Tensor:
@@ -67,8 +69,12 @@ def test_a_handful_of_captions_is_learned_by_heart() -> None:
     assert [written.tokens for [written] in decode(decoder.eval(), features, DecodeOptions("greedy"))] == captions
 
 
-def test_teacher_forcing_equals_step_by_step() -> None:
-    decoder, features, tokens = make_decoder().eval(), torch.randn(5, FEATURE), random_captions(5, 9)
+@pytest.mark.parametrize("tied", [False, True], ids=["", "tied"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_teacher_forcing_equals_step_by_step(cell: str, layers: int, tied: bool) -> None:
+    decoder = make_decoder(cell=cell, layers=layers, tie_embeddings=tied).eval()
+    features, tokens = torch.randn(5, FEATURE), random_captions(5, 9)
     state, steps = decoder.init_state(features), []
     for column in tokens.T:
         logits, state = decoder.step(column, state)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from captioner.options import DecodeOptions, option_specs, parse_options
-from captioner.vocab import TOKEN_KINDS
+from captioner.options import TOKEN_KINDS
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -17,8 +17,17 @@ class HelpFormatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=30, width=118)
 
 
-def add_options(group: argparse._ArgumentGroup, options: type, only: Iterable[str] | None = None) -> None:
-    """A flag for each field of an options dataclass (or those named in `only`), with its help and default."""
+def add_options(
+    group: argparse._ArgumentGroup,
+    options: type,
+    only: Iterable[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """A flag for each field of an options dataclass (or those named in `only`), with its help and default.
+
+    `defaults` are a command's own, by name.
+    """
+    own = defaults or {}
     for spec in option_specs(options):
         if only is not None and spec.name not in only:
             continue
@@ -32,8 +41,8 @@ def add_options(group: argparse._ArgumentGroup, options: type, only: Iterable[st
                 type=spec.kind,
                 choices=spec.choices or None,
                 metavar=None if spec.choices else _METAVARS[spec.kind],
-                default=argparse.SUPPRESS,  # the dataclass knows the default
-                help=f"{spec.help} [{_shown(spec.default)}]",
+                default=own.get(spec.name, argparse.SUPPRESS),  # the dataclass knows the default
+                help=f"{spec.help} [{_shown(own.get(spec.name, spec.default))}]",
             )
 
 
@@ -42,9 +51,15 @@ def chosen(options: type, args: argparse.Namespace) -> Any:
     return parse_options(options, vars(args))
 
 
-def add_decode_options(parser: argparse.ArgumentParser) -> None:
-    """All of DecodeOptions, as a group of its own."""
-    add_options(parser.add_argument_group("how captions are chosen"), DecodeOptions)
+def add_decode_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """All of DecodeOptions, as a group of its own; `defaults` are the command's own."""
+    add_options(parser.add_argument_group("how captions are chosen"), DecodeOptions, defaults=defaults)
+
+
+def add_prompt(parser: argparse.ArgumentParser) -> None:
+    """--prompt, for commands that write captions."""
+    group = parser.add_argument_group("how captions begin")
+    group.add_argument("--prompt", default="", metavar="TEXT", help="words to go on from; --max-length counts them")
 
 
 def add_checkpoint(group: argparse._ArgumentGroup) -> None:

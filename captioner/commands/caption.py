@@ -7,16 +7,24 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.commands.arguments import HelpFormatter, add_checkpoint, add_decode_options, chosen, positive
+from captioner.commands.arguments import (
+    HelpFormatter,
+    add_checkpoint,
+    add_decode_options,
+    add_prompt,
+    chosen,
+    positive,
+)
 from captioner.errors import UserError
 from captioner.options import DecodeOptions
 
 if TYPE_CHECKING:
-    from captioner.inference import Captioner, FileResult
+    from captioner.inference import FileResult
     from captioner.journal import Journal, Row
 
 FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html")
@@ -47,6 +55,7 @@ def add_parser(commands: Any) -> None:
     output.add_argument("--suffix", default="", metavar="TEXT", help="put after each sidecar caption")
     output.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON with the picture ids for coco")
     output.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary; failures are still named")
+    add_prompt(parser)
     add_decode_options(parser)
     model = parser.add_argument_group("model")
     add_checkpoint(model)
@@ -70,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     progress = _Progress(len(paths), args.quiet)
     from captioner.writers import row_of
 
-    results = load(checkpoint, args.device).caption_files(paths, options, args.batch_size)
+    results = load(checkpoint, args.device).caption_files(paths, options, args.batch_size, prompt=args.prompt)
     for piece in render(row_of(result) for result in progress.watch(results) if result.caption):
         sys.stdout.write(piece)
     return progress.finish()
@@ -111,6 +120,7 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
     from captioner.files import replacing, sha256_of
     from captioner.inference import load
     from captioner.journal import Journal
+    from captioner.prompt import prompt_ids
     from captioner.writers import sidecar_paths, sidecar_text
 
     sidecars = sidecar_paths(paths) if args.format == "sidecar" else {}
@@ -120,15 +130,19 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
         "checkpoint": sha256_of(checkpoint) if checkpoint.is_file() else str(checkpoint),
         "options": dataclasses.asdict(options),
         "batch_size": args.batch_size,
+        "prompt": args.prompt or None,  # none is also what journals say from before there were prompts
     }
-    model = load(checkpoint, args.device)  # before the journal is made, so that a wrong checkpoint leaves nothing
+    # Both before the journal is made, so that a wrong checkpoint or prompt leaves nothing.
+    model = load(checkpoint, args.device)
+    prompt_ids(model.vocabulary, args.prompt, options)
     journal_path = _journal_path(args.output, paths)
     journal = Journal(journal_path, settings, args.resume)
     try:
         if not args.overwrite:
             _refuse_existing({path: file for path, file in sidecars.items() if not journal.captioned(path)})
         progress = _Progress(len(paths), args.quiet)
-        _fill(journal, model, paths, options, args.batch_size, progress)
+        caption = partial(model.caption_files, options=options, batch_size=args.batch_size, prompt=args.prompt)
+        _fill(journal, caption, paths, args.batch_size, progress)
         if render is None:
             for row in journal.rows(paths):
                 with replacing(sidecars[row["path"]]) as file:
@@ -166,7 +180,11 @@ def _refuse_existing(sidecars: dict[str, Path]) -> None:
 
 
 def _fill(
-    journal: Journal, model: Captioner, paths: list[str], options: DecodeOptions, size: int, progress: _Progress
+    journal: Journal,
+    caption: Callable[[Iterable[str]], Iterator[FileResult]],
+    paths: list[str],
+    size: int,
+    progress: _Progress,
 ) -> None:
     """Caption what the journal lacks, batch by batch.
 
@@ -178,7 +196,7 @@ def _fill(
     batches = [paths[start : start + size] for start in range(0, len(paths), size)]
     missing = [batch for batch in batches if not all(map(journal.captioned, batch))]
     progress.skip(len(paths) - sum(map(len, missing)))
-    results = progress.watch(model.caption_files((path for batch in missing for path in batch), options, size))
+    results = progress.watch(caption(path for batch in missing for path in batch))
     for batch in missing:
         rows: list[Row] = [row_of(next(results)) for _ in batch]
         journal.append(rows)
