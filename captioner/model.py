@@ -117,7 +117,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """A language model of captions, conditioned on a picture through its initial state.
 
-    h_0 = tanh(W_h v + b_h) for the standardised feature v, of its own for every layer, and c_0 likewise where the
+    h_0 = tanh(W_v v + b_v) for the standardised feature v, of its own for every layer, and c_0 likewise where the
     cell has a memory; then recurrent layers read the words so far, layer l the hidden states of layer l - 1, and
     logits over the vocabulary come from the last.
     A state is a tuple of tensors (L, B, H): (h, c), or (h,) where the cell has no memory.

@@ -39,8 +39,10 @@ class RecurrentLayer(nn.Module):
             rnn = nn.RNN(input_size, hidden_size, batch_first=True, nonlinearity=nonlinearity)
             if nonlinearity == "relu":
                 # Le et al. 2015, "A simple way to initialize recurrent networks of rectified linear units": from the
-                # identity, a state neither dies nor explodes over time.
+                # identity, a state neither dies nor explodes over time. A bias would be added to it at every step.
                 nn.init.eye_(rnn.get_parameter("weight_hh_l0"))
+                nn.init.zeros_(rnn.get_parameter("bias_ih_l0"))
+                nn.init.zeros_(rnn.get_parameter("bias_hh_l0"))
             self.cell = rnn
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
@@ -52,9 +54,9 @@ class RecurrentLayer(nn.Module):
 class PeepholeLSTM(nn.Module):
     """An LSTM whose gates see the memory cell (Gers and Schmidhuber 2000, "Recurrent nets that time and count").
 
-    i_t = sigma(W_i x_t + U_i h_{t-1} + p_i * c_{t-1} + b_i), f_t likewise with p_f;
-    c_t = f_t * c_{t-1} + i_t * tanh(W_c x_t + U_c h_{t-1} + b_c);
-    o_t = sigma(W_o x_t + U_o h_{t-1} + p_o * c_t + b_o);  h_t = o_t * tanh(c_t).
+    i_t = sigma(W_xi x_t + W_hi h_{t-1} + p_i * c_{t-1} + b_i), f_t likewise with p_f;
+    c_t = f_t * c_{t-1} + i_t * tanh(W_xc x_t + W_hc h_{t-1} + b_c);
+    o_t = sigma(W_xo x_t + W_ho h_{t-1} + p_o * c_t + b_o);  h_t = o_t * tanh(c_t).
     The rows of the weights are those of i, f, c and o, as in torch's LSTM.
     """
 
