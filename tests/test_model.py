@@ -15,7 +15,7 @@ from captioner.errors import UserError
 from captioner.model import CaptionModel, Decoder, Encoder, ModelConfig, UnknownEncoderError, fuse_for_inference
 from captioner.options import DecodeOptions
 from captioner.recurrent import CELLS
-from captioner.training import caption_loss, real_targets
+from captioner.training.losses import caption_loss, real_targets
 from captioner.vocab import END, PAD, START
 
 FEATURE = 7

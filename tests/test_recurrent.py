@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from captioner.model import Decoder, ModelConfig
 from captioner.recurrent import CELLS, PeepholeLSTM, RecurrentLayer, has_memory
-from captioner.training import caption_loss, real_targets
+from captioner.training.losses import caption_loss, real_targets
 from captioner.vocab import END, PAD, START
 
 FEATURE, HIDDEN, EMBEDDING, VOCABULARY = 3, 6, 5, 11

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from captioner.options import DecodeOptions, option_specs, parse_options
-from captioner.options import TOKEN_KINDS
+from captioner.options import TOKEN_KINDS, DecodeOptions, option_specs, parse_options
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -20,7 +20,7 @@ import torch
 from conftest import TINY_ENCODER, draw_picture
 
 import captioner
-from captioner.checkpoint import load_checkpoint, shipped_checkpoint
+from captioner.checkpoint import load_checkpoint
 from captioner.data import Split, find_examples, read_captions, read_split_list
 from captioner.model import Encoder
 from captioner.options import TrainConfig
@@ -422,13 +422,66 @@ def test_wrong_input_gets_one_clear_line_and_status_2(
     assert not Path("run").exists()
 
 
+def test_the_command_goes_on_from_a_checkpoint_with_the_options_of_a_run(
+    command: Callable[..., tuple[int, str, str]],
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tmp_path: Path,
+) -> None:
+    folder, _ = finished
+    data = ("--captions", shapes[0], "--images", shapes[1])
+    init = ("--init", folder / "best.safetensors", "--config", folder / "config.json")
+    status, output, errors = command(
+        "train", *data, *init, "--epochs", 1, "--finetune-epochs", 0, "--scst-epochs", 0, "--output", tmp_path / "run"
+    )
+    assert status == 0, errors
+    assert output.strip() == str(tmp_path / "run/best.safetensors")
+    content = json.loads((tmp_path / "run/config.json").read_text())
+    assert content["train"] == dataclasses.asdict(
+        dataclasses.replace(TINY, epochs=1, finetune_epochs=0, scst_epochs=0, tokens="word")
+    )
+    assert content["init"]["provenance"]["training"] == dataclasses.asdict(TINY)
+    assert len(content["data"]["split"]["validation"]) == 6  # a random tenth, written down
+    # What was learned is still there: it begins better than the run before it ended.
+    assert metrics(tmp_path / "run")[0]["loss"] < metrics(folder)[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--init", "best", "--hidden-size", 9), "--init fixes hidden_size"),
+        (("--init", "best", "--encoder-weights", "x.pth"), "leave out --encoder-weights"),
+        (("--init", "none.safetensors"), "no such checkpoint"),
+        (("--config", "none.json"), "not the config.json of a run"),
+        (("--resume",), "holds no run to go on with"),
+    ],
+)
+def test_beginnings_that_do_not_fit_are_refused(
+    command: Callable[..., tuple[int, str, str]],
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tmp_path: Path,
+    arguments: tuple[object, ...],
+    message: str,
+) -> None:
+    given = [finished[0] / "best.safetensors" if value == "best" else value for value in arguments]
+    data = ("--captions", shapes[0], "--images", shapes[1], "--output", tmp_path / "run")
+    status, output, errors = command("train", *data, *given)
+    assert (status, output) == (2, "")
+    assert message in errors.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
-def test_shapes_from_pictures_to_bleu(tmp_path: Path) -> None:
-    """The whole path: generated pictures, training from the shipped encoder, captions of held-out pictures."""
-    captions, images, train_list, val_list = make_shapes(tmp_path, 270)
+@pytest.mark.parametrize(
+    ("language", "cell"), [*(("en", cell) for cell in ("lstm", "gru", "rnn", "rnn-relu", "peephole")), ("zh", "lstm")]
+)
+def test_shapes_from_pictures_to_bleu(tmp_path: Path, language: str, cell: str) -> None:
+    """The whole path by the command: generated pictures, training from the shipped encoder, held-out pictures."""
+    captions, images, train_list, val_list = make_shapes(tmp_path, 270, language=language)
     done = run(
         *("train", "--captions", captions, "--images", images, "--train-list", train_list, "--val-list", val_list),
-        *("--encoder-weights", shipped_checkpoint(), "--epochs", 30, "--finetune-epochs", 4, "--image-size", 96),
+        *("--cell", cell, "--epochs", 25, "--finetune-epochs", 4, "--patience", 30, "--image-size", 96),
         *("--hidden-size", 128, "--embedding-size", 64, "--minimum-count", 1, "--batch-size", 32),
         *("--output", tmp_path / "run"),
     )
@@ -441,6 +494,7 @@ def test_shapes_from_pictures_to_bleu(tmp_path: Path) -> None:
     assert scored.returncode == 0, scored.stderr
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["images"] == 54
-    assert scores["bleu_4"] > 80
+    assert scores["bleu_4"] > 90
+    assert scores["tokens"] == ("character" if language == "zh" else "word")
     draw_picture(1).save(tmp_path / "other.png")
     assert run("caption", tmp_path / "other.png", "--checkpoint", checkpoint).returncode == 0

@@ -1,0 +1,54 @@
+"""What a run leaves to look at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from captioner.training.records import write_curves, write_metrics, write_samples
+
+
+def rows(count: int = 4) -> list[dict[str, Any]]:
+    captions = ["A dog", "A dog", "A <b>cat</b>", "一只狗"]
+    return [
+        {
+            "epoch": epoch + 1,
+            "stage": "decoder" if epoch < 3 else "end to end",
+            "train_loss": 4.0 - epoch,
+            "loss": 4.5 - epoch,
+            "cider": 10.0 * epoch,
+            "bleu_4": 5.0 * epoch,
+            "samples": [captions[epoch], "The same"],
+        }
+        for epoch in range(count)
+    ]
+
+
+def test_metrics_are_one_json_object_an_epoch(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "metrics.jsonl", rows())
+    assert [
+        json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ] == rows()
+
+
+def test_curves_are_a_picture_that_changes_with_the_scores(tmp_path: Path) -> None:
+    for name, count in (("one", 1), ("four", 4)):
+        write_curves(tmp_path / name, rows(count))
+    with Image.open(tmp_path / "one") as one, Image.open(tmp_path / "four") as four:
+        assert one.format == four.format == "PNG"
+        assert min(one.size) >= 400
+        assert one.tobytes() != four.tobytes()
+
+
+def test_samples_show_each_caption_once_and_as_text(tmp_path: Path) -> None:
+    write_samples(tmp_path / "samples.html", ["a.jpg", "<i>.jpg"], ["data:image/jpeg;base64,xyz", None], rows())
+    page = (tmp_path / "samples.html").read_text(encoding="utf-8")
+    assert page.count("<td>A dog</td>") == 1  # the second epoch changed nothing
+    assert page.count("<td>The same</td>") == 1
+    assert "一只狗" in page
+    assert "A &lt;b&gt;cat&lt;/b&gt;" in page
+    assert "&lt;i&gt;.jpg" in page
+    assert page.count("<img") == 1

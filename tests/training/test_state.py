@@ -1,0 +1,42 @@
+"""The resumable state comes back whole, or is refused with what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.training.state import STATE_NAME, Progress, TrainingError, load_state, save_state
+
+
+def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3, 2).t(), "b": torch.tensor(7)}
+    progress = Progress("abc", stage=1, step=3, loss_sum=0.1 + 0.2, rows=[{"epoch": 1, "samples": ["狗"]}])
+    save_state(tmp_path, progress, tensors)
+    again, loaded = load_state(tmp_path)
+    assert again == progress
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "foreign", "not JSON"])
+def test_a_damaged_state_is_refused_with_what_to_do(tmp_path: Path, damage: str) -> None:
+    from safetensors.torch import save_file
+
+    file = tmp_path / STATE_NAME
+    save_state(tmp_path, Progress("abc"), {"a": torch.randn(100)})
+    if damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-7])
+    else:
+        metadata = {"captioner training state": "{"} if damage == "not JSON" else None
+        save_file({"a": torch.randn(3)}, file, metadata)
+    with pytest.raises(TrainingError, match=r"state\.safetensors: damaged.*--init"):
+        load_state(tmp_path)
+
+
+def test_no_state_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="leave out --resume"):
+        load_state(tmp_path)

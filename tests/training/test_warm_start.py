@@ -1,0 +1,44 @@
+"""Going on from a checkpoint: new words come in, and the old ones lose nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_ENCODER, make_checkpoint
+
+from captioner.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from captioner.model import CaptionModel
+from captioner.options import TrainConfig
+from captioner.training.warm_start import warm_start
+from captioner.vocab import UNK
+
+
+@pytest.mark.parametrize("tie_embeddings", [False, True])
+def test_old_words_keep_their_logits_and_new_ones_begin_as_unknown(tmp_path: Path, tie_embeddings: bool) -> None:
+    old = make_checkpoint()
+    if tie_embeddings:
+        torch.manual_seed(0)
+        old.model = CaptionModel.create(dataclasses.replace(old.model.config, tie_embeddings=True)).eval()
+    save_checkpoint(tmp_path / "old.safetensors", old)
+    stored = load_checkpoint(tmp_path / "old.safetensors")
+    config = TrainConfig(minimum_count=2, dropout=0.3, hidden_size=99)
+    checkpoint, config = warm_start(config, ["a zebra runs", "the zebra", "one okapi"], tmp_path / "old.safetensors")
+
+    assert checkpoint.vocabulary.words == (*stored.vocabulary.words, "zebra")  # okapi occurs once
+    assert (config.hidden_size, config.encoder, config.tokens) == (24, TINY_ENCODER, "word")
+    assert checkpoint.model.config.dropout == config.dropout == 0.3
+    features, tokens = torch.randn(2, checkpoint.model.encoder.feature_size), torch.tensor([[1, 5, 6], [1, 8, UNK]])
+    with torch.inference_mode():
+        before = stored.model.decoder(features, tokens)
+        after = checkpoint.model.eval().decoder(features, tokens)
+    assert torch.allclose(after[..., :-1], before, atol=1e-5)
+    assert torch.allclose(after[..., -1], before[..., UNK], atol=0.3)
+    assert not torch.equal(after[..., -1], before[..., UNK])
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        warm_start(TrainConfig(), ["a"], tmp_path / "none.safetensors")
