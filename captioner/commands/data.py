@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.commands.arguments import HelpFormatter, add_options, add_tokens, chosen, positive
+from captioner.commands.arguments import HelpFormatter, add_options, chosen, positive
 from captioner.options import DecodeOptions, TrainConfig
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ def _add_check(actions: Any) -> None:
     data.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures named there")
     data.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to learn from")
     data.add_argument("--val-list", type=Path, metavar="FILE", help="names of the pictures to validate on")
-    add_tokens(data)
-    add_options(data, TrainConfig, only=("minimum_count",))
-    data.add_argument("--seed", type=int, default=TrainConfig.seed, metavar="N", help="of the split at random [0]")
+    add_options(data, TrainConfig, only=("tokens", "minimum_count", "seed"))
     parser.set_defaults(run=check)
 
 
@@ -62,16 +60,14 @@ def _add_make_shapes(actions: Any) -> None:
 
 def make(args: argparse.Namespace) -> int:
     """Make the set; print the commands to go on with."""
-    from captioner.checkpoint import shipped_checkpoint
     from captioner.shapes import make_shapes
 
     captions, images, train_list, val_list = make_shapes(args.folder, args.pictures, args.seed, language=args.language)
-    weights = os.path.relpath(shipped_checkpoint())
     data = f"--captions {_typed(captions)} --images {_typed(images)}"
     print(f"{args.pictures} pictures with 3 captions each are in {args.folder}. Look at them, train, and measure:\n")
     print(f"captioner data check {data} \\\n    --train-list {_typed(train_list)} --val-list {_typed(val_list)}\n")
     print(f"captioner train {data} \\\n    --train-list {_typed(train_list)} --val-list {_typed(val_list)} \\")
-    print(f"    --encoder-weights {shlex.quote(weights)} --output {_typed(args.folder / 'run')} \\")
+    print(f"    --output {_typed(args.folder / 'run')} \\")
     print("    --epochs 30 --finetune-epochs 4 --image-size 96 --hidden-size 128 --embedding-size 64 \\")
     print("    --minimum-count 1 --batch-size 32\n")
     print(f"captioner evaluate {data} \\\n    --split-list {_typed(val_list)} \\")
@@ -96,7 +92,7 @@ def check(args: argparse.Namespace) -> int:
     names = split_names(captions, files, args.train_list, args.val_list, config.seed)
     listed = dict.fromkeys([*names.train, *names.validation] if args.train_list else captions.captions)
     every = [text for texts in captions.captions.values() for text in texts]
-    tokens = args.tokens or fitting_tokens(every)
+    tokens = fitting_tokens(every) if config.tokens == "auto" else config.tokens
 
     _print_captions(captions, len(every))
     wrong = _check_pictures(captions, files, listed, args.images)
