@@ -71,8 +71,9 @@ def test_values_of_another_type_are_refused(kind: type, spec: OptionSpec) -> Non
         int: [True, 2.0, "2", None, math.nan],
         float: [True, "0.5", None],
         str: [1, None, True, ["greedy"]],
+        bool: [1, None, "yes"],
     }
-    words = {int: "a whole number", float: "a number", str: "a text"}
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     for value in wrong[spec.kind]:
         with pytest.raises(OptionError, match=f"^{spec.name} must be {words[spec.kind]}, not "):
             make(kind, spec, value)
@@ -124,7 +125,7 @@ def test_a_report_names_what_the_strategy_uses(strategy: str) -> None:
             "min_length 5 .* max_length 4: set max_length to at least 5",
         ),
         (DecodeOptions, {"min_length": 21}, "min_length 21 .* max_length 20: set max_length to at least 21"),
-        (TrainConfig, {"epochs": 0, "finetune_epochs": 0}, "epochs and finetune_epochs .* set one to at least 1"),
+        (TrainConfig, {"epochs": 0, "finetune_epochs": 0}, "all stages have 0 epochs.*--epochs to at least 1"),
     ],
 )
 def test_a_contradiction_is_refused_with_its_remedy(kind: type, given: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ Command = Callable[..., tuple[int, str, str]]
 def trained(
     command: Command, pictures: list[Path], tiny_checkpoint_file: Path, tmp_path: Path
 ) -> Callable[[object], tuple[dict[str, object], str]]:
-    """Train for an epoch on a JSON document: what the checkpoint says of its data, and stderr."""
+    """Train for an epoch on a JSON document: what the run says of its data, and stderr."""
 
     def run(content: object) -> tuple[dict[str, object], str]:
         (tmp_path / "captions.json").write_text(json.dumps(content))
@@ -30,7 +30,11 @@ def trained(
             *("--embedding-size", 8, "--minimum-count", 1, "--seed", 5),
         )
         assert status == 0, err
-        return load_checkpoint(Path(out.strip())).provenance["data"], err
+        config = json.loads((tmp_path / "run" / "config.json").read_text())
+        # The checkpoint says the same, but for the names of the pictures.
+        stored = load_checkpoint(Path(out.strip())).provenance["data"]
+        assert {**config["data"], "split": None} == {**stored, "split": None}
+        return config["data"], err
 
     return run
 

@@ -123,7 +123,7 @@ class _Run:
         self.material = Material(
             config=config,
             model=self.model,
-            concept_head=nn.Linear(self.model.encoder.feature_size, len(concepts)).to(self.device),
+            concept_head=_concept_head(self.model.encoder.feature_size, len(concepts)).to(self.device),
             vocabulary=self.vocabulary,
             preprocess=self.preprocess,
             paths=[str(example.path) for example in split.train],
@@ -414,6 +414,13 @@ class _Run:
             for weights in parameters:
                 weights.grad = None
         return min(times[1:] or times)  # the first one warms up
+
+
+def _concept_head(feature_size: int, concepts: int) -> nn.Linear:
+    head: nn.Linear = nn.utils.skip_init(nn.Linear, feature_size, concepts)
+    if concepts:  # torch warns of random numbers for nothing
+        head.reset_parameters()
+    return head
 
 
 def _without_lists(content: Any) -> Any:
