@@ -97,7 +97,7 @@ def test_the_human_row_holds_each_reference_out_in_turn(
 def test_many_pictures_need_fewer_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioner.evaluation._HELD_OUT", 20)
     captions, references = scenes(10, people=5)
-    human = evaluate(dict(enumerate(captions)), dict(enumerate(references))).human  # type: ignore[arg-type]
+    human = evaluate(dict(enumerate(captions)), dict(enumerate(references))).human
     assert human is not None
     assert human["turns"] == 2
 
@@ -164,7 +164,7 @@ def test_json_holds_the_scores_and_what_compare_needs(evaluation: Evaluation) ->
     )
     assert content["bleu_4"] == evaluation.scores["bleu_4"]
     assert content["floor"]["bleu_4"] == evaluation.floor["bleu_4"]
-    assert content["human"]["bleu_4"] == evaluation.human["bleu_4"]  # type: ignore[index]
+    assert content["human"]["bleu_4"] == evaluation.human["bleu_4"]
     assert [picture["name"] for picture in content["pictures"]] == sorted(p.name for p in evaluation.pictures)
     assert content["pictures"][3]["cider"] == evaluation.pictures[3].cider
     assert "references" not in content["pictures"][3], "other people's captions are not passed on"

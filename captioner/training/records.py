@@ -26,7 +26,14 @@ def write_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, score = figure.subplots(1, 2)
-    loss.plot(epochs, [row["train_loss"] for row in rows], "o-", ms=3, color="#0072b2", label="training")
+    loss.plot(
+        epochs,
+        [row["train_loss"] for row in rows],
+        "o-",
+        ms=3,
+        color="#0072b2",
+        label="training, with dropout and smoothed labels",
+    )
     loss.plot(epochs, [row["loss"] for row in rows], "s-", ms=3, color="#d55e00", label="validation")
     loss.set(title="Cross-entropy a token", xlabel="epoch")
     score.plot(epochs, [row["cider"] for row in rows], "o-", ms=3, color="#0072b2", label="CIDEr-D")
@@ -36,9 +43,8 @@ def write_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     for axes in (loss, score):
         for index in begins:
             axes.axvline(epochs[index] - 0.5, color="#888", lw=1, ls=":")
-            axes.annotate(
-                rows[index]["stage"], (epochs[index] - 0.45, 0.02), xycoords=("data", "axes fraction"), color="#555"
-            )
+            place = (epochs[index] - 0.5, 0.5)
+            axes.annotate(rows[index]["stage"], place, xycoords=("data", "axes fraction"), rotation=90, color="#555")
         axes.grid(color="#ddd", lw=0.5)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
