@@ -481,7 +481,7 @@ def test_shapes_from_pictures_to_bleu(tmp_path: Path, language: str, cell: str) 
     captions, images, train_list, val_list = make_shapes(tmp_path, 270, language=language)
     done = run(
         *("train", "--captions", captions, "--images", images, "--train-list", train_list, "--val-list", val_list),
-        *("--cell", cell, "--epochs", 25, "--finetune-epochs", 4, "--patience", 30, "--image-size", 96),
+        *("--cell", cell, "--epochs", 50, "--finetune-epochs", 4, "--patience", 60, "--image-size", 96),
         *("--hidden-size", 128, "--embedding-size", 64, "--minimum-count", 1, "--batch-size", 32),
         *("--output", tmp_path / "run"),
     )
