@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioner.dropout import Dropout
 from captioner.errors import UserError
 from captioner.recurrent import CELLS, RecurrentLayer, State, has_memory
 from captioner.torchvision_compat import prepare_torchvision
@@ -146,7 +147,7 @@ class Decoder(nn.Module):
             nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
         else:
             self.output = nn.Linear(hidden, config.vocabulary_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def standardise(self, features: Tensor) -> None:
         """Fix mean and standard deviation of each feature from those of training pictures, (N, F).

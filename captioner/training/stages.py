@@ -23,6 +23,7 @@ from captioner.model import CaptionModel
 from captioner.options import TrainConfig
 from captioner.training.augmentation import augmented
 from captioner.training.captions import Captions, batches_by_length
+from captioner.training.folded import folded_for_training
 from captioner.training.losses import Losses, concept_loss, grouped_caption_loss
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
 from captioner.vocab import Vocabulary
@@ -118,6 +119,7 @@ class EndToEndStage:
         self._m = material
         self.epochs = material.config.finetune_epochs
         self.steps = math.ceil(len(material.paths) / material.config.finetune_batch_size)
+        self._encoder = folded_for_training(material.model.encoder)
 
     @property
     def weights(self) -> list[tuple[Mapping[str, nn.Parameter], float]]:
@@ -153,7 +155,7 @@ class EndToEndStage:
         config = self._m.config
         rows, owner = self._m.captions.of_pictures(pictures)
         with self._m.autocast():
-            features = self._m.model.encoder(self._m.preprocess.normalise(pixels.to(self._m.device))).float()
+            features = self._encoder(self._m.preprocess.normalise(pixels.to(self._m.device))).float()
             tokens = self._m.tokens(rows, mirrored[owner])
             captions = grouped_caption_loss(self._m.model.decoder, features, tokens, owner, config.label_smoothing)
         labels = self._m.labels[pictures].to(self._m.device)
