@@ -43,7 +43,8 @@ def main() -> None:
     keep_freed_memory()
     native = native_bfloat16("cpu")
     plain = Encoder(args.encoder)
-    fast = channels_last(Encoder(args.encoder))
+    fast = Encoder(args.encoder)
+    channels_last(fast)
     pixels = torch.randn(args.batch_size, 3, args.size, args.size)
     by_channel = pixels.contiguous(memory_format=torch.channels_last)
     variants = {

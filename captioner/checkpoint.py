@@ -18,23 +18,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.overrides import TorchFunctionMode
 
-from captioner.errors import UserError
+from captioner.errors import CheckpointError as CheckpointError
 from captioner.files import replacing
 from captioner.images import Preprocess
 from captioner.model import CaptionModel, Decoder, Encoder, ModelConfig
 from captioner.vocab import Vocabulary
 
 FORMAT_VERSION = 2  # 1 had no `tokens`, no `cell` and what came with it
-SHIPPED = "flickr8k-mobilenet_v2.safetensors"
 _KEY = "captioner"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 _MAX_SIZE = 1 << 20  # of a layer; torch cannot multiply sizes that are much larger
 _MAX_LAYERS = 100
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # would garble a terminal, or cannot be written
-
-
-class CheckpointError(UserError):
-    """A file is not a checkpoint that this version can load; the message says what is wrong with it."""
 
 
 @dataclass
@@ -45,15 +40,6 @@ class Checkpoint:
     vocabulary: Vocabulary
     preprocess: Preprocess
     provenance: dict[str, Any] = field(default_factory=dict)
-
-
-def shipped_checkpoint() -> Path:
-    """The checkpoint that comes with captioner, in a clone and in an installed package. Raises CheckpointError."""
-    package = Path(__file__).parent
-    for folder in (package / "checkpoints", package.parent / "checkpoints"):
-        if (folder / SHIPPED).is_file():
-            return folder / SHIPPED
-    raise CheckpointError(f"the shipped checkpoint {SHIPPED} is not there: give a file with --checkpoint")
 
 
 def half_precision(model: CaptionModel) -> dict[str, torch.Tensor]:

@@ -28,4 +28,5 @@ class Dropout(nn.Module):
         draws = torch.empty(-(-x.numel() // per_draw), dtype=torch.int64, device=x.device).random_(-(2**63), None)
         uniform = draws.view(torch.int16)[: x.numel()].view(x.shape)  # from -2^15 to 2^15 - 1
         keep = uniform >= round(self.share * 2**_BITS) - 2 ** (_BITS - 1)
-        return x * keep.to(x.dtype).mul_(1.0 / (1.0 - self.share))
+        dropped: Tensor = x * keep.to(x.dtype).mul_(1.0 / (1.0 - self.share))
+        return dropped

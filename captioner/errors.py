@@ -3,3 +3,7 @@
 
 class UserError(ValueError):
     """Something that the user can mend: the message says what was wrong with what, and what to do."""
+
+
+class CheckpointError(UserError):
+    """A file is not a checkpoint that this version can load; the message says what is wrong with it."""

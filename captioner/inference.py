@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from captioner.allocator import keep_freed_memory
-from captioner.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
+from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding import ROWS, Hypothesis, decode, decode_state
 from captioner.errors import UserError
 from captioner.images import ImageError, ImageSource, load_image
 from captioner.model import fuse_for_inference
 from captioner.options import DecodeOptions
 from captioner.prompt import prompt_ids
+from captioner.shipped import find_checkpoint
 from captioner.vocab import END, START, join_tokens
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class DeviceError(UserError):
 
 
 def load(path: str | os.PathLike[str] | None = None, device: str = "auto") -> Captioner:
-    """Load a checkpoint, by default the shipped one.
+    """Load a checkpoint: a file, or a shipped one by its short name; by default `flickr8k`.
 
     `device` is a torch device, or "auto": a GPU where torch sees one, the CPU otherwise. On the CPU the process
     keeps memory that it frees from now on (see `allocator`), which is much faster.
@@ -87,7 +87,7 @@ def load(path: str | os.PathLike[str] | None = None, device: str = "auto") -> Ca
         raise DeviceError(f"no device {device!r} here: give cpu, or leave it out ({_first_line(error)})") from error
     if device == "cpu":
         keep_freed_memory()
-    return Captioner(load_checkpoint(shipped_checkpoint() if path is None else Path(path)), device)
+    return Captioner(load_checkpoint(find_checkpoint(path)), device)
 
 
 class Captioner:

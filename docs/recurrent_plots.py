@@ -19,10 +19,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioner.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
+from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding import decode
 from captioner.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
+from captioner.shipped import find_checkpoint
 from captioner.vocab import PAD, START, UNK
 
 matplotlib.use("Agg")
@@ -198,7 +199,7 @@ def draw_truncation(left: Axes, right: Axes) -> None:
 
 
 def draw_temperature(left: Axes, right: Axes) -> None:
-    checkpoint = load_checkpoint(shipped_checkpoint())
+    checkpoint = load_checkpoint(find_checkpoint())
     written = "a man in a"
     words, logits = next_words(checkpoint, written)
     for place, (temperature, colour) in enumerate(((0.5, BLUE), (1.0, GREEN), (2.0, ORANGE))):

@@ -15,8 +15,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import captioner
-from captioner.checkpoint import shipped_checkpoint
 from captioner.options import option_specs
+from captioner.shipped import find_checkpoint
 
 ROOT = Path(__file__).parent.parent
 SPECS = {spec.name: spec for spec in option_specs(captioner.DecodeOptions)}
@@ -36,7 +36,7 @@ DOG, CAT = png(draw_picture(1)), png(draw_picture(2))
 def model(tiny_checkpoint_file: Path) -> Iterator[captioner.Captioner]:
     """The tiny model, which the page then takes for the shipped one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("captioner.inference.shipped_checkpoint", lambda: tiny_checkpoint_file)
+        patch.setattr("captioner.inference.find_checkpoint", lambda name=None: tiny_checkpoint_file)
         st.cache_resource.clear()
         yield captioner.load(tiny_checkpoint_file)
     st.cache_resource.clear()
@@ -232,14 +232,14 @@ def test_broken_picture_gives_one_sentence(content: bytes, reason: str) -> None:
 
 
 def test_missing_checkpoint_gives_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioner.inference.shipped_checkpoint", shipped_checkpoint)
-    monkeypatch.setattr("captioner.checkpoint.SHIPPED", "not-there.safetensors")
+    monkeypatch.setattr("captioner.inference.find_checkpoint", find_checkpoint)
+    monkeypatch.setattr("captioner.shipped.DEFAULT", "not-there")
     st.cache_resource.clear()
     page = open_page()
     assert shown(page) == []
     (error,) = page.error
     assert error.value.startswith("The model cannot be loaded: ")
-    assert "not-there.safetensors" in error.value
+    assert "the shipped checkpoint is not there" in error.value
     assert "Flickr8k" in page.caption[-1].value  # the rest of the page is there
 
 

@@ -25,14 +25,12 @@ import captioner
 from captioner import checkpoint as checkpoint_module
 from captioner.checkpoint import (
     FORMAT_VERSION,
-    SHIPPED,
     Checkpoint,
     CheckpointError,
     half_precision,
     is_checkpoint,
     load_checkpoint,
     save_checkpoint,
-    shipped_checkpoint,
 )
 from captioner.decoding import decode
 from captioner.errors import UserError
@@ -41,6 +39,7 @@ from captioner.inference import Captioner
 from captioner.model import CaptionModel, Decoder, Encoder, ModelConfig, encoder_names
 from captioner.options import DecodeOptions
 from captioner.recurrent import CELLS
+from captioner.shipped import find_checkpoint
 from captioner.vocab import Vocabulary
 
 Content = dict[str, Any]
@@ -270,8 +269,8 @@ class TestVersion1:
         assert "tokens is missing" in refusal(changed(new_names))
 
     def test_the_shipped_checkpoint_is_one_and_loads(self) -> None:
-        content, _ = read_parts(shipped_checkpoint())
-        loaded = load_checkpoint(shipped_checkpoint())
+        content, _ = read_parts(find_checkpoint())
+        loaded = load_checkpoint(find_checkpoint())
         assert content["format_version"] == 1
         assert (loaded.model.config.cell, loaded.model.config.layers, loaded.vocabulary.tokens) == ("lstm", 1, "word")
         assert Captioner(loaded).caption(draw_picture(0)).finished
@@ -525,20 +524,3 @@ class TestIsCheckpoint:
     def test_what_cannot_be_one_is_none(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / "x").write_bytes(content)
         assert not is_checkpoint(tmp_path / "x")
-
-
-class TestShipped:
-    @pytest.mark.parametrize("folder", ["package/checkpoints", "checkpoints"], ids=["installed", "clone"])
-    def test_it_is_found(self, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checkpoint_module, "__file__", str(tmp_path / "package" / "checkpoint.py"))
-        file = tmp_path / folder / SHIPPED
-        file.parent.mkdir(parents=True)
-        file.touch()
-        assert shipped_checkpoint() == file
-
-    def test_where_it_is_missing_the_message_says_what_to_give(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(checkpoint_module, "__file__", str(tmp_path / "package" / "checkpoint.py"))
-        with pytest.raises(CheckpointError, match=f"{SHIPPED} is not there: give a file with --checkpoint"):
-            shipped_checkpoint()

@@ -102,7 +102,7 @@ def test_sample(command: Command, chinese_checkpoint_file: Path) -> None:
 
 
 def test_page(chinese_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioner.inference.shipped_checkpoint", lambda: chinese_checkpoint_file)
+    monkeypatch.setattr("captioner.inference.find_checkpoint", lambda name: chinese_checkpoint_file)
     st.cache_resource.clear()
     file = io.BytesIO()
     draw_picture(3).save(file, "PNG")

@@ -63,7 +63,9 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint(group: argparse._ArgumentGroup) -> None:
     """--checkpoint and --device"""
-    group.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of `captioner train` [the shipped one]")
+    group.add_argument(
+        "--checkpoint", metavar="FILE", help="a file, or a name that `captioner models` lists [flickr8k]"
+    )
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1 [a GPU if there is one]")
 
 

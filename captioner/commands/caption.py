@@ -67,12 +67,12 @@ def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
     options: DecodeOptions = chosen(DecodeOptions, args)
     _check_usage(args)
-    from captioner.checkpoint import shipped_checkpoint
     from captioner.inference import load
     from captioner.inputs import find_pictures
+    from captioner.shipped import find_checkpoint
 
     paths = find_pictures(args.paths, args.recursive, sys.stdin)
-    checkpoint = Path(args.checkpoint) if args.checkpoint else shipped_checkpoint()
+    checkpoint = find_checkpoint(args.checkpoint)
     if args.format == "sidecar" or args.output:
         return _to_files(args, options, paths, checkpoint)
     render = _renderer(args, options, paths)

@@ -240,12 +240,12 @@ def _caption_pictures(captions: _Captions, options: DecodeOptions, args: argpars
 
     from tqdm import tqdm
 
-    from captioner.checkpoint import shipped_checkpoint
     from captioner.files import sha256_of
     from captioner.inference import load
+    from captioner.shipped import find_checkpoint
 
     model = load(args.checkpoint, args.device)
-    checkpoint = sha256_of(Path(args.checkpoint or shipped_checkpoint()))  # now: training may replace the file
+    checkpoint = sha256_of(find_checkpoint(args.checkpoint))  # now: training may replace the file
     results = tqdm(model.caption_files(paths, options), total=len(paths), unit="picture", disable=None)
     for result in results:
         name = paths[result.path]

@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
     begin = parser.add_argument_group("where it begins")
     begin.add_argument("--resume", action="store_true", help="go on with the interrupted run in RUN_DIR")
     begin.add_argument(
-        "--init", type=Path, metavar="FILE", help="a checkpoint to go on from, with the new words of your captions"
+        "--init", metavar="FILE", help="a checkpoint, or its short name, to go on from with your captions' new words"
     )
     begin.add_argument(
         "--encoder-weights",
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     given = {spec.name: vars(args)[spec.name] for spec in option_specs(TrainConfig) if spec.name in vars(args)}
     config: TrainConfig = parse_options(TrainConfig, {**(_read_config(args.config) if args.config else {}), **given})
     from captioner.allocator import keep_freed_memory
+    from captioner.shipped import find_checkpoint
     from captioner.training import Start, train
     from captioner.training.warm_start import FIXED
 
@@ -65,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
             if name in given:
                 raise OptionError(f"--init fixes {name}: leave out --{name.replace('_', '-')}")
     keep_freed_memory()
-    start = Start(args.encoder_weights or _shipped_encoder(config, args), args.init)
+    start = Start(
+        args.encoder_weights or _shipped_encoder(config, args), find_checkpoint(args.init) if args.init else None
+    )
     # Nothing here holds on to the split: the text of all captions need not stay in memory.
     checkpoint = train(config, _split(args, config.seed), args.output, start, args.resume, _say)
     print(checkpoint)
@@ -108,9 +111,10 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 def _shipped_encoder(config: TrainConfig, args: argparse.Namespace) -> Path | None:
     """The shipped checkpoint where its encoder is the one asked for: it needs no download and knows photographs."""
-    from captioner.checkpoint import load_checkpoint, shipped_checkpoint
+    from captioner.checkpoint import load_checkpoint
+    from captioner.shipped import find_checkpoint
 
     if args.init:
         return None
-    shipped = shipped_checkpoint()
+    shipped = find_checkpoint()
     return shipped if load_checkpoint(shipped).model.config.encoder == config.encoder else None
