@@ -7,9 +7,13 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from captioner.calibration import Calibration
 from captioner.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_metrics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -49,10 +53,34 @@ def write_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    with replacing(path, "wb") as file:
-        file.write(buffer.getvalue())
+    _save(path, figure)
+
+
+def write_reliability(path: Path, before: Calibration, after: Calibration) -> None:
+    """How often words given a probability were right, before and after the network was calibrated, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color="#888", lw=1, ls=":", label="as it should be")
+    shown = [("as trained", before, "s-", "#d55e00")] if before != after else []
+    for label, found, style, colour in [*shown, ("as stored", after, "o-", "#0072b2")]:
+        points = ([100 * value for value in values] for values in (found.confidence, found.accuracy))
+        axes.plot(*points, style, ms=4, color=colour, label=f"{label}: off by {found.error:.1f} points")
+    axes.bar(
+        [100 * value for value in after.confidence],
+        [100 * value for value in after.share],
+        width=4,
+        color="#0072b2",
+        alpha=0.2,
+        label="share of all words",
+    )
+    axes.set(xlabel="probability of the likeliest next word, %", ylabel="how often it was right, %")
+    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    axes.grid(color="#ddd", lw=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left")
+    _save(path, figure)
 
 
 def write_samples(
@@ -93,3 +121,10 @@ td:first-child {{ text-align: right; opacity: .6; font-variant-numeric: tabular-
 {cards}
 </body></html>
 """
+
+
+def _save(path: Path, figure: Figure) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    with replacing(path, "wb") as file:
+        file.write(buffer.getvalue())

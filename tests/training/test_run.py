@@ -22,6 +22,7 @@ from conftest import TINY_ENCODER, draw_picture
 import captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.data import Split, find_examples, read_captions, read_split_list
+from captioner.evaluation import score_captions
 from captioner.model import Encoder
 from captioner.options import TrainConfig
 from captioner.shapes import make_shapes
@@ -109,16 +110,22 @@ def test_a_run_leaves_its_records_and_a_scored_checkpoint(
     assert provenance["data"] == {"captions": "shapes"}
     # The scores are those of exactly the stored weights.
     split = split_of(shapes)
-    row = log[provenance["epoch"] - 1]
-    assert provenance["validation"]["cider"] == row["cider"]
     captions = captioner.load(folder / "best.safetensors").caption_batch([each.path for each in split.validation])
-    assert provenance["validation"]["distinct"] == len({caption.text.lower() for caption in captions})
-    assert row["samples"] == [caption.text for caption in captions[::1]][:10]
+    texts = [caption.text for caption in captions]
+    scores = score_captions(texts, [each.captions for each in split.validation])
+    assert {name: provenance["validation"][name] for name in scores} == scores
+    assert len(log[provenance["epoch"] - 1]["samples"]) == len(texts[:10])
+    # A network that has hardly begun to learn is not calibrated, until it is made so.
+    calibrated = provenance["calibration"]
+    assert calibrated["error_before"] > 2
+    assert calibrated["temperature"] != 1
+    assert calibrated["error"] < calibrated["error_before"]
     assert sorted(entry.name for entry in folder.iterdir()) == [
         "best.safetensors",
         "config.json",
         "curves.png",
         "metrics.jsonl",
+        "reliability.png",
         "samples.html",
         "state.safetensors",
     ]
