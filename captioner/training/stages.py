@@ -181,7 +181,7 @@ class SelfCriticalStage:
 
     def prepare(self) -> None:
         self._features = self._m.features()
-        self._rewards = Rewards(self._texts, self._m.vocabulary)
+        self.rewards = Rewards(self._texts, self._m.vocabulary)
         self._max_length = int(self._m.captions.lengths().max())
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
@@ -196,7 +196,7 @@ class SelfCriticalStage:
             # The captions are drawn, and their probabilities taken, from the network as it will be used.
             decoder.eval()
             tokens = sample_captions(decoder, several, self._max_length)
-            rewards = self._rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
+            rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
             rewards = rewards.view(len(pictures), config.scst_samples)
             with self._m.autocast():
                 reward_loss = self_critical_loss(
