@@ -160,8 +160,8 @@ class DecodeOptions:
 class TrainConfig:
     """How a captioner is trained. Raises OptionError for values out of range."""
 
-    epochs: int = option(12, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
-    finetune_epochs: int = option(6, "epochs end to end, after that", low=0, high=10_000)
+    epochs: int = option(8, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
+    finetune_epochs: int = option(24, "epochs end to end, after that", low=0, high=10_000)
     scst_epochs: int = option(0, "epochs of self-critical training on CIDEr-D, after that", low=0, high=10_000)
     seed: int = option(0, "fixes weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
 
@@ -179,12 +179,12 @@ class TrainConfig:
     variational_dropout: bool = option(False, "drop the same units at all time steps of a caption")
     dropout: float = option(0.5, "share of units dropped between the decoder's layers", low=0.0, high=0.95)
 
-    label_smoothing: float = option(0.1, "probability mass given to the other words", low=0.0, high=0.9)
+    label_smoothing: float = option(0.05, "probability mass given to the other words", low=0.0, high=0.9)
     batch_size: int = option(64, "captions a step while the encoder is frozen", low=1)
     learning_rate: float = option(1.5e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)
     finetune_batch_size: int = option(32, "pictures a step after that, each with all its captions", low=1)
-    finetune_learning_rate: float = option(3e-4, "peak learning rate of the decoder end to end", low=0.0, high=1.0)
-    encoder_learning_rate: float = option(1e-4, "peak learning rate of the encoder end to end", low=0.0, high=1.0)
+    finetune_learning_rate: float = option(4e-4, "peak learning rate of the decoder end to end", low=0.0, high=1.0)
+    encoder_learning_rate: float = option(2e-4, "peak learning rate of the encoder end to end", low=0.0, high=1.0)
     concepts: int = option(
         320, "frequent words of the captions that the feature must also predict end to end; 0: none", low=0
     )
@@ -192,13 +192,15 @@ class TrainConfig:
     scst_learning_rate: float = option(5e-5, "peak learning rate of self-critical training", low=0.0, high=1.0)
     scst_samples: int = option(5, "captions drawn for each picture in self-critical training", low=2, high=1000)
     scst_cross_entropy: float = option(0.5, "weight of the cross-entropy that holds it back", low=0.0, high=100.0)
-    weight_decay: float = option(0.02, "decoupled weight decay of AdamW", low=0.0, high=1.0)
+    weight_decay: float = option(0.1, "decoupled weight decay of AdamW", low=0.0, high=1.0)
     gradient_clip: float = option(5.0, "largest norm of the gradient", low=0.0)
     average: float = option(
         0.1, "share of a stage's steps that the moving average of the weights reaches back", low=0.0, high=1.0
     )
     metric: str = option("cider", "validation score that stops a stage early", choices=("cider", "bleu_4"))
-    patience: int = option(4, "epochs without a better score after which a stage stops", low=1)
+    patience: float = option(
+        0.4, "share of a stage's epochs without a better score after which it stops", low=0.0, high=1.0
+    )
 
     def __post_init__(self) -> None:
         _check_ranges(self)

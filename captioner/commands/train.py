@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,8 @@ from captioner.options import OptionError, TrainConfig, option_specs, parse_opti
 
 if TYPE_CHECKING:
     from captioner.data import Split
+
+_DECODER_STEPS, _END_TO_END_STEPS = 800, 400  # at least, unless the number of epochs is given
 
 
 def add_parser(commands: Any) -> None:
@@ -69,8 +74,11 @@ def run(args: argparse.Namespace) -> int:
     start = Start(
         args.encoder_weights or _shipped_encoder(config, args), find_checkpoint(args.init) if args.init else None
     )
-    # Nothing here holds on to the split: the text of all captions need not stay in memory.
-    checkpoint = train(config, _split(args, config.seed), args.output, start, args.resume, _say)
+    # Taken out again, so that nothing here holds on to the text of all captions while the run goes on.
+    split = [_split(args, config.seed)]
+    if not args.config:
+        config = _enough_epochs(config, split[0], given)
+    checkpoint = train(config, split.pop(), args.output, start, args.resume, _say)
     print(checkpoint)
     _say(f"caption pictures with it: captioner caption PICTURE --checkpoint {checkpoint}")
     return 0
@@ -88,6 +96,21 @@ def _split(args: argparse.Namespace, seed: int) -> Split:
         some = ", ".join(f"{one} = {other}" for one, other in both[:3]) + (", ..." if len(both) > 3 else "")
         _say(f"captioner: warning: the same pictures are in train and validation, {len(both)} pairs: {some}")
     return split
+
+
+def _enough_epochs(config: TrainConfig, split: Split, given: Mapping[str, Any]) -> TrainConfig:
+    """More epochs for a small set, where their number is not given: what counts is the number of steps."""
+    captions = sum(len(example.captions) for example in split.train)
+    steps = {
+        "epochs": (_DECODER_STEPS, math.ceil(captions / config.batch_size)),
+        "finetune_epochs": (_END_TO_END_STEPS, math.ceil(len(split.train) / config.finetune_batch_size)),
+    }
+    more = {
+        name: max(getattr(config, name), math.ceil(least / max(1, an_epoch)))
+        for name, (least, an_epoch) in steps.items()
+        if name not in given
+    }
+    return dataclasses.replace(config, **more)
 
 
 def _say(line: str) -> None:

@@ -331,7 +331,7 @@ class _Run:
         score = row[self.config.metric]
         progress.since = 0 if score > progress.stage_best else progress.since + 1
         progress.stage_best = max(score, progress.stage_best)
-        progress.stopped_early = progress.since >= self.config.patience
+        progress.stopped_early = progress.since >= max(1, math.ceil(self.config.patience * self.stage.epochs))
         # At the end of a stage its learning rate is zero and its weights are averaged: an earlier epoch that scored a
         # little better did so by luck. A stage that made nothing better changes nothing.
         last = progress.epoch == self.stage.epochs and score >= progress.entry
@@ -339,7 +339,7 @@ class _Run:
             save_checkpoint(self.output / CHECKPOINT_NAME, self._checkpoint(self._averaged()))
             progress.best, progress.best_row = score, len(progress.rows) - 1
         mark = " *" if progress.best_row == len(progress.rows) - 1 else ""
-        stop = f"; no better for {self.config.patience} epochs, this stage ends" if progress.stopped_early else ""
+        stop = f"; no better for {progress.since} epochs, this stage ends" if progress.stopped_early else ""
         reward = f"  reward {row['reward']:.3f}" if "reward" in row else ""
         self.say(
             f"epoch {row['epoch']}/{sum(stage.epochs for stage in self.stages)} {row['stage']}  "

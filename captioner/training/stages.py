@@ -195,10 +195,10 @@ class SelfCriticalStage:
             several = features.repeat_interleave(config.scst_samples, 0)
             # The captions are drawn, and their probabilities taken, from the network as it will be used.
             decoder.eval()
-            tokens = sample_captions(decoder, several, self._max_length)
-            rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
-            rewards = rewards.view(len(pictures), config.scst_samples)
             with self._m.autocast():
+                tokens = sample_captions(decoder, several, self._max_length)
+                rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
+                rewards = rewards.view(len(pictures), config.scst_samples)
                 reward_loss = self_critical_loss(
                     decoder, several, tokens, advantages(rewards).flatten().to(self._m.device)
                 )

@@ -21,6 +21,7 @@ from conftest import TINY_ENCODER, draw_picture
 
 import captioner
 from captioner.checkpoint import load_checkpoint
+from captioner.commands.train import _enough_epochs
 from captioner.data import Split, find_examples, read_captions, read_split_list
 from captioner.evaluation import score_captions
 from captioner.model import Encoder
@@ -290,7 +291,7 @@ def test_a_stage_that_gets_no_better_stops_and_the_best_is_kept(
         finetune_learning_rate=0.0,
         encoder_learning_rate=0.0,
         scst_epochs=0,
-        patience=2,
+        patience=0.3,
     )
     path = train(config, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=lines.append)
     # The first epoch of each stage is its best so far, and the two after it are no better.
@@ -453,6 +454,18 @@ def test_the_command_goes_on_from_a_checkpoint_with_the_options_of_a_run(
     assert metrics(tmp_path / "run")[0]["loss"] < metrics(folder)[0]["loss"]
 
 
+def test_a_small_set_gets_more_epochs_unless_their_number_is_given(
+    shapes: tuple[Path, Path, Path, Path], tmp_path: Path
+) -> None:
+    split = split_of(shapes)  # 144 captions, 48 pictures
+    config = TrainConfig(batch_size=16, finetune_batch_size=24)
+    found = _enough_epochs(config, split, {})
+    assert (found.epochs, found.finetune_epochs) == (math.ceil(800 / 9), 200)
+    assert _enough_epochs(config, split, {"epochs": 8, "finetune_epochs": 24}) == config
+    large = dataclasses.replace(split, train=split.train * 100)
+    assert _enough_epochs(config, large, {}) == config
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -488,7 +501,7 @@ def test_shapes_from_pictures_to_bleu(tmp_path: Path, language: str, cell: str) 
     captions, images, train_list, val_list = make_shapes(tmp_path, 270, language=language)
     done = run(
         *("train", "--captions", captions, "--images", images, "--train-list", train_list, "--val-list", val_list),
-        *("--cell", cell, "--epochs", 50, "--finetune-epochs", 4, "--patience", 60, "--image-size", 96),
+        *("--cell", cell, "--epochs", 50, "--finetune-epochs", 4, "--patience", 1.0, "--image-size", 96),
         *("--hidden-size", 128, "--embedding-size", 64, "--minimum-count", 1, "--batch-size", 32),
         *("--output", tmp_path / "run"),
     )
