@@ -83,15 +83,13 @@ def write_reliability(path: Path, before: Calibration, after: Calibration) -> No
     _save(path, figure)
 
 
-def write_samples(
-    path: Path, names: Sequence[str], thumbnails: Sequence[str | None], rows: Sequence[dict[str, Any]]
-) -> None:
-    """Fixed validation pictures with what people wrote of them and their captions epoch by epoch, as one HTML page.
+def write_samples(path: Path, pictures: Sequence[tuple[str, str | None, str]], rows: Sequence[dict[str, Any]]) -> None:
+    """Fixed validation pictures with what a person wrote of them and their captions epoch by epoch, as one HTML page.
 
-    `rows[e]["samples"][i]` is the caption of picture i after an epoch.
+    `pictures` are names, thumbnails and references; `rows[e]["samples"][i]` is the caption of picture i after an epoch.
     """
     cards = []
-    for index, (name, thumbnail) in enumerate(zip(names, thumbnails, strict=True)):
+    for index, (name, thumbnail, reference) in enumerate(pictures):
         lines, before = [], None
         for row in rows:
             caption = row["samples"][index]
@@ -99,6 +97,7 @@ def write_samples(
             if caption != before:
                 lines.append(f"<tr><td>{row['epoch']}</td><td>{escape(caption)}</td></tr>")
             before = caption
+        lines.append(f'<tr class="person"><td>person</td><td>{escape(reference)}</td></tr>')
         picture = f'<img src="{thumbnail}" alt="{escape(before or name)}">' if thumbnail else ""
         cards.append(f"<section>{picture}<div><h2>{escape(name)}</h2><table>{''.join(lines)}</table></div></section>")
     with replacing(path) as file:
@@ -115,9 +114,11 @@ h2 {{ font-size: .85rem; font-weight: normal; opacity: .7; margin: 0 0 .3rem; ov
 section > div {{ flex: 1; min-width: 16rem; }}
 td {{ vertical-align: top; padding: .1rem .8rem .1rem 0; }}
 td:first-child {{ text-align: right; opacity: .6; font-variant-numeric: tabular-nums; }}
+.person {{ font-style: italic; }}
 </style></head><body>
 <h1>Captions while training</h1>
-<p>The same validation pictures after each of {epochs} epochs; an epoch that changed nothing is left out.</p>
+<p>The same validation pictures after each of {epochs} epochs, and what a person wrote.
+An epoch that changed nothing is left out.</p>
 {cards}
 </body></html>
 """

@@ -394,7 +394,7 @@ class _Run:
         rows = self.progress.rows
         write_metrics(self.output / "metrics.jsonl", rows)
         write_curves(self.output / "curves.png", rows)
-        write_samples(self.output / "samples.html", *self.validation.shown(), rows)
+        write_samples(self.output / "samples.html", self.validation.shown(), rows)
 
     def _save_state(self) -> None:
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
@@ -518,14 +518,17 @@ class _Validation:
         """The samples are spread over all validation pictures."""
         return max(1, len(self._examples) // SAMPLES)
 
-    def shown(self) -> tuple[list[str], list[str | None]]:
-        """Names and thumbnails of the sample pictures."""
+    def shown(self) -> list[tuple[str, str | None, str]]:
+        """Name, thumbnail and a reference of each sample picture."""
         from captioner.thumbnails import thumbnail
 
         examples = self._examples[:: self._stride()][:SAMPLES]
         if not self._thumbnails:
             self._thumbnails = [thumbnail(example.path) for example in examples]
-        return [example.name for example in examples], self._thumbnails
+        return [
+            (example.name, image, next(iter(example.captions), ""))
+            for example, image in zip(examples, self._thumbnails, strict=True)
+        ]
 
 
 @contextmanager

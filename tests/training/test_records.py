@@ -8,7 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from captioner.training.records import write_curves, write_metrics, write_samples
+from captioner.calibration import Calibration
+from captioner.training.records import write_curves, write_metrics, write_reliability, write_samples
 
 
 def rows(count: int = 4) -> list[dict[str, Any]]:
@@ -44,7 +45,8 @@ def test_curves_are_a_picture_that_changes_with_the_scores(tmp_path: Path) -> No
 
 
 def test_samples_show_each_caption_once_and_as_text(tmp_path: Path) -> None:
-    write_samples(tmp_path / "samples.html", ["a.jpg", "<i>.jpg"], ["data:image/jpeg;base64,xyz", None], rows())
+    pictures = [("a.jpg", "data:image/jpeg;base64,xyz", "My <dog>"), ("<i>.jpg", None, "Mine")]
+    write_samples(tmp_path / "samples.html", pictures, rows())
     page = (tmp_path / "samples.html").read_text(encoding="utf-8")
     assert page.count("<td>A dog</td>") == 1  # the second epoch changed nothing
     assert page.count("<td>The same</td>") == 1
@@ -52,3 +54,13 @@ def test_samples_show_each_caption_once_and_as_text(tmp_path: Path) -> None:
     assert "A &lt;b&gt;cat&lt;/b&gt;" in page
     assert "&lt;i&gt;.jpg" in page
     assert page.count("<img") == 1
+    assert page.count("<td>My &lt;dog&gt;</td>") == 1
+
+
+def test_reliability_is_a_picture_that_shows_what_was_mended(tmp_path: Path) -> None:
+    sure, right = (Calibration((0.3, 0.8), accuracy, (0.4, 0.6), 10.0) for accuracy in ((0.2, 0.7), (0.3, 0.8)))
+    write_reliability(tmp_path / "mended", sure, right)
+    write_reliability(tmp_path / "as it was", right, right)
+    with Image.open(tmp_path / "mended") as one, Image.open(tmp_path / "as it was") as other:
+        assert one.format == other.format == "PNG"
+        assert one.tobytes() != other.tobytes()
