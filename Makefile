@@ -3,7 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 IMAGES ?=
 
-.PHONY: demo app lint format test test-slow
+# The data of train-flickr8k, as data/README.md lays it out, and torchvision weights of mobilenet_v2.
+FLICKR8K ?= flickr8k
+IMAGENET ?= mobilenet_v2-imagenet.pth
+LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImages.txt \
+	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
+TRAIN = $(BIN)/captioner train $(LISTS)
+
+.PHONY: demo app lint format test test-slow train-flickr8k train-flickr8k-zh
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -34,3 +41,17 @@ test: .venv/installed-dev  ## the fast tests
 
 test-slow: .venv/installed-dev  ## the rest
 	$(BIN)/pytest -m slow
+
+# The recipe of the shipped checkpoints, from pictures and captions: an encoder, then the captioner that begins with it.
+# Interrupted, either target goes on where it was.
+train-flickr8k: .venv/installed
+	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder \
+	    --finetune-epochs 10 $(if $(wildcard runs/encoder/state.safetensors),--resume)
+	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \
+	    --output runs/flickr8k --cell gru --epochs 6 --finetune-epochs 10 --scst-epochs 2 \
+	    --encoder-learning-rate 1.5e-4 $(if $(wildcard runs/flickr8k/state.safetensors),--resume)
+
+train-flickr8k-zh: train-flickr8k
+	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --encoder-weights runs/flickr8k/best.safetensors \
+	    --output runs/flickr8k-zh --cell gru --finetune-epochs 0 \
+	    $(if $(wildcard runs/flickr8k-zh/state.safetensors),--resume)

@@ -13,6 +13,7 @@ import captioner
 from captioner.errors import UserError
 from captioner.images import ImageError, load_image
 from captioner.options import OptionSpec, option_specs
+from captioner.shipped import LANGUAGES, shipped_checkpoints
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,14 +35,22 @@ on Flickr8k, whose terms allow non-commercial research and education only.
 
 
 @st.cache_resource(show_spinner="Loading the model…")
-def load_model() -> captioner.Captioner:
-    """The model, once a process."""
-    return captioner.load()
+def load_model(name: str | None) -> captioner.Captioner:
+    """A shipped model, once a process."""
+    return captioner.load(name)
 
 
-def look(model: captioner.Captioner, data: bytes) -> tuple[Tensor, Image.Image]:
-    """Features and preview of the upload, made once. Raises ImageError when it cannot be read."""
-    digest = hashlib.sha256(data).digest()
+def choose_model() -> str | None:
+    """The name of the shipped model that writes in the language chosen; None for the default where no other came."""
+    names = list(shipped_checkpoints())
+    if len(names) < 2:
+        return None
+    return st.radio("Captions in", names, horizontal=True, format_func=lambda name: LANGUAGES.get(name, name))
+
+
+def look(model: captioner.Captioner, name: str | None, data: bytes) -> tuple[Tensor, Image.Image]:
+    """Features and preview of the upload, made once a model. Raises ImageError when it cannot be read."""
+    digest = name, hashlib.sha256(data).digest()
     if st.session_state.get("digest") != digest:
         image = load_image(data)
         features = model.encode([image])
@@ -87,9 +96,10 @@ st.set_page_config(page_title="captioner", page_icon="🖼️")
 st.title("A caption for your picture", anchor=False)
 upload = st.file_uploader("Choose a picture", type="image")
 try:
-    model = load_model()
+    name = choose_model()
+    model = load_model(name)
     if upload:
-        features, image = look(model, upload.getvalue())
+        features, image = look(model, name, upload.getvalue())
         best = model.caption_features(features)[0]
         left, right = st.columns(2, gap="medium")
         left.image(image, width="stretch", alt=best.text)

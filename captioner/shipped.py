@@ -13,6 +13,7 @@ from typing import Any
 from captioner.errors import CheckpointError
 
 DEFAULT = "flickr8k"
+LANGUAGES = {"flickr8k": "English", "flickr8k-zh": "中文"}  # in which they write, as their speakers call it
 
 
 def shipped_checkpoints() -> dict[str, Path]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import streamlit as st
-from conftest import draw_picture
+from conftest import draw_picture, make_checkpoint
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import captioner
+from captioner.checkpoint import save_checkpoint
 from captioner.options import option_specs
 from captioner.shipped import find_checkpoint
 
@@ -231,6 +232,24 @@ def test_broken_picture_gives_one_sentence(content: bytes, reason: str) -> None:
     assert not page.error
 
 
+def test_the_language_chooses_the_model(
+    model: captioner.Captioner, tmp_path: Path, encoded: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other-net.safetensors"
+    save_checkpoint(other, make_checkpoint(tokens="character", end=-3.0))
+    files = {"flickr8k": find_checkpoint(), "flickr8k-zh": other}
+    monkeypatch.setattr("captioner.shipped.shipped_checkpoints", lambda: files)
+    monkeypatch.setattr("captioner.inference.find_checkpoint", files.get)
+    st.cache_resource.clear()
+    page = open_page(DOG)
+    assert page.radio[0].options == ["English", "中文"]
+    english = shown(page)
+    page.radio[0].set_value("flickr8k-zh").run()
+    assert shown(page)[0] == captioner.load("flickr8k-zh").caption(DOG).text != english[0]
+    assert len(encoded) == 3  # by each model of the page, and here
+    st.cache_resource.clear()
+
+
 def test_missing_checkpoint_gives_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioner.inference.find_checkpoint", find_checkpoint)
     monkeypatch.setattr("captioner.shipped.DEFAULT", "not-there")
@@ -248,7 +267,7 @@ def test_visitors_share_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     st.cache_resource.clear()
     loads: list[None] = []
     load = captioner.load
-    monkeypatch.setattr("captioner.inference.load", lambda: loads.append(None) or load())
+    monkeypatch.setattr("captioner.inference.load", lambda name: loads.append(None) or load(name))
     assert shown(open_page(DOG)) == shown(open_page(DOG))
     assert len(loads) == 1
 

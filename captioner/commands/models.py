@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line a checkpoint."""
-    from captioner.shipped import describe, shipped_checkpoints
+    from captioner.shipped import LANGUAGES, describe, shipped_checkpoints
 
     for name, path in shipped_checkpoints().items():
         content = describe(path)
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
             f"{label} {scores[key]:.1f}" for key, label in (("bleu_4", "BLEU-4"), ("cider", "CIDEr")) if key in scores
         )
         print(
-            f"{name:14} {path.stat().st_size / 1e6:3.0f} MB  {content['model']['encoder']}, "
+            f"{name:14} {LANGUAGES.get(name, '')}, {path.stat().st_size / 1e6:.0f} MB, {content['model']['encoder']}, "
             f"{len(content['vocabulary']):,} {content.get('tokens', 'word')}s{f'; validation {shown}' if shown else ''}"
             f"  {path}"
         )
