@@ -46,12 +46,12 @@ test-slow: .venv/installed-dev  ## the rest
 # Interrupted, either target goes on where it was.
 train-flickr8k: .venv/installed
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder \
-	    --finetune-epochs 10 $(if $(wildcard runs/encoder/state.safetensors),--resume)
+	    --cell lstm --finetune-epochs 10 $(if $(wildcard runs/encoder/state.safetensors),--resume)
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \
-	    --output runs/flickr8k --cell gru --epochs 6 --finetune-epochs 10 --scst-epochs 2 \
+	    --output runs/flickr8k --epochs 6 --finetune-epochs 10 --scst-epochs 2 \
 	    --encoder-learning-rate 1.5e-4 $(if $(wildcard runs/flickr8k/state.safetensors),--resume)
 
 train-flickr8k-zh: train-flickr8k
 	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --encoder-weights runs/flickr8k/best.safetensors \
-	    --output runs/flickr8k-zh --cell gru --finetune-epochs 0 \
+	    --output runs/flickr8k-zh --finetune-epochs 0 \
 	    $(if $(wildcard runs/flickr8k-zh/state.safetensors),--resume)

@@ -171,7 +171,7 @@ class TrainConfig:
         "auto", "auto: characters for scripts without spaces, such as Chinese", choices=("auto", *TOKEN_KINDS)
     )
     minimum_count: int = option(4, "a word enters the vocabulary when it occurs this often", low=1)
-    cell: str = option("lstm", "the recurrent cell of the decoder", choices=CELLS)
+    cell: str = option("gru", "the recurrent cell of the decoder", choices=CELLS)
     layers: int = option(1, "recurrent layers, each reading the one before", low=1, high=100)
     hidden_size: int = option(512, "size of the hidden state", low=1, high=65_536)
     embedding_size: int = option(256, "size of a word's embedding", low=1, high=65_536)
