@@ -18,6 +18,7 @@ from torch import Tensor
 from captioner.options import DecodeOptions, OptionError
 from captioner.vocab import END, PAD, START, UNK
 
+STUTTER = 4  # words after a conjunction that are not the one before it: "jacket and a bright red jacket"
 ROWS = 2048  # decoded together, where that can be chosen: each takes tables as long as the vocabulary
 
 
@@ -51,7 +52,11 @@ class Hypothesis:
 
 @torch.inference_mode()
 def decode(
-    decoder: StepDecoder, features: Tensor, options: DecodeOptions, prompt: Sequence[int] = ()
+    decoder: StepDecoder,
+    features: Tensor,
+    options: DecodeOptions,
+    prompt: Sequence[int] = (),
+    conjunctions: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """Write `options.num_captions` captions for each feature of (B, F), the best first.
 
@@ -59,14 +64,19 @@ def decode(
     Every caption begins with the tokens of `prompt`: their probabilities are the decoder's own and part of the
     caption's, the limits of its length count them, and rules see them. Only a beam ranks by what follows them: they
     are no choice of the decoder's, and unlikely ones, divided by the length, would favour long captions.
+    With the tokens of words such as "and" in `conjunctions` no caption stutters, see `ban`.
     Raises OptionError when the prompt leaves no room below `max_length`, ValueError for special tokens in it.
     """
-    return decode_state(decoder, decoder.init_state(features), options, prompt)
+    return decode_state(decoder, decoder.init_state(features), options, prompt, conjunctions)
 
 
 @torch.inference_mode()
 def decode_state(
-    decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int] = ()
+    decoder: StepDecoder,
+    state: Any,
+    options: DecodeOptions,
+    prompt: Sequence[int] = (),
+    conjunctions: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """The same from any state of B rows before `<start>`, such as one that knows of no picture."""
     check_prompt(prompt, options)
@@ -74,8 +84,8 @@ def decode_state(
         return []
     # A beam of 1 is greedy decoding. Done as such it is so to the last tie, and faster.
     if options.strategy == "beam" and options.beam_size > 1:
-        return _beam(decoder, state, options, prompt)
-    return _independent(decoder, state, options, prompt)
+        return _beam(decoder, state, options, prompt, conjunctions)
+    return _independent(decoder, state, options, prompt, conjunctions)
 
 
 def check_prompt(prompt: Sequence[int], options: DecodeOptions) -> None:
@@ -130,14 +140,21 @@ def choose(scores: Tensor, options: DecodeOptions, uniform: Tensor | None) -> Te
     return ids.gather(1, rank).squeeze(1)
 
 
-def ban(logprobs: Tensor, written: Tensor, options: DecodeOptions) -> Tensor:
+def ban(logprobs: Tensor, written: Tensor, options: DecodeOptions, conjunctions: Sequence[int] = ()) -> Tensor:
     """Scores of the next token, (R, V): -inf where a rule forbids it after the tokens written so far, (R, t).
 
-    `<pad>`, `<start>` and `<unk>` are never written. Where the rules leave nothing, `<end>` is allowed.
+    `<pad>`, `<start>` and `<unk>` are never written, and what stands before one of the `conjunctions` is none of the
+    next few words after it: of a thousand captions forty said "a red jacket and a red jacket", which people hardly
+    ever do. Where the rules leave nothing, `<end>` is allowed.
     """
     scores = logprobs.clone()
     scores[:, [PAD, START, UNK]] = -torch.inf
     t = written.shape[1]
+    if conjunctions:
+        joins = torch.isin(written, torch.tensor(conjunctions, device=written.device))
+        for place in range(max(1, t - STUTTER), t):
+            before = torch.where(joins[:, place], written[:, place - 1], PAD)
+            scores.scatter_(1, before[:, None], -torch.inf)
     n = options.no_repeat_ngram
     if n and t >= n:
         windows = written.unfold(1, n, 1)  # (R, t - n + 1, n)
@@ -173,22 +190,26 @@ def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Ten
 
 
 def _independent(
-    decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int]
+    decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int], conjunctions: Sequence[int]
 ) -> list[list[Hypothesis]]:
     """Greedy and sampled decoding: rows that know nothing of each other, some of a picture's draws at a time."""
     beginning = _begin(decoder, state, prompt)
     pictures = state[0].shape[1]
     if options.strategy == "sample":
         parts = uniforms(options).to(state[0].device).split(max(1, ROWS // pictures))
-        drawn = [_draw(decoder, beginning, options, part) for part in parts]
+        drawn = [_draw(decoder, beginning, options, part, conjunctions) for part in parts]
     else:
-        drawn = [_draw(decoder, beginning, options, None)]
+        drawn = [_draw(decoder, beginning, options, None, conjunctions)]
     grouped = [[hypothesis for part in drawn for hypothesis in part[i]] for i in range(pictures)]
     return [sorted(group, key=lambda h: -h.logprob) for group in grouped]  # stable: equal draws keep their order
 
 
 def _draw(
-    decoder: StepDecoder, beginning: tuple[Tensor, Tensor, Tensor, Any], options: DecodeOptions, uniform: Tensor | None
+    decoder: StepDecoder,
+    beginning: tuple[Tensor, Tensor, Tensor, Any],
+    options: DecodeOptions,
+    uniform: Tensor | None,
+    conjunctions: Sequence[int],
 ) -> list[list[Hypothesis]]:
     """Go on from what `_begin` gave: n times a picture with random numbers (n, T), without them once and greedily."""
     written, logprobs, logits, state = beginning
@@ -199,7 +220,7 @@ def _draw(
     ended = torch.zeros(len(written), dtype=torch.bool, device=written.device)
     for t in range(written.shape[1], options.max_length):
         full = logits.float().log_softmax(-1)
-        tokens = choose(ban(full, written, options), options, None if random is None else random[:, t])
+        tokens = choose(ban(full, written, options, conjunctions), options, None if random is None else random[:, t])
         tokens = tokens.masked_fill(ended, PAD)
         logprobs = torch.cat([logprobs, full.gather(1, tokens[:, None])], 1)
         written = torch.cat([written, tokens[:, None]], 1)
@@ -211,7 +232,9 @@ def _draw(
     return [hypotheses[i : i + n] for i in range(0, len(hypotheses), n)]
 
 
-def _beam(decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int]) -> list[list[Hypothesis]]:
+def _beam(
+    decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int], conjunctions: Sequence[int]
+) -> list[list[Hypothesis]]:
     """Beam search: K unfinished hypotheses a picture go on, the K best finished ones are kept beside them.
 
     Of the K best continuations those that end leave the beam for a list ranked by log-probability / length^a
@@ -238,7 +261,7 @@ def _beam(decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequ
 
     for t in range(len(prompt), options.max_length):
         full = logits.float().log_softmax(-1)
-        allowed = ban(full, written.reshape(pictures * k, t), options).view(pictures, k, vocabulary)
+        allowed = ban(full, written.reshape(pictures * k, t), options, conjunctions).view(pictures, k, vocabulary)
         totals = (sums.unsqueeze(-1) + allowed).view(pictures, k * vocabulary)
         best, index = totals.topk(k, dim=1)  # (B, K)
         parent, token = index // vocabulary, index % vocabulary

@@ -101,6 +101,8 @@ class Captioner:
         self.vocabulary = checkpoint.vocabulary
         self.provenance = checkpoint.provenance
         self.feature_size = checkpoint.model.encoder.feature_size
+        # Words between which nobody says the same thing twice.
+        self._conjunctions = [token for token, word in enumerate(self.vocabulary.words) if word in ("and", "or")]
         self._preprocess = checkpoint.preprocess
         self._device = torch.device(device)
         self._encoder = fuse_for_inference(checkpoint.model.encoder).to(self._device)
@@ -151,7 +153,7 @@ class Captioner:
         """
         options = options or DecodeOptions("sample")
         ids = prompt_ids(self.vocabulary, prompt, options)
-        [hypotheses] = decode_state(self._decoder, self._decoder.zero_state(1), options, ids)
+        [hypotheses] = decode_state(self._decoder, self._decoder.zero_state(1), options, ids, self._conjunctions)
         return [self._caption(hypothesis) for hypothesis in hypotheses]
 
     @torch.inference_mode()
@@ -209,7 +211,7 @@ class Captioner:
         """Features (N, F) to captions, one a row, each with its alternatives."""
         captions = []
         for part in features.to(self._device).split(_rows_at_once(options)):
-            for hypotheses in decode(self._decoder, part, options, prompt):
+            for hypotheses in decode(self._decoder, part, options, prompt, self._conjunctions):
                 best, *others = (self._caption(hypothesis) for hypothesis in hypotheses)
                 captions.append(replace(best, alternatives=tuple(others)))
         return captions

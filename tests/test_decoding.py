@@ -192,6 +192,32 @@ def test_greedy_takes_the_likeliest_word_that_the_rules_allow(n: int, min_length
     assert bool(changed) == bool(n or min_length)
 
 
+def stutters(tokens: tuple[int, ...], conjunction: int) -> bool:
+    """Whether the word before a conjunction is one of the four after it."""
+    return any(
+        tokens[place - 1] in tokens[place + 1 : place + 5]
+        for place in range(1, len(tokens))
+        if tokens[place] == conjunction
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [DecodeOptions("greedy"), DecodeOptions("sample", num_captions=9), DecodeOptions("beam", num_captions=3)],
+    ids=lambda options: options.strategy,
+)
+def test_no_caption_stutters(options: DecodeOptions) -> None:
+    conjunction, before, after = 4, 0, 0
+    for seed in range(20):
+        decoder = uneven_table(seed, words=7)
+        for group in decode(decoder, decoder.features(3), options):
+            before += sum(stutters(caption.tokens, conjunction) for caption in group)
+        for group in decode(decoder, decoder.features(3), options, conjunctions=[conjunction]):
+            after += sum(stutters(caption.tokens, conjunction) for caption in group)
+    assert before
+    assert not after
+
+
 # Beam search
 
 
@@ -206,7 +232,7 @@ def test_a_beam_of_one_is_greedy(rules: dict[str, int], length_penalty: float) -
         greedy = decode(decoder, features, DecodeOptions("greedy", **rules))
         assert decode(decoder, features, one) == greedy
         # decode() hands a beam of 1 to greedy decoding; the search itself must come to the same.
-        assert tokens_of(_beam(decoder, decoder.init_state(features), one, ())) == tokens_of(greedy)
+        assert tokens_of(_beam(decoder, decoder.init_state(features), one, (), ())) == tokens_of(greedy)
 
 
 @pytest.mark.parametrize("options", [DecodeOptions("beam", beam_size=1), DecodeOptions("sample", top_k=1)])
@@ -504,7 +530,7 @@ def test_a_beam_of_one_is_greedy_after_a_prompt() -> None:
     greedy = decode(decoder, features, DecodeOptions("greedy"), PROMPT)
     one = DecodeOptions(beam_size=1)
     assert decode(decoder, features, one, PROMPT) == greedy
-    assert tokens_of(_beam(decoder, decoder.init_state(features), one, PROMPT)) == tokens_of(greedy)
+    assert tokens_of(_beam(decoder, decoder.init_state(features), one, PROMPT, ())) == tokens_of(greedy)
 
 
 @pytest.mark.parametrize("options", STRATEGIES)
@@ -536,7 +562,7 @@ class TestEveryKindOfDecoder:
     def test_a_beam_of_one_is_greedy(self, cell: str, layers: int) -> None:
         decoder, features = network(0, cell=cell, layers=layers), pictures(12)
         greedy, one = decode(decoder, features, GREEDY), DecodeOptions(beam_size=1, max_length=8)
-        assert tokens_of(_beam(decoder, decoder.init_state(features), one, ())) == tokens_of(greedy)
+        assert tokens_of(_beam(decoder, decoder.init_state(features), one, (), ())) == tokens_of(greedy)
 
     def test_a_beam_that_prunes_nothing_equals_brute_force(self, cell: str, layers: int) -> None:
         """Which shows that every part of the state follows its hypothesis."""
