@@ -11,6 +11,7 @@ import platform
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -440,10 +441,10 @@ class _Run:
 
 
 def _concept_head(feature_size: int, concepts: int) -> nn.Linear:
-    head: nn.Linear = nn.utils.skip_init(nn.Linear, feature_size, concepts)
-    if concepts:  # torch warns of random numbers for nothing
-        head.reset_parameters()
-    return head
+    with warnings.catch_warnings():
+        # A set of few captions may have no frequent words; torch warns of a layer without outputs.
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return nn.Linear(feature_size, concepts)
 
 
 def _without_lists(content: Any) -> Any:
