@@ -24,7 +24,7 @@ from torch import nn
 from captioner.allocator import keep_freed_memory
 from captioner.images import Preprocess
 from captioner.model import CaptionModel, ModelConfig
-from captioner.options import TrainConfig
+from captioner.options import CELLS, TrainConfig
 from captioner.precision import native_bfloat16
 from captioner.training.captions import Captions, batches_by_length
 from captioner.training.losses import caption_loss, real_targets
@@ -48,7 +48,7 @@ def material(config: TrainConfig, captions: int) -> Material:
     """Random captions and random features."""
     vocabulary = Vocabulary(SPECIAL_TOKENS + tuple(f"w{index}" for index in range(WORDS - 4)))
     pictures = texts_of_pictures(captions)
-    model = CaptionModel.create(ModelConfig(config.encoder, len(vocabulary)))
+    model = CaptionModel.create(ModelConfig(config.encoder, len(vocabulary), cell=config.cell))
     features = torch.randn(len(pictures), 2, model.encoder.feature_size)
     return Material(
         config=config,
@@ -135,9 +135,11 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=30_000)
     parser.add_argument("--steps", type=int, default=20, help="of a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cell", choices=CELLS, default=TrainConfig().cell)
+    parser.add_argument("--batch-size", type=int, default=TrainConfig().batch_size)
     args = parser.parse_args()
     keep_freed_memory()
-    data = material(TrainConfig(), args.captions)
+    data = material(TrainConfig(cell=args.cell, batch_size=args.batch_size), args.captions)
     variants: dict[str, Iterator[float]] = {
         "captioner": ours(data, args.steps),
         "plain loop": plain(data, args.steps, eager=False),
@@ -153,7 +155,7 @@ def main() -> None:
     lengths = data.captions.lengths()
     batches = batches_by_length(lengths, data.config.batch_size, torch.Generator().manual_seed(0))
     padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    print(f"{args.captions} captions, batch {data.config.batch_size}, bfloat16: {data.bfloat16}, ", end="")
+    print(f"{args.captions} captions, {args.cell}, batch {args.batch_size}, bfloat16: {data.bfloat16}, ", end="")
     print(f"{torch.get_num_threads()} threads, padding {100 * (1 - int(lengths.sum()) / padded):.1f} %")
     print("| an epoch | seconds | times captioner |\n|---|---:|---:|")
     for name, values in seconds.items():
