@@ -48,7 +48,7 @@ train-flickr8k: .venv/installed
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder \
 	    --cell lstm --finetune-epochs 10 $(if $(wildcard runs/encoder/state.safetensors),--resume)
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \
-	    --output runs/flickr8k --epochs 6 --finetune-epochs 10 --scst-epochs 2 \
+	    --output runs/flickr8k --epochs 6 --finetune-epochs 10 \
 	    --encoder-learning-rate 1.5e-4 $(if $(wildcard runs/flickr8k/state.safetensors),--resume)
 
 train-flickr8k-zh: train-flickr8k
