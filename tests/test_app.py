@@ -252,7 +252,7 @@ def test_the_language_chooses_the_model(
 
 def test_missing_checkpoint_gives_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioner.inference.find_checkpoint", find_checkpoint)
-    monkeypatch.setattr("captioner.shipped.DEFAULT", "not-there")
+    monkeypatch.setattr("captioner.shipped.shipped_checkpoints", dict)
     st.cache_resource.clear()
     page = open_page()
     assert shown(page) == []

@@ -268,12 +268,15 @@ class TestVersion1:
 
         assert "tokens is missing" in refusal(changed(new_names))
 
-    def test_the_shipped_checkpoint_is_one_and_loads(self) -> None:
-        content, _ = read_parts(find_checkpoint())
-        loaded = load_checkpoint(find_checkpoint())
-        assert content["format_version"] == 1
-        assert (loaded.model.config.cell, loaded.model.config.layers, loaded.vocabulary.tokens) == ("lstm", 1, "word")
-        assert Captioner(loaded).caption(draw_picture(0)).finished
+
+@pytest.mark.parametrize(("name", "tokens"), [("flickr8k", "word"), ("flickr8k-zh", "character")])
+def test_shipped_checkpoints_are_complete(name: str, tokens: str) -> None:
+    content, _ = read_parts(find_checkpoint(name))
+    assert content["format_version"] == FORMAT_VERSION
+    loaded = load_checkpoint(find_checkpoint(name))
+    assert loaded.vocabulary.tokens == tokens
+    assert {"data", "encoder_weights", "training", "calibration", "validation"} <= loaded.provenance.keys()
+    assert Captioner(loaded).caption(draw_picture(0)).finished
 
 
 class TestSaving:
