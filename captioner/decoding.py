@@ -8,9 +8,9 @@ Shapes: B pictures, N draws or beams a picture, R = B * N rows, P tokens of a pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -50,6 +50,11 @@ class Hypothesis:
         return sum(self.token_logprobs)
 
 
+# Told at each step of a beam what it goes on with, best first: for each place the place among those of the step before,
+# the token, and the log-probability of all so far, -inf where there is nothing; (B, K) each.
+BeamWatcher: TypeAlias = Callable[[Tensor, Tensor, Tensor], object]
+
+
 @torch.inference_mode()
 def decode(
     decoder: StepDecoder,
@@ -57,6 +62,7 @@ def decode(
     options: DecodeOptions,
     prompt: Sequence[int] = (),
     conjunctions: Sequence[int] = (),
+    watch: BeamWatcher | None = None,
 ) -> list[list[Hypothesis]]:
     """Write `options.num_captions` captions for each feature of (B, F), the best first.
 
@@ -64,10 +70,10 @@ def decode(
     Every caption begins with the tokens of `prompt`: their probabilities are the decoder's own and part of the
     caption's, the limits of its length count them, and rules see them. Only a beam ranks by what follows them: they
     are no choice of the decoder's, and unlikely ones, divided by the length, would favour long captions.
-    With the tokens of words such as "and" in `conjunctions` no caption stutters, see `ban`.
+    With the tokens of words such as "and" in `conjunctions` no caption stutters, see `ban`. `watch` sees the beam grow.
     Raises OptionError when the prompt leaves no room below `max_length`, ValueError for special tokens in it.
     """
-    return decode_state(decoder, decoder.init_state(features), options, prompt, conjunctions)
+    return decode_state(decoder, decoder.init_state(features), options, prompt, conjunctions, watch)
 
 
 @torch.inference_mode()
@@ -77,6 +83,7 @@ def decode_state(
     options: DecodeOptions,
     prompt: Sequence[int] = (),
     conjunctions: Sequence[int] = (),
+    watch: BeamWatcher | None = None,
 ) -> list[list[Hypothesis]]:
     """The same from any state of B rows before `<start>`, such as one that knows of no picture."""
     check_prompt(prompt, options)
@@ -84,7 +91,7 @@ def decode_state(
         return []
     # A beam of 1 is greedy decoding. Done as such it is so to the last tie, and faster.
     if options.strategy == "beam" and options.beam_size > 1:
-        return _beam(decoder, state, options, prompt, conjunctions)
+        return _beam(decoder, state, options, prompt, conjunctions, watch)
     return _independent(decoder, state, options, prompt, conjunctions)
 
 
@@ -233,7 +240,12 @@ def _draw(
 
 
 def _beam(
-    decoder: StepDecoder, state: Any, options: DecodeOptions, prompt: Sequence[int], conjunctions: Sequence[int]
+    decoder: StepDecoder,
+    state: Any,
+    options: DecodeOptions,
+    prompt: Sequence[int],
+    conjunctions: Sequence[int],
+    watch: BeamWatcher | None,
 ) -> list[list[Hypothesis]]:
     """Beam search: K unfinished hypotheses a picture go on, the K best finished ones are kept beside them.
 
@@ -265,6 +277,8 @@ def _beam(
         totals = (sums.unsqueeze(-1) + allowed).view(pictures, k * vocabulary)
         best, index = totals.topk(k, dim=1)  # (B, K)
         parent, token = index // vocabulary, index % vocabulary
+        if watch:
+            watch(parent, token, best)
         chosen = full.view(pictures, k * vocabulary).gather(1, index)
         written = torch.cat([_pick(written, parent), token.unsqueeze(-1)], -1)
         logprobs = torch.cat([_pick(logprobs, parent), chosen.unsqueeze(-1)], -1)

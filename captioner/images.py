@@ -67,20 +67,20 @@ class ImageError(UserError):
     """A picture cannot be read; the message says which and why."""
 
 
-def load_image(source: ImageSource) -> Image.Image:
+def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture as it is meant to be seen: upright, RGB, on white where it is transparent.
 
     `source` is a path, the bytes of a file, a PIL image, or an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4),
     uint8 in 0 to 255 or float in 0 to 1. Of an animation, the first frame counts.
-    Raises ImageError when it cannot be read, is damaged or is larger than MAX_PIXELS.
+    Raises ImageError when it cannot be read, is damaged or has more than `max_pixels`.
     """
     if isinstance(source, Image.Image):
         with _errors_of_pillow("the picture"):  # it may still have to be read from its file
-            return _upright_rgb(source, "the picture")
+            return _upright_rgb(source, "the picture", max_pixels)
     if isinstance(source, np.ndarray):
-        return _upright_rgb(_from_array(source), "the array")
+        return _upright_rgb(_from_array(source), "the array", max_pixels)
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture", len(source))
+        return _decode(io.BytesIO(source), "the picture", len(source), max_pixels)
     path = Path(source)
     name = _one_line(path)
     try:
@@ -91,7 +91,7 @@ def load_image(source: ImageSource) -> Image.Image:
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{name}: is not a regular file")
         with path.open("rb") as file:
-            return _decode(file, name, status.st_size)
+            return _decode(file, name, status.st_size, max_pixels)
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file") from error
     except (OSError, ValueError) as error:
@@ -101,14 +101,14 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ImageError(f"{name}: cannot be opened ({reason})") from error
 
 
-def _decode(file: Any, name: str, size: int) -> Image.Image:
+def _decode(file: Any, name: str, size: int, max_pixels: int) -> Image.Image:
     if size == 0:
         raise ImageError(f"{name}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{name}: {size / 1e6:.0f} MB is more than the limit of {MAX_FILE_BYTES / 1e6:.0f} MB")
     _prepare_pillow()
     with _errors_of_pillow(name), Image.open(file) as image:
-        return _upright_rgb(image, name)
+        return _upright_rgb(image, name, max_pixels)
 
 
 @contextmanager
@@ -134,15 +134,11 @@ def _one_line(text: object) -> str:
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], str(text))
 
 
-def _check_pixels(image: Image.Image, name: str) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{name}: {image.width} x {image.height} is more than {MAX_PIXELS / 1e6:.0f} million pixels")
-
-
-def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if not image.width or not image.height:
         raise ImageError(f"{name}: has no pixels")
-    _check_pixels(image, name)
+    if image.width * image.height > max_pixels:
+        raise ImageError(f"{name}: {image.width} x {image.height} is more than {max_pixels / 1e6:g} million pixels")
     image.load()
     try:
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,12 +20,13 @@ from captioner.allocator import keep_freed_memory
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding import ROWS, Hypothesis, decode, decode_state
 from captioner.errors import UserError
+from captioner.explanation import CANDIDATES, BeamRecorder, Branch, Candidate, Step, choices, heat_maps
 from captioner.images import ImageError, ImageSource, load_image
 from captioner.model import fuse_for_inference
 from captioner.options import DecodeOptions
 from captioner.prompt import prompt_ids
 from captioner.shipped import find_checkpoint
-from captioner.vocab import END, START, join_tokens
+from captioner.vocab import END, join_tokens
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,6 +60,15 @@ class Caption:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What there is to see inside a caption; `explanation` says how it is made."""
+
+    caption: Caption
+    steps: tuple[Step, ...]  # one a word, and one for the end where the model ended the sentence itself
+    beam: tuple[tuple[Branch, ...], ...]  # the hypotheses at each step, best first; empty without a beam
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ class Captioner:
         self.feature_size = checkpoint.model.encoder.feature_size
         # Words between which nobody says the same thing twice.
         self._conjunctions = [token for token, word in enumerate(self.vocabulary.words) if word in ("and", "or")]
-        self._preprocess = checkpoint.preprocess
+        self.preprocess = checkpoint.preprocess
         self._device = torch.device(device)
         self._encoder = fuse_for_inference(checkpoint.model.encoder).to(self._device)
         self._decoder = checkpoint.model.decoder.eval().to(self._device)
@@ -134,7 +146,7 @@ class Captioner:
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 as `Preprocess.pixels` makes them -> features (B, F), float32."""
-        features: Tensor = self._encoder(self._preprocess.normalise(pixels.to(self._device)))
+        features: Tensor = self._encoder(self.preprocess.normalise(pixels.to(self._device)))
         return features.float()
 
     def caption_features(
@@ -146,6 +158,44 @@ class Captioner:
         options = options or DecodeOptions()
         return self._write(features, options, prompt_ids(self.vocabulary, prompt, options))
 
+    def prepare(self, image: ImageSource) -> npt.NDArray[np.uint8]:
+        """The picture as the encoder sees it: (S, S, 3) uint8, RGB, 0 to 255.
+
+        Given instead of the picture it makes the same captions, in 150 KB: all that has to be kept of an upload.
+        Raises ImageError when it cannot be read.
+        """
+        return np.ascontiguousarray(self._pixels(image).permute(1, 2, 0).numpy())
+
+    def explain(self, image: ImageSource, options: DecodeOptions | None = None) -> Explanation:
+        """Caption one picture and show how that came about: words weighed, hidden states, heat maps, the beam.
+
+        Encodes the picture fifty times, with another part hidden each time.
+        Raises ImageError when it cannot be read.
+        """
+        options = options or DecodeOptions()
+        pixels = self._pixels(image)
+        feature = self.encode_pixels(pixels[None])
+        recorder = BeamRecorder(self.vocabulary.words, options.length_penalty)
+        [[best, *_]] = decode(self._decoder, feature, options, (), self._conjunctions, recorder)
+        read = choices(self._decoder, feature, best.tokens)
+        heat = heat_maps(self.encode_pixels, self._decoder, pixels, best.tokens)
+        top = read.logprobs.exp().topk(min(CANDIDATES, len(self.vocabulary)))
+        words = self.vocabulary.words
+        steps = tuple(
+            Step(
+                word=words[token],
+                probability=math.exp(best.token_logprobs[t]),
+                candidates=tuple(
+                    Candidate(words[other], probability)
+                    for other, probability in zip(top.indices[t].tolist(), top.values[t].tolist(), strict=True)
+                ),
+                hidden=read.hidden[t].cpu(),
+                heat=heat[t].cpu(),
+            )
+            for t, token in enumerate(best.tokens)
+        )
+        return Explanation(self._caption(best), steps, tuple(recorder.steps))
+
     def sample(self, options: DecodeOptions | None = None, *, prompt: str = "") -> list[Caption]:
         """Sentences of the language model alone, which has seen no picture: `options.num_captions`, the best first.
 
@@ -156,18 +206,23 @@ class Captioner:
         [hypotheses] = decode_state(self._decoder, self._decoder.zero_state(1), options, ids, self._conjunctions)
         return [self._caption(hypothesis) for hypothesis in hypotheses]
 
-    @torch.inference_mode()
     def score(self, image: ImageSource, sentence: str) -> Caption:
         """How likely the model finds a given sentence for a picture, word by word.
 
         Words outside the vocabulary stand as `<unk>` in `tokens`, with that token's probability.
         Raises ImageError when the picture cannot be read.
         """
+        return self.score_features(self.encode([image]), sentence)[0]
+
+    def score_features(self, features: Tensor, sentence: str) -> list[Caption]:
+        """The same for features (N, F) from `encode`, one Caption a row."""
         ids = [*self.vocabulary.encode(sentence), END]
-        inputs = torch.tensor([[START, *ids[:-1]]], device=self._device)
-        logprobs = self._decoder(self.encode([image]), inputs)[0].log_softmax(-1)  # (T, V)
-        chosen = logprobs[torch.arange(len(ids)), ids].tolist()
-        return replace(self._caption(Hypothesis(tuple(ids), tuple(chosen))), text=sentence)
+        scored = []
+        for feature in features.to(self._device).split(1):
+            logprobs = choices(self._decoder, feature, ids).logprobs
+            chosen = logprobs[torch.arange(len(ids)), ids].tolist()
+            scored.append(replace(self._caption(Hypothesis(tuple(ids), tuple(chosen))), text=sentence))
+        return scored
 
     def caption_files(
         self,
@@ -217,7 +272,7 @@ class Captioner:
         return captions
 
     def _pixels(self, image: ImageSource) -> Tensor:
-        return self._preprocess.pixels(load_image(image))
+        return self.preprocess.pixels(load_image(image))
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         words = [self.vocabulary.words[token] for token in hypothesis.tokens if token != END]

@@ -120,15 +120,18 @@ def sidecar_text(row: Row, prefix: str = "", suffix: str = "") -> str:
     return "".join(f"{prefix}{caption}{suffix}\n" for caption in _all_texts(row))
 
 
-def gallery(rows: Iterable[Row]) -> Iterator[str]:
-    """One HTML page that needs nothing else: thumbnails, captions and a box that filters them."""
+def gallery(rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnail) -> Iterator[str]:
+    """One HTML page that needs nothing else: thumbnails, captions and a box that filters them.
+
+    `preview` gives the `data:` URI of a picture's thumbnail by its path, None for none.
+    """
     yield _PAGE_START
     for row in rows:
         name = html.escape(PurePath(row["path"]).name)
         path = html.escape(row["path"])
         caption = html.escape(row["caption"])
         others = "".join(f"<li>{html.escape(other)}</li>" for other in _all_texts(row)[1:])
-        source = thumbnail(row["path"])  # none where the picture has gone since
+        source = preview(row["path"])  # none where the picture has gone since
         picture = f'<img src="{source}" alt="{caption}" loading="lazy">' if source else "<span>no preview</span>"
         yield (
             f"<figure>{picture}<figcaption><p>{caption}</p>{f'<ul>{others}</ul>' if others else ''}"

@@ -1,0 +1,1 @@
+"""The web page, a view a module. It uses what any program may use: `captioner.load`, `Captioner`, `DecodeOptions`."""

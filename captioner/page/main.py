@@ -1,0 +1,72 @@
+"""The frame of the page: views, language, model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import streamlit as st
+
+import captioner
+from captioner.errors import UserError
+from captioner.page import (
+    about_view,
+    caption_view,
+    compare_view,
+    folder_view,
+    inside_view,
+    models,
+    sentence_view,
+    show,
+)
+from captioner.page.texts import LANGUAGES, language, say
+
+View: TypeAlias = Callable[[str, captioner.Captioner], None]
+VIEWS: dict[str, View] = {
+    "caption": caption_view.view,
+    "compare": compare_view.view,
+    "inside": inside_view.view,
+    "sentence": sentence_view.view,
+    "folder": folder_view.view,
+    "about": about_view.view,
+}
+
+
+def main() -> None:
+    """Draw the page, once a run."""
+    st.set_page_config(page_title="captioner", page_icon="🖼️", layout="wide")
+    st.html(show.STYLE)
+    language()  # fixed before the first text
+    page = st.navigation(
+        [
+            st.Page(partial(_draw, view), title=say(name), url_path=name, default=name == "caption")
+            for name, view in VIEWS.items()
+        ],
+        position="top",
+    )
+    page.run()
+    st.divider()
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption(say("private"), width="content")
+        st.segmented_control(
+            say("language"),
+            list(LANGUAGES),
+            key="language",
+            required=True,
+            format_func=lambda code: LANGUAGES[code],
+            label_visibility="collapsed",
+        )
+
+
+def _draw(view: View) -> None:
+    """A view, or the reason why there is no model."""
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.title(say("title"), anchor=False, width="content")
+        name = models.choose()
+    try:
+        model = models.load(name)
+    except UserError as error:
+        st.error(say("no_model", reason=error))
+        return
+    view(name, model)

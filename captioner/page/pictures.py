@@ -1,0 +1,158 @@
+"""A visitor's pictures: taken in, looked at once, kept small and only for as long as the visit."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import streamlit as st
+from PIL import Image
+from torch import Tensor
+
+import captioner
+from captioner.images import ImageError, ImageSource, load_image
+from captioner.page.models import turn
+from captioner.page.samples import SAMPLES, sample
+from captioner.page.texts import say
+
+MAX_PICTURES = 12
+MAX_MEGABYTES = 50  # a file; also in .streamlit/config.toml
+MAX_PIXELS = 50_000_000  # a picture; 150 MB while it is read
+PREVIEW = (1024, 1024)
+
+
+@dataclass
+class Picture:
+    """What is kept of a picture: a preview, what the encoder sees, and features. The file itself is let go."""
+
+    name: str
+    digest: str  # of its content
+    preview: Image.Image
+    prepared: dict[int, npt.NDArray[np.uint8]]  # by the encoder's image side
+    encode_ms: float = 0.0
+    features: dict[str, Tensor] = field(default_factory=dict)  # (1, F), by the model's name
+
+    def for_model(self, model: captioner.Captioner) -> npt.NDArray[np.uint8]:
+        """The picture as this model's encoder sees it, (S, S, 3) uint8."""
+        size = model.preprocess.size
+        if size not in self.prepared:  # a model chosen later, of another size
+            self.prepared[size] = model.prepare(self.preview)
+        return self.prepared[size]
+
+    def encoded(self, name: str, model: captioner.Captioner) -> Tensor:
+        """The feature, (1, F), made once a model."""
+        if name not in self.features:
+            prepared = self.for_model(model)
+            with turn():
+                start = time.perf_counter()
+                self.features[name] = model.encode([prepared])
+                self.encode_ms = 1000 * (time.perf_counter() - start)
+        return self.features[name]
+
+
+def read(name: str, source: ImageSource, model: captioner.Captioner) -> Picture:
+    """Take a picture in: a file's bytes or an RGB picture. Raises ImageError when it cannot be read."""
+    data: Any = source.tobytes() if isinstance(source, Image.Image) else source
+    with turn():
+        image = load_image(source, MAX_PIXELS)
+        prepared = {model.preprocess.size: model.prepare(image)}
+    preview = image.copy() if image is source else image
+    preview.thumbnail(PREVIEW)
+    return Picture(name, hashlib.sha256(data).hexdigest(), preview, prepared)
+
+
+def reason(error: ImageError) -> str:
+    """Why a picture cannot be read, without the name that `load_image` gives to bytes."""
+    return str(error).removeprefix("the picture: ")
+
+
+def current(model: captioner.Captioner) -> Picture | None:
+    """The picture that a view is about: the visitor's choice among those taken in, or what is now taken in."""
+    pictures = taken()
+    if not pictures:
+        take_in(model)
+        return None
+    digests = list(pictures)
+    if st.session_state.get("current") not in pictures:
+        st.session_state.current = digests[-1]
+    if len(digests) > 1:
+        st.pills(
+            say("which"),
+            digests,
+            key="current",
+            required=True,
+            format_func=lambda digest: pictures[digest].name,
+        )
+    return pictures[st.session_state.current]
+
+
+def taken() -> dict[str, Picture]:
+    """The visitor's pictures by a digest of their content, the oldest first."""
+    pictures: dict[str, Picture] = st.session_state.setdefault("pictures", {})
+    return pictures
+
+
+def take_in(model: captioner.Captioner) -> None:
+    """Where pictures come from: files, the camera, samples."""
+    sources = ["upload", "camera", "sample"]
+    source = st.segmented_control(
+        say("source"), sources, default="upload", required=True, format_func=say, label_visibility="collapsed"
+    )
+    # A key of its own each time: what was uploaded is let go as soon as it has been read.
+    key = f"{source}{st.session_state.setdefault('uploads', 0)}"
+    new: list[tuple[str, ImageSource]] = []
+    if source == "camera":
+        shot = st.camera_input(say("take"), key=key)
+        new = [(say("camera"), shot.getvalue())] if shot else []
+    elif source == "sample":
+        if name := _choose_sample():
+            new = [(say(name), sample(name))]
+    else:
+        label = say("drop", count=MAX_PICTURES, size=MAX_MEGABYTES, pixels=MAX_PIXELS // 1_000_000)
+        files = st.file_uploader(
+            label, type="image", accept_multiple_files=True, key=key, max_upload_size=MAX_MEGABYTES
+        )
+        new = [(file.name, file.getvalue()) for file in files]
+    if new:
+        _add(new, model)
+        st.session_state.uploads += 1
+        st.rerun()
+    for kind, message in st.session_state.pop("messages", []):
+        getattr(st, kind)(message)
+
+
+def _choose_sample() -> str | None:
+    chosen = None
+    with st.container(horizontal=True, gap="small"):
+        for name in SAMPLES:
+            with st.container(width=150, gap="xxsmall"):
+                st.image(sample(name), alt="", width="stretch")  # the button says what it is
+                if st.button(say(name), width="stretch", key=f"sample-{name}"):
+                    chosen = name
+    return chosen
+
+
+def _add(new: list[tuple[str, ImageSource]], model: captioner.Captioner) -> None:
+    """Take pictures in; those that cannot be read and those that made room are told of after the next run."""
+    pictures, messages = taken(), st.session_state.setdefault("messages", [])
+    for name, source in new:
+        try:
+            picture = read(name, source, model)
+        except ImageError as error:
+            messages.append(("error", say("broken", name=as_text(name), reason=as_text(reason(error)))))
+            continue
+        pictures.setdefault(picture.digest, picture)
+        st.session_state.current = picture.digest
+    if len(pictures) > MAX_PICTURES:
+        for digest in list(pictures)[:-MAX_PICTURES]:
+            del pictures[digest]
+        messages.append(("info", say("full", count=MAX_PICTURES)))
+
+
+def as_text(name: str) -> str:
+    """A file's name, of which nothing is taken for Markdown."""
+    return "".join("\\" + letter if letter in r"\`*_{}[]()<>#+-.!|~$:" else letter for letter in name)

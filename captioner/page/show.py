@@ -1,0 +1,48 @@
+"""Captions on the page."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import streamlit as st
+from torch import Tensor
+
+import captioner
+from captioner.page.drawings import percent
+from captioner.page.texts import say
+
+STYLE = """<style>
+[class*="st-key-answer"] code { font-size: 1.6rem; line-height: 1.35; font-weight: 500 }
+[data-testid="stCode"] > div, [data-testid="stCode"] > div > div { opacity: 1 !important; transform: none !important }
+.stMainBlockContainer { padding-top: 4.5rem }
+</style>"""
+
+
+def sure(caption: captioner.Caption, times: int = 1) -> str:
+    """How likely the model found a caption, and how often it was drawn."""
+    text = say("sure", percent=percent(caption.mean_probability))
+    return text if times == 1 else f"{text}, {say('times', count=times)}"
+
+
+def caption(caption: captioner.Caption, times: int = 1) -> None:
+    """A caption to copy, and below it how likely the model found its words."""
+    with st.container(gap="xxsmall"):
+        st.code(caption.text or say("no_words"), language=None, wrap_lines=True)
+        st.caption(sure(caption, times), help=say("sure_help"))
+
+
+def decoded(
+    model: captioner.Captioner, feature: Tensor, options: captioner.DecodeOptions | None = None
+) -> tuple[captioner.Caption, float]:
+    """The caption of a feature, (1, F), and the milliseconds that it took."""
+    start = time.perf_counter()
+    [best] = model.caption_features(feature, options)
+    return best, 1000 * (time.perf_counter() - start)
+
+
+def options_of(strategy: str, **values: Any) -> captioner.DecodeOptions:
+    """DecodeOptions from widgets: the beam is at least as wide as the captions that are asked of it."""
+    if strategy == "beam":
+        values["num_captions"] = min(values.get("num_captions", 1), values["beam_size"])
+    return captioner.DecodeOptions(strategy, **values)
