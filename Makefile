@@ -25,7 +25,7 @@ demo: .venv/installed  ## caption a photograph; make demo IMAGES="a.jpg folder" 
 	@$(BIN)/python -m captioner demo $(IMAGES)
 
 app: .venv/installed  ## the web page
-	$(BIN)/streamlit run app.py
+	$(BIN)/python -m captioner app
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

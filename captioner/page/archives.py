@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import zipfile
 import zlib
@@ -45,14 +46,14 @@ def members(files: Sequence[IO[bytes]]) -> Iterator[Member]:
 
 
 def count(files: Sequence[IO[bytes]]) -> int:
-    """How many `members` there will be, as far as tables of contents tell."""
+    """How many `members` there would be without a limit, as far as tables of contents tell."""
     total = 0
     for file in files:
         try:
             total += len(_pictures(_open(file))) if _is_zip(file) else 1
         except ArchiveError:
             total += 1
-    return min(total, MAX_FILES)
+    return total
 
 
 def _all(files: Sequence[IO[bytes]]) -> Iterator[Member]:
@@ -94,13 +95,12 @@ def _open(file: IO[bytes]) -> zipfile.ZipFile:
 
 def _pictures(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Entries that are pictures by their names; not what macOS and others add to zips."""
-    return [
-        info
-        for info in archive.infolist()
-        if not info.is_dir()
-        and PurePosixPath(info.filename).suffix.lower() in SUFFIXES | {".zip"}
-        and not any(part.startswith((".", "__MACOSX")) and part != ".." for part in PurePosixPath(info.filename).parts)
-    ]
+    return [info for info in archive.infolist() if not info.is_dir() and _is_picture(PurePosixPath(info.filename))]
+
+
+def _is_picture(path: PurePosixPath) -> bool:
+    hidden = any(part == "__MACOSX" or re.match(r"\.[^./\\]", part) for part in path.parts)
+    return not hidden and path.suffix.lower() in SUFFIXES | {".zip"}
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:

@@ -74,8 +74,9 @@ def slider(name: str, key: str, start: float | None = None) -> Any:
     """A slider for one of DecodeOptions, over what fits a page of the values that it allows."""
     spec = SPECS[name]
     high = min(spec.high or math.inf, HIGHEST.get(name, math.inf))
-    low, high, start = (spec.kind(value) for value in (spec.low or 0, high, spec.default if start is None else start))
     step = spec.kind(1) if spec.kind is int else 0.05
+    low = math.ceil((spec.low or 0) / step) * step  # so that the steps end at the highest value
+    low, high, start = (spec.kind(value) for value in (low, high, spec.default if start is None else start))
     return st.slider(say(name), low, high, start, step, key=key, help=say(f"help_{name}"), persist_state="session")
 
 

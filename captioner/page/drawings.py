@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
@@ -104,14 +105,19 @@ _STATES_STYLE = """<style>
 </style>"""
 
 
-def _strip(hidden: Tensor) -> str:
-    """(H,) as a PNG of one row, as a `data:` URI: blue below zero, orange above, transparent at zero."""
+def _strip_pixels(hidden: Tensor) -> npt.NDArray[np.uint8]:
+    """(H,) -> (1, H, 4) RGBA: blue below zero, orange above, transparent at zero."""
     values = hidden.clamp(-1, 1).numpy()
     pixels = np.empty((1, len(values), 4), np.uint8)
     pixels[0, :, :3] = np.where(values[:, None] < 0, (30, 100, 220), (235, 120, 0))
     pixels[0, :, 3] = 255 * np.abs(values)
+    return pixels
+
+
+def _strip(hidden: Tensor) -> str:
+    """(H,) as a PNG of one row, as a `data:` URI."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(_strip_pixels(hidden)).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO
 
 import numpy as np
@@ -32,6 +33,7 @@ class Batch:
 
     rows: list[Row]
     thumbnails: dict[str, str]
+    cut: bool  # whether there were more than MAX_FILES
 
     @property
     def captioned(self) -> list[Row]:
@@ -54,6 +56,12 @@ def view(name: str, model: captioner.Captioner) -> None:
         key=f"folder{st.session_state.setdefault('folders', 0)}",
         max_upload_size=pictures.MAX_MEGABYTES,
     )
+    if sum(file.size for file in files) > archives.MAX_TOTAL:
+        st.session_state.folders += 1  # let go at once
+        st.session_state.too_large = True
+        st.rerun()
+    if st.session_state.pop("too_large", False):
+        st.error(say("too_large", total=archives.MAX_TOTAL // 1_000_000))
     if files and st.button(say("start"), type="primary"):
         st.session_state.batch = _caption(model, files)
         st.session_state.folders += 1  # the files are let go
@@ -63,39 +71,39 @@ def view(name: str, model: captioner.Captioner) -> None:
 
 
 def _caption(model: captioner.Captioner, files: Sequence[IO[bytes]]) -> Batch:
-    batch, total = Batch([], {}), archives.count(files)
-    waiting: list[tuple[str, npt.NDArray[np.uint8]]] = []
+    total = archives.count(files)
+    batch = Batch([], {}, cut=total > archives.MAX_FILES)
+    total = min(total, archives.MAX_FILES)
     bar = st.progress(0.0, say("progress", done=0, total=total))
-
-    def write() -> None:
-        with turn():
-            captions = model.caption_batch([prepared for _, prepared in waiting])
-        batch.rows += [row_of(FileResult(name, caption)) for (name, _), caption in zip(waiting, captions, strict=True)]
-        waiting.clear()
-
-    for done, member in enumerate(archives.members(files), 1):
-        error = member.error
-        if member.data is not None:
+    members = archives.members(files)
+    while part := list(islice(members, BATCH)):
+        rows: dict[str, Row] = {}
+        prepared: dict[str, npt.NDArray[np.uint8]] = {}
+        for member in part:
+            rows[member.name] = {"path": member.name, "error": member.error}
+            if member.data is None:
+                continue
             try:
                 with turn():
                     image = load_image(member.data, pictures.MAX_PIXELS)
-                    waiting.append((member.name, model.prepare(image)))
-                batch.thumbnails[member.name] = thumbnail(image) or ""
-            except ImageError as problem:
-                error = pictures.reason(problem)
-        if error:
-            batch.rows.append({"path": member.name, "error": error})
-        if len(waiting) == BATCH:
-            write()
-        bar.progress(done / max(done, total), say("progress", done=done, total=max(done, total)))
-    write()
+                    prepared[member.name] = model.prepare(image)
+                    batch.thumbnails[member.name] = thumbnail(image) or ""
+            except ImageError as error:
+                rows[member.name]["error"] = pictures.reason(error)
+        with turn():
+            captions = model.caption_batch(prepared.values())
+        for name, caption in zip(prepared, captions, strict=True):
+            rows[name] = row_of(FileResult(name, caption))
+        batch.rows += rows.values()
+        done = len(batch.rows)
+        bar.progress(min(1.0, done / total), say("progress", done=done, total=total))
     return batch
 
 
 def _show(batch: Batch) -> None:
     done = batch.captioned
     st.write(say("summary", done=len(done), failed=len(batch.rows) - len(done)))
-    if len(batch.rows) == archives.MAX_FILES:
+    if batch.cut:
         st.info(say("too_many", count=archives.MAX_FILES))
     with st.container(horizontal=True):
         for label, file, mime, content in (
@@ -110,10 +118,10 @@ def _show(batch: Batch) -> None:
         st.dataframe(
             [
                 {
-                    say("picture"): batch.thumbnails.get(row["path"]),
+                    say("picture"): batch.thumbnails.get(row["path"], ""),
                     say("file"): row["path"],
-                    say("caption"): row.get("caption"),
-                    say("trouble"): row.get("error"),
+                    say("caption"): row.get("caption", ""),
+                    say("trouble"): row.get("error", ""),
                 }
                 for row in batch.rows
             ],

@@ -40,7 +40,7 @@ def main() -> None:
     language()  # fixed before the first text
     page = st.navigation(
         [
-            st.Page(partial(_draw, view), title=say(name), url_path=name, default=name == "caption")
+            st.Page(partial(draw, view), title=say(name), url_path=name, default=name == "caption")
             for name, view in VIEWS.items()
         ],
         position="top",
@@ -59,7 +59,7 @@ def main() -> None:
         )
 
 
-def _draw(view: View) -> None:
+def draw(view: View) -> None:
     """A view, or the reason why there is no model."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title(say("title"), anchor=False, width="content")

@@ -37,7 +37,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Take a picture (elsewhere than on this machine, browsers allow it over https only)",
         "拍一张照片（不在本机时，浏览器只允许在 https 下拍照）",
     ),
-    "choose_sample": ("Choose one", "选一张"),
     "portrait": ("Grace Hopper (photograph, US Navy)", "格蕾丝·霍珀（照片，美国海军）"),
     "beach": ("The beach (drawn)", "海滩（绘制）"),
     "snow": ("The mountains (drawn)", "雪山（绘制）"),
@@ -50,7 +49,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "which": ("Picture", "图片"),
     "clear": ("Remove all", "全部移除"),
     "remove": ("Remove", "移除"),
-    "nothing_yet": ("Choose a picture first.", "请先选择一张图片。"),
     # A caption
     "no_words": ("(no words)", "（没有词）"),
     "sure": ("{percent} a word", "每词 {percent}"),
@@ -185,7 +183,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Not in the model's vocabulary, and scored as an unknown word: {words}",
         "不在模型的词表里，按未知词计分：{words}",
     ),
-    "word_by_word": ("{word}: {percent}", "{word}：{percent}"),
     # Many pictures
     "folder_intro": (
         "Drop many pictures or a zip. At most {count} pictures; {size} MB a file, {pixels} million pixels a picture, "
@@ -195,8 +192,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "start": ("Write captions", "开始描述"),
     "progress": ("{done} of {total} pictures", "{done} / {total} 张"),
     "summary": ("{done} captioned, {failed} could not be read", "已描述 {done} 张，{failed} 张无法读取"),
-    "skipped": ("{count} files that are no pictures were left out", "已略过 {count} 个不是图片的文件"),
-    "too_many": ("only the first {count} pictures were taken", "只处理了前 {count} 张图片"),
+    "too_large": (
+        "Together these files are more than {total} MB, and were let go: give fewer at a time.",
+        "这些文件合计超过 {total} MB，已全部放弃：请一次少给一些。",
+    ),
+    "too_many": ("Only the first {count} pictures were taken.", "只处理了前 {count} 张图片。"),
     "picture": ("picture", "图片"),
     "file": ("file", "文件"),
     "trouble": ("why not", "原因"),

@@ -1,0 +1,164 @@
+"""The page in a real browser, for tests, screenshots and benchmarks: a server of its own, and headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+ROOT = Path(__file__).parent.parent
+INSTALL = "install Chromium and its driver (Debian: apt-get install chromium chromium-driver)"
+_FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+
+
+def chromium() -> tuple[str, str] | None:
+    """The browser and its driver, where they are installed."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    return (browser, driver) if browser and driver else None
+
+
+@contextmanager
+def server(*arguments: str, script: Path = ROOT / "app.py") -> Iterator[str]:
+    """Serve the page; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
+    command += ["--server.headless", "true", *arguments]
+    # Not in the clone: the settings beside app.py have to be found from anywhere.
+    process = subprocess.Popen(command, cwd=Path.home(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("localhost", port)) == 0:
+                    break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError(f"the page's server did not start: {process.stdout.read() if process.stdout else ''}")
+        yield f"http://localhost:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+class Visitor:
+    """A person at the page: what they see and do. One browser window of its own."""
+
+    def __init__(self, address: str, width: int = 1280, height: int = 900, dark: bool = False, language: str = "en-GB"):
+        found = chromium()
+        if found is None:
+            raise RuntimeError(INSTALL)
+        options = webdriver.ChromeOptions()
+        for flag in (*_FLAGS, f"--window-size={width},{height}", f"--lang={language}"):
+            options.add_argument(flag)
+        options.add_experimental_option("prefs", {"intl.accept_languages": language})
+        if width < 600:  # a phone: a window cannot be that narrow
+            metrics = {"width": width, "height": height, "pixelRatio": 1.0, "touch": True}
+            options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+        options.binary_location = found[0]
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(found[1]))
+        self.driver.set_page_load_timeout(60)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.address = address
+
+    def __enter__(self) -> Visitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.driver.quit()
+
+    def open(self, view: str = "") -> None:
+        """Go to a view by its address."""
+        self.driver.get(f"{self.address}/{view}")
+        self.wait(lambda: self.all("h1"))
+
+    def all(self, selector: str) -> list[WebElement]:
+        """What is there now, by CSS."""
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """The texts of what is there now."""
+        return self.driver.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText.trim())", selector
+        )
+
+    def wait(self, condition: Callable[[], object], seconds: float = 60) -> None:
+        """Until something is the case and the page has come to rest."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                if self._resting() and condition():
+                    return
+            except Exception as error:  # elements are replaced while the page is drawn
+                if type(error).__name__ not in ("StaleElementReferenceException", "JavascriptException"):
+                    raise
+            time.sleep(0.02)
+        raise AssertionError(f"not within {seconds} s; the page says: {' '.join(self.texts('[data-testid=stMain]'))}")
+
+    def _resting(self) -> bool:
+        app = self.all("[data-testid=stApp]")
+        return bool(app) and app[0].get_attribute("data-test-script-state") == "notRunning"
+
+    def captions(self) -> list[str]:
+        """The captions on the page."""
+        return self.texts("[data-testid=stCode] code")
+
+    def upload(self, *files: Path) -> None:
+        """Choose files in the page's box for them."""
+        self.wait(lambda: self.all("input[type=file]"))
+        self.all("input[type=file]")[0].send_keys("\n".join(map(str, files)))
+
+    def click(self, text: str) -> None:
+        """Click the button or link with this text."""
+
+        def there() -> list[WebElement]:
+            return [element for element in self.all("a, button") if element.text.strip() == text]
+
+        self.wait(there)
+        there()[-1].click()
+        time.sleep(0.1)  # until the page knows
+
+    def words(self) -> list[WebElement]:
+        """The buttons of a caption's words, which stand in a shadow tree."""
+        buttons: list[WebElement] = self.driver.execute_script(
+            """for (const host of document.querySelectorAll("*")) {
+                 const row = host.shadowRoot && host.shadowRoot.querySelector("[role=group] button");
+                 if (row) return [...row.parentElement.children];
+               }
+               return []"""
+        )
+        return buttons
+
+    def screenshot(self, file: Path) -> None:
+        """The whole page, however long."""
+        self.wait(lambda: True)
+        time.sleep(0.7)  # fonts, images, and what fades in
+        size = self.driver.execute_script(
+            "return [innerWidth, Math.max(...[...document.querySelectorAll('section')].map(e => e.scrollHeight))]"
+        )
+        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        time.sleep(0.3)
+        self.driver.save_screenshot(str(file))
+        self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,0 +1,235 @@
+"""The page in headless Chromium, with the shipped checkpoints, from upload to caption."""
+
+from __future__ import annotations
+
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import browser
+import pytest
+from browser import Visitor
+from conftest import draw_picture
+from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+import captioner
+from captioner.page.samples import sample
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A page that is being served."""
+    if browser.chromium() is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"no browser to test the page in: {browser.INSTALL}")
+        pytest.skip(browser.INSTALL)
+    with browser.server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def window(address: str) -> Iterator[Visitor]:
+    """One window, used again, for it takes a second to open."""
+    with Visitor(address) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def visitor(window: Visitor) -> Visitor:
+    """A visit of its own: the page forgets everything when it is loaded again."""
+    window.open()
+    return window
+
+
+@cache
+def shipped(name: str | None = None) -> captioner.Captioner:
+    return captioner.load(name)
+
+
+@pytest.fixture
+def beach(tmp_path: Path) -> Path:
+    return saved(tmp_path / "beach.png", sample("beach"))
+
+
+def saved(path: Path, image: Image.Image) -> Path:
+    image.save(path)
+    return path
+
+
+def uploaded(visitor: Visitor, *files: Path) -> list[str]:
+    """The captions once as many as files are there."""
+    visitor.upload(*files)
+    visitor.wait(lambda: len(visitor.captions()) == len(files))
+    return visitor.captions()
+
+
+def test_upload_gives_the_caption_that_the_captioner_gives(visitor: Visitor, beach: Path) -> None:
+    assert uploaded(visitor, beach) == [shipped().caption(beach).text]
+    (picture,) = visitor.all("[data-testid=stImage] img")
+    assert picture.get_attribute("alt") == shipped().caption(beach).text
+    # Nothing of the upload is left in the box for files: it has been let go.
+    assert not visitor.all("[data-testid=stFileUploaderFile]")
+
+
+def test_the_chinese_model_writes_chinese(visitor: Visitor, beach: Path) -> None:
+    uploaded(visitor, beach)
+    visitor.click("中文")
+    expected = shipped("flickr8k-zh").caption(beach).text
+    visitor.wait(lambda: visitor.captions() == [expected])
+
+
+def test_the_page_speaks_the_language_of_the_browser(address: str) -> None:
+    with Visitor(address, language="zh-CN") as visitor:
+        visitor.open()
+        assert visitor.texts("h1") == ["为你的图片写一句话"]
+        visitor.click("English")
+        visitor.wait(lambda: visitor.texts("h1") == ["A sentence for your picture"])
+
+
+def test_a_slider_changes_captions_and_encodes_nothing(visitor: Visitor, beach: Path) -> None:
+    uploaded(visitor, beach)
+    visitor.click("Compare")
+    visitor.wait(lambda: len(visitor.captions()) > 5)
+    before, cost = visitor.captions(), note(visitor, "The picture was looked at once")
+    (temperature,) = visitor.all("input[type=range][aria-label=Temperature]")
+    visitor.driver.execute_script("arguments[0].focus()", temperature)
+    ActionChains(visitor.driver).send_keys(*[Keys.ARROW_LEFT] * 12).perform()
+    visitor.wait(lambda: visitor.captions() != before)
+    assert visitor.captions()[:4] == before[:4]  # greedy and beam draw nothing
+    # The time that encoding took is the one of before: it was not done again.
+    assert note(visitor, "The picture was looked at once").split(";")[0] == cost.split(";")[0]
+
+
+def note(visitor: Visitor, start: str) -> str:
+    return next(text for text in visitor.texts("[data-testid=stCaptionContainer]") if text.startswith(start))
+
+
+def test_a_click_on_a_word_shows_what_was_weighed(visitor: Visitor, beach: Path) -> None:
+    uploaded(visitor, beach)
+    visitor.click("Look inside")
+    visitor.wait(lambda: visitor.words() and visitor.texts(".captioner-bars caption"))
+    explanation = shipped().explain(beach)
+    words = [word.text.split("\n")[0] for word in visitor.words()]
+    assert words == [*explanation.caption.tokens, "(end)"]
+    visitor.words()[1].click()
+    visitor.wait(lambda: "after “a”" in visitor.texts(".captioner-bars caption")[0])
+    shown = visitor.texts(".captioner-bars tbody th")
+    assert shown[:5] == [candidate.word for candidate in explanation.steps[1].candidates[:5]]
+    assert visitor.texts(".captioner-bars .chosen th") == [words[1]]
+    pressed = [word.get_attribute("aria-pressed") for word in visitor.words()]
+    assert pressed == ["true" if place == 1 else "false" for place in range(len(words))]
+
+
+def test_words_are_chosen_by_keyboard_alone(visitor: Visitor, beach: Path) -> None:
+    uploaded(visitor, beach)
+    visitor.click("Look inside")
+    visitor.wait(lambda: visitor.words() and visitor.texts(".captioner-bars caption"))
+    visitor.words()[0].send_keys(Keys.ENTER)
+    visitor.wait(lambda: "first words" in visitor.texts(".captioner-bars caption")[0])
+    active = "let e = document.activeElement; while (e.shadowRoot) e = e.shadowRoot.activeElement; return e"
+    visitor.wait(lambda: visitor.driver.execute_script(active) == visitor.words()[0])  # the focus has stayed
+    visitor.driver.switch_to.active_element.send_keys(Keys.TAB + Keys.ENTER)
+    visitor.wait(lambda: "after “" in visitor.texts(".captioner-bars caption")[0])
+
+
+def test_a_zip_becomes_a_csv(visitor: Visitor, beach: Path, tmp_path: Path) -> None:
+    boat = saved(tmp_path / "boat.jpg", sample("boat"))
+    harmful = "<img src=x onerror=document.title='harm'>.png"
+    with zipfile.ZipFile(tmp_path / "holiday.zip", "w") as archive:
+        archive.write(beach, "../../beach.png")
+        archive.writestr("broken.png", b"nothing")
+        archive.write(boat, harmful)
+    folder = tmp_path / "downloads"
+    visitor.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
+    visitor.click("Many pictures")
+    visitor.upload(tmp_path / "holiday.zip")
+    visitor.click("Write captions")
+    visitor.wait(lambda: "2 captioned, 1 could not be read" in visitor.texts("[data-testid=stMain]")[0])
+    visitor.click("CSV")
+    wait_for(lambda: (folder / "captions.csv").is_file())
+    rows = (folder / "captions.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "path,caption,logprob"
+    assert [row.rsplit(",", 2)[:2] for row in rows[1:]] == [
+        ["beach.png", shipped().caption(beach).text],
+        [harmful, shipped().caption(boat).text],
+    ]
+    assert visitor.driver.title != "harm"
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("broken.png", "not a picture"), ("bomb.png", "more than 50 million pixels")]
+)
+def test_bad_pictures_get_one_sentence_and_the_next_its_caption(
+    visitor: Visitor, beach: Path, tmp_path: Path, name: str, reason: str
+) -> None:
+    file = tmp_path / name
+    if name == "bomb.png":
+        Image.new("1", (12_000, 12_000)).save(file)  # 144 million pixels in 20 KB
+    else:
+        file.write_bytes(b"nothing of a picture")
+    visitor.upload(file)
+    visitor.wait(lambda: visitor.all("[data-testid=stAlert]"))
+    (alert,) = visitor.texts("[data-testid=stAlert]")
+    assert name in alert
+    assert reason in alert
+    assert uploaded(visitor, beach) == [shipped().caption(beach).text]
+
+
+def test_a_file_over_the_limit_is_refused(visitor: Visitor, beach: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.jpg"
+    with large.open("wb") as file:
+        file.truncate(51 * 1024 * 1024)
+    visitor.upload(large)
+    visitor.wait(lambda: "50.0MB or smaller" in visitor.texts("[data-testid=stMain]")[0])
+    assert not visitor.captions()
+    assert uploaded(visitor, beach)
+
+
+def test_two_visitors_get_their_own_captions(visitor: Visitor, address: str, beach: Path, tmp_path: Path) -> None:
+    boat = saved(tmp_path / "boat.png", sample("boat"))
+    with Visitor(address) as other:
+        other.open()
+        visitor.upload(beach)
+        other.upload(boat)
+        visitor.wait(visitor.captions)
+        other.wait(other.captions)
+        assert visitor.captions() == [shipped().caption(beach).text] != other.captions()
+        assert other.captions() == [shipped().caption(boat).text]
+
+
+def test_a_narrow_screen_shows_every_view_without_sideways_scrolling(address: str, beach: Path) -> None:
+    with Visitor(address, 380, 800) as visitor:
+        for view in ("", "compare", "inside", "sentence", "folder", "about"):
+            visitor.open(view)
+            if view in ("", "compare", "inside", "sentence"):
+                visitor.upload(beach)
+                visitor.wait(lambda: visitor.all("[data-testid=stImage]"))
+            page = "const e = document.querySelector('[data-testid=stMain]'); "
+            assert visitor.driver.execute_script(page + "return e.scrollWidth <= e.clientWidth"), view
+
+
+def test_a_server_shows_the_checkpoints_of_a_folder(tmp_path: Path, tiny_checkpoint_file: Path, address: str) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "holiday.safetensors").write_bytes(tiny_checkpoint_file.read_bytes())
+    picture = saved(tmp_path / "a.png", draw_picture(1))
+    with browser.server("--", "--checkpoints", str(folder)) as own, Visitor(own) as visitor:
+        visitor.open()
+        visitor.click("holiday")
+        visitor.upload(picture)
+        expected = captioner.load(tiny_checkpoint_file).caption(picture).text
+        visitor.wait(lambda: visitor.captions() == [expected])
