@@ -245,7 +245,7 @@ def _beam(
     options: DecodeOptions,
     prompt: Sequence[int],
     conjunctions: Sequence[int],
-    watch: BeamWatcher | None,
+    watch: BeamWatcher | None = None,
 ) -> list[list[Hypothesis]]:
     """Beam search: K unfinished hypotheses a picture go on, the K best finished ones are kept beside them.
 

@@ -1,0 +1,391 @@
+"""The page through Streamlit's own test runner: no browser, no server; the tiny model stands in for the shipped one."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import streamlit as st
+from conftest import draw_picture, make_checkpoint
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+import captioner
+from captioner.checkpoint import save_checkpoint
+from captioner.options import option_specs
+from captioner.page import pictures
+from captioner.page.compare_view import SEEDS
+from captioner.page.texts import TEXTS
+
+ROOT = Path(__file__).parent.parent.parent
+SPECS = {spec.name: spec for spec in option_specs(captioner.DecodeOptions)}
+
+
+def png(image: Image.Image, **options: Any) -> bytes:
+    """The bytes of a picture file."""
+    file = io.BytesIO()
+    image.save(file, "PNG", **options)
+    return file.getvalue()
+
+
+DOG, CAT = png(draw_picture(1)), png(draw_picture(2))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint_file: Path) -> Iterator[captioner.Captioner]:
+    """The tiny model, which the page then takes for the shipped one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captioner.page.models.shipped_checkpoints", lambda: {"flickr8k": tiny_checkpoint_file})
+        st.cache_resource.clear()
+        yield captioner.load(tiny_checkpoint_file)
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def encoded(model: captioner.Captioner, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Grows by one for each time that the page encodes a picture."""
+    open_view("caption")  # loads the model, which is then tried once
+    calls: list[Any] = []
+    encode = captioner.Captioner.encode
+
+    def count(self: captioner.Captioner, images: Any) -> Any:
+        # The page gives what it has kept of a picture, these tests the bytes of its file.
+        calls.extend(image for image in images if isinstance(image, np.ndarray))
+        return encode(self, images)
+
+    monkeypatch.setattr(captioner.Captioner, "encode", count)
+    return calls
+
+
+def script(name: str) -> None:
+    """One view, as the navigation would show it."""
+    from captioner.page import main
+
+    main.draw(main.VIEWS[name])
+
+
+def open_view(name: str, *uploads: bytes) -> AppTest:
+    """A view as it opens, or after uploads."""
+    page = AppTest.from_function(script, args=(name,), default_timeout=60).run()
+    return upload(page, *uploads) if uploads else page
+
+
+def upload(page: AppTest, *uploads: bytes, name: str = "picture{}.png") -> AppTest:
+    files = [(name.format(number), data, "image/png") for number, data in enumerate(uploads)]
+    return page.file_uploader[0].set_value(files).run()
+
+
+def shown(page: AppTest) -> list[str]:
+    """The captions on the page."""
+    assert not page.exception
+    return [code.value for code in page.code]
+
+
+def test_the_page_opens_with_its_first_view() -> None:
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert shown(page) == []
+    assert not page.error
+    assert page.title[0].value == TEXTS["title"][0]
+    assert any("not kept" in caption.value for caption in page.caption)
+
+
+def test_each_picture_has_its_caption_the_newest_first(model: captioner.Captioner, encoded: list[Any]) -> None:
+    page = open_view("caption", DOG, CAT)
+    assert shown(page) == [model.caption(CAT).text, model.caption(DOG).text]
+    assert [image.proto.imgs[0].alt for image in page.image] == shown(page)
+    assert len(encoded) == 2
+    page.run()
+    assert len(encoded) == 2
+    page.button(key=f"remove-{next(iter(page.session_state.pictures))}").click().run()
+    assert shown(page) == [model.caption(CAT).text]
+
+
+def test_what_is_kept_of_a_picture_is_small(model: captioner.Captioner) -> None:
+    large = png(Image.effect_noise((3000, 2000), 90).convert("RGB"))
+    (kept,) = open_view("caption", large).session_state.pictures.values()
+    assert kept.preview.size == (1024, 683)
+    assert sum(array.nbytes for array in kept.prepared.values()) < 200_000
+    # All the same it is captioned as if it were whole.
+    assert model.encode([kept.for_model(model)]).equal(model.encode([large]))
+
+
+def test_the_preview_is_upright_and_on_white(model: captioner.Captioner) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    (kept,) = open_view("caption", png(Image.new("RGBA", (2000, 500)), exif=exif)).session_state.pictures.values()
+    assert kept.preview.size == (256, 1024)
+    assert kept.preview.getpixel((100, 100)) == (255, 255, 255)
+
+
+@pytest.mark.usefixtures("model")
+def test_the_oldest_pictures_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MAX_PICTURES", 2)
+    page = open_view("caption", *(png(draw_picture(number)) for number in range(4)))
+    assert [picture.name for picture in page.session_state.pictures.values()] == ["picture2.png", "picture3.png"]
+    assert "Only 2 pictures fit here" in page.info[0].value
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"no picture at all", "not a picture", id="text"),
+        pytest.param(b"", "empty", id="empty"),
+        pytest.param(DOG[: len(DOG) // 2], "damaged picture", id="truncated"),
+        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture", id="svg"),
+    ],
+)
+def test_a_broken_picture_gives_one_sentence(content: bytes, reason: str) -> None:
+    page = upload(open_view("caption"), content, name="<b>[x](y)*.jpg")
+    assert shown(page) == []
+    (error,) = page.error
+    assert error.value.startswith(r"\<b\>\[x\]\(y\)\*\.jpg cannot be captioned: ")
+    assert reason in error.value
+    assert "the picture:" not in error.value
+    # The next picture is captioned as if nothing had happened.
+    assert len(shown(upload(page, DOG))) == 1
+    assert not page.error
+
+
+def per_word(caption: captioner.Caption) -> float:
+    """The mean probability of a word, from the probabilities one by one."""
+    ends = () if caption.end_probability is None else (caption.end_probability,)
+    chosen = caption.probabilities + ends
+    return math.prod(chosen) ** (1 / len(chosen))
+
+
+def compared(model: captioner.Captioner, beam: dict[str, Any] | None = None, **draws: Any) -> list[str]:
+    """What `compare` is to show, from the programming interface, with equal draws once."""
+    greedy = model.caption(DOG, captioner.DecodeOptions("greedy"))
+    best = model.caption(DOG, captioner.DecodeOptions("beam", **{"num_captions": 3, **(beam or {})}))
+    first = model.caption(DOG, captioner.DecodeOptions("sample", **{"num_captions": 5, **draws}))
+    drawn = sorted([first, *first.alternatives], key=per_word, reverse=True)
+    texts = dict.fromkeys(caption.text for caption in drawn)
+    return [text or "(no words)" for text in (greedy.text, best.text, *(c.text for c in best.alternatives), *texts)]
+
+
+def test_three_ways_of_decoding_stand_side_by_side(model: captioner.Captioner) -> None:
+    captions = shown(open_view("compare", DOG))
+    assert captions == compared(model)
+    assert len(set(captions)) > 4  # of one text throughout, nothing could be told
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "beam", "draws"),
+    [
+        ("beam-beam_size", 6, {"beam_size": 6}, {}),
+        ("beam-beam_size", 1, {"beam_size": 1, "num_captions": 1}, {}),
+        ("beam-length_penalty", 2.0, {"length_penalty": 2.0}, {}),
+        ("beam-captions", 2, {"num_captions": 2}, {}),
+        ("draws", 8, {}, {"num_captions": 8}),
+        ("draw-top_k", 2, {}, {"top_k": 2}),
+        ("draw-top_p", 0.5, {}, {"top_p": 0.5}),
+    ],
+)
+def test_every_slider_does_what_it_says(
+    model: captioner.Captioner,
+    encoded: list[Any],
+    key: str,
+    value: float,
+    beam: dict[str, Any],
+    draws: dict[str, Any],
+) -> None:
+    page = open_view("compare", DOG)
+    assert shown(page.slider(key=key).set_value(value).run()) == compared(model, beam, **draws) != compared(model)
+    assert len(encoded) == 1
+
+
+def test_the_longest_caption_is_as_long_as_the_slider_says(model: captioner.Captioner) -> None:
+    page = open_view("compare", DOG)
+    captions = shown(page.slider(key="longest").set_value(3).run())
+    assert max(len(caption.split()) for caption in captions) == 3
+
+
+def test_sliders_are_those_of_the_options(model: captioner.Captioner) -> None:
+    page = open_view("compare", DOG)
+    (temperature,) = page.select_slider
+    stops = [float(stop) for stop in temperature.options]
+    spec = SPECS["temperature"]
+    assert (stops[0], stops[-1], temperature.value) == (spec.low, spec.high, spec.default)
+    assert stops == sorted(stops)
+    for key, name in (("beam-beam_size", "beam_size"), ("draw-top_k", "top_k"), ("draw-top_p", "top_p")):
+        slider, spec = page.slider(key=key), SPECS[name]
+        assert slider.value == spec.default
+        assert (spec.low or 0) <= slider.min <= slider.max <= (spec.high or math.inf)
+        # Steps from the lowest value meet the highest one: a keyboard reaches it.
+        assert (slider.max - slider.min) / slider.step == pytest.approx(round((slider.max - slider.min) / slider.step))
+
+
+def test_temperature_and_dice_draw_anew(model: captioner.Captioner, encoded: list[Any]) -> None:
+    page = open_view("compare", DOG)
+    hot = float(page.select_slider[0].options[-10])
+    assert shown(page.select_slider[0].set_value(hot).run()) == compared(model, temperature=hot)
+    assert shown(page.button(key="dice").click().run()) == compared(model, temperature=hot, seed=1)
+    assert page.number_input(key="seed").value == 1
+    page.number_input(key="seed").set_value(SEEDS - 1).run()
+    page.button(key="dice").click().run()
+    assert page.number_input(key="seed").value == 0
+    assert len(encoded) == 1
+
+
+def test_equal_draws_are_shown_once_and_counted(model: captioner.Captioner) -> None:
+    cold = SPECS["temperature"].low
+    page = open_view("compare", DOG)
+    assert shown(page.select_slider[0].set_value(cold).run()) == compared(model, temperature=cold)
+    first = model.caption(DOG, captioner.DecodeOptions("sample", temperature=cold, num_captions=5))
+    texts = Counter(caption.text for caption in (first, *first.alternatives))
+    counts = sorted(f"drawn {times} times" for times in texts.values() if times > 1)
+    assert counts  # else there is nothing to count
+    assert sorted(caption.value.split(", ")[1] for caption in page.caption if ", drawn" in caption.value) == counts
+
+
+def test_a_look_inside_shows_every_side(model: captioner.Captioner) -> None:
+    page = open_view("inside", DOG)
+    assert not page.exception
+    explanation = model.explain(DOG)
+    weighed, states = (element.value for element in page.get("html") if "<table" in element.value)
+    step = explanation.steps[page.session_state.word]
+    # The word about which the picture has most to say comes first.
+    assert step.heat.max() == max(other.heat.max() for other in explanation.steps)
+    assert [candidate.word for candidate in step.candidates if f">{candidate.word}<" in weighed][:1] == [
+        step.candidates[0].word
+    ]
+    assert states.count("<tr>") == len(explanation.steps)
+    assert [subheader.value for subheader in page.subheader] == [
+        TEXTS[key][0] for key in ("weighed", "where", "tree", "state")
+    ]
+    (picture,) = page.image
+    assert picture.proto.imgs[0].alt
+
+
+def test_a_word_that_is_chosen_is_looked_into(model: captioner.Captioner) -> None:
+    page = open_view("inside", DOG)
+    page.session_state.word = 0
+    page.run()
+    assert any(TEXTS["weighed_first"][0] in element.value for element in page.get("html"))
+    # Fewer words than before: the choice moves to the last.
+    page.session_state.word = 10_000
+    assert not page.run().exception
+
+
+def test_greedy_decoding_has_no_beam_to_show(model: captioner.Captioner) -> None:
+    page = open_view("inside", DOG)
+    page.slider(key="inside-beam").set_value(1).run()
+    assert TEXTS["tree"][0] not in [subheader.value for subheader in page.subheader]
+
+
+def test_the_explanation_is_that_of_the_picture_chosen(model: captioner.Captioner) -> None:
+    page = open_view("inside", DOG, CAT)
+    assert page.session_state.explanation.caption == model.caption(CAT)
+    page.session_state.current = next(iter(page.session_state.pictures))
+    assert page.run().session_state.explanation.caption == model.caption(DOG)
+
+
+def test_a_sentence_is_scored_beside_the_models_own(model: captioner.Captioner) -> None:
+    page = open_view("sentence", DOG)
+    before = len(page.get("html"))
+    page.text_input(key="sentence").set_value("A red unicorn!").run()
+    assert not page.exception
+    assert len(page.get("html")) == before + 1
+    yours = next(element.value for element in page.get("html") if "unicorn" in element.value)
+    scored = model.score(DOG, "A red unicorn!")
+    assert f"{100 * scored.probabilities[0]:.2g}%" in yours or f"{100 * scored.probabilities[0]:.0f}%" in yours
+    assert any("unicorn" in caption.value and "vocabulary" in caption.value for caption in page.caption)
+    factor = model.caption(DOG).mean_probability / scored.mean_probability
+    assert any(f"{factor:.2g} times as likely as yours" in text.value for text in page.markdown)
+
+
+@pytest.mark.parametrize("sentence", ["", "   ", "...!"])
+def test_a_sentence_without_words_is_not_scored(model: captioner.Captioner, sentence: str) -> None:
+    page = open_view("sentence", DOG)
+    page.text_input(key="sentence").set_value(sentence).run()
+    assert not page.exception
+    assert [subheader.value for subheader in page.subheader] == [TEXTS["its_own"][0]]
+
+
+def test_many_pictures_become_a_table(model: captioner.Captioner) -> None:
+    page = open_view("folder")
+    page.file_uploader[0].set_value(
+        [("a.png", DOG, "image/png"), ("b.png", b"broken", "image/png"), ("a.png", CAT, "image/png")]
+    ).run()
+    page.button[0].click().run()
+    assert not page.exception
+    rows = page.session_state.batch.rows
+    assert [(row["path"], row.get("caption")) for row in rows] == [
+        ("a.png", model.caption(DOG).text),
+        ("b.png", None),
+        ("a (2).png", model.caption(CAT).text),
+    ]
+    assert "not a picture" in rows[1]["error"]
+    assert page.file_uploader[0].value == []  # the files have been let go
+    assert len(page.dataframe[0].value) == 3
+    assert [button.proto.label for button in page.get("download_button")] == [
+        "CSV",
+        "JSONL",
+        TEXTS["sidecars"][0],
+        TEXTS["web_page"][0],
+    ]
+
+
+def test_about_tells_what_the_model_is(model: captioner.Captioner) -> None:
+    text = " ".join(element.value for element in open_view("about").markdown)
+    for words in ("non-commercial research and education", f"{len(model.vocabulary)} words", "often wrong"):
+        assert words in text
+
+
+def test_the_language_of_the_captions_is_chosen(
+    model: captioner.Captioner, tiny_checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other-net.safetensors"
+    save_checkpoint(other, make_checkpoint(tokens="character", end=-3.0))
+    files = {"flickr8k": tiny_checkpoint_file, "flickr8k-zh": other}
+    monkeypatch.setattr("captioner.page.models.shipped_checkpoints", lambda: files)
+    page = open_view("caption", DOG)
+    english = shown(page)
+    page.session_state.model = "flickr8k-zh"
+    assert shown(page.run()) == [captioner.load(other).caption(DOG).text] != english
+
+
+@pytest.mark.usefixtures("model")
+def test_the_page_speaks_chinese() -> None:
+    page = open_view("caption")
+    page.session_state.language = "zh"
+    assert page.run().title[0].value == TEXTS["title"][1]
+
+
+def test_a_missing_checkpoint_gives_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.page.models.shipped_checkpoints", dict)
+    monkeypatch.setattr("captioner.shipped.shipped_checkpoints", dict)
+    st.cache_resource.clear()
+    page = open_view("caption")
+    (error,) = page.error
+    assert error.value.startswith("The model cannot be loaded: ")
+    assert not page.exception
+    st.cache_resource.clear()
+
+
+@pytest.mark.usefixtures("model")
+def test_visitors_share_one_model_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    st.cache_resource.clear()
+    loads: list[None] = []
+    load = captioner.load
+    monkeypatch.setattr(captioner, "load", lambda path: loads.append(None) or load(path))
+    first, second = open_view("caption", DOG), open_view("caption", CAT)
+    assert len(loads) == 1
+    assert not set(first.session_state.pictures) & set(second.session_state.pictures)
+
+
+def test_configuration_keeps_the_page_private() -> None:
+    tomllib = pytest.importorskip("tomllib")
+    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+    server = config["server"]
+    assert (server["address"], server["enableXsrfProtection"]) == ("localhost", True)
+    assert server["maxUploadSize"] == pictures.MAX_MEGABYTES
+    assert config["browser"]["gatherUsageStats"] is False
+    assert config["client"]["showErrorDetails"] == "none"
