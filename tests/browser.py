@@ -154,9 +154,8 @@ class Visitor:
         """The whole page, however long."""
         self.wait(lambda: True)
         time.sleep(0.7)  # fonts, images, and what fades in
-        size = self.driver.execute_script(
-            "return [innerWidth, Math.max(...[...document.querySelectorAll('section')].map(e => e.scrollHeight))]"
-        )
+        page = "document.querySelector('[data-testid=stMain]').scrollHeight"
+        size = self.driver.execute_script(f"return [innerWidth, {page}]")
         metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         time.sleep(0.3)

@@ -350,7 +350,7 @@ class TestErrors:
         assert load_image(example(".png"), max_pixels=48 * 32).size == (48, 32)
         larger: list[images.ImageSource] = [np.zeros((33, 48), np.uint8), Image.new("L", (48, 33))]
         for source in (*larger, encoded(Image.new("L", (48, 33)), "PNG")):
-            with pytest.raises(ImageError, match="48 x 33 is more than 0.001536 million pixels"):
+            with pytest.raises(ImageError, match=r"48 x 33 is more than 0\.001536 million pixels"):
                 load_image(source, max_pixels=48 * 32)
 
     def test_the_limit_of_pixels_is_ours_not_that_of_pillow(self) -> None:

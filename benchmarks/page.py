@@ -1,0 +1,86 @@
+"""Seconds that a visitor waits at the page: from upload to caption, from slider to captions, and beside each other.
+
+    python benchmarks/page.py [--rounds 5]
+
+drives the page in headless Chromium, which takes its share of the processor. Medians, warm page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser import Visitor, server  # noqa: E402  # the driver of the tests
+
+import captioner  # noqa: E402
+from captioner.page.samples import SAMPLES, sample  # noqa: E402
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder, server() as address, Visitor(address) as visitor:
+        pictures = [Path(folder) / f"{name}.jpg" for name in SAMPLES]
+        for name, path in zip(SAMPLES, pictures, strict=True):
+            sample(name).save(path, quality=90)
+        cold = _first_caption(visitor, pictures[0])
+        first = [_first_caption(visitor, pictures[number % len(pictures)]) for number in range(rounds)]
+        again = [_decode_again(visitor, number) for number in range(rounds)]
+    print("| from … to … | seconds |\n|---|---:|")
+    print(f"| the first upload after the start to its caption | {cold:.2f} |")
+    print(f"| upload to caption, page warm | {statistics.median(first):.2f} |")
+    print(f"| slider to the captions of `Compare` | {statistics.median(again):.2f} |")
+    model = captioner.load()
+    for what, function in (
+        ("caption of a picture in Python, for comparison", lambda: model.caption(sample("beach"))),
+        ("the same with `explain`", lambda: model.explain(sample("beach"))),
+    ):
+        function()
+        print(f"| {what} | {statistics.median(_seconds(function) for _ in range(rounds)):.3f} |")
+
+
+def _seconds(function: object) -> float:
+    start = time.perf_counter()
+    function()  # type: ignore[operator]
+    return time.perf_counter() - start
+
+
+def _first_caption(visitor: Visitor, picture: Path) -> float:
+    """Seconds from the moment at which the browser has the file to that at which the caption stands there."""
+    visitor.open()
+    visitor.wait(lambda: visitor.all("input[type=file]"))
+    start = time.perf_counter()
+    visitor.upload(picture)
+    while not visitor.captions():
+        time.sleep(0.005)
+    return time.perf_counter() - start
+
+
+def _decode_again(visitor: Visitor, number: int) -> float:
+    if number == 0:
+        visitor.click("Compare")
+        visitor.wait(lambda: len(visitor.captions()) > 5)
+    (temperature,) = visitor.all("input[type=range][aria-label=Temperature]")
+    visitor.driver.execute_script("arguments[0].focus()", temperature)
+    before = visitor.captions()
+    start = time.perf_counter()
+    ActionChains(visitor.driver).send_keys(Keys.ARROW_LEFT).perform()
+    while visitor.captions() == before and time.perf_counter() - start < 10:
+        time.sleep(0.005)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

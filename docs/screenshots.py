@@ -1,0 +1,73 @@
+"""Take the screenshots of the README: every view of the page, at the width of a desk and of a phone.
+
+    python docs/screenshots.py
+
+needs Chromium and its driver, as the page's tests do.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser import Visitor, server  # noqa: E402  # the driver of the tests
+
+from captioner.page.samples import sample  # noqa: E402
+
+FOLDER = ROOT / "docs" / "images" / "page"
+
+
+def main() -> None:
+    """Write docs/images/page/{desk,phone,dark}-VIEW.webp."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary, server() as address:
+        pictures = []
+        for name in ("beach", "boat", "snow", "portrait"):
+            pictures.append(Path(temporary) / f"{name}.jpg")
+            sample(name).save(pictures[-1], quality=90)
+        for device, size, dark in (
+            ("desk", (1280, 900), False),
+            ("phone", (390, 844), False),
+            ("dark", (1280, 900), True),
+        ):
+            with Visitor(address, *size, dark=dark) as visitor:
+                _take(visitor, pictures, Path(temporary), device)
+
+
+def _take(visitor: Visitor, pictures: list[Path], temporary: Path, device: str) -> None:
+    def shoot(view: str) -> None:
+        visitor.screenshot(temporary / "shot.png")
+        with Image.open(temporary / "shot.png") as shot:
+            shot.save(FOLDER / f"{device}-{view}.webp", quality=80, method=6)
+
+    for view in ("caption", "compare", "inside", "sentence"):
+        visitor.open("" if view == "caption" else view)
+        visitor.upload(pictures[0])
+        visitor.wait(lambda: visitor.all("[data-testid=stImage]"))
+        if view == "inside":
+            visitor.wait(lambda: len(visitor.words()) > 4 and visitor.texts(".captioner-bars caption"))
+            words = visitor.words()
+            next(word for word in words if word.text.startswith("beach")).click()
+            visitor.wait(lambda: visitor.texts(".captioner-bars .chosen th") == ["beach"])
+        if view == "sentence":
+            box = visitor.all("input[type=text]")[0]
+            box.send_keys("A boy runs along the beach\n")
+            visitor.wait(lambda: len(visitor.all(".captioner-words")) == 2)
+        shoot(view)
+    visitor.open("folder")
+    visitor.upload(*pictures)
+    visitor.click("Write captions")
+    visitor.wait(lambda: visitor.all("[data-testid=stDownloadButton]"))
+    shoot("folder")
+    visitor.open("about")
+    shoot("about")
+
+
+if __name__ == "__main__":
+    main()
