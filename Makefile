@@ -21,6 +21,14 @@ TRAIN = $(BIN)/captioner train $(LISTS)
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	@touch $@
 
+# The page is tested in a real browser.
+.venv/browser: .venv/installed
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	    || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	        && apt-get update --quiet && apt-get install --quiet --yes chromium chromium-driver; } \
+	    || echo "The page's tests need Chromium and its driver: sudo apt-get install chromium chromium-driver" >&2
+	@touch $@
+
 demo: .venv/installed  ## caption a photograph; make demo IMAGES="a.jpg folder" takes your own
 	@$(BIN)/python -m captioner demo $(IMAGES)
 
@@ -36,10 +44,10 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: .venv/installed-dev  ## the fast tests
+test: .venv/installed-dev .venv/browser  ## the fast tests
 	$(BIN)/pytest -m "not slow"
 
-test-slow: .venv/installed-dev  ## the rest
+test-slow: .venv/installed-dev .venv/browser  ## the rest
 	$(BIN)/pytest -m slow
 
 # The recipe of the shipped checkpoints, from pictures and captions: an encoder, then the captioner that begins with it.

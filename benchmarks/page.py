@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    with tempfile.TemporaryDirectory() as folder, server() as address, Visitor(address) as visitor:
+    with tempfile.TemporaryDirectory() as folder, server() as page, Visitor(page.address) as visitor:
         pictures = [Path(folder) / f"{name}.jpg" for name in SAMPLES]
         for name, path in zip(SAMPLES, pictures, strict=True):
             sample(name).save(path, quality=90)

@@ -26,7 +26,7 @@ FOLDER = ROOT / "docs" / "images" / "page"
 def main() -> None:
     """Write docs/images/page/{desk,phone,dark}-VIEW.webp."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary, server() as address:
+    with tempfile.TemporaryDirectory() as temporary, server() as page:
         pictures = []
         for name in ("beach", "boat", "snow", "portrait"):
             pictures.append(Path(temporary) / f"{name}.jpg")
@@ -36,7 +36,7 @@ def main() -> None:
             ("phone", (390, 844), False),
             ("dark", (1280, 900), True),
         ):
-            with Visitor(address, *size, dark=dark) as visitor:
+            with Visitor(page.address, *size, dark=dark) as visitor:
                 _take(visitor, pictures, Path(temporary), device)
 
 

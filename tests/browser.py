@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -36,13 +37,25 @@ def chromium() -> tuple[str, str] | None:
     return (browser, driver) if browser and driver else None
 
 
+class Server(NamedTuple):
+    """A page that is being served."""
+
+    address: str
+    pid: int
+
+    def memory(self) -> int:
+        """What its process holds, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
 @contextmanager
-def server(*arguments: str, script: Path = ROOT / "app.py") -> Iterator[str]:
-    """Serve the page; gives its address."""
+def server(*arguments: str) -> Iterator[Server]:
+    """Serve the page of this clone."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port)]
     command += ["--server.headless", "true", *arguments]
     # Not in the clone: the settings beside app.py have to be found from anywhere.
     process = subprocess.Popen(command, cwd=Path.home(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -55,7 +68,7 @@ def server(*arguments: str, script: Path = ROOT / "app.py") -> Iterator[str]:
             time.sleep(0.1)
         else:
             raise RuntimeError(f"the page's server did not start: {process.stdout.read() if process.stdout else ''}")
-        yield f"http://localhost:{port}"
+        yield Server(f"http://localhost:{port}", process.pid)
     finally:
         process.terminate()
         process.wait(20)

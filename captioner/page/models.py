@@ -12,7 +12,7 @@ import streamlit as st
 
 import captioner
 from captioner.page.texts import language, say
-from captioner.shipped import DEFAULT, LANGUAGES, shipped_checkpoints
+from captioner.shipped import DEFAULT, LANGUAGES, describe, shipped_checkpoints
 
 
 def given_folder() -> Path | None:
@@ -27,8 +27,16 @@ def available() -> dict[str, Path]:
     """Checkpoint files by the name under which they are offered: shipped ones, then those of the folder given."""
     files = dict(shipped_checkpoints())
     if folder := given_folder():
-        files.update({path.stem: path for path in sorted(folder.glob("*.safetensors"))})
+        files.update({path.stem: path for path in sorted(folder.glob("*.safetensors")) if _is_checkpoint(path)})
     return files
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a file is one at first sight: beside it in a run's folder lies what `--resume` goes on from."""
+    try:
+        return "vocabulary" in describe(path)
+    except Exception:  # whatever else it is, it is not offered
+        return False
 
 
 def choose() -> str:

@@ -30,8 +30,8 @@ def address() -> Iterator[str]:
         if os.environ.get("CI"):
             pytest.fail(f"no browser to test the page in: {browser.INSTALL}")
         pytest.skip(browser.INSTALL)
-    with browser.server() as address:
-        yield address
+    with browser.server() as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +226,11 @@ def test_a_server_shows_the_checkpoints_of_a_folder(tmp_path: Path, tiny_checkpo
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "holiday.safetensors").write_bytes(tiny_checkpoint_file.read_bytes())
+    (folder / "state.safetensors").write_bytes(b"what training goes on from")
     picture = saved(tmp_path / "a.png", draw_picture(1))
-    with browser.server("--", "--checkpoints", str(folder)) as own, Visitor(own) as visitor:
+    with browser.server("--", "--checkpoints", str(folder)) as own, Visitor(own.address) as visitor:
         visitor.open()
+        assert "state" not in visitor.texts("button")
         visitor.click("holiday")
         visitor.upload(picture)
         expected = captioner.load(tiny_checkpoint_file).caption(picture).text
