@@ -27,6 +27,8 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
+    "--use-fake-ui-for-media-stream",  # a camera that shows a test picture, and nobody has to allow it
+    "--use-fake-device-for-media-stream",
 ]
 
 

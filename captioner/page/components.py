@@ -31,7 +31,6 @@ export default function ({ data, parentElement, setStateValue }) {
   const row = parentElement.querySelector("[role=group]");
   const focused = [...row.children].indexOf(parentElement.activeElement);
   row.setAttribute("aria-label", data.label);
-  row.lang = data.language;
   row.replaceChildren(...data.words.map(([word, share, probability], place) => {
     const button = document.createElement("button");
     const [text, number] = [document.createElement("span"), document.createElement("small")];
@@ -52,7 +51,7 @@ _mount_words = st.components.v2.component("captioner_words", html=_WORDS_HTML, c
 
 
 def choose_word(
-    words: Sequence[str], probabilities: Sequence[float], chosen: int, label: str, language: str, key: str
+    words: Sequence[str], probabilities: Sequence[float], chosen: int, label: str, key: str
 ) -> None:
     """Show the words; the place of the one that is clicked comes into the session state as `key`."""
 
@@ -62,7 +61,7 @@ def choose_word(
     shown = [[word, percent(p), round(p, 4)] for word, p in zip(words, probabilities, strict=True)]
     _mount_words(
         key=f"{key}-buttons",
-        data={"words": shown, "chosen": chosen, "label": label, "language": language},
+        data={"words": shown, "chosen": chosen, "label": label},
         on_chosen_change=keep,
     )
 

@@ -14,7 +14,7 @@ from captioner.page.compare_view import slider
 from captioner.page.components import choose_word, drawing
 from captioner.page.models import turn
 from captioner.page.pictures import Picture
-from captioner.page.texts import language, say
+from captioner.page.texts import say
 
 WEAK = 0.2  # nats; hiding a part that matters less than this says nothing
 
@@ -35,12 +35,11 @@ def view(name: str, model: captioner.Captioner) -> None:
         [step.probability for step in steps],
         chosen,
         say("words_label"),
-        language(),
         key="word",
     )
     left, right = st.columns(2, gap="large")
     with left:
-        _weighed(explanation, chosen)
+        _weighed(explanation, chosen, "" if model.vocabulary.tokens == "character" else " ")
     with right:
         _looked(picture, steps[chosen])
     _tree(explanation, options)
@@ -69,10 +68,10 @@ def _first_telling(explanation: Explanation) -> int:
     return max(range(len(explanation.steps)), key=lambda place: float(explanation.steps[place].heat.max()))
 
 
-def _weighed(explanation: Explanation, chosen: int) -> None:
+def _weighed(explanation: Explanation, chosen: int, space: str) -> None:
     st.subheader(say("weighed"), anchor=False)
     step = explanation.steps[chosen]
-    before = " ".join(explanation.caption.tokens[:chosen])
+    before = space.join(explanation.caption.tokens[:chosen])
     st.html(
         drawings.bars(
             [Candidate(shown_word(other.word), other.probability) for other in step.candidates],

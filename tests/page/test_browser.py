@@ -85,6 +85,7 @@ def test_the_chinese_model_writes_chinese(visitor: Visitor, beach: Path) -> None
     visitor.wait(lambda: visitor.captions() == [expected])
 
 
+@pytest.mark.slow
 def test_the_page_speaks_the_language_of_the_browser(address: str) -> None:
     with Visitor(address, language="zh-CN") as visitor:
         visitor.open()
@@ -127,6 +128,7 @@ def test_a_click_on_a_word_shows_what_was_weighed(visitor: Visitor, beach: Path)
     assert pressed == ["true" if place == 1 else "false" for place in range(len(words))]
 
 
+@pytest.mark.slow
 def test_words_are_chosen_by_keyboard_alone(visitor: Visitor, beach: Path) -> None:
     uploaded(visitor, beach)
     visitor.click("Look inside")
@@ -211,6 +213,15 @@ def test_two_visitors_get_their_own_captions(visitor: Visitor, address: str, bea
         assert other.captions() == [shipped().caption(boat).text]
 
 
+@pytest.mark.slow
+def test_the_camera_takes_a_picture(visitor: Visitor) -> None:
+    visitor.click("Camera")
+    visitor.click("Take Photo")
+    visitor.wait(visitor.captions)
+    assert visitor.captions()[0]
+
+
+@pytest.mark.slow
 def test_a_narrow_screen_shows_every_view_without_sideways_scrolling(address: str, beach: Path) -> None:
     with Visitor(address, 380, 800) as visitor:
         for view in ("", "compare", "inside", "sentence", "folder", "about"):
@@ -222,6 +233,7 @@ def test_a_narrow_screen_shows_every_view_without_sideways_scrolling(address: st
             assert visitor.driver.execute_script(page + "return e.scrollWidth <= e.clientWidth"), view
 
 
+@pytest.mark.slow
 def test_a_server_shows_the_checkpoints_of_a_folder(tmp_path: Path, tiny_checkpoint_file: Path, address: str) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
