@@ -17,10 +17,10 @@ _SCORES = (("bleu_4", "BLEU-4 {:.1f}"), ("cider", "CIDEr {:.1f}"))
 
 def view(name: str, model: captioner.Captioner) -> None:
     """The drawing, the model's card, the terms."""
-    st.subheader(say("how"), anchor=False)
+    st.header(say("how"), anchor=False)
     drawing(pipeline(say("how_alt")), key="pipeline")
     st.write(say("how_is", features=f"{model.feature_size:,}", words=f"{len(model.vocabulary):,}"))
-    st.subheader(say("model"), anchor=False)
+    st.header(say("model"), anchor=False)
     validation = model.provenance.get("validation") or {}
     scores = [shown.format(validation[key]) for key, shown in _SCORES if key in validation]
     if scores:

@@ -66,7 +66,7 @@ def _columns(model: captioner.Captioner, feature: Tensor, encode_ms: float) -> N
 
 
 def _head(title: str, what: str) -> None:
-    st.subheader(say(title), anchor=False)
+    st.header(say(title), anchor=False)
     st.caption(say(what))
 
 

@@ -69,7 +69,7 @@ def _first_telling(explanation: Explanation) -> int:
 
 
 def _weighed(explanation: Explanation, chosen: int, space: str) -> None:
-    st.subheader(say("weighed"), anchor=False)
+    st.header(say("weighed"), anchor=False)
     step = explanation.steps[chosen]
     before = space.join(explanation.caption.tokens[:chosen])
     st.html(
@@ -83,7 +83,7 @@ def _weighed(explanation: Explanation, chosen: int, space: str) -> None:
 
 
 def _looked(picture: Picture, step: Step) -> None:
-    st.subheader(say("where"), anchor=False)
+    st.header(say("where"), anchor=False)
     word = shown_word(step.word)
     where, strength = drawings.strongest(step.heat)
     place = say(where)
@@ -98,7 +98,7 @@ def _looked(picture: Picture, step: Step) -> None:
 def _tree(explanation: Explanation, options: captioner.DecodeOptions) -> None:
     if not explanation.beam:
         return
-    st.subheader(say("tree"), anchor=False)
+    st.header(say("tree"), anchor=False)
     words = [step.word for step in explanation.steps]
     describe = say("tree_alt", caption=explanation.caption.text)
     drawing(drawings.beam_tree(explanation.beam, words, say("end"), describe), key="tree")
@@ -106,7 +106,7 @@ def _tree(explanation: Explanation, options: captioner.DecodeOptions) -> None:
 
 
 def _states(explanation: Explanation) -> None:
-    st.subheader(say("state"), anchor=False)
+    st.header(say("state"), anchor=False)
     size = len(explanation.steps[0].hidden)
     rows = [(shown_word(step.word), step.hidden) for step in explanation.steps]
     st.html(drawings.states(rows, say("state_alt", size=size, word="{word}")))

@@ -40,7 +40,7 @@ def view(name: str, model: captioner.Captioner) -> None:
 
 
 def _words(title: str, words: Sequence[str], caption: captioner.Caption) -> None:
-    st.subheader(say(title), anchor=False)
+    st.header(say(title), anchor=False)
     ends = () if caption.end_probability is None else (caption.end_probability,)
     shown = [*words, say("end")] if ends else words
     st.html(drawings.coloured(shown, [*caption.probabilities, *ends]))

@@ -257,7 +257,7 @@ def test_a_look_inside_shows_every_side(model: captioner.Captioner) -> None:
         step.candidates[0].word
     ]
     assert states.count("<tr>") == len(explanation.steps)
-    assert [subheader.value for subheader in page.subheader] == [
+    assert [header.value for header in page.header] == [
         TEXTS[key][0] for key in ("weighed", "where", "tree", "state")
     ]
     (picture,) = page.image
@@ -277,7 +277,7 @@ def test_a_word_that_is_chosen_is_looked_into(model: captioner.Captioner) -> Non
 def test_greedy_decoding_has_no_beam_to_show(model: captioner.Captioner) -> None:
     page = open_view("inside", DOG)
     page.slider(key="inside-beam").set_value(1).run()
-    assert TEXTS["tree"][0] not in [subheader.value for subheader in page.subheader]
+    assert TEXTS["tree"][0] not in [header.value for header in page.header]
 
 
 def test_the_explanation_is_that_of_the_picture_chosen(model: captioner.Captioner) -> None:
@@ -306,7 +306,7 @@ def test_a_sentence_without_words_is_not_scored(model: captioner.Captioner, sent
     page = open_view("sentence", DOG)
     page.text_input(key="sentence").set_value(sentence).run()
     assert not page.exception
-    assert [subheader.value for subheader in page.subheader] == [TEXTS["its_own"][0]]
+    assert [header.value for header in page.header] == [TEXTS["its_own"][0]]
 
 
 def test_many_pictures_become_a_table(model: captioner.Captioner) -> None:
