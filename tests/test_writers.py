@@ -48,8 +48,8 @@ def test_csv_quotes_what_needs_it_and_has_a_column_a_caption() -> None:
     written = rendered("csv", result('a,"b".jpg', others=("B",)), result("c.jpg"), num_captions=3)
     rows = list(csv.reader(io.StringIO(written)))
     assert rows[0] == ["path", "caption", "logprob", "caption_2", "caption_3"]
-    assert rows[1] == ['a,"b".jpg', "A dog", "-2.770000", "B", ""]
-    assert rows[2] == ["c.jpg", "A dog", "-2.770000", "", ""]
+    assert rows[1] == ['a,"b".jpg', "A dog", "-2.77", "B", ""]
+    assert rows[2] == ["c.jpg", "A dog", "-2.77", "", ""]
 
 
 def test_coco_takes_ids_from_file_names_or_from_the_list() -> None:

@@ -9,10 +9,12 @@ import torch
 
 from captioner.training.state import STATE_NAME, Progress, TrainingError, load_state, save_state
 
+ROW = {"epoch": 1, "stage": "x", "train_loss": 2.5, "loss": 2.0, "bleu_4": 1.0, "cider": 3.0, "samples": ["狗"]}
+
 
 def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(3, 2).t(), "b": torch.tensor(7)}
-    progress = Progress("abc", stage=1, step=3, loss_sum=0.1 + 0.2, rows=[{"epoch": 1, "samples": ["狗"]}])
+    progress = Progress("abc", stage=1, step=3, loss_sum=0.1 + 0.2, rows=[ROW])
     save_state(tmp_path, progress, tensors)
     again, loaded = load_state(tmp_path)
     assert again == progress
