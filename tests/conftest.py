@@ -46,6 +46,12 @@ def make_checkpoint(
     return Checkpoint(model.eval(), vocabulary, preprocess, {"note": "random weights, for tests"})
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the long tests last: see `make fuzz` and `make soak`."""
+    parser.addoption("--mutants", type=int, default=500, help="pictures that the fuzz test changes [500]")
+    parser.addoption("--kills", type=int, default=10, help="times that the kill tests kill [10]")
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint() -> Checkpoint:
     """A tiny captioner of random weights, in memory. Do not change it."""
