@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,14 +32,14 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not os.access(path, os.W_OK):  # renaming would not ask
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     # Not made from the name of `path`, which may be as long as a name can be; nor one that others can know and put a
     # link in the place of.
     temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]  # the mode is not a literal
             if path.exists():
+                if not os.access(path, os.W_OK):  # renaming would not ask
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
                 temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
@@ -50,7 +50,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             error.filename = str(path)  # people know this name, not the other
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be deleted, nor was there anything
+            temporary.unlink()
 
 
 def remove_temporaries(folder: Path) -> None:
