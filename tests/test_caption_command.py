@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -207,6 +208,45 @@ def test_killed_three_times_and_resumed_gives_the_same_bytes(
     assert last.returncode == 1
     assert "were captioned before" in last.stderr
     assert result(killed) == expected
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_no_caption(
+    tmp_path: Path, tiny_checkpoint_file: Path, pytestconfig: pytest.Config
+) -> None:
+    folder, output, journal = tmp_path / "pictures", tmp_path / "out", tmp_path / "out.journal"
+    folder.mkdir()
+    for index in range(300):
+        draw_picture(index).save(folder / f"{index:03}.jpg")
+    fixed = ["--checkpoint", str(tiny_checkpoint_file), "--batch-size", "2", "--format", "jsonl", "--output", "out"]
+    command = [sys.executable, "-m", "captioner", "caption", "pictures", *fixed]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    expected = output.read_bytes()
+    wanted, rng = pytestconfig.getoption("kills"), random.Random(0)
+    kills = torn = finished = 0
+    while kills < wanted or not finished:
+        before = journal.read_bytes() if journal.exists() else b""
+        kept = before[: before.rfind(b"\n") + 1]
+        torn += kept != before
+        more = rng.randrange(2 * len(expected) // 5) if kills < wanted else 10**9
+        process = subprocess.Popen(
+            [*command, *(["--resume"] if before else [])], cwd=tmp_path, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and (not journal.exists() or journal.stat().st_size < len(before) + more):
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.02)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+            kills += 1
+            assert not journal.exists() or journal.read_bytes().startswith(kept), "what was saved is lost"
+        else:
+            assert process.returncode == 0
+            finished += 1
+        assert output.read_bytes() == expected
+    print(
+        f"\ncaptioning: {kills} kills, {torn} left half a line, {finished} runs finished; nothing lost, the same bytes"
+    )
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, tiny_checkpoint_file: Path) -> None:

@@ -74,3 +74,26 @@ def test_close_removes_it_when_nothing_is_left_to_do(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", SETTINGS, resume=True)
     journal.close(remove=True)
     assert not (tmp_path / "j").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"path": 3, "error": "x"}',
+        '{"path": "b", "caption": 7, "logprob": -1.0, "words": [], "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": 1e999, "words": [], "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": NaN, "words": [], "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": -1.0, "words": 3, "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": -1.0, "words": []}',
+        '{"path": "b", "caption": "\\ud83d", "logprob": -1.0, "words": [], "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": -1.0, "words": [], "end_probability": null, "alternatives": [{}]}',
+    ],
+)
+def test_a_journal_that_was_changed_is_refused(tmp_path: Path, line: str) -> None:
+    """What formats could not render must not be found only when all pictures are captioned."""
+    filled(tmp_path / "j", ["a"])
+    with (tmp_path / "j").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(JournalError, match="not a journal of captioner"):
+        Journal(tmp_path / "j", SETTINGS, resume=True)
