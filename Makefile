@@ -12,7 +12,7 @@ LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImag
 	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train $(LISTS)
 
-.PHONY: demo app lint format test test-slow fuzz soak test-lowest audit coverage train-flickr8k train-flickr8k-zh
+.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage train-flickr8k train-flickr8k-zh
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -57,6 +57,15 @@ test-lowest:  ## the fast tests with the lowest versions that pyproject.toml all
 	    "pytest>=8.3" "pytest-timeout>=2.3" "pycocoevalcap>=1.2"
 	.venv-lowest/bin/pip install --quiet --no-deps --editable .
 	.venv-lowest/bin/pytest -m "not slow"
+
+package: .venv/installed-dev  ## build wheel and sdist, and try each in an empty environment outside the clone
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	set -e; folder=$$(mktemp -d); $(PYTHON) -m venv $$folder/venv; \
+	for file in $(CURDIR)/dist/*.whl $(CURDIR)/dist/*.tar.gz; do \
+	    cd $$folder; venv/bin/pip install --quiet --force-reinstall --no-deps $$file; venv/bin/pip install --quiet $$file; \
+	    venv/bin/captioner demo; venv/bin/captioner models; \
+	done; rm -r $$folder
 
 audit:  ## are there known holes in what we depend on?
 	$(PYTHON) -m venv .venv-audit

@@ -29,7 +29,7 @@ from captioner.options import TrainConfig
 from captioner.shapes import make_shapes
 from captioner.training import Start, TrainingError, train
 from captioner.training.optimiser import Optimiser
-from captioner.training.state import load_state
+from captioner.training.state import Progress, load_state, save_state
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +244,37 @@ def test_a_run_is_neither_overwritten_nor_gone_on_with_by_another(
     # One that is done is done: going on with it changes nothing.
     train(TINY, split_of(shapes), folder, Start(tiny_weights), True, quiet)
     assert (folder / "best.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda progress, tensors: tensors.pop("model.decoder.h0.bias"),
+        lambda progress, tensors: tensors.update({"model.more": torch.zeros(1)}),
+        lambda progress, tensors: tensors.update({"model.decoder.h0.bias": torch.zeros(3)}),
+        lambda progress, tensors: tensors.update({"concepts.bias": torch.zeros(3)}),
+        lambda progress, tensors: setattr(progress, "stage", 9),
+        lambda progress, tensors: setattr(progress, "stage", 0),  # whose moments are not there
+        lambda progress, tensors: [setattr(progress, "stage", 0), setattr(progress, "epoch", 5)],
+    ],
+    ids=["missing", "extra", "shape", "concepts", "stage", "moments", "epoch"],
+)
+def test_a_state_of_another_network_is_refused(
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    change: Callable[[Progress, dict[str, torch.Tensor]], object],
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    progress, tensors = load_state(tmp_path / "run")
+    progress.epoch = max(progress.epoch, 1)
+    change(progress, tensors)
+    save_state(tmp_path / "run", progress, tensors)
+    before = (tmp_path / "run/best.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match=r"state\.safetensors: damaged.*--init"):
+        train(TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights), True, quiet)
+    assert (tmp_path / "run/best.safetensors").read_bytes() == before
 
 
 def test_the_same_seed_gives_the_same_weights_and_the_encoder_learns_only_end_to_end(
