@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 IMAGES ?=
+MUTANTS ?= 20000
+KILLS ?= 50
 
 # The data of train-flickr8k, as data/README.md lays it out, and torchvision weights of mobilenet_v2.
 FLICKR8K ?= flickr8k
@@ -10,7 +12,7 @@ LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImag
 	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train $(LISTS)
 
-.PHONY: demo app lint format test test-slow train-flickr8k train-flickr8k-zh
+.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage train-flickr8k train-flickr8k-zh
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -49,6 +51,37 @@ test: .venv/installed-dev .venv/browser  ## the fast tests
 
 test-slow: .venv/installed-dev .venv/browser  ## the rest
 	$(BIN)/pytest -m slow
+
+fuzz: .venv/installed-dev  ## 20,000 changed pictures; make fuzz MUTANTS=1000000 for a night
+	$(BIN)/pytest tests/test_corpus.py -k fuzz -s --timeout 0 --mutants $(MUTANTS)
+
+soak: .venv/installed-dev  ## 50 random kills each of training and captioning
+	$(BIN)/pytest -k kills_at_random_moments -s --timeout 0 --kills $(KILLS)
+
+# Other sets of dependencies than that of .venv, each in an environment of its own.
+test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet $$(sed -n '/^dependencies/,/^]/s/.*"\([a-z]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml) \
+	    "pytest>=8.3" "pytest-timeout>=2.3" "pycocoevalcap>=1.2"
+	.venv-lowest/bin/pip install --quiet --no-deps --editable .
+	.venv-lowest/bin/pytest -m "not slow"
+
+package: .venv/installed-dev  ## build wheel and sdist, and try each in an empty environment outside the clone
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	set -e; folder=$$(mktemp -d); $(PYTHON) -m venv $$folder/venv; \
+	for file in $(CURDIR)/dist/*.whl $(CURDIR)/dist/*.tar.gz; do \
+	    cd $$folder; venv/bin/pip install --quiet --force-reinstall --no-deps $$file; venv/bin/pip install --quiet $$file; \
+	    venv/bin/captioner demo; venv/bin/captioner models; \
+	done; rm -r $$folder
+
+audit:  ## are there known holes in what we depend on?
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit .
+	.venv-audit/bin/pip-audit --skip-editable
+
+coverage: .venv/installed-dev  ## which lines no test reaches
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
 # The recipe of the shipped checkpoints, from pictures and captions: an encoder, then the captioner that begins with it.
 # Interrupted, either target goes on where it was.

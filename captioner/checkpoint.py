@@ -26,7 +26,11 @@ from captioner.vocab import Vocabulary
 
 FORMAT_VERSION = 2  # 1 had no `tokens`, no `cell` and what came with it
 _KEY = "captioner"
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
+# Twenty times that of 10,000 words, and the largest network of torchvision in single precision. What is larger would
+# take memory before it could be seen to be wrong.
+_MAX_HEADER_BYTES = 16_000_000
+_MAX_FILE_BYTES = 4_000_000_000
+_MAX_WEIGHT = 65_504.0  # the largest number in half precision
 _MAX_SIZE = 1 << 20  # of a layer; torch cannot multiply sizes that are much larger
 _MAX_LAYERS = 100
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # would garble a terminal, or cannot be written
@@ -86,6 +90,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
     try:
+        _check_size(path)
         with safe_open(path, framework="pt") as file:
             content = _read_content(path, file.metadata())
             vocabulary, preprocess, model = _build(path, content)
@@ -95,12 +100,26 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: damaged: {name} holds values that are not numbers")
+        if tensor.is_floating_point() and not (tensor.abs() <= _MAX_WEIGHT).all():
+            raise CheckpointError(f"{path}: damaged: {name} holds values that are not numbers, or far too large")
         # Copies, because what safetensors gives lies in the file, which may be replaced later.
         state[name] = tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+    if not (state["decoder.feature_std"] > 0.0).all():
+        raise CheckpointError(
+            f"{path}: damaged: decoder.feature_std holds zeros or less, by which features are divided"
+        )
     model.load_state_dict(state, assign=True)  # strictly; the model was shapes only until now
     return Checkpoint(model.eval().to(device), vocabulary, preprocess, content["provenance"])
+
+
+def _check_size(path: Path) -> None:
+    """Raise CheckpointError for a file that would take more memory than a checkpoint can need."""
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise CheckpointError(f"{path}: is larger than {_MAX_FILE_BYTES / 1e9:.0f} GB: no checkpoint of captioner")
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > _MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path}: damaged, or not a .safetensors file (a header of {header} bytes)")
 
 
 def _read_content(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:

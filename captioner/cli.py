@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from captioner import __version__
 from captioner.commands import app, caption, data, demo, evaluate, models, sample, score, train
-from captioner.errors import UserError
+from captioner.errors import UserError, one_line
 
 _COMMANDS = (demo, app, caption, score, sample, evaluate, models, data, train)
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ncaptioner: stopped", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
-        print(f"captioner: error: {_sentence(error)}", file=sys.stderr)
+        print(f"captioner: error: {one_line(_sentence(error))}", file=sys.stderr)
         return 2
 
 

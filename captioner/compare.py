@@ -88,7 +88,7 @@ def _read(file: Path) -> tuple[str, str, Counts]:
         if statistics.shape != (content["images"], 12) or not np.isfinite(statistics).all():
             raise ValueError("wrong size")
         return str(content["tokens"]), content["references_sha256"], statistics
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CompareError(f"{file}: damaged: not as `captioner evaluate --json` wrote it") from error
 
 

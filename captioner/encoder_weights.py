@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -81,6 +83,7 @@ def _load_from_checkpoint(encoder: Encoder, name: str, file: Path) -> None:
 
 
 def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
+    _refuse_bomb(file)
     try:
         # The one place that reads a file which could hold pickled code; weights_only refuses all but tensors.
         loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
@@ -93,6 +96,9 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
     pairs = loaded.items() if isinstance(loaded, dict) else [(None, None)]
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
         raise EncoderWeightsError(f"{file}: holds no state dict (names and tensors)")
+    for key, value in loaded.items():
+        if not torch.isfinite(value).all():
+            raise EncoderWeightsError(f"{file}: {key} holds values that are not numbers")
     # The classifier and auxiliary classifiers are not part of the encoder; everything else must fit exactly.
     extra = (encoder.head_name + ".", "aux", "AuxLogits")
     weights = {key: value for key, value in loaded.items() if not key.startswith(extra)}
@@ -108,3 +114,18 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
                 f"not {tuple(wanted[key].shape)}"
             )
     encoder.backbone.load_state_dict(weights)
+
+
+def _refuse_bomb(file: Path) -> None:
+    """Raise EncoderWeightsError for a zip archive, as PyTorch writes, that holds more than its own size: PyTorch
+    compresses nothing, but would unpack what others did, whatever memory that takes.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
+        return  # torch.load says what is to say
+    if size > file.stat().st_size:
+        raise EncoderWeightsError(f"{file}: not as PyTorch writes files: {size / 1e6:.0f} MB in a smaller archive")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import re
 import stat
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from captioner.errors import UserError
+from captioner.errors import UserError, one_line
 
 ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
 
@@ -51,7 +53,13 @@ SUFFIXES = frozenset(
 MAX_PIXELS = 200_000_000  # more than any camera makes; 600 MB once decoded
 MAX_FILE_BYTES = 500_000_000
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Pillow can read more, and starts Ghostscript for a PostScript file, whatever its name.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000")
+_MAX_SCANS = 100  # of a JPEG, which has 10 if it is progressive; each takes as long as a picture
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+_LARGE = 30_000_000  # pixels; several GB with all that the decoders of some formats hold
+_one_large = threading.Lock()
+_STRIP = 1 << 20  # pixels
 _UPRIGHT = {  # what turns a picture upright, by its EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,7 +90,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), "the picture", len(source), max_pixels)
     path = Path(source)
-    name = _one_line(path)
+    name = one_line(path)
     try:
         status = path.stat()
         # A named pipe or a device would make us wait for ever, or read without end.
@@ -106,9 +114,37 @@ def _decode(file: Any, name: str, size: int, max_pixels: int) -> Image.Image:
         raise ImageError(f"{name}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{name}: {size / 1e6:.0f} MB is more than the limit of {MAX_FILE_BYTES / 1e6:.0f} MB")
-    _prepare_pillow()
-    with _errors_of_pillow(name), Image.open(file) as image:
-        return _upright_rgb(image, name, max_pixels)
+    formats = _prepare_pillow()
+    with _errors_of_pillow(name), Image.open(file, "r", formats) as image:
+        if isinstance(image, JpegImageFile):
+            _check_scans(file, name)
+        # Threads take turns at large pictures, or a few small files of equal pixels would fill any memory.
+        with _one_large if image.width * image.height > _LARGE else nullcontext():
+            return _upright_rgb(image, name, max_pixels)
+
+
+def _check_scans(file: Any, name: str) -> None:
+    """Raise ImageError for a JPEG whose scans, of a few bytes each, would take minutes to hours."""
+    place = file.tell()
+    file.seek(0)
+    # So many are found in what is not a scan, too, such as the video at the end of a phone's moving picture.
+    if sum(block.count(b"\xff\xda") for block in iter(partial(file.read, 1 << 20), b"")) > _MAX_SCANS:
+        file.seek(0)
+        if _scans(file.read()) > _MAX_SCANS:
+            raise ImageError(f"{name}: has more than {_MAX_SCANS} scans, which no picture needs")
+    file.seek(place)
+
+
+def _scans(data: bytes) -> int:
+    """The scans of a JPEG, told by its markers; those beyond _MAX_SCANS are not looked at."""
+    scans, position = 0, 2
+    while scans <= _MAX_SCANS and (found := _MARKER.search(data, position)):
+        if found[0] == b"\xff\xd9":  # the end
+            break
+        scans += found[0] == b"\xff\xda"
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        position = found.end() + length
+    return scans
 
 
 @contextmanager
@@ -126,12 +162,7 @@ def _errors_of_pillow(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: has more than {MAX_PIXELS / 1e6:.0f} million pixels") from error
     # Pillow's decoders raise nearly anything on damaged files: struct.error, SyntaxError, IndexError, ...
     except Exception as error:
-        raise ImageError(f"{name}: damaged picture: {_one_line(error) or type(error).__name__}") from error
-
-
-def _one_line(text: object) -> str:
-    """Control characters, which names of files and messages about damaged ones may hold, as Python writes them."""
-    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], str(text))
+        raise ImageError(f"{name}: damaged picture: {one_line(error) or type(error).__name__}") from error
 
 
 def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
@@ -147,18 +178,45 @@ def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if turn is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow clips 16-bit grey to 8 bits instead of scaling it.
-        image = Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8))
-    elif image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, np.float32))
+        return _by_strips(image, _from_16_bit)
+    if image.mode == "F":
         # Float pictures hold 0 to 1, or 0 to 255; no picture of the latter kind stays below 1.
-        values = values * 255.0 if values.max(initial=0.0) <= 1.0 else values
-        image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+        highest = max(np.nan_to_num(np.asarray(strip)).max(initial=0.0) for strip in _strips(image))
+        return _by_strips(image, partial(_from_float, scale=255.0 if highest <= 1.0 else 1.0))
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        flat = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(flat, rgba)
+        return _by_strips(image, _on_white)
     return image.convert("RGB")
+
+
+def _strips(image: Image.Image) -> Iterator[Image.Image]:
+    """The picture cut into strips of a few rows."""
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """The picture converted to RGB strip by strip: the steps in between would take several times its memory."""
+    result, top = Image.new("RGB", image.size), 0
+    for strip in _strips(image):
+        result.paste(convert(strip), (0, top))
+        top += strip.height
+    return result
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    # Pillow clips 16-bit grey to 8 bits instead of scaling it.
+    return Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _from_float(image: Image.Image, scale: float) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image, np.float32)) * np.float32(scale)
+    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:
@@ -176,8 +234,8 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
 
 
 @cache
-def _prepare_pillow() -> None:
-    """Set Pillow up, once: these settings hold for the whole process, which threads share."""
+def _prepare_pillow() -> tuple[str, ...]:
+    """Set Pillow up, once: these settings hold for the whole process, which threads share. Returns what it may read."""
     # Pillow refuses pictures of twice this number of pixels, and would do so below our own limit.
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
@@ -185,9 +243,12 @@ def _prepare_pillow() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         from pillow_heif import register_heif_opener  # pip install "captioner[heic]"
+
+        register_heif_opener()
     except ImportError:
-        return
-    register_heif_opener()
+        pass
+    Image.init()
+    return tuple(format for format in _FORMATS if format in Image.OPEN)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from captioner.allocator import keep_freed_memory
-from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from captioner.decoding import ROWS, Hypothesis, decode, decode_state
 from captioner.errors import UserError
 from captioner.explanation import CANDIDATES, BeamRecorder, Branch, Candidate, Step, choices, heat_maps
@@ -147,6 +147,8 @@ class Captioner:
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 as `Preprocess.pixels` makes them -> features (B, F), float32."""
         features: Tensor = self._encoder(self.preprocess.normalise(pixels.to(self._device)))
+        if not torch.isfinite(features).all():
+            raise CheckpointError("the checkpoint's encoder computes what is not a number: its weights are damaged")
         return features.float()
 
     def caption_features(

@@ -38,7 +38,7 @@ class Journal:
             )
         if path.exists() and path.stat().st_size:
             self._read(settings)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)  # what cannot be written must not be tried again at the end
         if self._file.tell() == 0:
             self._write([dict(settings)])
 
@@ -53,8 +53,9 @@ class Journal:
                     if end == 0:
                         self._compare(row, settings)
                     else:
+                        _check(row)
                         self._note(row, end)
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                     if isinstance(error, JournalError):
                         raise
                     raise JournalError(f"{self.path}: not a journal of captioner: delete it to start again") from error
@@ -88,9 +89,13 @@ class Journal:
 
     def _write(self, rows: list[Row]) -> list[int]:
         lines = [json.dumps(row).encode() + b"\n" for row in rows]
-        self._file.write(b"".join(lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        rest = memoryview(b"".join(lines))
+        try:
+            while rest:  # unbuffered, part of it may be written without an error
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:  # a full disk: it names no file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return [len(line) for line in lines]
 
     def rows(self, paths: Iterable[str]) -> Iterator[Row]:
@@ -106,3 +111,15 @@ class Journal:
         self._file.close()
         if remove:
             self.path.unlink()
+
+
+def _check(row: Row) -> None:
+    """Raise an error for a row that formats could not render: the file may have been changed by others."""
+    right = isinstance(row["path"], str)
+    if "error" not in row:
+        for caption in (row, *row.get("alternatives", ())):
+            caption["caption"].encode()
+            right &= isinstance(caption["logprob"], float) and caption["logprob"] <= 0.0
+            right &= isinstance(caption["words"], list) and "end_probability" in caption
+    if not right:
+        raise ValueError("not what writers.row_of makes")

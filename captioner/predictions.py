@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -12,6 +13,9 @@ from typing import Any
 
 from captioner.coco import CocoError, image_id
 from captioner.errors import UserError
+from captioner.readers.base import writable
+
+_QUOTED = re.compile(r"^'(?='*[=+\-@\t\r\n＝＋－＠])")
 
 
 class PredictionsError(UserError):
@@ -66,7 +70,7 @@ def _coco(text: str) -> Iterator[Prediction]:
             picture = int(picture)
         if type(picture) is not int or not isinstance(row.get("caption"), str):
             raise PredictionsError(f"entry {number} needs an 'image_id' (a whole number) and a 'caption' (a text)")
-        yield Prediction(picture, row["caption"])
+        yield Prediction(picture, writable(row["caption"]))
 
 
 def _jsonl(text: str) -> Iterator[Prediction]:
@@ -78,15 +82,16 @@ def _jsonl(text: str) -> Iterator[Prediction]:
             continue
         if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not isinstance(row.get("caption"), str):
             raise PredictionsError(f"line {number} needs a 'path' and a 'caption' (texts)")
-        yield Prediction(row["path"], row["caption"], _words(row.get("words")))
+        yield Prediction(row["path"], writable(row["caption"]), _words(row.get("words")))
 
 
 def _words(words: Any) -> tuple[tuple[str, float], ...]:
     """The words with probabilities that `captioner caption --format jsonl` writes; none where they are not so."""
     try:
-        return tuple((str(item["word"]), float(item["probability"])) for item in words)
-    except (TypeError, KeyError, ValueError):
+        found = tuple((writable(str(item["word"])), float(item["probability"])) for item in words)
+    except (TypeError, KeyError, ValueError, OverflowError):
         return ()
+    return found if all(0.0 <= probability <= 1.0 for _, probability in found) else ()
 
 
 def _csv(text: str) -> Iterator[Prediction]:
@@ -100,9 +105,14 @@ def _csv(text: str) -> Iterator[Prediction]:
         for row in rows:
             if row["path"] is None or row["caption"] is None:
                 raise PredictionsError(f"line {rows.line_num} has fewer columns than the first line")
-            yield Prediction(row["path"], row["caption"])
+            yield Prediction(unquoted(row["path"]), unquoted(row["caption"]))
     except csv.Error as error:
         raise PredictionsError(f"not a csv file ({error})") from error
+
+
+def unquoted(cell: str) -> str:
+    """A cell of csv without the apostrophe that keeps spreadsheets from taking it for a formula."""
+    return _QUOTED.sub("", cell, count=1)
 
 
 def _parsed(text: str, complaint: str) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from captioner.errors import UserError
+from captioner.files import replacing
 
 _COLOURS = {
     "red": ("#d22", "红色"),
@@ -102,10 +103,12 @@ def make_shapes(
     for index in range(pictures):
         kind = kinds[index % len(kinds)]
         name = f"shape{index:04}.png"
-        kind.draw(side, rng).save(images / name)
+        with replacing(images / name, "wb") as picture:
+            kind.draw(side, rng).save(picture, "PNG")
         lines += [f"{name}#{number}\t{caption}" for number, caption in enumerate(kind.captions(language))]
         names.append(name)
     parts = lines, [name for index, name in enumerate(names) if index % 5], names[::5]
     for file, part in zip(files, parts, strict=True):
-        file.write_text("\n".join(part) + "\n", encoding="utf-8")
+        with replacing(file) as text:
+            text.write("\n".join(part) + "\n")
     return files[0], images, files[1], files[2]

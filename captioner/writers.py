@@ -10,6 +10,7 @@ import html
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -17,9 +18,13 @@ from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from captioner.coco import image_id
+from captioner.errors import one_line
 from captioner.inference import Caption, FileResult
 from captioner.journal import Row
 from captioner.thumbnails import thumbnail
+
+# At the start of a cell, also where it has an apostrophe before it already.
+_FORMULA = re.compile(r"^(?='*[=+\-@\t\r\n＝＋－＠])")
 
 Writer: TypeAlias = Callable[[Iterable[Row]], Iterator[str]]
 
@@ -63,9 +68,8 @@ def writer(format: str, num_captions: int = 1, coco_ids: Mapping[str, int] | Non
 def text(rows: Iterable[Row]) -> Iterator[str]:
     """PATH<TAB>caption a picture; further captions follow after further tabs."""
     for row in rows:
-        # A tab or line end in a file name would break the line's form.
-        path = row["path"].translate({9: "\\t", 10: "\\n", 13: "\\r"})
-        yield "\t".join([path, *_all_texts(row)]) + "\n"
+        # A tab or line end in a file name would break the line's form, other control characters the terminal.
+        yield "\t".join([one_line(row["path"]), *_all_texts(row)]) + "\n"
 
 
 def jsonl(rows: Iterable[Row]) -> Iterator[str]:
@@ -75,12 +79,17 @@ def jsonl(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
-    """path,caption,logprob, and caption_2 to caption_N where several were asked for."""
+    """path,caption,logprob, and caption_2 to caption_N where several were asked for.
+
+    Spreadsheets take a cell for a formula that begins with "=" and the like, and may run a program by it, so that an
+    apostrophe goes before it: see `predictions.unquoted`. Texts stand in quotation marks, or else a semicolon in a
+    file name would begin a cell where spreadsheets take that for the delimiter.
+    """
     buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
+    table = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
     def line(cells: list[object]) -> str:
-        table.writerow(cells)
+        table.writerow([_FORMULA.sub("'", cell, count=1) if isinstance(cell, str) else cell for cell in cells])
         written = buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
@@ -90,7 +99,7 @@ def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
     for row in rows:
         best, *others = _all_texts(row)
         others += [""] * (num_captions - 1 - len(others))
-        yield line([row["path"], best, f"{row['logprob']:.6f}", *others])
+        yield line([row["path"], best, round(row["logprob"], 6), *others])
 
 
 def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[str]:

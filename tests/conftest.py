@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.context
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +46,12 @@ def make_checkpoint(
             layer.weight.copy_(torch.randn(layer.weight.shape) / (features.std(0).norm() + 1e-12))
             layer.bias.copy_(-layer.weight @ features.mean(0))
     return Checkpoint(model.eval(), vocabulary, preprocess, {"note": "random weights, for tests"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the long tests last: see `make fuzz` and `make soak`."""
+    parser.addoption("--mutants", type=int, default=500, help="pictures that the fuzz test changes [500]")
+    parser.addoption("--kills", type=int, default=10, help="times that the kill tests kill [10]")
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +99,14 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that can be killed, from one that has imported what takes seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["captioner.inference", "captioner.writers", "captioner.training"])
+    return context
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +18,7 @@ import pytest
 from conftest import draw_picture
 
 import captioner
+from captioner.cli import main
 from captioner.options import DecodeOptions, option_specs
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
@@ -207,6 +210,51 @@ def test_killed_three_times_and_resumed_gives_the_same_bytes(
     assert last.returncode == 1
     assert "were captioned before" in last.stderr
     assert result(killed) == expected
+
+
+def _main(arguments: list[str]) -> None:
+    """The command line in a process of `multiprocessing`, quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(main(arguments))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such kills")
+def test_kills_at_random_moments_lose_no_caption(
+    tmp_path: Path, tiny_checkpoint_file: Path, pytestconfig: pytest.Config, forkserver: ForkServerContext
+) -> None:
+    folder, output, journal = tmp_path / "pictures", tmp_path / "out", tmp_path / "out.journal"
+    folder.mkdir()
+    for index in range(300):
+        draw_picture(index).save(folder / f"{index:03}.jpg")
+    fixed = ["--checkpoint", str(tiny_checkpoint_file), "--batch-size", "2", "--format", "jsonl"]
+    command = ["caption", str(folder), *fixed, "--output", str(output)]
+    assert main(command) == 0
+    expected = output.read_bytes()
+    wanted, rng = pytestconfig.getoption("kills"), random.Random(0)
+    kills = torn = finished = 0
+    while kills < wanted or not finished:
+        before = journal.read_bytes() if journal.exists() else b""
+        kept = before[: before.rfind(b"\n") + 1]
+        torn += kept != before
+        more = rng.randrange(2 * len(expected) // 5) if kills < wanted else 10**9
+        process = forkserver.Process(target=_main, args=([*command, *(["--resume"] if before else [])],))
+        process.start()
+        while process.is_alive() and (not journal.exists() or journal.stat().st_size < len(before) + more):
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.02)
+        process.kill()  # in vain where it is over
+        process.join()
+        if process.exitcode != 0:
+            assert process.exitcode == -signal.SIGKILL
+            kills += 1
+            assert not journal.exists() or journal.read_bytes().startswith(kept), "what was saved is lost"
+        else:
+            finished += 1
+        assert output.read_bytes() == expected
+    print(
+        f"\ncaptioning: {kills} kills, {torn} left half a line, {finished} runs finished; nothing lost, the same bytes"
+    )
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, tiny_checkpoint_file: Path) -> None:

@@ -318,8 +318,8 @@ class TestOtherFiles:
             (b"\x02" + bytes(7) + b"{}", "a safetensors file of another program"),
             (save({"x": torch.zeros(3)}), "a safetensors file of another program"),
             (save({"x": torch.zeros(3)}, {"format": "pt"}), "a safetensors file of another program"),
-            (b"\xff" * 7 + b"\x7f" + b"{}", "header too large"),
-            (b"\xa0\x86\x01" + bytes(5) + b"[" * 100_000, "invalid JSON in header"),
+            (b"\xff" * 7 + b"\x7f" + b"{}", "a header of 9223372036854775807 bytes"),
+            (b"\xa0\x86\x01" + bytes(5) + b"[" * 100_000, "damaged, or not a .safetensors file"),
         ],
         ids=["empty", "text", "random", "zip", "nothing", "other", "other with metadata", "huge header", "deep header"],
     )
@@ -455,6 +455,15 @@ DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
     "double weights": (lambda c, t: t.update({WEIGHT: t[WEIGHT].double()}), f"{WEIGHT} holds F64 values"),
     "NaN": (lambda c, t: t[WEIGHT].__setitem__((3, 5), float("nan")), f"{WEIGHT} holds values that are not numbers"),
     "infinity": (lambda c, t: t[WEIGHT].__setitem__((3, 5), -float("inf")), f"{WEIGHT} holds values that are not"),
+    "far too large": (
+        lambda c, t: t.update({WEIGHT: t[WEIGHT].float() * 0 + 1e30}),
+        f"{WEIGHT} holds values that are not numbers, or far too large",
+    ),
+    "nothing to divide by": (
+        lambda c, t: t["decoder.feature_std"].__setitem__(3, 0.0),
+        "feature_std holds zeros or less",
+    ),
+    "long header": (lambda c, t: c.update(provenance={"x": [{}] * 6_000_000}), "a header of"),
     "another network": (set_to("model", "encoder", value="resnet18"), "the tensor 'encoder.backbone."),
 }
 
@@ -527,3 +536,11 @@ class TestIsCheckpoint:
     def test_what_cannot_be_one_is_none(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / "x").write_bytes(content)
         assert not is_checkpoint(tmp_path / "x")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs files with holes")
+def test_a_file_of_terabytes_that_holds_nothing_is_refused_at_once(tiny_checkpoint_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(tiny_checkpoint_file.read_bytes())
+    os.truncate(path, 10**12)
+    assert refusal(path) == "is larger than 4 GB: no checkpoint of captioner"

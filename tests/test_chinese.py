@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-import streamlit as st
-from conftest import CHINESE, draw_picture
-from streamlit.testing.v1 import AppTest
+from conftest import CHINESE
 
 import captioner
-from captioner import DecodeOptions
 
 Command: TypeAlias = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parent.parent
@@ -99,20 +96,3 @@ def test_sample(command: Command, chinese_checkpoint_file: Path) -> None:
     for line in output.splitlines():
         assert line.startswith("狗")
         assert set(line) <= set(CHINESE)
-
-
-def test_page(chinese_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioner.inference.find_checkpoint", lambda name: chinese_checkpoint_file)
-    st.cache_resource.clear()
-    file = io.BytesIO()
-    draw_picture(3).save(file, "PNG")
-    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
-    page = page.file_uploader[0].set_value(("picture.png", file.getvalue(), "image/png")).run()
-    assert not page.exception
-    shown = [code.value for code in page.code]
-    model = captioner.load(chinese_checkpoint_file)
-    assert shown[0] == model.caption(file.getvalue()).text
-    assert shown[1] == model.caption(file.getvalue(), DecodeOptions("greedy")).text
-    assert len(shown) > 3
-    assert all(text == "(no words)" or set(text) <= set(CHINESE) for text in shown)
-    st.cache_resource.clear()

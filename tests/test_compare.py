@@ -141,7 +141,7 @@ def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, content: str, complain
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["pictures", "number", "nan", "column", "images", "hash"])
+@pytest.mark.parametrize("damage", ["pictures", "number", "huge", "nan", "column", "images", "hash"])
 def test_a_damaged_evaluation_is_refused(
     tmp_path: Path, captions: list[str], references: list[list[str]], damage: str
 ) -> None:
@@ -151,6 +151,8 @@ def test_a_damaged_evaluation_is_refused(
         del content["pictures"][0]
     elif damage == "number":
         content["pictures"][0]["cider"] = "high"
+    elif damage == "huge":
+        content["pictures"][0]["cider"] = 10**400
     elif damage == "nan":
         content["pictures"][0]["cider"] = float("nan")
     elif damage == "column":

@@ -7,6 +7,7 @@ import pickle
 import random
 import re
 import types
+import zipfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -98,6 +99,12 @@ class TestStateDict:
         assert text.startswith(f"{file}: not the weights of {TINY_ENCODER}: ")
         assert message in text
 
+    def test_values_that_are_not_numbers_are_refused(self, encoder: Encoder, file: Path) -> None:
+        state = published_state()
+        state["conv1.0.weight"][0] = float("nan")
+        torch.save(state, file)
+        assert refusal(encoder, file) == f"{file}: conv1.0.weight holds values that are not numbers"
+
     def test_another_network_is_refused(self, encoder: Encoder, file: Path) -> None:
         torch.save(published_state("shufflenet_v2_x1_0"), file)
         assert "not the weights of" in refusal(encoder, file)
@@ -154,6 +161,15 @@ class TestStateDict:
         assert "or it holds more than tensors" in message
         assert "weights_only" not in message
         assert not (tmp_path / "it ran").exists()
+
+    def test_an_archive_that_unpacks_to_more_than_itself_is_not_unpacked(self, encoder: Encoder, file: Path) -> None:
+        torch.save(published_state(), file)
+        with zipfile.ZipFile(file) as archive:
+            entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content if "/data/" not in name else content + bytes(10_000_000 // len(entries)))
+        assert "not as PyTorch writes files" in refusal(encoder, file)
 
     @pytest.mark.parametrize("name", ["missing.pth", "."])
     def test_a_file_that_is_not_there(self, name: str, encoder: Encoder, tmp_path: Path) -> None:

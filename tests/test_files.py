@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pytest
 
-from captioner.files import replacing, sha256_of
+from captioner.files import remove_temporaries, replacing, sha256_of
 
 
 def test_a_new_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
@@ -147,3 +147,44 @@ def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
 def test_sha256_is_that_of_the_content(size: int, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * size)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"x" * size).hexdigest()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other permissions")
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    """What only its owner may read must not become readable to all."""
+    file = tmp_path / "a.txt"
+    file.touch()
+    file.chmod(0o600)
+    with replacing(file) as new:
+        assert all(entry.stat().st_mode & 0o777 == 0o600 for entry in tmp_path.iterdir())
+        new.write("new")
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write everything
+    with pytest.raises(PermissionError) as caught, replacing(file):
+        pytest.fail("it must not be written")
+    assert caught.value.filename == str(file)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_nobody_can_put_a_link_in_the_place_of_the_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda size: "known")
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".captioner-known.tmp").symlink_to(tmp_path / "mine")
+    with pytest.raises(FileExistsError), replacing(tmp_path / "a.txt"):
+        pytest.fail("it must not be written")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_what_kills_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".captioner-0123456789abcdef.tmp", ".captioner.journal", "a.tmp"):
+        (tmp_path / name).touch()
+    remove_temporaries(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".captioner.journal", "a.tmp"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from PIL import Image
 
 import captioner
 from captioner import Caption, Captioner, DecodeOptions
-from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from captioner.decoding import decode
 from captioner.errors import UserError
 from captioner.images import ImageError
@@ -382,3 +383,14 @@ def test_captioning_needs_no_gradients_and_is_repeatable(model: Captioner, pictu
     sample = DecodeOptions("sample", num_captions=2)
     assert model.caption_batch(pictures, sample) == model.caption_batch(pictures, sample)
     assert model.caption_batch(pictures, sample) != model.caption_batch(pictures, replace(sample, seed=1))
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
+def test_an_encoder_that_computes_no_numbers_is_damaged(tiny_checkpoint: Checkpoint, strategy: str) -> None:
+    """Its weights may each be a number: a negative variance has no root."""
+    broken = copy.deepcopy(tiny_checkpoint)
+    for name, values in broken.model.encoder.named_buffers():
+        if name.endswith("running_var"):
+            values.fill_(-1.0)
+    with pytest.raises(CheckpointError, match="weights are damaged"):
+        Captioner(broken).caption(draw_picture(0), DecodeOptions(strategy))

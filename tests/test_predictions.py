@@ -134,3 +134,17 @@ def test_names_without_numbers_say_what_to_give() -> None:
         match([Prediction(1, "a")], ["1.jpg", "dog.jpg"])
     with pytest.raises(CocoError, match=r"a_1\.jpg and b_1\.jpg have the same COCO number, 1: give --coco-images FILE"):
         match([Prediction(1, "a")], ["a_1.jpg", "b_1.jpg"])
+
+
+def test_halves_of_characters_are_replaced(tmp_path: Path) -> None:
+    """JSON can hold them, and no file can: the report could not be written."""
+    rows = [{"path": "a.jpg", "caption": "a \ud83d dog", "words": [{"word": "\ud83d", "probability": 0.5}]}]
+    (prediction,) = read_predictions(written(tmp_path, json.dumps(rows[0]) + "\n"))
+    assert prediction.caption == "a \ufffd dog"
+    assert prediction.words == (("\ufffd", 0.5),)
+
+
+@pytest.mark.parametrize("probability", [10**400, float("nan"), float("inf"), -0.1, 1.5])
+def test_impossible_probabilities_are_none(tmp_path: Path, probability: float) -> None:
+    row = {"path": "a.jpg", "caption": "a", "words": [{"word": "a", "probability": probability}]}
+    assert read_predictions(written(tmp_path, json.dumps(row))) == [Prediction("a.jpg", "a")]

@@ -8,6 +8,7 @@ import pytest
 
 from captioner.coco import CocoError
 from captioner.inference import Caption, FileResult
+from captioner.predictions import Prediction, read_predictions
 from captioner.writers import row_of, sidecar_paths, sidecar_text, writer
 
 
@@ -48,8 +49,8 @@ def test_csv_quotes_what_needs_it_and_has_a_column_a_caption() -> None:
     written = rendered("csv", result('a,"b".jpg', others=("B",)), result("c.jpg"), num_captions=3)
     rows = list(csv.reader(io.StringIO(written)))
     assert rows[0] == ["path", "caption", "logprob", "caption_2", "caption_3"]
-    assert rows[1] == ['a,"b".jpg', "A dog", "-2.770000", "B", ""]
-    assert rows[2] == ["c.jpg", "A dog", "-2.770000", "", ""]
+    assert rows[1] == ['a,"b".jpg', "A dog", "-2.77", "B", ""]
+    assert rows[2] == ["c.jpg", "A dog", "-2.77", "", ""]
 
 
 def test_coco_takes_ids_from_file_names_or_from_the_list() -> None:
@@ -90,3 +91,28 @@ def test_html_does_without_a_picture_that_has_gone() -> None:
 
 def test_failures_are_rows_with_an_error() -> None:
     assert row_of(FileResult("a.jpg", None, "broken")) == {"path": "a.jpg", "error": "broken"}
+
+
+@pytest.mark.parametrize("begins", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "'=1", "''@"])
+def test_no_cell_of_csv_is_a_formula_and_we_read_what_was_meant(begins: str, tmp_path: Path) -> None:
+    """Spreadsheets may run programs by them: the file names of strangers must not be formulas."""
+    name = f"{begins}.jpg"
+    written = rendered("csv", result(name, begins, others=(begins,)), num_captions=2)
+    (_, row) = csv.reader(io.StringIO(written, newline=""))
+    for cell in (row[0], row[1], row[3]):
+        assert cell[0] == "'"
+    assert float(row[2]) == -2.77  # a number is no formula
+    (tmp_path / "a.csv").write_text(written, newline="")
+    assert read_predictions(tmp_path / "a.csv") == [Prediction(name, begins)]
+
+
+def test_a_semicolon_in_a_name_does_not_begin_a_cell() -> None:
+    """Spreadsheets in many countries take it for the delimiter, unless the text stands in quotation marks."""
+    assert rendered("csv", result("a;=1+1.jpg")).splitlines()[1].startswith('"a;=1+1.jpg",')
+
+
+@pytest.mark.parametrize("name", ["red\x1b[31m.jpg", "a\u2028b.jpg", "a\x85b.jpg"])
+def test_text_holds_nothing_that_moves_the_cursor(name: str) -> None:
+    line = rendered("text", result(name))
+    assert line.count("\n") == 1
+    assert line.replace("\t", "").replace("\n", "").isprintable()

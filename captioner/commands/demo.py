@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from captioner.commands.arguments import HelpFormatter
+from captioner.errors import one_line
 
 
 def add_parser(commands: Any) -> None:
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     failed = 0
     for result in load().caption_files(find_pictures(args.paths or [_photograph()])):
-        print(f"picture      {result.path}")
+        print(f"picture      {one_line(result.path)}")
         if result.caption is None:
             failed += 1
             print(f"no caption   {result.error}\n")

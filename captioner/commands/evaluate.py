@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.commands.arguments import HelpFormatter, add_checkpoint, add_decode_options, add_tokens, chosen
-from captioner.errors import UserError
+from captioner.errors import UserError, one_line
 from captioner.options import DecodeOptions, option_specs
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     captions.problem("empty", [name for name, text in captions.texts.items() if not tokenise(text)])
     captions.refuse(args)
     for line in captions.described():
-        print(f"captioner: warning: {line}", file=sys.stderr)
+        print(f"captioner: warning: {one_line(line)}", file=sys.stderr)
     if not captions.texts:
         raise EvaluateError("no picture has both references and a caption")
     result = dataclasses.replace(evaluate(captions.texts, captions.references, tokens), problems=captions.problems)
@@ -131,10 +131,10 @@ def run(args: argparse.Namespace) -> int:
     print()
     print(f"{scores['images']} images, {scores['references']} references", end="")
     print(f", {scores['distinct']} distinct captions ({100 * scores['distinct'] / scores['images']:.1f} %)")
-    print(f"floor: {result.floor['caption']}")
+    print(f"floor: {one_line(result.floor['caption'])}")
     print(f"recipe: {result.recipe}")
     for warning in result.warnings():
-        print(f"captioner: warning: {warning}", file=sys.stderr)
+        print(f"captioner: warning: {one_line(warning)}", file=sys.stderr)
     if args.json:
         with replacing(args.json) as file:
             file.write(result.to_json())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.commands.arguments import HelpFormatter, add_options
+from captioner.errors import one_line
 from captioner.options import OptionError, TrainConfig, option_specs, parse_options
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _enough_epochs(config: TrainConfig, split: Split, given: Mapping[str, Any]) 
 def _say(line: str) -> None:
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(one_line(line), file=sys.stderr)
     sys.stderr.flush()
 
 

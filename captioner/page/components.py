@@ -50,9 +50,7 @@ export default function ({ data, parentElement, setStateValue }) {
 _mount_words = st.components.v2.component("captioner_words", html=_WORDS_HTML, css=_WORDS_CSS, js=_WORDS_JS)
 
 
-def choose_word(
-    words: Sequence[str], probabilities: Sequence[float], chosen: int, label: str, key: str
-) -> None:
+def choose_word(words: Sequence[str], probabilities: Sequence[float], chosen: int, label: str, key: str) -> None:
     """Show the words; the place of the one that is clicked comes into the session state as `key`."""
 
     def keep() -> None:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from captioner.readers import beside, columns, documents, numbered
-from captioner.readers.base import CaptionSet, DataError, Row, lines
+from captioner.readers.base import CaptionSet, DataError, Row, lines, writable
 
 __all__ = ["CaptionSet", "DataError", "lines", "read_captions"]
 
@@ -90,7 +90,7 @@ def _collect(path: Path, form: str, rows: Iterator[Row]) -> CaptionSet:
             raise DataError(f"caption {number} has no picture name: {caption[:80]!r}")
         if "\n" in name:
             raise DataError(f"caption {number} has a picture name of several lines, {name[:80]!r}")
-        name = _writable(name)
+        name = writable(name)
         if split:
             split = split.strip().lower()
             splits[name] = _SPLITS.get(split, split)
@@ -108,13 +108,4 @@ def _clean(caption: str) -> str:
     """A caption as one line without space around it."""
     if "\n" in caption:
         caption = " ".join(caption.split())
-    return _writable(caption).strip()
-
-
-def _writable(text: str) -> str:
-    """The text without halves of characters, which JSON can hold and no file can."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return writable(caption).strip()

@@ -60,3 +60,12 @@ def _first_bad_line(file: Path) -> str:
             except UnicodeDecodeError as error:
                 return f" (line {number} has {line[error.start : error.start + 1]!r} at byte {error.start})"
     return ""
+
+
+def writable(text: str) -> str:
+    """The text without halves of characters, which JSON can hold and no file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -28,7 +28,7 @@ from captioner.checkpoint import Checkpoint, half_precision, load_checkpoint, sa
 from captioner.data import Example, Split
 from captioner.encoder_weights import load_encoder_weights
 from captioner.evaluation import score_captions
-from captioner.files import replacing, sha256_of
+from captioner.files import remove_temporaries, replacing, sha256_of
 from captioner.images import ImageError, Preprocess
 from captioner.inference import Captioner
 from captioner.model import CaptionModel, ModelConfig, channels_last
@@ -40,7 +40,7 @@ from captioner.training.losses import caption_loss, concept_labels, real_targets
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.records import write_curves, write_metrics, write_reliability, write_samples
 from captioner.training.stages import EndToEndStage, FrozenStage, Material, SelfCriticalStage, Stage
-from captioner.training.state import STATE_NAME, Progress, TrainingError, load_state, save_state
+from captioner.training.state import STATE_NAME, Progress, TrainingError, damaged, load_state, save_state
 from captioner.training.warm_start import warm_start
 from captioner.vocab import Vocabulary, fitting_tokens
 
@@ -173,6 +173,15 @@ class _Run:
                 f"the same as then ({self.output / 'config.json'}), or another --output"
             )
         self.progress = progress
+        remove_temporaries(self.output)
+        try:
+            self._take_up(tensors)
+        except (RuntimeError, KeyError, IndexError) as error:  # tensors missing, too many, or of other shapes
+            raise damaged(self.output, error) from error
+
+    def _take_up(self, tensors: dict[str, Tensor]) -> None:
+        """Weights, moments and averages as they were. Raises an error for those of another network."""
+        progress = self.progress
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -181,10 +190,14 @@ class _Run:
         self.material.concept_head.load_state_dict(part("concepts."))
         if progress.stage < len(self.stages):
             self._set_up_stage()
+            if progress.epoch > self.stage.epochs or progress.step > self.stage.steps:
+                raise IndexError(f"step {progress.step} of epoch {progress.epoch}")
             done = progress.epoch * self.stage.steps + progress.step
             self.optimiser.restore(part("adamw."), done)
             self.average.restore(part("average."), done)
             self.say(f"going on with {self._label()}, step {progress.step}")
+        elif progress.stage > len(self.stages) or not progress.rows:
+            raise IndexError(f"stage {progress.stage}")
 
     def train(self) -> None:
         """All stages that are not done yet."""

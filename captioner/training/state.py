@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from captioner.errors import UserError
+from captioner.errors import UserError, one_line
 from captioner.files import replacing
 
 STATE_NAME = "state.safetensors"
 _KEY = "captioner training state"
+_RECORDED = {"epoch", "stage", "train_loss", "loss", "bleu_4", "cider", "samples"}  # of each epoch, at least
 
 
 class TrainingError(UserError):
@@ -56,10 +59,33 @@ def load_state(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
         raise TrainingError(f"{folder}: holds no run to go on with: leave out --resume to begin one")
     try:
         with safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads((file.metadata() or {})[_KEY]))
-            return progress, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"{path}: damaged, the run cannot go on: begin another, with --init {folder / 'best.safetensors'} to "
-            f"keep what was learned ({error})"
-        ) from error
+            progress = _progress(json.loads((file.metadata() or {})[_KEY]))
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name} holds values that are not numbers")
+        return progress, tensors
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, why: object) -> TrainingError:
+    """The error of a state that cannot be used, with what to do."""
+    return TrainingError(
+        f"{folder / STATE_NAME}: damaged, the run cannot go on: begin another, with --init "
+        f"{folder / 'best.safetensors'} to keep what was learned ({one_line(why):.300})"
+    )
+
+
+def _progress(content: dict[str, Any]) -> Progress:
+    """What the header says. Raises an error for what is no progress at all."""
+    progress = Progress(**content)
+    for name, default in asdict(Progress("")).items():
+        value = getattr(progress, name)
+        if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{name} {value!r:.80}")
+    if min(progress.stage, progress.epoch, progress.step, progress.best_row + 1) < 0:
+        raise ValueError("a count below 0")
+    if progress.best_row >= len(progress.rows) or not all(row.keys() >= _RECORDED for row in progress.rows):
+        raise ValueError("the epochs are not all there")
+    return progress

@@ -257,9 +257,7 @@ def test_a_look_inside_shows_every_side(model: captioner.Captioner) -> None:
         step.candidates[0].word
     ]
     assert states.count("<tr>") == len(explanation.steps)
-    assert [header.value for header in page.header] == [
-        TEXTS[key][0] for key in ("weighed", "where", "tree", "state")
-    ]
+    assert [header.value for header in page.header] == [TEXTS[key][0] for key in ("weighed", "where", "tree", "state")]
     (picture,) = page.image
     assert picture.proto.imgs[0].alt
 
@@ -350,6 +348,13 @@ def test_the_language_of_the_captions_is_chosen(
     english = shown(page)
     page.session_state.model = "flickr8k-zh"
     assert shown(page.run()) == [captioner.load(other).caption(DOG).text] != english
+    inside = open_view("inside", DOG)
+    inside.session_state.model = "flickr8k-zh"
+    inside.run()
+    inside.session_state.word = 2
+    inside.run()
+    before = "".join(inside.session_state.explanation.caption.tokens[:2])  # characters: no spaces between them
+    assert any(f"“{before}”" in element.value for element in inside.get("html"))
 
 
 @pytest.mark.usefixtures("model")

@@ -1,0 +1,76 @@
+"""Are captions the same whatever the threads, the batch and the way in?
+
+    python benchmarks/determinism.py --images DIR [--split-list FILE] [--checkpoint FILE]
+
+Captions the pictures with each setting in a process of its own, and counts those that differ from one thread, batches
+of 32 and Python. Of captions that differ it shows how near the two were: the difference of their log-probabilities,
+which rounding must have made up for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+Captions = Mapping[str, tuple[str, float]]
+
+# The threads of torch, the pictures of a batch, and whether by Python or by the command.
+FIRST = (1, 32, "Python")
+OTHERS = [(2, 32, "Python"), (1, 32, "command"), (2, 32, "command"), (1, 8, "Python"), (1, 1, "Python")]
+IN_PYTHON = """
+import json, sys
+import captioner
+paths, batch, checkpoint = json.load(sys.stdin)
+for row in captioner.load(checkpoint).caption_files(paths, batch_size=batch):
+    if row.caption:
+        print(json.dumps({"path": row.path, "caption": row.caption.text, "logprob": row.caption.logprob}))
+"""
+
+
+def captions(paths: list[str], threads: int, batch: int, way: str, checkpoint: str | None) -> Captions:
+    """Caption and log-probability by path, from another process."""
+    if way == "Python":
+        command = [sys.executable, "-c", IN_PYTHON]
+        given = json.dumps([paths, batch, checkpoint])
+    else:
+        more = ["--checkpoint", checkpoint] if checkpoint else []
+        command = [sys.executable, "-m", "captioner", "caption", "-", "--format", "jsonl", "--quiet", *more]
+        command += ["--batch-size", str(batch)]
+        given = "\n".join(paths)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, check=True)
+    rows = map(json.loads, done.stdout.splitlines())
+    return {row["path"]: (row["caption"], row["logprob"]) for row in rows}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Count captions that depend on threads, batch or way in.")
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--split-list", type=Path)
+    parser.add_argument("--checkpoint")
+    args = parser.parse_args()
+    from captioner.data import read_split_list
+    from captioner.inputs import find_pictures
+
+    if args.split_list:
+        paths = [str(args.images / name) for name in read_split_list(args.split_list)]
+    else:
+        paths = find_pictures([str(args.images)])
+    first = captions(paths, *FIRST, args.checkpoint)
+    print(f"| threads | batch | way | captions that differ, of {len(first)} | their distance in log-probability |")
+    print("|---:|---:|---|---:|---|")
+    for threads, batch, way in OTHERS:
+        found = captions(paths, threads, batch, way, args.checkpoint)
+        distances = [abs(found[path][1] - first[path][1]) for path in first if found[path][0] != first[path][0]]
+        shown = f"{min(distances):.1g} to {max(distances):.1g}" if distances else ""
+        print(f"| {threads} | {batch} | {way} | {len(distances)} | {shown} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
