@@ -10,7 +10,7 @@ import io
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -67,11 +67,13 @@ class ImageError(UserError):
     """A picture cannot be read; the message says which and why."""
 
 
-def load_image(source: ImageSource) -> Image.Image:
+def load_image(source: ImageSource, smallest: int | None = None) -> Image.Image:
     """Read a picture as it is meant to be seen: upright, RGB, on white where it is transparent.
 
     `source` is a path, the bytes of a file, a PIL image, or an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4),
     uint8 in 0 to 255 or float in 0 to 1. Of an animation, the first frame counts.
+    A JPEG file may come at a half, a quarter or an eighth of its size where no side falls below `smallest` pixels:
+    its decoder leaves out the fine detail that shrinking would, and a photo of 12 megapixels takes a third of the time.
     Raises ImageError when it cannot be read, is damaged or is larger than MAX_PIXELS.
     """
     if isinstance(source, Image.Image):
@@ -80,7 +82,7 @@ def load_image(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _upright_rgb(_from_array(source), "the array")
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture", len(source))
+        return _decode(io.BytesIO(source), "the picture", len(source), smallest)
     path = Path(source)
     name = _one_line(path)
     try:
@@ -91,7 +93,7 @@ def load_image(source: ImageSource) -> Image.Image:
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{name}: is not a regular file")
         with path.open("rb") as file:
-            return _decode(file, name, status.st_size)
+            return _decode(file, name, status.st_size, smallest)
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file") from error
     except (OSError, ValueError) as error:
@@ -101,13 +103,16 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ImageError(f"{name}: cannot be opened ({reason})") from error
 
 
-def _decode(file: Any, name: str, size: int) -> Image.Image:
+def _decode(file: Any, name: str, size: int, smallest: int | None) -> Image.Image:
     if size == 0:
         raise ImageError(f"{name}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{name}: {size / 1e6:.0f} MB is more than the limit of {MAX_FILE_BYTES / 1e6:.0f} MB")
     _prepare_pillow()
     with _errors_of_pillow(name), Image.open(file) as image:
+        _check_pixels(image, name)
+        if smallest is not None:
+            image.draft(None, (smallest, smallest))  # does nothing for other formats than JPEG
         return _upright_rgb(image, name)
 
 
@@ -211,10 +216,19 @@ class Preprocess:
         size = (self.size, self.size)
         if image.size != size:
             image = image.resize(size, Image.Resampling.BILINEAR)  # Pillow widens the filter when it shrinks
-        return torch.from_numpy(np.array(image, np.uint8)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.array(image, np.uint8)).permute(2, 0, 1)  # in memory (S, S, 3), as Pillow has it
+
+    @staticmethod
+    def batch(pixels: Sequence[Tensor]) -> Tensor:
+        """Pictures (3, S, S) of `pixels` to (B, 3, S, S), channels last, without reordering them in memory."""
+        return torch.stack([picture.permute(1, 2, 0) for picture in pixels]).permute(0, 3, 1, 2)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 in 0 to 255 -> (B, 3, S, S) float32, channels last, about zero mean, unit variance."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255.0
-        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255.0
-        return (pixels.contiguous(memory_format=torch.channels_last).float() - mean) / std
+        # One value a pixel and channel, not one a channel: torch is ten times as fast with rows of one length.
+        height_width = pixels.shape[2:]
+        mean, std = (
+            (torch.tensor(values, device=pixels.device) * 255.0).expand(*height_width, 3).contiguous().permute(2, 0, 1)
+            for values in (self.mean, self.std)
+        )
+        return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
