@@ -75,9 +75,7 @@ class DeviceError(UserError):
     """torch cannot compute on the device that was asked for."""
 
 
-def load(
-    path: str | os.PathLike[str] | None = None, device: str = "auto", precision: str = "auto"
-) -> Captioner:
+def load(path: str | os.PathLike[str] | None = None, device: str = "auto", precision: str = "auto") -> Captioner:
     """Load a checkpoint: a file, or a shipped one by its short name; by default `flickr8k`.
 
     `device` is a torch device, or "auto": a GPU where torch sees one, the CPU otherwise. On the CPU the process
@@ -118,6 +116,7 @@ class Captioner:
         self._device = torch.device(device)
         self._threads = min(available_cpus(), torch.get_num_threads())
         self._dtype = computing_type(precision, self._device.type)
+        self.precision = str(self._dtype).removeprefix("torch.")  # "float32" or "bfloat16"
         self._encoder = fuse_for_inference(checkpoint.model.encoder)
         self._decoder = checkpoint.model.decoder.eval()
         if self._dtype == torch.bfloat16:
