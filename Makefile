@@ -55,8 +55,9 @@ test-slow: .venv/installed-dev .venv/browser  ## the rest
 fuzz: .venv/installed-dev  ## 20,000 changed pictures; make fuzz MUTANTS=1000000 for a night
 	$(BIN)/pytest tests/test_corpus.py -k fuzz -s --timeout 0 --mutants $(MUTANTS)
 
-soak: .venv/installed-dev  ## 50 random kills each of training and captioning
+soak: .venv/installed-dev .venv/browser  ## 50 random kills each of training and captioning, ten visitors for 5 minutes
 	$(BIN)/pytest -k kills_at_random_moments -s --timeout 0 --kills $(KILLS)
+	CAPTIONER_SOAK_SECONDS=300 $(BIN)/pytest tests/page/test_visitors.py -s --timeout 0
 
 # Other sets of dependencies than that of .venv, each in an environment of its own.
 test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows

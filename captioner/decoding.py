@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -157,11 +157,10 @@ def ban(logprobs: Tensor, written: Tensor, options: DecodeOptions, conjunctions:
     scores = logprobs.clone()
     scores[:, [PAD, START, UNK]] = -torch.inf
     t = written.shape[1]
-    if conjunctions:
-        joins = torch.isin(written, torch.tensor(conjunctions, device=written.device))
-        for place in range(max(1, t - STUTTER), t):
-            before = torch.where(joins[:, place], written[:, place - 1], PAD)
-            scores.scatter_(1, before[:, None], -torch.inf)
+    if conjunctions and t > 1:
+        first = max(1, t - STUTTER)
+        joins = torch.isin(written[:, first:], torch.tensor(conjunctions, device=written.device))
+        scores.scatter_(1, torch.where(joins, written[:, first - 1 : -1], PAD), -torch.inf)
     n = options.no_repeat_ngram
     if n and t >= n:
         windows = written.unfold(1, n, 1)  # (R, t - n + 1, n)
@@ -173,7 +172,7 @@ def ban(logprobs: Tensor, written: Tensor, options: DecodeOptions, conjunctions:
     end = scores[:, END].clone()
     if t < options.min_length:
         scores[:, END] = -torch.inf
-    stuck = scores.isneginf().all(-1)
+    stuck = scores.amax(-1).isneginf()
     # Finite even where the decoder itself rules `<end>` out: something has to be written.
     scores[:, END] = torch.where(stuck, end.clamp(min=torch.finfo(end.dtype).min), scores[:, END])
     return scores
@@ -187,7 +186,7 @@ def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Ten
     """
     pictures, device = state[0].shape[1], state[0].device
     written = torch.tensor(list(prompt), dtype=torch.int64, device=device).expand(pictures, -1)
-    logprobs = state[0].new_empty(pictures, 0)
+    logprobs = torch.empty(pictures, 0, device=device)  # float32, whatever the network computes in
     logits, state = decoder.step(torch.full((pictures,), START, device=device), state)
     for tokens in written.unbind(1):
         full = logits.float().log_softmax(-1)
@@ -224,16 +223,20 @@ def _draw(
     random = None if uniform is None else uniform.repeat(pictures, 1)
     written, logprobs, logits = (part.repeat_interleave(n, 0) for part in (written, logprobs, logits))
     state = _repeat(state, n)
-    ended = torch.zeros(len(written), dtype=torch.bool, device=written.device)
+    going = torch.arange(len(written), device=written.device)  # rows without their `<end>`: only they cost anything
     for t in range(written.shape[1], options.max_length):
         full = logits.float().log_softmax(-1)
-        tokens = choose(ban(full, written, options, conjunctions), options, None if random is None else random[:, t])
-        tokens = tokens.masked_fill(ended, PAD)
-        logprobs = torch.cat([logprobs, full.gather(1, tokens[:, None])], 1)
-        written = torch.cat([written, tokens[:, None]], 1)
-        ended |= tokens == END
-        if t + 1 == options.max_length or ended.all():
+        scores = ban(full, written[going], options, conjunctions)
+        tokens = choose(scores, options, None if random is None else random[going, t])
+        written, logprobs = _pad(written, PAD), _pad(logprobs, 0.0)
+        written[going, t] = tokens
+        logprobs[going, t] = full.gather(1, tokens[:, None]).squeeze(1)
+        on = (tokens != END).nonzero().squeeze(1)
+        if t + 1 == options.max_length or not len(on):
             break
+        if len(on) < len(going):
+            going, tokens = going[on], tokens[on]
+            state = tuple(part.index_select(1, on) for part in state)
         logits, state = decoder.step(tokens, state)
     hypotheses = _collect(written, logprobs)
     return [hypotheses[i : i + n] for i in range(0, len(hypotheses), n)]
@@ -261,56 +264,89 @@ def _beam(
     logits = logits.repeat_interleave(k, 0)
     state = _repeat(state, k)
 
-    # Unfinished: sums (B, K), tokens and their log-probabilities (B, K, t). All K begin as the same one, the prompt,
-    # of which only the first may go on.
+    # All K begin as the same one, the prompt, of which only the first may go on.
     sums = logprobs.new_full((pictures, k), -torch.inf)
     sums[:, 0] = 0.0
     written, logprobs = (part.unsqueeze(1).expand(-1, k, -1) for part in (written, logprobs))
-    # Finished: the same, with the score that ranks them, -inf where there is none yet.
-    done_scores = torch.full_like(sums, -torch.inf)
-    done_written, done_logprobs = written, logprobs
+    beams = _Beams(sums, written, logprobs, torch.full_like(sums, -torch.inf), written, logprobs)
     longest = options.max_length - len(prompt)
+    going = list(range(pictures))  # which pictures these are: those that are done leave, and cost nothing any more
+    captions: list[list[Hypothesis]] = [[]] * pictures
 
     for t in range(len(prompt), options.max_length):
+        rows = len(going) * k
         full = logits.float().log_softmax(-1)
-        allowed = ban(full, written.reshape(pictures * k, t), options, conjunctions).view(pictures, k, vocabulary)
-        totals = (sums.unsqueeze(-1) + allowed).view(pictures, k * vocabulary)
+        allowed = ban(full, beams.written.reshape(rows, t), options, conjunctions).view(-1, k, vocabulary)
+        totals = (beams.sums.unsqueeze(-1) + allowed).view(-1, k * vocabulary)
         best, index = totals.topk(k, dim=1)  # (B, K)
         parent, token = index // vocabulary, index % vocabulary
         if watch:
             watch(parent, token, best)
-        chosen = full.view(pictures, k * vocabulary).gather(1, index)
-        written = torch.cat([_pick(written, parent), token.unsqueeze(-1)], -1)
-        logprobs = torch.cat([_pick(logprobs, parent), chosen.unsqueeze(-1)], -1)
+        chosen = full.view(-1, k * vocabulary).gather(1, index)
+        written = torch.cat([_pick(beams.written, parent), token.unsqueeze(-1)], -1)
+        logprobs = torch.cat([_pick(beams.logprobs, parent), chosen.unsqueeze(-1)], -1)
 
         # Those that end here join the finished ones; their places are taken again at the next step.
         ends = token == END
         scores = torch.where(ends, best, -torch.inf) / (t + 1 - len(prompt)) ** options.length_penalty
-        done_scores, keep = torch.cat([done_scores, scores], 1).topk(k, dim=1)
-        done_written = _pick(torch.cat([_pad(done_written, PAD), written], 1), keep)
-        done_logprobs = _pick(torch.cat([_pad(done_logprobs, 0.0), logprobs], 1), keep)
+        done_scores, keep = torch.cat([beams.done_scores, scores], 1).topk(k, dim=1)
+        done_written = _pick(torch.cat([_pad(beams.done_written, PAD), written], 1), keep)
+        done_logprobs = _pick(torch.cat([_pad(beams.done_logprobs, 0.0), logprobs], 1), keep)
         sums = best.masked_fill(ends, -torch.inf)
+        beams = _Beams(sums, written, logprobs, done_scores, done_written, done_logprobs)
 
         # A sum only falls, so the best that an unfinished one can reach is its sum now at the longest length.
-        reachable = sums.amax(1) / longest**options.length_penalty
-        if t + 1 == options.max_length or bool((done_scores.amin(1) >= reachable).all()):
+        over = done_scores.amin(1) >= sums.amax(1) / longest**options.length_penalty
+        if t + 1 == options.max_length:
+            over = torch.ones_like(over)
+        for place, found in zip(
+            over.nonzero().squeeze(1).tolist(), beams.at(over).ranked(longest, options), strict=True
+        ):
+            captions[going[place]] = found
+        on = (~over).nonzero().squeeze(1)
+        if not len(on):
             break
-        rows = (parent + torch.arange(pictures, device=device).unsqueeze(1) * k).view(-1)
-        state = tuple(part.index_select(1, rows) for part in state)
-        logits, state = decoder.step(token.view(-1), state)
+        parents = (parent + torch.arange(len(going), device=device).unsqueeze(1) * k)[on].view(-1)
+        going, beams = [going[place] for place in on.tolist()], beams.at(on)
+        state = tuple(part.index_select(1, parents) for part in state)
+        logits, state = decoder.step(token[on].view(-1), state)
+    return captions
 
-    # Without enough finished hypotheses the unfinished ones fill up, always after the finished.
-    scores = torch.cat([done_scores, sums / longest**options.length_penalty], 1)
-    finished_first = torch.cat([done_scores.isneginf(), torch.ones_like(sums, dtype=torch.bool)], 1)
-    written = torch.cat([done_written, written], 1)
-    logprobs = torch.cat([done_logprobs, logprobs], 1)
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, finished_first.gather(1, order).int().argsort(dim=1, stable=True))[
-        :, : options.num_captions
-    ]
-    ranked = zip(_pick(written, order), _pick(logprobs, order), scores.gather(1, order), strict=True)
-    # A tiny vocabulary may not have as many captions as were asked for.
-    return [_collect(w[~s.isneginf()], p[~s.isneginf()]) for w, p, s in ranked]
+
+class _Beams(NamedTuple):
+    """The hypotheses of B pictures, K each.
+
+    Unfinished ones: their sums of log-probabilities (B, K), tokens and the log-probability of each (B, K, t).
+    Finished ones: the same, with the score that ranks them, -inf where there is none yet.
+    """
+
+    sums: Tensor
+    written: Tensor
+    logprobs: Tensor
+    done_scores: Tensor
+    done_written: Tensor
+    done_logprobs: Tensor
+
+    def at(self, pictures: Tensor) -> _Beams:
+        """Those of some of the pictures, by index or mask."""
+        return _Beams(*(part[pictures] for part in self))
+
+    def ranked(self, longest: int, options: DecodeOptions) -> list[list[Hypothesis]]:
+        """`options.num_captions` of each picture's, the best first.
+
+        Without enough finished hypotheses the unfinished ones fill up, always after the finished.
+        """
+        scores = torch.cat([self.done_scores, self.sums / longest**options.length_penalty], 1)
+        finished_first = torch.cat([self.done_scores.isneginf(), torch.ones_like(self.sums, dtype=torch.bool)], 1)
+        written = torch.cat([self.done_written, self.written], 1)
+        logprobs = torch.cat([self.done_logprobs, self.logprobs], 1)
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        order = order.gather(1, finished_first.gather(1, order).int().argsort(dim=1, stable=True))[
+            :, : options.num_captions
+        ]
+        best = zip(_pick(written, order), _pick(logprobs, order), scores.gather(1, order), strict=True)
+        # A tiny vocabulary may not have as many captions as were asked for.
+        return [_collect(w[~s.isneginf()], p[~s.isneginf()]) for w, p, s in best]
 
 
 def _pick(values: Tensor, index: Tensor) -> Tensor:
@@ -319,7 +355,7 @@ def _pick(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _pad(values: Tensor, value: float) -> Tensor:
-    """One more step at the end: (B, N, t) -> (B, N, t + 1)"""
+    """One more step at the end: (..., t) -> (..., t + 1)"""
     return torch.nn.functional.pad(values, (0, 1), value=value)
 
 

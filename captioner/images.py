@@ -11,7 +11,7 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
@@ -75,11 +75,13 @@ class ImageError(UserError):
     """A picture cannot be read; the message says which and why."""
 
 
-def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, smallest: int | None = None) -> Image.Image:
     """Read a picture as it is meant to be seen: upright, RGB, on white where it is transparent.
 
     `source` is a path, the bytes of a file, a PIL image, or an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4),
     uint8 in 0 to 255 or float in 0 to 1. Of an animation, the first frame counts.
+    A JPEG file may come at a half, a quarter or an eighth of its size where no side falls below `smallest` pixels:
+    its decoder leaves out the fine detail that shrinking would, and a photo of 12 megapixels takes a third of the time.
     Raises ImageError when it cannot be read, is damaged or has more than `max_pixels`.
     """
     if isinstance(source, Image.Image):
@@ -88,7 +90,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
     if isinstance(source, np.ndarray):
         return _upright_rgb(_from_array(source), "the array", max_pixels)
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture", len(source), max_pixels)
+        return _decode(io.BytesIO(source), "the picture", len(source), max_pixels, smallest)
     path = Path(source)
     name = one_line(path)
     try:
@@ -99,7 +101,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{name}: is not a regular file")
         with path.open("rb") as file:
-            return _decode(file, name, status.st_size, max_pixels)
+            return _decode(file, name, status.st_size, max_pixels, smallest)
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file") from error
     except (OSError, ValueError) as error:
@@ -109,7 +111,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         raise ImageError(f"{name}: cannot be opened ({reason})") from error
 
 
-def _decode(file: Any, name: str, size: int, max_pixels: int) -> Image.Image:
+def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | None) -> Image.Image:
     if size == 0:
         raise ImageError(f"{name}: the file is empty")
     if size > MAX_FILE_BYTES:
@@ -118,6 +120,9 @@ def _decode(file: Any, name: str, size: int, max_pixels: int) -> Image.Image:
     with _errors_of_pillow(name), Image.open(file, "r", formats) as image:
         if isinstance(image, JpegImageFile):
             _check_scans(file, name)
+        _check_pixels(image, name, max_pixels)
+        if smallest is not None:
+            image.draft(None, (smallest, smallest))  # does nothing for other formats than JPEG
         # Threads take turns at large pictures, or a few small files of equal pixels would fill any memory.
         with _one_large if image.width * image.height > _LARGE else nullcontext():
             return _upright_rgb(image, name, max_pixels)
@@ -165,11 +170,15 @@ def _errors_of_pillow(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: damaged picture: {one_line(error) or type(error).__name__}") from error
 
 
+def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise ImageError(f"{name}: {image.width} x {image.height} is more than {max_pixels / 1e6:g} million pixels")
+
+
 def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if not image.width or not image.height:
         raise ImageError(f"{name}: has no pixels")
-    if image.width * image.height > max_pixels:
-        raise ImageError(f"{name}: {image.width} x {image.height} is more than {max_pixels / 1e6:g} million pixels")
+    _check_pixels(image, name, max_pixels)
     image.load()
     try:
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -268,10 +277,19 @@ class Preprocess:
         size = (self.size, self.size)
         if image.size != size:
             image = image.resize(size, Image.Resampling.BILINEAR)  # Pillow widens the filter when it shrinks
-        return torch.from_numpy(np.array(image, np.uint8)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.array(image, np.uint8)).permute(2, 0, 1)  # in memory (S, S, 3), as Pillow has it
+
+    @staticmethod
+    def batch(pixels: Sequence[Tensor]) -> Tensor:
+        """Pictures (3, S, S) of `pixels` to (B, 3, S, S), channels last, without reordering them in memory."""
+        return torch.stack([picture.permute(1, 2, 0) for picture in pixels]).permute(0, 3, 1, 2)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 in 0 to 255 -> (B, 3, S, S) float32, channels last, about zero mean, unit variance."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255.0
-        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255.0
-        return (pixels.contiguous(memory_format=torch.channels_last).float() - mean) / std
+        # One value a pixel and channel, not one a channel: torch is ten times as fast with rows of one length.
+        height_width = pixels.shape[2:]
+        mean, std = (
+            (torch.tensor(values, device=pixels.device) * 255.0).expand(*height_width, 3).contiguous().permute(2, 0, 1)
+            for values in (self.mean, self.std)
+        )
+        return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)

@@ -14,6 +14,7 @@ from captioner.errors import UserError
 
 CELLS = ("lstm", "gru", "rnn", "rnn-relu", "peephole")
 TOKEN_KINDS = ("word", "character")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class OptionError(UserError):

@@ -294,6 +294,30 @@ def test_a_larger_length_penalty_gives_longer_captions() -> None:
     assert sum(lengths[0]) < sum(lengths[2]) < sum(lengths[4])
 
 
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_captions_that_have_ended_cost_nothing(options: DecodeOptions) -> None:
+    """What is asked of the decoder at each step is no more than what still goes on."""
+    decoder, features, rows = network(1, words=9, end=2.0), pictures(20), []
+
+    class Counting:
+        init_state = staticmethod(decoder.init_state)
+
+        @staticmethod
+        def step(tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+            rows.append(len(tokens))
+            return decoder.step(tokens, state)
+
+    captions = decode(Counting(), features, options)
+    each = options.beam_size if options.strategy == "beam" else options.num_captions
+    assert captions == decode(decoder, features, options)
+    assert rows[1:] == sorted(rows[1:], reverse=True)
+    if options.strategy != "beam":
+        lengths = [len(caption.tokens) for picture in captions for caption in picture]
+        assert rows[1:] == [sum(length > t for length in lengths) for t in range(1, max(lengths))]
+    elif not options.min_length:
+        assert rows[-1] < 20 * each
+
+
 # Sampling
 
 

@@ -480,3 +480,65 @@ class TestPreprocess:
         torch.testing.assert_close(normalised, expected)
         assert normalised.dtype == torch.float32
         assert normalised.is_contiguous(memory_format=torch.channels_last)
+
+
+class TestLargeFiles:
+    """A JPEG file is read no larger than needed."""
+
+    @staticmethod
+    def photo(size: tuple[int, int]) -> Image.Image:
+        """Smooth shapes with some grain."""
+        grain = np.random.default_rng(0).normal(0, 6, (size[1], size[0], 1))
+        pixels = np.asarray(draw_picture(3, size), np.float64) + grain
+        return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+    @pytest.mark.parametrize(
+        ("size", "found"),
+        [
+            ((1000, 800), (1000, 800)),
+            ((1000, 896), (500, 448)),
+            ((1200, 895), (1200, 895)),
+            ((4000, 1800), (1000, 450)),
+            ((4000, 3600), (500, 450)),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("as_bytes", [False, True], ids=["file", "bytes"])
+    def test_no_side_falls_below_the_smallest(
+        self, size: tuple[int, int], found: tuple[int, int], as_bytes: bool, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "photo.jpg"
+        draw_picture(1, size).save(file)
+        source = file.read_bytes() if as_bytes else file
+        assert load_image(source, smallest=448).size == found
+        assert load_image(source).size == size
+
+    def test_the_networks_input_stays_near(self) -> None:
+        data = encoded(self.photo((2400, 1800)), "JPEG", quality=90)
+        whole, reduced = (Preprocess().pixels(load_image(data, smallest)).float() for smallest in (None, 448))
+        assert 0 < (whole - reduced).abs().mean() < 1.0
+        assert torch.quantile((whole - reduced).abs(), 0.99) < 6.0
+
+    @pytest.mark.parametrize("format", ["PNG", "WEBP"])
+    def test_other_formats_are_read_whole(self, format: str) -> None:
+        assert load_image(encoded(draw_picture(1, (900, 900)), format), smallest=448).size == (900, 900)
+
+    def test_a_turned_photo_is_turned(self) -> None:
+        data = encoded(draw_picture(1, (2000, 1000)), "JPEG", exif=orientation(6))
+        assert load_image(data, smallest=448).size == (500, 1000)
+
+    def test_the_limit_is_that_of_the_whole_picture(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(images, "MAX_PIXELS", 999_999)
+        with pytest.raises(ImageError, match="1000 x 1000 is more than"):
+            load_image(encoded(draw_picture(1, (1000, 1000)), "JPEG"), smallest=100)
+
+
+def test_pictures_are_laid_together_as_the_encoder_wants_them() -> None:
+    preprocess = Preprocess(size=32)
+    pictures = [preprocess.pixels(draw_picture(index)) for index in range(3)]
+    batch = preprocess.batch(pictures)
+    assert torch.equal(batch, torch.stack(pictures))
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    normal = preprocess.normalise(batch)
+    assert normal.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(normal, preprocess.normalise(torch.stack(pictures)))

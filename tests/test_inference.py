@@ -355,16 +355,49 @@ def test_a_stream_does_not_read_far_ahead(model: Captioner, pictures: list[Path]
     assert asked == 0
     for taken in range(1, 20):
         next(stream)
-        assert asked <= taken + 4 * 2  # the batch being handed out and a few on their way
+        # The batch being handed out, one in each worker, and one that waits for a worker.
+        assert asked <= taken + (model._threads + 2) * 2
     stream.close()
 
 
 # How a captioner is made
 
 
+def test_a_stream_leaves_torchs_threads_as_they_were(model: Captioner, pictures: list[Path]) -> None:
+    """Of this thread, and of those to come."""
+    before = torch.get_num_threads()
+    list(model.caption_files(pictures, GREEDY, 2))
+    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before
+
+
 def test_load_reads_a_checkpoint_file(tiny_checkpoint_file: Path, pictures: list[Path]) -> None:
-    loaded = captioner.load(tiny_checkpoint_file, device="cpu")
+    loaded = captioner.load(tiny_checkpoint_file, device="cpu", precision="float32")
     assert loaded.caption_batch(pictures) == Captioner(load_checkpoint(tiny_checkpoint_file)).caption_batch(pictures)
+
+
+def test_bfloat16_is_nearly_the_same_network(tiny_checkpoint: Checkpoint, pictures: list[Path]) -> None:
+    """Emulated where the processor lacks it."""
+    exact, fast = Captioner(tiny_checkpoint), Captioner(tiny_checkpoint, precision="bfloat16")
+    assert (exact.precision, fast.precision) == ("float32", "bfloat16")
+    features, near = exact.encode(pictures), fast.encode(pictures)
+    assert near.dtype == torch.float32
+    assert 0 < (near - features).norm() < 0.05 * features.norm()
+    for options in (GREEDY, DecodeOptions("sample", num_captions=2), DecodeOptions(num_captions=2)):
+        for result in fast.caption_files(pictures, options):
+            assert result.caption is not None
+            assert result.caption.logprob < 0.0
+    scores = [(exact.score(path, "a dog runs"), fast.score(path, "a dog runs")) for path in pictures]
+    assert all(a.logprob == pytest.approx(b.logprob, abs=0.5) for a, b in scores)
+    assert any(a.logprob != b.logprob for a, b in scores)
+    # The checkpoint itself stays as it is.
+    assert {weight.dtype for weight in tiny_checkpoint.model.parameters()} == {torch.float32}
+
+
+def test_another_precision_is_refused(tiny_checkpoint_file: Path) -> None:
+    with pytest.raises(OptionError, match="precision must be one of auto, float32, bfloat16, not 'int8'"):
+        captioner.load(tiny_checkpoint_file, precision="int8")
 
 
 def test_an_unknown_device_is_refused(tiny_checkpoint_file: Path) -> None:

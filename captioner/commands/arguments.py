@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from captioner.options import TOKEN_KINDS, DecodeOptions, option_specs, parse_options
+from captioner.options import PRECISIONS, TOKEN_KINDS, DecodeOptions, option_specs, parse_options
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -62,11 +62,17 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(group: argparse._ArgumentGroup) -> None:
-    """--checkpoint and --device"""
+    """--checkpoint, --device and --precision"""
     group.add_argument(
         "--checkpoint", metavar="FILE", help="a file, or a name that `captioner models` lists [flickr8k]"
     )
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1 [a GPU if there is one]")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto: bfloat16 where the processor computes in it [auto]",
+    )
 
 
 def add_tokens(group: argparse._ArgumentGroup) -> None:

@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     progress = _Progress(len(paths), args.quiet)
     from captioner.writers import row_of
 
-    results = load(checkpoint, args.device).caption_files(paths, options, args.batch_size, prompt=args.prompt)
+    results = load(checkpoint, args.device, args.precision).caption_files(
+        paths, options, args.batch_size, prompt=args.prompt
+    )
     for piece in render(row_of(result) for result in progress.watch(results) if result.caption):
         sys.stdout.write(piece)
     return progress.finish()
@@ -125,16 +127,18 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
 
     sidecars = sidecar_paths(paths) if args.format == "sidecar" else {}
     render = None if sidecars else _renderer(args, options, paths)
+    # Both before the journal is made, so that a wrong checkpoint or prompt leaves nothing.
+    model = load(checkpoint, args.device, args.precision)
+    prompt_ids(model.vocabulary, args.prompt, options)
     settings = {
         "journal": 1,
         "checkpoint": sha256_of(checkpoint) if checkpoint.is_file() else str(checkpoint),
         "options": dataclasses.asdict(options),
         "batch_size": args.batch_size,
-        "prompt": args.prompt or None,  # none is also what journals say from before there were prompts
+        # None is also what journals say from before there were prompts, or precisions other than float32.
+        "prompt": args.prompt or None,
+        "precision": None if model.precision == "float32" else model.precision,
     }
-    # Both before the journal is made, so that a wrong checkpoint or prompt leaves nothing.
-    model = load(checkpoint, args.device)
-    prompt_ids(model.vocabulary, args.prompt, options)
     journal_path = _journal_path(args.output, paths)
     journal = Journal(journal_path, settings, args.resume)
     try:

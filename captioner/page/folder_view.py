@@ -20,6 +20,7 @@ from captioner.journal import Row
 from captioner.page import archives, pictures
 from captioner.page.models import turn
 from captioner.page.texts import say
+from captioner.thumbnails import SIDE as THUMBNAIL
 from captioner.thumbnails import thumbnail
 from captioner.writers import csv_table, gallery, jsonl, row_of, sidecar_paths, sidecar_text
 
@@ -85,8 +86,8 @@ def _caption(model: captioner.Captioner, files: Sequence[IO[bytes]]) -> Batch:
                 continue
             try:
                 with turn():
-                    image = load_image(member.data, pictures.MAX_PIXELS)
-                    prepared[member.name] = model.prepare(image)
+                    image = load_image(member.data, max_pixels=pictures.MAX_PIXELS, smallest=THUMBNAIL)
+                    prepared[member.name] = model.prepare(member.data)  # read as the command reads it
                     batch.thumbnails[member.name] = thumbnail(image) or ""
             except ImageError as error:
                 rows[member.name]["error"] = pictures.reason(error)

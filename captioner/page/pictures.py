@@ -58,10 +58,9 @@ def read(name: str, source: ImageSource, model: captioner.Captioner) -> Picture:
     """Take a picture in: a file's bytes or an RGB picture. Raises ImageError when it cannot be read."""
     data: Any = source.tobytes() if isinstance(source, Image.Image) else source
     with turn():
-        image = load_image(source, MAX_PIXELS)
-        prepared = {model.preprocess.size: model.prepare(image)}
-    preview = image.copy() if image is source else image
-    preview.thumbnail(PREVIEW)
+        preview = load_image(source, max_pixels=MAX_PIXELS, smallest=max(PREVIEW)).copy()
+        preview.thumbnail(PREVIEW)
+        prepared = {model.preprocess.size: model.prepare(source)}  # read as the command reads it
     return Picture(name, hashlib.sha256(data).hexdigest(), preview, prepared)
 
 

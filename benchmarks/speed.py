@@ -1,0 +1,337 @@
+"""How fast captioner is against a plain loop over the same checkpoint, and what it costs beside the arithmetic itself.
+
+    python benchmarks/speed.py [--images DIR] [--rounds 5] [--only ROW ...] [--largest 10000]
+
+*plain loop*: Pillow open, torchvision's transforms, the network as it comes in batches of 32, greedy decoding until the
+last caption of a batch has ended, in float32. Every contestant is a process of its own; they take turns, one round
+each, and a figure is the median over the rounds of the ratio to what ran beside it, so that a busy machine slows both.
+Without --images the pictures are crops of matplotlib's sample photograph with noise, 224 to 500 pixels wide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+BATCH = 32
+IMPORTS = "import torch; from captioner.torchvision_compat import prepare_torchvision as p; p(); import torchvision"
+ROWS = ("folder", "bare", "photos", "beams", "one", "cold", "help", "same", "memory")
+
+
+def make_pictures(folder: Path, number: int, photos: int) -> None:
+    """JPEG files: `number` of 224 to 500 pixels in folder/small, `photos` of 12 megapixels and 3 MB in folder/large."""
+    import numpy as np
+    from matplotlib import cbook
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    photograph = Image.open(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")
+    for name, count in (("small", number), ("large", photos)):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            width = int(rng.integers(224, 501)) if name == "small" else 4000
+            height = width * 3 // 4
+            x, y = rng.uniform(0, 0.5, 2) * photograph.size
+            box = (x, y, x + photograph.width / 2, y + photograph.height / 2)
+            pixels = np.asarray(photograph.resize((width, height), Image.Resampling.BICUBIC, box))
+            noise = rng.normal(0, 6, (height, width, 1)).astype(np.int16)
+            picture = Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
+            picture.save(folder / name / f"{index:04}.jpg", quality=90)
+
+
+# The contestants: each makes itself ready and returns what one round does with the paths of pictures.
+
+
+def plain_loop(paths: list[str]) -> Callable[[], list[str]]:
+    """What one would write: see the top of this file."""
+    import torch
+    from PIL import Image
+
+    from captioner.checkpoint import load_checkpoint
+    from captioner.shipped import find_checkpoint
+    from captioner.vocab import END, PAD, START, UNK
+
+    checkpoint = load_checkpoint(find_checkpoint())  # first: it prepares the import of torchvision
+    from torchvision import transforms
+
+    model, preprocess = checkpoint.model, checkpoint.preprocess
+    transform = transforms.Compose(
+        [
+            transforms.Resize((preprocess.size, preprocess.size)),
+            transforms.ToTensor(),
+            transforms.Normalize(preprocess.mean, preprocess.std),
+        ]
+    )
+
+    @torch.inference_mode()
+    def run() -> list[str]:
+        captions = []
+        for start in range(0, len(paths), BATCH):
+            pictures = [transform(Image.open(path).convert("RGB")) for path in paths[start : start + BATCH]]
+            state = model.decoder.init_state(model.encoder(torch.stack(pictures)))
+            tokens, ended = torch.full((len(pictures),), START), torch.zeros(len(pictures), dtype=torch.bool)
+            written = []
+            for _ in range(20):
+                logits, state = model.decoder.step(tokens, state)
+                logprobs = logits.log_softmax(-1)
+                logprobs[:, [PAD, START, UNK]] = -torch.inf
+                tokens = logprobs.argmax(-1)
+                written.append(tokens.masked_fill(ended, END))
+                ended |= tokens == END
+                if ended.all():
+                    break
+            captions += [checkpoint.vocabulary.text(ids) for ids in torch.stack(written, 1).tolist()]
+        return captions
+
+    return run
+
+
+def ours(paths: list[str], precision: str = "auto", beam: int = 1) -> Callable[[], list[str]]:
+    """`captioner.load().caption_files`."""
+    import captioner
+
+    model, options = captioner.load(precision=precision), captioner.DecodeOptions(beam_size=beam)
+    return lambda: [str(result.caption) for result in model.caption_files(paths, options)]
+
+
+def bare(paths: list[str], workers: bool) -> Callable[[], list[str]]:
+    """The encoder alone in the faster precision, on random tensors: all threads a batch, or a batch a thread."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    import captioner
+
+    model = captioner.load()
+    pixels = torch.rand(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last).to(model._dtype)
+    rounds = range(-(-len(paths) // BATCH))
+
+    @torch.inference_mode()
+    def encode(_: int) -> None:
+        model._encoder(pixels)
+
+    def run() -> list[str]:
+        if not workers:
+            for index in rounds:
+                encode(index)
+            return []
+        with ThreadPoolExecutor(model._threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(encode, rounds))
+        return []
+
+    return run
+
+
+def one_eager(paths: list[str]) -> Callable[[], list[str]]:
+    """The network as it comes, on one random picture at a time."""
+    import torch
+
+    from captioner.checkpoint import load_checkpoint
+    from captioner.shipped import find_checkpoint
+
+    encoder, pixels = load_checkpoint(find_checkpoint()).model.encoder, torch.randn(1, 3, 224, 224)
+
+    @torch.inference_mode()
+    def run() -> list[str]:
+        for _ in paths:
+            encoder(pixels)
+        return []
+
+    return run
+
+
+def one_ours(paths: list[str]) -> Callable[[], list[str]]:
+    """`Captioner.caption` of one picture at a time, greedily."""
+    import captioner
+
+    model, options = captioner.load(), captioner.DecodeOptions("greedy")
+    return lambda: [model.caption(path, options).text for path in paths]
+
+
+CONTESTANTS: dict[str, Callable[[list[str]], Callable[[], list[str]]]] = {
+    "plain": plain_loop,
+    "greedy": ours,
+    "float32": lambda paths: ours(paths, "float32"),
+    "beam 3": lambda paths: ours(paths, beam=3),
+    "beam 5": lambda paths: ours(paths, beam=5),
+    "bare": lambda paths: bare(paths, workers=False),
+    "bare, a batch a thread": lambda paths: bare(paths, workers=True),
+    "one eager": one_eager,
+    "one ours": one_ours,
+}
+
+
+def contest(name: str, paths: list[str]) -> None:
+    """A contestant's process: one round for each line of stdin, answered by seconds and captions."""
+    run = CONTESTANTS[name](paths)
+    run()
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        captions = run()
+        print(json.dumps([time.perf_counter() - started, captions]), flush=True)
+
+
+def rounds_of(names: list[str], paths: list[str], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
+    """Seconds of each round and the captions of each contestant."""
+    listing = json.dumps(paths)
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, __file__, "--contestant", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in names
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    captions: dict[str, list[str]] = {}
+    for process in processes.values():
+        print(listing, file=process.stdin, flush=True)
+    for _ in range(rounds + 1):  # in the first, some are still getting ready
+        for name, process in processes.items():
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(file=process.stdin, flush=True)
+            value, captions[name] = json.loads(process.stdout.readline())
+            seconds[name].append(value)
+    for process in processes.values():
+        process.communicate()
+    return {name: values[1:] for name, values in seconds.items()}, captions
+
+
+def paired(one: list[float], other: list[float]) -> float:
+    """The median over rounds of one / other."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def process_seconds(*arguments: str) -> float:
+    """Wall time of a Python process, from start to exit."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def peak_memory(paths: list[str], number: int) -> tuple[float, float]:
+    """Pictures a second and peak memory in MB of a process that captions `number` pictures."""
+    code = (
+        "import sys, json, time, resource, itertools, captioner\n"
+        "paths, number = json.load(sys.stdin)\n"
+        "model, options = captioner.load(), captioner.DecodeOptions('greedy')\n"
+        "started = time.perf_counter()\n"
+        "for _ in model.caption_files(itertools.islice(itertools.cycle(paths), number), options): pass\n"
+        "seconds = time.perf_counter() - started\n"
+        "print(number / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps([paths, number]), check=True, capture_output=True, text=True
+    )
+    speed, memory = map(float, done.stdout.split())
+    return speed, memory
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--images", type=Path, help="a folder of small JPEGs, instead of generated ones")
+    parser.add_argument("--pictures", type=int, default=256, help="pictures a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="rows of the table")
+    parser.add_argument("--largest", type=int, default=10_000, help="pictures in the largest run that takes memory")
+    parser.add_argument("--json", type=Path, help="also write the ratios there")
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.contestant:
+        contest(args.contestant, json.loads(sys.stdin.readline()))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        table(args, Path(folder))
+
+
+def table(args: argparse.Namespace, folder: Path) -> None:
+    """Measure the rows asked for and print them as they come."""
+    import torch
+
+    make_pictures(folder, 0 if args.images else args.pictures, 16 if "photos" in args.only else 0)
+    found = [str(path) for path in sorted((args.images or folder / "small").iterdir())]
+    small = random.Random(0).sample(found, min(args.pictures, len(found)))
+    large = [str(path) for path in sorted((folder / "large").iterdir())]
+    print(f"{platform.machine()}, {os.cpu_count()} processors, torch {torch.__version__}, {args.rounds} rounds")
+    print("| what | against | must reach | measured | pictures/s |\n|---|---|---:|---:|---:|")
+    ratios: dict[str, float] = {}
+
+    def row(key: str, what: str, against: str, bar: str, value: float, note: str = "") -> None:
+        ratios[key] = value
+        print(f"| {what} | {against} | {bar} | {value:.2f} | {note} |", flush=True)
+
+    def speed(seconds: list[float], paths: list[str]) -> str:
+        return f"{len(paths) / statistics.median(seconds):.0f}"
+
+    if "folder" in args.only:
+        times, _ = rounds_of(["plain", "greedy"], small, args.rounds)
+        note = f"{speed(times['greedy'], small)} to {speed(times['plain'], small)}"
+        row(
+            "folder",
+            "folder of small JPEGs, greedy",
+            "plain loop",
+            "6 x",
+            paired(times["plain"], times["greedy"]),
+            note,
+        )
+    if "bare" in args.only:
+        kinds = ["bare", "bare, a batch a thread"]
+        times, _ = rounds_of(["greedy", *kinds], small, args.rounds)
+        best = min(kinds, key=lambda kind: statistics.median(times[kind]))
+        note = f"{speed(times['greedy'], small)} to {speed(times[best], small)}"
+        row("bare", "the same", f"encoder alone ({best})", "0.7", paired(times[best], times["greedy"]), note)
+    if "photos" in args.only:
+        times, _ = rounds_of(["plain", "greedy"], large, args.rounds)
+        note = f"{speed(times['greedy'], large)} to {speed(times['plain'], large)}"
+        row("photos", "12-megapixel photos, greedy", "plain loop", "6 x", paired(times["plain"], times["greedy"]), note)
+    if "beams" in args.only:
+        times, _ = rounds_of(["greedy", "beam 3", "beam 5"], small, args.rounds)
+        for name, bar in (("beam 3", "at most 1.3"), ("beam 5", "at most 1.6")):
+            row(name, name, "greedy, whole run", bar, paired(times[name], times["greedy"]), speed(times[name], small))
+    if "one" in args.only:
+        times, _ = rounds_of(["one ours", "one eager"], small[:64], args.rounds)
+        note = speed(times["one ours"], small[:64])
+        ratio = paired(times["one ours"], times["one eager"])
+        row("one", "one picture, model loaded", "eager encoder, batch 1", "at most 1", ratio, note)
+    if "cold" in args.only:
+        pairs = [
+            (process_seconds("-m", "captioner", "caption", small[0]), process_seconds("-c", IMPORTS))
+            for _ in range(args.rounds)
+        ]
+        ratio = statistics.median(a / b for a, b in pairs)
+        row("cold", "`captioner caption one.jpg`, cold", "import torch, torchvision", "at most 1.25", ratio)
+    if "help" in args.only:
+        more = statistics.median(
+            process_seconds("-m", "captioner", "--help") - process_seconds("-c", "pass") for _ in range(args.rounds)
+        )
+        row("help", "`captioner --help`", "`python -c pass`", "0.15 s more", more)
+    if "same" in args.only:
+        _, captions = rounds_of(["plain", "float32", "greedy"], small, 1)
+        for name, bar in (("float32", "0.98"), ("greedy", "")):
+            same = sum(a == b for a, b in zip(captions[name], captions["plain"], strict=True)) / len(small)
+            what = "float32" if name == "float32" else "default precision"
+            row(f"same, {name}", f"identical captions, {what}", "plain loop, float32", bar, same)
+    if "memory" in args.only:
+        sizes = [size for size in (100, 1000, 10_000, 100_000) if size <= args.largest]
+        costs = {size: peak_memory(small, size) for size in sizes}
+        if 1000 in costs and 10_000 in costs:
+            row("memory", "peak memory, 10,000", "1,000", "at most 1.05", costs[10_000][1] / costs[1000][1])
+        print("\n| pictures | pictures/s | peak MB |\n|---:|---:|---:|")
+        for size, (per_second, memory) in costs.items():
+            print(f"| {size:,} | {per_second:.0f} | {memory:.0f} |")
+    if args.json:
+        args.json.write_text(json.dumps(ratios))
+
+
+if __name__ == "__main__":
+    main()
