@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,47 +97,50 @@ def taken() -> dict[str, Picture]:
 
 
 def take_in(model: captioner.Captioner) -> None:
-    """Where pictures come from: files, the camera, samples."""
+    """Where pictures come from: files, the camera, samples.
+
+    They are taken in before the page is drawn anew, and by a key of its own each time: what was uploaded is let go as
+    soon as it has been read.
+    """
     sources = ["upload", "camera", "sample"]
     source = st.segmented_control(
         say("source"), sources, default="upload", required=True, format_func=say, label_visibility="collapsed"
     )
-    # A key of its own each time: what was uploaded is let go as soon as it has been read.
     key = f"{source}{st.session_state.setdefault('uploads', 0)}"
-    new: list[tuple[str, ImageSource]] = []
     if source == "camera":
-        shot = st.camera_input(say("take"), key=key)
-        new = [(say("camera"), shot.getvalue())] if shot else []
+        st.camera_input(say("take"), key=key, on_change=_add_uploads, args=(key, model))
     elif source == "sample":
-        if name := _choose_sample():
-            new = [(say(name), sample(name))]
+        with st.container(horizontal=True, gap="small"):
+            for name in SAMPLES:
+                with st.container(width=150, gap="xxsmall"):
+                    st.image(sample(name), alt="", width="stretch")  # the button says what it is
+                    new = [(say(name), sample(name))]
+                    st.button(say(name), width="stretch", key=f"sample-{name}", on_click=_add, args=(new, model))
     else:
         label = say("drop", count=MAX_PICTURES, size=MAX_MEGABYTES, pixels=MAX_PIXELS // 1_000_000)
-        files = st.file_uploader(
-            label, type="image", accept_multiple_files=True, key=key, max_upload_size=MAX_MEGABYTES
+        st.file_uploader(
+            label,
+            type="image",
+            accept_multiple_files=True,
+            key=key,
+            max_upload_size=MAX_MEGABYTES,
+            on_change=_add_uploads,
+            args=(key, model),
         )
-        new = [(file.name, file.getvalue()) for file in files]
-    if new:
-        _add(new, model)
-        st.session_state.uploads += 1
-        st.rerun()
     for kind, message in st.session_state.pop("messages", []):
         getattr(st, kind)(message)
 
 
-def _choose_sample() -> str | None:
-    chosen = None
-    with st.container(horizontal=True, gap="small"):
-        for name in SAMPLES:
-            with st.container(width=150, gap="xxsmall"):
-                st.image(sample(name), alt="", width="stretch")  # the button says what it is
-                if st.button(say(name), width="stretch", key=f"sample-{name}"):
-                    chosen = name
-    return chosen
+def _add_uploads(key: str, model: captioner.Captioner) -> None:
+    """Take in what stands in a box for files, or in the camera."""
+    uploads = st.session_state[key] or []
+    uploads = uploads if isinstance(uploads, list) else [uploads]
+    _add([(upload.name, upload.getvalue()) for upload in uploads], model)
+    st.session_state.uploads += bool(uploads)
 
 
-def _add(new: list[tuple[str, ImageSource]], model: captioner.Captioner) -> None:
-    """Take pictures in; those that cannot be read and those that made room are told of after the next run."""
+def _add(new: Sequence[tuple[str, ImageSource]], model: captioner.Captioner) -> None:
+    """Take pictures in; those that cannot be read and those that made room are told of on the page."""
     pictures, messages = taken(), st.session_state.setdefault("messages", [])
     for name, source in new:
         try:
