@@ -18,7 +18,7 @@ from captioner.vocab import END
 
 @pytest.fixture(scope="module")
 def model(tiny_checkpoint_file: Path) -> captioner.Captioner:
-    return captioner.load(tiny_checkpoint_file)
+    return captioner.load(tiny_checkpoint_file, precision="float32")
 
 
 PICTURE = np.asarray(draw_picture(1))
@@ -149,3 +149,12 @@ def test_features_are_scored_as_pictures_are(model: captioner.Captioner) -> None
     assert [caption.tokens for caption in scored] == [("a", "dog", "runs")] * 3
     for picture, caption in zip(pictures, scored, strict=True):
         assert caption.logprob == pytest.approx(model.score(picture, "a dog runs").logprob, rel=1e-4)
+
+
+def test_in_bfloat16_the_caption_is_still_the_one_explained(tiny_checkpoint_file: Path) -> None:
+    model = captioner.load(tiny_checkpoint_file, precision="bfloat16")
+    explanation = model.explain(PICTURE)
+    assert explanation.caption == model.caption(PICTURE)
+    assert explanation.steps[0].hidden.dtype == explanation.steps[0].heat.dtype == torch.float32
+    shown = {candidate.word: candidate.probability for candidate in explanation.steps[0].candidates}
+    assert shown[explanation.steps[0].word] == pytest.approx(explanation.steps[0].probability, rel=0.05)
