@@ -10,7 +10,7 @@ LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImag
 	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train $(LISTS)
 
-.PHONY: demo app lint format test test-slow train-flickr8k train-flickr8k-zh
+.PHONY: demo app lint format test test-slow bench train-flickr8k train-flickr8k-zh
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -41,6 +41,9 @@ test: .venv/installed-dev  ## the fast tests
 
 test-slow: .venv/installed-dev  ## the rest
 	$(BIN)/pytest -m slow
+
+bench: .venv/installed-dev  ## how fast captioning is; takes some minutes, on a machine with nothing else to do
+	$(BIN)/python benchmarks/speed.py
 
 # The recipe of the shipped checkpoints, from pictures and captions: an encoder, then the captioner that begins with it.
 # Interrupted, either target goes on where it was.
