@@ -12,7 +12,7 @@ LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImag
 	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train $(LISTS)
 
-.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage train-flickr8k train-flickr8k-zh
+.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage bench train-flickr8k train-flickr8k-zh
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -83,6 +83,9 @@ audit:  ## are there known holes in what we depend on?
 
 coverage: .venv/installed-dev  ## which lines no test reaches
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+
+bench: .venv/installed-dev  ## how fast captioning is; takes some minutes, on a machine with nothing else to do
+	$(BIN)/python benchmarks/speed.py
 
 # The recipe of the shipped checkpoints, from pictures and captions: a captioner whose encoder is then kept, and a new
 # decoder on that encoder, which writes better sentences than the one that it grew up with. Interrupted, either target

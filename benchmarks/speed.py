@@ -258,7 +258,7 @@ def table(args: argparse.Namespace, folder: Path) -> None:
     """Measure the rows asked for and print them as they come."""
     import torch
 
-    make_pictures(folder, 0 if args.images else args.pictures, 16 if "photos" in args.only else 0)
+    make_pictures(folder, 0 if args.images else args.pictures, 64 if "photos" in args.only else 0)
     found = [str(path) for path in sorted((args.images or folder / "small").iterdir())]
     small = random.Random(0).sample(found, min(args.pictures, len(found)))
     large = [str(path) for path in sorted((folder / "large").iterdir())]

@@ -41,7 +41,7 @@ def in_bfloat16(network: Network) -> Network:
     bfloat16 keeps 8 bits of a weight. Neighbouring pixels are much alike, so what a k x k kernel makes of them hangs
     on the sum of its weights more than on any one of them: each weight is rounded together with the rounding error of
     the one before it (Floyd and Steinberg 1976, "An adaptive algorithm for spatial greyscale"). With the shipped
-    encoder the error of features falls from 4.8 to 3.1 % by that (`python benchmarks/precision.py`).
+    encoder the error of features falls from 4.4 to 2.8 % by that (`python benchmarks/precision.py`).
     """
     rounded = copy.deepcopy(network)
     for module in rounded.modules():

@@ -1,0 +1,39 @@
+"""How far features in bfloat16 are from those in float32, with weights rounded plainly and as captioner does it.
+
+    python benchmarks/precision.py --images DIR [--pictures 96]
+
+What that means for captions, `captioner evaluate` tells with --precision float32 and --precision bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+from pathlib import Path
+
+import torch
+
+import captioner
+
+
+def main() -> None:
+    """Print the relative errors."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, default=96)
+    parser.add_argument("--checkpoint")
+    args = parser.parse_args()
+    files = sorted(args.images.iterdir())
+    paths = random.Random(0).sample(files, min(args.pictures, len(files)))
+    exact, ours = (captioner.load(args.checkpoint, precision=name) for name in ("float32", "bfloat16"))
+    plain = captioner.load(args.checkpoint, precision="bfloat16")
+    plain._encoder = copy.deepcopy(exact._encoder).to(torch.bfloat16)
+    features = exact.encode(paths)
+    for name, model in (("plainly rounded", plain), ("kernels keep their sums", ours)):
+        error = (model.encode(paths) - features).norm() / features.norm()
+        print(f"{name:25}{100 * float(error):5.1f} % of the features' length")
+
+
+if __name__ == "__main__":
+    main()
