@@ -94,8 +94,8 @@ train-flickr8k: .venv/installed
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder \
 	    --patience 0.2 $(if $(wildcard runs/encoder/state.safetensors),--resume)
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \
-	    --output runs/flickr8k --epochs 6 --finetune-epochs 8 \
-	    --encoder-learning-rate 1e-4 $(if $(wildcard runs/flickr8k/state.safetensors),--resume)
+	    --output runs/flickr8k --finetune-epochs 0 \
+	    $(if $(wildcard runs/flickr8k/state.safetensors),--resume)
 
 train-flickr8k-zh: train-flickr8k
 	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --encoder-weights runs/encoder/best.safetensors \
