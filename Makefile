@@ -87,17 +87,18 @@ coverage: .venv/installed-dev  ## which lines no test reaches
 bench: .venv/installed-dev  ## how fast captioning is; takes some minutes, on a machine with nothing else to do
 	$(BIN)/python benchmarks/speed.py
 
-# The recipe of the shipped checkpoints, from pictures and captions: a captioner whose encoder is then kept, and a new
-# decoder on that encoder, which writes better sentences than the one that it grew up with. Interrupted, either target
-# goes on where it was.
+# The recipes of the shipped checkpoints, from pictures and captions: an encoder, then a new decoder that begins with it.
+# Interrupted, a target goes on where it was.
 train-flickr8k: .venv/installed
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder \
-	    --patience 0.2 $(if $(wildcard runs/encoder/state.safetensors),--resume)
+	    --cell lstm --finetune-epochs 10 $(if $(wildcard runs/encoder/state.safetensors),--resume)
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \
-	    --output runs/flickr8k --finetune-epochs 0 \
-	    $(if $(wildcard runs/flickr8k/state.safetensors),--resume)
+	    --output runs/flickr8k --epochs 6 --finetune-epochs 10 \
+	    --encoder-learning-rate 1.5e-4 $(if $(wildcard runs/flickr8k/state.safetensors),--resume)
 
-train-flickr8k-zh: train-flickr8k
-	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --encoder-weights runs/encoder/best.safetensors \
+train-flickr8k-zh: .venv/installed
+	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder-gru \
+	    --patience 0.2 $(if $(wildcard runs/encoder-gru/state.safetensors),--resume)
+	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --encoder-weights runs/encoder-gru/best.safetensors \
 	    --output runs/flickr8k-zh --finetune-epochs 0 \
 	    $(if $(wildcard runs/flickr8k-zh/state.safetensors),--resume)
