@@ -81,8 +81,8 @@ def load(path: str | os.PathLike[str] | None = None, device: str = "auto", preci
     `device` is a torch device, or "auto": a GPU where torch sees one, the CPU otherwise. On the CPU the process
     keeps memory that it frees from now on (see `allocator`), which is much faster, and torch uses no more threads
     than the container's quota allows.
-    `precision` is "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it. It is twice as fast
-    and as good, but words some captions differently: float32 gives the same ones on every machine.
+    `precision` is "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it. It is faster
+    and scores the same, but words some captions differently; float32 is the exact path.
     Raises CheckpointError when the file is missing or damaged, DeviceError when there is no such device, OptionError
     for another precision.
     """
