@@ -274,8 +274,10 @@ class Captioner:
         batches = iter(lambda: list(islice(remaining, batch_size)), [])
         with ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             work = partial(self._caption_files, options=options, prompt=prompt)
-            yield from chain.from_iterable(in_order(pool, work, batches, self._threads + 1))
-        torch.set_num_threads(self._threads)  # torch would give new threads of the process what ours asked for
+            try:
+                yield from chain.from_iterable(in_order(pool, work, batches, self._threads + 1))
+            finally:  # torch would give new threads of the process what ours asked for
+                torch.set_num_threads(self._threads)
 
     def _caption_files(
         self, paths: list[str | os.PathLike[str]], options: DecodeOptions, prompt: list[int]

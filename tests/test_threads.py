@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
+import captioner
 from captioner.threads import available_cpus, in_order
 
 
@@ -99,3 +101,16 @@ def test_an_error_comes_out_where_its_result_would() -> None:
         assert [next(results), next(results)] == [1.0, 0.5]
         with pytest.raises(ZeroDivisionError):
             next(results)
+
+
+def test_a_stream_that_is_stopped_early_gives_torch_its_threads_back(
+    tiny_checkpoint_file: Path, pictures: list[Path]
+) -> None:
+    model = captioner.load(tiny_checkpoint_file, precision="float32")
+    before = torch.get_num_threads()
+    stream = model.caption_files(pictures, batch_size=1)
+    next(stream)
+    stream.close()
+    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before
