@@ -29,6 +29,7 @@ from captioner.precision import native_bfloat16
 from captioner.training.captions import Captions, batches_by_length
 from captioner.training.losses import caption_loss, real_targets
 from captioner.training.optimiser import Average, Optimiser
+from captioner.training.ranks import Ranks
 from captioner.training.stages import FrozenStage, Material, SelfCriticalStage
 from captioner.vocab import SPECIAL_TOKENS, Vocabulary
 
@@ -60,7 +61,7 @@ def material(config: TrainConfig, captions: int) -> Material:
         captions=Captions.of(pictures, vocabulary),
         mirror=torch.arange(len(vocabulary)),
         labels=torch.zeros(len(pictures), 0, dtype=torch.bool),
-        device=torch.device("cpu"),
+        ranks=Ranks(),
         bfloat16=native_bfloat16("cpu"),
         features=lambda: features,
     )

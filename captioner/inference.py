@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -155,7 +155,7 @@ class Captioner:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
         batches = [torch.empty(0, self.feature_size, device=self._device)]
         with ThreadPoolExecutor(readers()) as pool:
-            for batch in prefetched(pool, self._pixels, images, BATCH_SIZE):
+            for batch in prefetched(pool, self._pixels, in_batches(images, BATCH_SIZE)):
                 batches.append(self.encode_pixels(Preprocess.batch([future.result() for _, future in batch])))
         return torch.cat(batches)
 
@@ -270,8 +270,7 @@ class Captioner:
     ) -> Iterator[FileResult]:
         # Each worker takes whole batches from file to caption, on one thread of torch's: then no processor waits for
         # another, as they do after every layer when they share a batch, and reading costs the network nothing.
-        remaining = iter(paths)
-        batches = iter(lambda: list(islice(remaining, batch_size)), [])
+        batches = in_batches(paths, batch_size)
         with ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             work = partial(self._caption_files, options=options, prompt=prompt)
             try:
@@ -340,14 +339,20 @@ def _rows_at_once(options: DecodeOptions) -> int:
 
 
 def prefetched(
-    pool: ThreadPoolExecutor, read: Callable[[T], R], sources: Iterable[T], batch_size: int
+    pool: ThreadPoolExecutor, read: Callable[[T], R], batches: Iterable[Sequence[T]]
 ) -> Iterator[list[tuple[T, Future[R]]]]:
     """Batches of sources, each with its picture being read; two further batches are always on their way."""
-    remaining = iter(sources)
+    remaining = iter(batches)
     waiting: deque[list[tuple[T, Future[R]]]] = deque()
     while True:
-        while len(waiting) < 3 and (batch := list(islice(remaining, batch_size))):
+        for batch in islice(remaining, 3 - len(waiting)):
             waiting.append([(source, pool.submit(read, source)) for source in batch])
         if not waiting:
             return
         yield waiting.popleft()
+
+
+def in_batches(sources: Iterable[T], batch_size: int) -> Iterator[list[T]]:
+    """Sources, `batch_size` at a time."""
+    remaining = iter(sources)
+    return iter(lambda: list(islice(remaining, batch_size)), [])

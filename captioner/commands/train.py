@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.config:
         config = _enough_epochs(config, split[0], given)
     checkpoint = train(config, split.pop(), args.output, start, args.resume, _say)
-    print(checkpoint)
+    if _first_process():
+        print(checkpoint)
     _say(f"caption pictures with it: captioner caption PICTURE --checkpoint {checkpoint}")
     return 0
 
@@ -114,7 +116,14 @@ def _enough_epochs(config: TrainConfig, split: Split, given: Mapping[str, Any]) 
     return dataclasses.replace(config, **more)
 
 
+def _first_process() -> bool:
+    """Whether this is the one of torchrun's processes that talks to people; true without torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _say(line: str) -> None:
+    if not _first_process():
+        return
     from tqdm import tqdm
 
     tqdm.write(one_line(line), file=sys.stderr)

@@ -50,6 +50,10 @@ class Captions:
         """Tokens of each caption, `<start>` and `<end>` included, (N,) int64"""
         return self.starts.diff()
 
+    def targets(self, rows: Tensor) -> int:
+        """How many tokens of the captions `rows`, (B,), are predicted: all but `<start>`."""
+        return int(self.starts[rows + 1].sum() - self.starts[rows].sum()) - len(rows)
+
     def batch(self, rows: Tensor) -> Tensor:
         """The captions `rows`, (B,), padded to the longest of them: (B, T) int64"""
         starts, ends = self.starts[rows, None], self.starts[rows + 1, None]

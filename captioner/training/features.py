@@ -22,8 +22,9 @@ from torch import Tensor
 
 from captioner.files import sha256_of
 from captioner.images import Preprocess, load_image
-from captioner.inference import BATCH_SIZE, Captioner, prefetched, readers
+from captioner.inference import BATCH_SIZE, Captioner, in_batches, prefetched, readers
 from captioner.model import Encoder
+from captioner.training.ranks import Ranks
 
 FORMAT = 1  # of the records, and of the way features are computed
 
@@ -100,24 +101,49 @@ def features_of(
     preprocess: Preprocess,
     cache: FeatureCache,
     progress: Callable[[int], object],
+    ranks: Ranks,
 ) -> Tensor:
     """Features of pictures and of their mirror images, (N, 2, F) float32, from the cache where they are there.
 
-    `progress` is told the number of further pictures done. Raises ImageError for a picture that cannot be read,
-    OSError when it cannot be read or the cache cannot be written.
+    Ranks divide the pictures among themselves; the cache is the first one's. `progress` is told the number of further
+    pictures done. Raises ImageError for a picture that cannot be read, OSError when it cannot be read or the cache
+    cannot be written.
     """
     with ThreadPoolExecutor(readers()) as pool:
-        pictures = [bytes.fromhex(digest) for digest in pool.map(sha256_of, map(Path, paths))]
-        missing = cache.missing(pictures)
+        mine = [Path(paths[place]) for place in ranks.share(len(paths)).tolist()]
+        digests = b"".join(bytes.fromhex(digest) for digest in pool.map(sha256_of, mine))
+        rows = torch.from_numpy(np.frombuffer(digests, np.uint8).reshape(len(mine), 32).copy())
+        pictures = [row.tobytes() for row in ranks.gather(rows, len(paths)).numpy()]
+        is_missing = torch.zeros(len(paths), dtype=torch.uint8)
+        is_missing[cache.missing(pictures)] = 1
+        ranks.same([is_missing])
+        missing = is_missing.nonzero().flatten().tolist()
         progress(len(paths) - len(missing))
 
         def read(place: int) -> Tensor:
             return preprocess.pixels(load_image(paths[place]))
 
-        for batch in prefetched(pool, read, missing, BATCH_SIZE):
-            pixels = torch.stack([future.result() for _, future in batch])
-            both = [captioner.encode_pixels(pixels), captioner.encode_pixels(pixels.flip(-1))]
-            cache.append([pictures[place] for place, _ in batch], torch.stack(both, 1))
-            progress(len(batch))
-    cache.reload()
-    return cache.get(pictures)
+        rounds = list(in_batches(missing, BATCH_SIZE * ranks.size))
+        for whole, batch in zip(
+            rounds, prefetched(pool, read, (part[ranks.rank :: ranks.size] for part in rounds)), strict=True
+        ):
+            features = torch.zeros(0, 2, captioner.feature_size)
+            if batch:
+                pixels = torch.stack([future.result() for _, future in batch])
+                features = torch.stack([captioner.encode_pixels(p) for p in (pixels, pixels.flip(-1))], 1)
+            features = ranks.gather(features, len(whole))
+            if ranks.first:
+                cache.append([pictures[place] for place in whole], features)
+            progress(len(whole))
+    return _from_first(cache, pictures, captioner.feature_size, ranks)
+
+
+def _from_first(cache: FeatureCache, pictures: Sequence[bytes], feature_size: int, ranks: Ranks) -> Tensor:
+    """What the first rank's cache holds of pictures, (N, 2, F), on all of them."""
+    if ranks.first:
+        cache.reload()
+        features = cache.get(pictures)
+    else:
+        features = torch.empty(len(pictures), 2, feature_size, dtype=torch.float32)
+    ranks.same([features])
+    return features

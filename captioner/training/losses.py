@@ -18,7 +18,9 @@ GROUP_SIZE = 64  # captions that go through the decoder at once
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step minimises, and what is logged of it: the cross-entropy a token, the mean reward; all ()."""
+    """What a step minimises, and what is logged of it: the cross-entropy a token, the mean reward; all (), and of
+    this rank's share of the batch: the sums over all ranks are the batch's.
+    """
 
     total: Tensor
     captions: Tensor
@@ -45,7 +47,7 @@ def real_targets(tokens: Tensor) -> int:
 def grouped_caption_loss(
     decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, label_smoothing: float
 ) -> Tensor:
-    """The mean over real tokens of the cross-entropy of captions (B, T), of which b belongs to `features[owner[b]]`.
+    """`caption_loss` of captions (B, T), of which b belongs to `features[owner[b]]`.
 
     The captions go through the decoder in groups of about equal length, so that little is spent on padding.
     """
@@ -54,7 +56,7 @@ def grouped_caption_loss(
     for group in lengths.argsort(stable=True).split(GROUP_SIZE):
         part = tokens[group, : int(lengths[group].max())].to(features.device)
         total = total + caption_loss(decoder, features[owner[group].to(features.device)], part, label_smoothing)
-    return total / real_targets(tokens)
+    return total
 
 
 def concept_labels(texts: Iterable[Sequence[str]], vocabulary: Vocabulary, number: int) -> tuple[list[str], Tensor]:
@@ -77,6 +79,6 @@ def concept_labels(texts: Iterable[Sequence[str]], vocabulary: Vocabulary, numbe
 
 def concept_loss(head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of the words that `head` predicts from features (B, F), against labels (B, C) bool:
-    the sum over the words, the mean over the pictures, ()
+    the sum over words and pictures, ()
     """
-    return F.binary_cross_entropy_with_logits(head(features), labels.to(features), reduction="sum") / len(features)
+    return F.binary_cross_entropy_with_logits(head(features), labels.to(features), reduction="sum")

@@ -8,12 +8,9 @@ import hashlib
 import json
 import math
 import platform
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,9 +22,8 @@ from tqdm import tqdm
 from captioner import __version__
 from captioner.calibration import calibration, divide_logits, fit_temperature
 from captioner.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
-from captioner.data import Example, Split
+from captioner.data import Split
 from captioner.encoder_weights import load_encoder_weights
-from captioner.evaluation import score_captions
 from captioner.files import remove_temporaries, replacing, sha256_of
 from captioner.images import ImageError, Preprocess
 from captioner.inference import Captioner
@@ -36,16 +32,18 @@ from captioner.options import DecodeOptions, TrainConfig
 from captioner.precision import native_bfloat16
 from captioner.training.captions import Captions, mirror_table
 from captioner.training.features import FeatureCache, cache_file, cache_folder, features_of
-from captioner.training.losses import caption_loss, concept_labels, real_targets
+from captioner.training.interrupts import deferred_interrupt
+from captioner.training.losses import concept_labels
 from captioner.training.optimiser import Average, Optimiser
+from captioner.training.ranks import Ranks, joined_ranks
 from captioner.training.records import write_curves, write_metrics, write_reliability, write_samples
 from captioner.training.stages import EndToEndStage, FrozenStage, Material, SelfCriticalStage, Stage
 from captioner.training.state import STATE_NAME, Progress, TrainingError, damaged, load_state, save_state
+from captioner.training.validation import Validation
 from captioner.training.warm_start import warm_start
 from captioner.vocab import Vocabulary, fitting_tokens
 
 CHECKPOINT_NAME = "best.safetensors"
-SAMPLES = 10  # validation pictures whose captions are shown epoch by epoch
 MOST_CALIBRATION_ERROR = 2.0  # points; the probabilities of a checkpoint that is further off are mended
 
 
@@ -75,19 +73,23 @@ def train(
     `say` gets the lines meant for people. With `resume` the run in `output` goes on, exactly as if it had never
     been interrupted; its state is saved after every epoch and every `seconds_between_states` within.
     Raises TrainingError, whose message says what is left, when training diverges, a picture cannot be read any
-    more or the disk is full, and when `output` holds a run already; EncoderWeightsError, CheckpointError or
-    ImageError before anything is trained; KeyboardInterrupt once the state is saved.
+    more or the disk is full, when `output` holds a run already, and when another process of the run died;
+    EncoderWeightsError, CheckpointError or ImageError before anything is trained; KeyboardInterrupt once the state
+    is saved. Of several processes that torchrun started (see `ranks`), the first one says and writes everything.
     """
-    if not resume and (output / STATE_NAME).exists():
-        raise TrainingError(f"{output}: holds a run already: go on with it with --resume, or give another folder")
-    run = _Run(config, split, output, start, say, seconds_between_states)
-    del split  # and with it, where the caller kept nothing, the text of a million captions
-    if resume:
-        run.restore()
-    else:
-        run.begin()
-    run.train()
-    return run.finish()
+    with joined_ranks() as ranks:
+        if ranks.first and not resume and (output / STATE_NAME).exists():
+            raise TrainingError(f"{output}: holds a run already: go on with it with --resume, or give another folder")
+        run = _Run(config, split, output, start, ranks, say, seconds_between_states)
+        del split  # and with it, where the caller kept nothing, the text of a million captions
+        if resume:
+            run.restore()
+        else:
+            run.begin()
+        run.train()
+        if ranks.first:
+            run.finish()
+        return output / CHECKPOINT_NAME
 
 
 class _Run:
@@ -99,12 +101,13 @@ class _Run:
         split: Split,
         output: Path,
         start: Start,
+        ranks: Ranks,
         say: Callable[[str], None],
         seconds_between_states: float,
     ) -> None:
-        self.output, self.say, self.start = output, say, start
+        self.output, self.start, self.ranks = output, start, ranks
+        self.say = say if ranks.first else _say_nothing
         self.seconds_between_states = seconds_between_states
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         texts = [example.captions for example in split.train]
         torch.manual_seed(config.seed)
         self.config, self.model, self.vocabulary, self.preprocess, origin = _first_model(config, texts, start)
@@ -122,29 +125,32 @@ class _Run:
         }
         concepts, labels = concept_labels(texts, self.vocabulary, config.concepts)
         # Before any optimiser sees the weights, since it keeps moments in the same layout.
-        channels_last(self.model.to(self.device).encoder)
+        channels_last(self.model.to(ranks.device).encoder)
         self.material = Material(
             config=config,
             model=self.model,
-            concept_head=_concept_head(self.model.encoder.feature_size, len(concepts)).to(self.device),
+            concept_head=_concept_head(self.model.encoder.feature_size, len(concepts)).to(ranks.device),
             vocabulary=self.vocabulary,
             preprocess=self.preprocess,
             paths=[str(example.path) for example in split.train],
             captions=Captions.of(texts, self.vocabulary),
             mirror=mirror_table(self.vocabulary),
             labels=labels,
-            device=self.device,
-            bfloat16=native_bfloat16(self.device.type),
+            ranks=ranks,
+            bfloat16=native_bfloat16(ranks.device.type),
             features=self._features,
         )
         self.stages: list[Stage] = [FrozenStage(self.material), EndToEndStage(self.material)]
         if config.scst_epochs:
             self.stages.append(SelfCriticalStage(self.material, texts))
         self.stages = [stage for stage in self.stages if stage.epochs]
-        self.validation = _Validation(split.validation, self.vocabulary, self.device)
+        self.validation = Validation(split.validation, self.vocabulary, ranks)
         identity = [dataclasses.asdict(config), self.origin, origin]
-        self.progress = Progress(hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest())
-        say(
+        fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        if len(set(ranks.gather_texts([fingerprint], ranks.size))) > 1:
+            raise TrainingError("the processes of this run were not given the same options, captions and first weights")
+        self.progress = Progress(fingerprint, ranks.size)
+        self.say(
             f"{len(split.train)} pictures with {len(self.material.captions)} captions to learn from, "
             f"{len(split.validation)} pictures to validate on, {len(self.vocabulary)} "
             f"{'words' if self.vocabulary.tokens == 'word' else 'characters'}; encoder {config.encoder} "
@@ -155,25 +161,38 @@ class _Run:
 
     def begin(self) -> None:
         """A new run: its folder, its plan, and the state before its first step."""
-        self.output.mkdir(parents=True, exist_ok=True)
-        with replacing(self.output / "config.json") as file:
-            content = {"train": dataclasses.asdict(self.config), **self.provenance, "data": self.origin}
-            json.dump(content, file, indent=2, ensure_ascii=False)
+        if self.ranks.first:
+            self.output.mkdir(parents=True, exist_ok=True)
+            with replacing(self.output / "config.json") as file:
+                content = {"train": dataclasses.asdict(self.config), **self.provenance, "data": self.origin}
+                json.dump(content, file, indent=2, ensure_ascii=False)
         if not self.start.init:
-            self.model.decoder.standardise(self._features().flatten(0, 1).to(self.device))
+            self.model.decoder.standardise(self._features().flatten(0, 1).to(self.ranks.device))
         self._say_plan()
         self._enter_stage()
 
     def restore(self) -> None:
         """Take up the state that the folder holds. Raises TrainingError when it is that of another run."""
-        progress, tensors = load_state(self.output)
+        if self.ranks.first:
+            progress, tensors = load_state(self.output)
+            content = dataclasses.asdict(progress)
+        else:
+            content, tensors = {}, {}
+        tensors, content = self.ranks.from_first(tensors, content)
+        progress = Progress(**content)
         if progress.fingerprint != self.progress.fingerprint:
             raise TrainingError(
                 f"{self.output}: the run there has other options or other data, and cannot go on with these: give "
                 f"the same as then ({self.output / 'config.json'}), or another --output"
             )
+        if progress.ranks != self.ranks.size:
+            raise TrainingError(
+                f"{self.output}: trained by {_processes(progress.ranks)} so far; {_processes(self.ranks.size)} would "
+                "go on differently: start as many as then, with torchrun --nproc-per-node"
+            )
         self.progress = progress
-        remove_temporaries(self.output)
+        if self.ranks.first:
+            remove_temporaries(self.output)
         try:
             self._take_up(tensors)
         except (RuntimeError, KeyError, IndexError) as error:  # tensors missing, too many, or of other shapes
@@ -207,9 +226,9 @@ class _Run:
                 self._epoch()
             self._leave_stage()
 
-    def finish(self) -> Path:
+    def finish(self) -> None:
         """Calibrate the checkpoint, and write the scores of exactly the stored weights into it."""
-        path = self.output / CHECKPOINT_NAME
+        path, self.validation = self.output / CHECKPOINT_NAME, self.validation.alone()
         checkpoint = load_checkpoint(path)
         row = self.progress.rows[self.progress.best_row]
         if "validation" not in checkpoint.provenance:  # else it has been finished before
@@ -233,7 +252,6 @@ class _Run:
             f"{scores['distinct']} of {scores['images']} captions distinct; next-word probabilities are off by "
             f"{calibrated['error']:.1f} points on average, {calibrated['error_before']:.1f} before calibration"
         )
-        return path
 
     def _calibrate(self, checkpoint: Checkpoint) -> dict[str, float]:
         """Divide the network's logits by a temperature where its probabilities are off; say what was done."""
@@ -276,8 +294,10 @@ class _Run:
                 for name, weights in self.optimiser.named.items():
                     weights.copy_(self.average.averaged[name])
         else:
-            best = load_checkpoint(self.output / CHECKPOINT_NAME, self.device)
-            self.model.load_state_dict(best.model.state_dict())
+            if self.ranks.first:
+                best = load_checkpoint(self.output / CHECKPOINT_NAME, self.ranks.device)
+                self.model.load_state_dict(best.model.state_dict())
+            self.ranks.same(self.model.state_dict().values())
         self.progress.stage += 1
         self._enter_stage()
 
@@ -291,10 +311,8 @@ class _Run:
         saved = time.monotonic()
         self.model.train()
         with (
-            tqdm(
-                total=stage.steps, initial=progress.step, desc=self._label(), unit="step", leave=False, disable=None
-            ) as bar,
-            _deferred_interrupt() as interrupted,
+            tqdm(total=stage.steps, initial=progress.step, desc=self._label(), unit="step", **self._bar()) as bar,
+            deferred_interrupt() as interrupted,
         ):
             for _ in batches:
                 torch.manual_seed(self._seed(str(progress.step)))
@@ -305,17 +323,19 @@ class _Run:
                     raise TrainingError(
                         f"{error}: it could be read when training began; put it back and go on with --resume"
                     ) from error
-                value = step.captions.item()
+                value, reward = self.ranks.sum(step.captions, 0.0 if step.reward is None else step.reward)
                 if not math.isfinite(value):
                     raise TrainingError(self._diverged(f"the loss became {value}"))
-                self.optimiser.step(step.total)
+                # Their gradients are averaged, not summed.
+                self.optimiser.step(step.total * self.ranks.size)
                 self.average.update()
                 progress.step += 1
                 progress.loss_sum += value
-                progress.reward_sum += 0.0 if step.reward is None else step.reward.item()
+                progress.reward_sum += reward
                 bar.update()
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
-                if interrupted():
+                # All ranks stop after the same step.
+                if any(self.ranks.sum(interrupted())):
                     self._save_state()
                     self.say(f"stopped in {self._label()}; the same command with --resume goes on from there")
                     raise KeyboardInterrupt
@@ -350,7 +370,9 @@ class _Run:
         # little better did so by luck. A stage that made nothing better changes nothing.
         last = progress.epoch == self.stage.epochs and score >= progress.entry
         if score > progress.best or last:
-            save_checkpoint(self.output / CHECKPOINT_NAME, self._checkpoint(self._averaged()))
+            averaged = self._averaged()
+            if self.ranks.first:
+                save_checkpoint(self.output / CHECKPOINT_NAME, self._checkpoint(averaged))
             progress.best, progress.best_row = score, len(progress.rows) - 1
         mark = " *" if progress.best_row == len(progress.rows) - 1 else ""
         stop = f"; no better for {progress.since} epochs, this stage ends" if progress.stopped_early else ""
@@ -381,10 +403,14 @@ class _Run:
         """Features of all pictures and their mirror images by the encoder as it is now, (P, 2, F)."""
         encoder = self.model.encoder
         cache = FeatureCache(cache_file(encoder, self.preprocess, cache_folder()), encoder.feature_size)
-        captioner = Captioner(self._checkpoint(self.model), str(self.device))
+        captioner = Captioner(self._checkpoint(self.model), str(self.ranks.device))
         paths = self.material.paths
-        with tqdm(total=len(paths), desc="encoding", unit="picture", leave=False, disable=None) as bar:
-            return features_of(paths, captioner, self.preprocess, cache, bar.update)
+        with tqdm(total=len(paths), desc="encoding", unit="picture", **self._bar()) as bar:
+            return features_of(paths, captioner, self.preprocess, cache, bar.update, self.ranks)
+
+    def _bar(self) -> dict[str, Any]:
+        """How tqdm shows progress: on a terminal, for the first rank."""
+        return {"leave": False, "disable": None if self.ranks.first else True}
 
     def _averaged(self) -> CaptionModel:
         """The averaged weights, rounded as a checkpoint stores them."""
@@ -405,12 +431,16 @@ class _Run:
         return self.validation.scores(self._checkpoint(self._averaged()))
 
     def _record(self) -> None:
+        if not self.ranks.first:
+            return
         rows = self.progress.rows
         write_metrics(self.output / "metrics.jsonl", rows)
         write_curves(self.output / "curves.png", rows)
         write_samples(self.output / "samples.html", self.validation.shown(), rows)
 
     def _save_state(self) -> None:
+        if not self.ranks.first:
+            return
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         tensors |= {f"concepts.{name}": t for name, t in self.material.concept_head.state_dict().items()}
         if self.progress.stage < len(self.stages):
@@ -466,6 +496,14 @@ def _without_lists(content: Any) -> Any:
     return {name: _without_lists(value) for name, value in content.items() if not isinstance(value, list)}
 
 
+def _say_nothing(line: str) -> None:
+    """What ranks other than the first have to say."""
+
+
+def _processes(number: int) -> str:
+    return "one process" if number == 1 else f"{number} processes"
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
@@ -488,81 +526,3 @@ def _first_model(
     )
     source = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
     return config, model, vocabulary, Preprocess(config.image_size), {"encoder_weights": source}
-
-
-class _Validation:
-    """The pictures that a run is validated on."""
-
-    def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, device: torch.device) -> None:
-        self._examples, self._vocabulary, self._device = examples, vocabulary, device
-        self._captions = Captions.of([example.captions for example in examples], vocabulary)
-        self._features: tuple[str, Tensor] | None = None
-        self._thumbnails: list[str | None] = []
-
-    def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Loss and free-running scores with default decoding, and the captions of the sample pictures."""
-        captioner = Captioner(checkpoint, str(self._device))
-        captions = [caption.text for caption in captioner.caption_features(self._encoded(checkpoint))]
-        references = [example.captions for example in self._examples]
-        loss, count = 0.0, 0
-        with torch.inference_mode():
-            for features, tokens in self.batches(checkpoint):
-                loss += float(caption_loss(checkpoint.model.decoder, features, tokens))
-                count += real_targets(tokens)
-        scores = score_captions(captions, references, self._vocabulary.tokens)
-        return {"loss": loss / count, **scores, "samples": captions[:: self._stride()][:SAMPLES]}
-
-    def batches(self, checkpoint: Checkpoint) -> list[tuple[Tensor, Tensor]]:
-        """All captions, (B, T), with the features of their pictures, (B, F)."""
-        features = self._encoded(checkpoint)
-        return [
-            (features[self._captions.picture[rows].long()], self._captions.batch(rows).to(self._device))
-            for rows in torch.arange(len(self._captions)).split(256)
-        ]
-
-    def _encoded(self, checkpoint: Checkpoint) -> Tensor:
-        """Features (N, F), computed anew only when the encoder is another one."""
-        key = str(cache_file(checkpoint.model.encoder, checkpoint.preprocess, Path()))
-        if self._features is None or self._features[0] != key:
-            captioner = Captioner(checkpoint, str(self._device))
-            self._features = key, captioner.encode(example.path for example in self._examples)
-        return self._features[1]
-
-    def _stride(self) -> int:
-        """The samples are spread over all validation pictures."""
-        return max(1, len(self._examples) // SAMPLES)
-
-    def shown(self) -> list[tuple[str, str | None, str]]:
-        """Name, thumbnail and a reference of each sample picture."""
-        from captioner.thumbnails import thumbnail
-
-        examples = self._examples[:: self._stride()][:SAMPLES]
-        if not self._thumbnails:
-            self._thumbnails = [thumbnail(example.path) for example in examples]
-        return [
-            (example.name, image, next(iter(example.captions), ""))
-            for example, image in zip(examples, self._thumbnails, strict=True)
-        ]
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within the block a first Ctrl-C only makes the function given return True: no step is cut in two.
-
-    A second one interrupts at once. Outside the main thread, where there are no signals, it never does.
-    """
-    asked = False
-
-    def ask(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, before)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)

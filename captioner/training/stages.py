@@ -2,7 +2,7 @@
 
 A stage gives batches in an order that its seed and the epoch fix, and turns them into losses one by one. All other
 randomness is torch's global generator, which the loop seeds anew before every step, so that any step can be done
-again.
+again. Where several ranks train, each computes its share of a batch's loss: their sum is the loss of one rank alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from captioner.training.augmentation import augmented
 from captioner.training.captions import Captions, batches_by_length
 from captioner.training.folded import folded_for_training
 from captioner.training.losses import Losses, concept_loss, grouped_caption_loss
+from captioner.training.ranks import Ranks
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
 from captioner.vocab import Vocabulary
 
@@ -42,7 +43,7 @@ class Material:
     captions: Captions
     mirror: Tensor  # (V,), see `mirror_table`
     labels: Tensor  # (P, C) bool, see `concept_labels`
-    device: torch.device
+    ranks: Ranks
     bfloat16: bool
     features: Callable[[], Tensor]  # of all pictures and their mirror images, (P, 2, F)
 
@@ -51,9 +52,21 @@ class Material:
         tokens = self.captions.batch(rows)
         return torch.where(mirrored[:, None], self.mirror[tokens], tokens)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.ranks.device
+
     def autocast(self) -> torch.autocast:
         """bfloat16 where the processor computes in it."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def share(self, batch: Tensor) -> tuple[Tensor, float]:
+        """The places in a batch that this rank works on, and the weight of what comes out: 1, or 0 where a small
+        batch leaves nothing for this rank, which then does its first example again.
+        """
+        places = self.ranks.share(len(batch))
+        return (places, 1.0) if len(places) else (torch.zeros(1, dtype=torch.long), 0.0)
 
 
 class Stage(Protocol):
@@ -99,15 +112,21 @@ class FrozenStage:
         return batches_by_length(self._m.captions.lengths(), self._m.config.batch_size, generator)
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
-        for rows in batches:
-            mirrored = torch.rand(len(rows)) < 0.5
-            features = self._features[self._m.captions.picture[rows].long(), mirrored.long()].to(self._m.device)
-            tokens, owner = self._m.tokens(rows, mirrored), torch.arange(len(rows))
-            with self._m.autocast():
-                loss = grouped_caption_loss(
-                    self._m.model.decoder, features, tokens, owner, self._m.config.label_smoothing
-                )
+        objective = self._m.ranks.objective([self._m.model.decoder], self._loss)
+        for batch in batches:
+            mirrored = torch.rand(len(batch)) < 0.5
+            self._m.ranks.own_randomness()
+            mine, weight = self._m.share(batch)
+            [loss] = objective(batch[mine], mirrored[mine], weight, self._m.captions.targets(batch))
             yield Losses(loss, loss.detach())
+
+    def _loss(self, rows: Tensor, mirrored: Tensor, weight: float, targets: int) -> tuple[Tensor]:
+        """Captions by number (B,), which are of mirrored pictures (B,); the tokens to predict in the whole batch."""
+        features = self._features[self._m.captions.picture[rows].long(), mirrored.long()].to(self._m.device)
+        tokens, owner = self._m.tokens(rows, mirrored), torch.arange(len(rows))
+        with self._m.autocast():
+            loss = grouped_caption_loss(self._m.model.decoder, features, tokens, owner, self._m.config.label_smoothing)
+        return (weight * loss / targets,)
 
 
 class EndToEndStage:
@@ -143,24 +162,41 @@ class EndToEndStage:
             image = augmented(load_image(self._m.paths[picture]), mirrored, self._m.preprocess.size, rng)
             return self._m.preprocess.pixels(image), mirrored
 
+        networks = [self._m.model.decoder, self._m.model.encoder, self._m.concept_head]
+        objective = self._m.ranks.objective(networks, self._loss)
+        shares = [self._m.share(batch) for batch in batches]
+        parts = [batch[mine].tolist() for batch, (mine, _) in zip(batches, shares, strict=True)]
         with ThreadPoolExecutor(readers()) as pool:
-            order = (int(picture) for batch in batches for picture in batch)
-            for part in prefetched(pool, read, order, self._m.config.finetune_batch_size):
-                pictures = torch.tensor([picture for picture, _ in part])
+            ahead = prefetched(pool, read, parts)
+            for batch, (_, weight), part in zip(batches, shares, ahead, strict=True):
+                self._m.ranks.own_randomness()
                 ready = [future.result() for _, future in part]
-                yield self._losses(pictures, torch.stack([p for p, _ in ready]), torch.tensor([m for _, m in ready]))
+                total, captions = objective(
+                    torch.tensor([picture for picture, _ in part]),
+                    torch.stack([pixels for pixels, _ in ready]),
+                    torch.tensor([mirrored for _, mirrored in ready]),
+                    weight,
+                    self._m.captions.targets(self._m.captions.of_pictures(batch)[0]),
+                    len(batch),
+                )
+                yield Losses(total, captions.detach())
 
-    def _losses(self, pictures: Tensor, pixels: Tensor, mirrored: Tensor) -> Losses:
-        """Pictures by number (P,), their pixels (P, 3, S, S) uint8, and which are mirrored (P,)."""
+    def _loss(
+        self, pictures: Tensor, pixels: Tensor, mirrored: Tensor, weight: float, targets: int, number: int
+    ) -> tuple[Tensor, Tensor]:
+        """Pictures by number (P,), their pixels (P, 3, S, S) uint8, and which are mirrored (P,); of the whole batch the
+        tokens to predict and the pictures.
+        """
         config = self._m.config
         rows, owner = self._m.captions.of_pictures(pictures)
         with self._m.autocast():
             features = self._encoder(self._m.preprocess.normalise(pixels.to(self._m.device))).float()
             tokens = self._m.tokens(rows, mirrored[owner])
-            captions = grouped_caption_loss(self._m.model.decoder, features, tokens, owner, config.label_smoothing)
+            loss = grouped_caption_loss(self._m.model.decoder, features, tokens, owner, config.label_smoothing)
+        captions = weight * loss / targets
         labels = self._m.labels[pictures].to(self._m.device)
-        concepts = concept_loss(self._m.concept_head, features, labels) if labels.shape[1] else 0.0
-        return Losses(captions + config.concept_weight * concepts, captions.detach())
+        concepts = weight * concept_loss(self._m.concept_head, features, labels) / number if labels.shape[1] else 0.0
+        return captions + config.concept_weight * concepts, captions
 
 
 class SelfCriticalStage:
@@ -189,25 +225,31 @@ class SelfCriticalStage:
         return list(order.split(self._m.config.finetune_batch_size))
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
+        objective = self._m.ranks.objective([self._m.model.decoder], self._loss)
+        for batch in batches:
+            self._m.ranks.own_randomness()
+            mine, weight = self._m.share(batch)
+            rows, _ = self._m.captions.of_pictures(batch)
+            total, captions, reward = objective(batch[mine], weight, self._m.captions.targets(rows), len(batch))
+            yield Losses(total, captions.detach(), reward)
+
+    def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures by number (P,); of the whole batch the tokens to predict and the pictures."""
         config, decoder = self._m.config, self._m.model.decoder
-        for pictures in batches:
-            features = self._features[pictures, 0].to(self._m.device)
-            several = features.repeat_interleave(config.scst_samples, 0)
-            # The captions are drawn, and their probabilities taken, from the network as it will be used.
-            decoder.eval()
-            with self._m.autocast():
-                tokens = sample_captions(decoder, several, self._max_length)
-                rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
-                rewards = rewards.view(len(pictures), config.scst_samples)
-                reward_loss = self_critical_loss(
-                    decoder, several, tokens, advantages(rewards).flatten().to(self._m.device)
-                )
-                decoder.train()
-                rows, owner = self._m.captions.of_pictures(pictures)
-                captions = grouped_caption_loss(
-                    decoder, features, self._m.captions.batch(rows), owner, config.label_smoothing
-                )
-            yield Losses(reward_loss + config.scst_cross_entropy * captions, captions.detach(), rewards.mean())
+        features = self._features[pictures, 0].to(self._m.device)
+        several = features.repeat_interleave(config.scst_samples, 0)
+        # The captions are drawn, and their probabilities taken, from the network as it will be used.
+        decoder.eval()
+        with self._m.autocast():
+            tokens = sample_captions(decoder, several, self._max_length)
+            rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
+            rewards = rewards.view(len(pictures), config.scst_samples)
+            reward_loss = self_critical_loss(decoder, several, tokens, advantages(rewards).flatten().to(self._m.device))
+            decoder.train()
+            rows, owner = self._m.captions.of_pictures(pictures)
+            loss = grouped_caption_loss(decoder, features, self._m.captions.batch(rows), owner, config.label_smoothing)
+        captions, share = weight * loss / targets, weight * len(pictures) / number
+        return share * reward_loss + config.scst_cross_entropy * captions, captions, share * rewards.mean()
 
 
 def _named(prefix: str, network: nn.Module) -> dict[str, nn.Parameter]:

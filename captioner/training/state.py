@@ -30,6 +30,7 @@ class Progress:
     """Where a run stands."""
 
     fingerprint: str  # of the options and the data: a state fits no other run
+    ranks: int = 1  # processes that train together
     stage: int = 0  # number of the stage
     epoch: int = 0  # whole epochs done in this stage
     step: int = 0  # steps done in the epoch after those
@@ -84,7 +85,7 @@ def _progress(content: dict[str, Any]) -> Progress:
         value = getattr(progress, name)
         if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"{name} {value!r:.80}")
-    if min(progress.stage, progress.epoch, progress.step, progress.best_row + 1) < 0:
+    if min(progress.ranks - 1, progress.stage, progress.epoch, progress.step, progress.best_row + 1) < 0:
         raise ValueError("a count below 0")
     if progress.best_row >= len(progress.rows) or not all(row.keys() >= _RECORDED for row in progress.rows):
         raise ValueError("the epochs are not all there")

@@ -13,6 +13,7 @@ from captioner.images import ImageError, Preprocess
 from captioner.inference import Captioner
 from captioner.model import Encoder
 from captioner.training.features import FeatureCache, cache_file, cache_folder, features_of
+from captioner.training.ranks import Ranks
 
 DIGESTS = [bytes([index]) * 32 for index in range(5)]
 
@@ -66,7 +67,7 @@ def test_only_what_is_new_is_encoded_and_a_changed_picture_is_new(
     def features(paths: list[Path]) -> torch.Tensor:
         encoded.clear()
         cache = FeatureCache(tmp_path / "features.bin", captioner.feature_size)
-        return features_of([str(path) for path in paths], captioner, preprocess, cache, lambda number: None)
+        return features_of([str(path) for path in paths], captioner, preprocess, cache, lambda number: None, Ranks())
 
     first = features(pictures[:4])
     assert encoded == [4, 4]
@@ -92,7 +93,9 @@ def test_what_was_encoded_before_a_bad_picture_is_kept(
     pictures[5].write_bytes(b"no picture")
     cache = FeatureCache(tmp_path / "features.bin", captioner.feature_size)
     with pytest.raises(ImageError, match=r"picture5\.jpg"):
-        features_of([str(path) for path in pictures], captioner, tiny_checkpoint.preprocess, cache, lambda n: None)
+        features_of(
+            [str(path) for path in pictures], captioner, tiny_checkpoint.preprocess, cache, lambda n: None, Ranks()
+        )
     assert len(FeatureCache(cache.file, captioner.feature_size)._rows) == 4
 
 

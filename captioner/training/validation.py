@@ -1,0 +1,86 @@
+"""The pictures that a run is validated on, through the code that users run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captioner.checkpoint import Checkpoint
+from captioner.data import Example
+from captioner.evaluation import score_captions
+from captioner.inference import Captioner
+from captioner.training.captions import Captions
+from captioner.training.features import cache_file
+from captioner.training.losses import caption_loss, real_targets
+from captioner.training.ranks import Ranks
+from captioner.vocab import Vocabulary
+
+SAMPLES = 10  # validation pictures whose captions are shown epoch by epoch
+
+
+class Validation:
+    """Pictures with what people wrote of them, of which each rank captions its share."""
+
+    def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, ranks: Ranks) -> None:
+        self._examples, self._vocabulary, self._ranks = examples, vocabulary, ranks
+        self._mine = [examples[place] for place in ranks.share(len(examples)).tolist()]
+        self._captions = Captions.of([example.captions for example in self._mine], vocabulary)
+        self._features: tuple[str, Tensor] | None = None
+        self._thumbnails: list[str | None] = []
+
+    def alone(self) -> Validation:
+        """The same for this rank only, which then captions all of them."""
+        if self._ranks.size == 1:
+            return self
+        return Validation(self._examples, self._vocabulary, Ranks(device=self._ranks.device))
+
+    def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Loss and free-running scores with default decoding, and the captions of the sample pictures."""
+        captioner = Captioner(checkpoint, str(self._ranks.device))
+        mine = [caption.text for caption in captioner.caption_features(self._encoded(checkpoint))]
+        captions = self._ranks.gather_texts(mine, len(self._examples))
+        loss, count = 0.0, 0
+        with torch.inference_mode():
+            for features, tokens in self.batches(checkpoint):
+                loss += float(caption_loss(checkpoint.model.decoder, features, tokens))
+                count += real_targets(tokens)
+        loss, tokens_in_all = self._ranks.sum(loss, count)
+        references = [example.captions for example in self._examples]
+        scores = score_captions(captions, references, self._vocabulary.tokens)
+        return {"loss": loss / tokens_in_all, **scores, "samples": captions[:: self._stride()][:SAMPLES]}
+
+    def batches(self, checkpoint: Checkpoint) -> list[tuple[Tensor, Tensor]]:
+        """All captions of this rank's share, (B, T), with the features of their pictures, (B, F)."""
+        features = self._encoded(checkpoint)
+        return [
+            (features[self._captions.picture[rows].long()], self._captions.batch(rows).to(self._ranks.device))
+            for rows in torch.arange(len(self._captions)).split(256)
+        ]
+
+    def _encoded(self, checkpoint: Checkpoint) -> Tensor:
+        """Features (n, F) of the share, computed anew only when the encoder is another one."""
+        key = str(cache_file(checkpoint.model.encoder, checkpoint.preprocess, Path()))
+        if self._features is None or self._features[0] != key:
+            captioner = Captioner(checkpoint, str(self._ranks.device))
+            self._features = key, captioner.encode(example.path for example in self._mine)
+        return self._features[1]
+
+    def _stride(self) -> int:
+        """The samples are spread over all validation pictures."""
+        return max(1, len(self._examples) // SAMPLES)
+
+    def shown(self) -> list[tuple[str, str | None, str]]:
+        """Name, thumbnail and a reference of each sample picture."""
+        from captioner.thumbnails import thumbnail
+
+        examples = self._examples[:: self._stride()][:SAMPLES]
+        if not self._thumbnails:
+            self._thumbnails = [thumbnail(example.path) for example in examples]
+        return [
+            (example.name, image, next(iter(example.captions), ""))
+            for example, image in zip(examples, self._thumbnails, strict=True)
+        ]

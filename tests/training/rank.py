@@ -1,0 +1,95 @@
+"""One process of a run that a test has torchrun start: `torchrun ... rank.py TASK.json`. Not a test itself.
+
+The task holds what `train` is given, and what shall happen: `exact` computes everything in float64, `losses` is a file
+for the loss of every step, `die` a rank, the step after which it dies, and the signal that kills it.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from captioner.checkpoint import Checkpoint
+from captioner.data import Split, find_examples, read_captions, read_split_list
+from captioner.errors import UserError
+from captioner.images import Preprocess
+from captioner.options import TrainConfig
+from captioner.training import Start, train
+from captioner.training.optimiser import Optimiser
+
+
+def main() -> int:
+    """Train; print what the first rank says."""
+    task = json.loads(Path(sys.argv[1]).read_text())
+    if task.get("exact"):
+        compute_in_float64()
+    losses: list[float] = []
+    plain = Optimiser.step
+
+    def step(self: Optimiser, loss: Tensor) -> None:
+        # What each rank is given is as large as the batch's loss on average, see `Ranks`.
+        mean = loss.detach().double()
+        if distributed.is_initialized():
+            distributed.all_reduce(mean)
+            mean /= distributed.get_world_size()
+        losses.append(mean.item())
+        plain(self, loss)
+        rank, steps, number = task.get("die", (None, 0, 0))
+        if os.environ.get("RANK") == str(rank) and len(losses) == steps:
+            os.kill(os.getpid(), number)
+
+    Optimiser.step = step  # type: ignore[method-assign]
+    captions, images, *lists = (Path(path) for path in task["shapes"])
+    examples = read_captions(captions).captions
+    learn, validate = (find_examples(examples, images, read_split_list(names)) for names in lists)
+    if task.get("other") and os.environ["RANK"] == "1":
+        learn = learn[1:]
+    split = Split(learn, validate, {"captions": "shapes", "pictures": len(learn)})
+    config = TrainConfig(**task["config"])
+    try:
+        train(
+            config,
+            split,
+            Path(task["output"]),
+            Start(Path(task["weights"])),
+            bool(task.get("resume")),
+            lambda line: print(line, flush=True),
+            seconds_between_states=0.0,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    if "losses" in task and os.environ.get("RANK", "0") == "0":
+        Path(task["losses"]).write_text(json.dumps(losses))
+    return 0
+
+
+def compute_in_float64() -> None:
+    """Everything that torch would compute in a smaller type."""
+    torch.set_default_dtype(torch.float64)
+    Tensor.float = Tensor.double  # type: ignore[method-assign]
+    import captioner.inference
+    import captioner.training.run
+
+    captioner.inference.computing_type = lambda *_: torch.float64
+    captioner.training.run.native_bfloat16 = lambda _: False
+    load_checkpoint = captioner.training.run.load_checkpoint
+
+    def load_in_float64(*arguments: Any) -> Checkpoint:
+        checkpoint = load_checkpoint(*arguments)
+        checkpoint.model.double()
+        return checkpoint
+
+    captioner.training.run.load_checkpoint = load_in_float64
+    normalise = Preprocess.normalise
+    Preprocess.normalise = lambda self, pixels: normalise(self, pixels).double()  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
