@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_one_rank_of_one_changes_nothing() -> None:
 @pytest.mark.parametrize("number", [0, 1, 4, 5])
 def test_every_thing_is_in_one_share(number: int) -> None:
     shares = [Ranks(rank, 3).share(number).tolist() for rank in range(3)]
-    assert sorted(sum(shares, [])) == list(range(number))
+    assert sorted(chain.from_iterable(shares)) == list(range(number))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
