@@ -54,7 +54,7 @@ def material(config: TrainConfig, captions: int) -> Material:
     return Material(
         config=config,
         model=model,
-        concept_head=nn.Linear(1, 0),
+        concept_head=nn.Linear(1, 1),
         vocabulary=vocabulary,
         preprocess=Preprocess(),
         paths=[""] * len(pictures),

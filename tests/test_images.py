@@ -460,6 +460,15 @@ class TestPreprocess:
         assert pixels[:, 0, 0].tolist()[0] > pixels[:, 0, 0].tolist()[2] + 50
         assert pixels[:, -1, -1].tolist()[2] > pixels[:, -1, -1].tolist()[0] + 50
 
+    @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 3), (223, 225), (500, 375), (100, 80), (2000, 1500)])
+    def test_it_is_what_pillow_makes_but_for_rounding(self, size: tuple[int, int]) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+        image = Image.fromarray(noise)
+        pixels = Preprocess(size=224).pixels(image)
+        expected = np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)).astype(int)
+        assert abs(pixels.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+        assert pixels.stride() == (1, 224 * 3, 3)  # so that a batch need not be reordered
+
     def test_shrinking_averages_all_pixels(self) -> None:
         """Not only those nearest: a fine pattern becomes grey, not moiré."""
         stripes = np.zeros((64, 64, 3), np.uint8)

@@ -26,7 +26,7 @@ from captioner.inference import BATCH_SIZE, Captioner, in_batches, prefetched, r
 from captioner.model import Encoder
 from captioner.training.ranks import Ranks
 
-FORMAT = 1  # of the records, and of the way features are computed
+FORMAT = 2  # of the records, and of the way features are computed
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,174 @@
+"""What the parts of captioning cost on one thread, what that predicts for two, and how training grows to two processes.
+
+    python benchmarks/scaling.py
+
+*Parts* are timed one by one, a batch at a time, on one thread: reading and decoding a JPEG file, squeezing it, the
+encoder, a beam of 3 (and greedy), writing a line of jsonl. A worker does nothing else, so pictures a second should be
+one over their sum, times the workers; *measured* is a whole folder with the process bound to so many processors.
+*Training* runs both stages under torchrun, the same global batch on one and on two processes of one thread each, whose
+rounds take turns with nothing. Pictures are generated, captions are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from speed import make_pictures
+from torch import nn
+from training import material
+
+import captioner
+from captioner.allocator import keep_freed_memory
+from captioner.images import load_image
+from captioner.options import TrainConfig
+from captioner.training.optimiser import Average, Optimiser
+from captioner.training.ranks import joined_ranks
+from captioner.training.stages import EndToEndStage, FrozenStage, Stage
+from captioner.writers import row_of, writer
+
+BATCH = 32
+
+
+def parts(paths: list[str], rounds: int) -> dict[str, float]:
+    """Milliseconds a picture of each part of captioning, medians."""
+    model = captioner.load()
+    torch.set_num_threads(1)
+    batch = paths[:BATCH]
+    images = [load_image(path, smallest=2 * model.preprocess.size) for path in batch]
+    pixels = [model.preprocess.pixels(image) for image in images]
+    stacked = model.preprocess.batch(pixels)
+    features = model.encode_pixels(stacked)
+    greedy = captioner.DecodeOptions("greedy")
+    results = list(model.caption_files(batch))
+    render = writer("jsonl", 1, None)
+    steps: dict[str, Callable[[], object]] = {
+        "read and decode": lambda: [load_image(path, smallest=2 * model.preprocess.size) for path in batch],
+        "resize": lambda: [model.preprocess.pixels(image) for image in images],
+        "encode": lambda: model.encode_pixels(stacked),
+        "generate, beam 3": lambda: model.caption_features(features),
+        "generate, greedy": lambda: model.caption_features(features, greedy),
+        "write": lambda: list(render(row_of(result) for result in results)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    torch.set_num_threads(1)  # which a folder that is done has set back
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            times[name].append((time.perf_counter() - started) * 1000 / BATCH)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def folder(paths: list[str], workers: int, rounds: int) -> float:
+    """Pictures a second of a whole folder on so many processors: a median."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:workers])
+    model = captioner.load()
+    speeds = []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        for result in model.caption_files(paths):
+            assert result.caption
+        speeds.append(len(paths) / (time.perf_counter() - started))
+    return statistics.median(speeds[1:])
+
+
+def train(paths: list[str], rounds: int) -> dict[str, float]:
+    """Seconds of a step in each stage, as one of torchrun's processes: medians."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    with joined_ranks() as ranks:
+        torch.manual_seed(0)
+        config = TrainConfig()
+        data = material(config, 5 * len(paths))
+        data = dataclasses.replace(
+            data,
+            ranks=ranks,
+            paths=paths,
+            concept_head=nn.Linear(data.model.encoder.feature_size, config.concepts),
+            labels=torch.zeros(len(paths), config.concepts, dtype=torch.bool),
+        )
+        data.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+        frozen, end_to_end = FrozenStage(data), EndToEndStage(data)
+        return {"decoder": _step(frozen, 20, rounds), "end to end": _step(end_to_end, 4, rounds)}
+
+
+def _step(stage: Stage, steps: int, rounds: int) -> float:
+    stage.prepare()
+    optimiser = Optimiser(stage.weights, 0.1, 5.0, 1000)
+    average = Average(optimiser.named, 100)
+    batches = stage.batches(torch.Generator().manual_seed(0))[:steps]
+    times = []
+    for _ in range(rounds + 1):
+        losses = stage.losses(batches, "benchmark")
+        started = time.perf_counter()
+        for loss in losses:
+            optimiser.step(loss.total)
+            average.update()
+        times.append((time.perf_counter() - started) / steps)
+    return statistics.median(times[1:])
+
+
+def _process(task: str, paths: list[str], rounds: int, ranks: int = 0) -> str:
+    """Run a task of this file in a process of its own, or in several under torchrun; its last line."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks else []
+    command = [sys.executable, *torchrun, __file__, "--task", task, "--rounds", str(rounds)]
+    done = subprocess.run(command, input=json.dumps(paths), stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def main() -> None:
+    """Print three tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--pictures", type=int, default=512, help="pictures in the folder")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.task:
+        _task(args.task, args.rounds)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        make_pictures(Path(directory), args.pictures, 0)
+        paths = [str(path) for path in sorted((Path(directory) / "small").iterdir())]
+        costs = json.loads(_process("parts", paths, args.rounds))
+        print("| part | ms a picture, one thread |\n|---|---:|")
+        for name, cost in costs.items():
+            print(f"| {name} | {cost:.2f} |")
+        a_picture = sum(cost for name, cost in costs.items() if name != "generate, greedy")
+        print("\n| processors | pictures/s, predicted | measured | the prediction is off by |\n|---:|---:|---:|---:|")
+        for workers in (1, 2):
+            predicted, measured = workers * 1000 / a_picture, float(_process(f"folder {workers}", paths, args.rounds))
+            print(f"| {workers} | {predicted:.0f} | {measured:.0f} | {100 * (predicted / measured - 1):+.0f} % |")
+        listing = Path(directory) / "paths.json"
+        listing.write_text(json.dumps(paths))
+        steps = [json.loads(_process(f"train {listing}", [], args.rounds, ranks)) for ranks in (1, 2)]
+        print("\n| training, ms a step | 1 process of one thread | 2 | times as fast |\n|---|---:|---:|---:|")
+        for name in steps[0]:
+            one, two = (step[name] * 1000 for step in steps)
+            print(f"| {name} | {one:.0f} | {two:.0f} | {one / two:.2f} |")
+
+
+def _task(task: str, rounds: int) -> None:
+    """What a process of its own was started for. Prints its result."""
+    name, _, argument = task.partition(" ")
+    if name == "train":  # torchrun's processes have no stdin
+        result: object = train(json.loads(Path(argument).read_text()), rounds)
+    else:
+        paths = json.loads(sys.stdin.read())
+        result = parts(paths, rounds) if name == "parts" else folder(paths, int(argument), rounds)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
