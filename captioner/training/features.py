@@ -36,9 +36,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
 
 
-def cache_file(encoder: Encoder, preprocess: Preprocess, folder: Path) -> Path:
-    """The cache of an encoder with exactly these weights and of this preprocessing."""
-    digest = hashlib.sha256(json.dumps([FORMAT, dataclasses.asdict(preprocess)], sort_keys=True).encode())
+def cache_file(encoder: Encoder, preprocess: Preprocess, precision: str, folder: Path) -> Path:
+    """The cache of an encoder with exactly these weights, of this preprocessing, and of one precision."""
+    how = [FORMAT, dataclasses.asdict(preprocess), precision]
+    digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
     for name, tensor in encoder.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -29,7 +29,7 @@ from captioner.images import ImageError, Preprocess
 from captioner.inference import Captioner
 from captioner.model import CaptionModel, ModelConfig, channels_last
 from captioner.options import DecodeOptions, TrainConfig
-from captioner.precision import native_bfloat16
+from captioner.precision import computing_type, native_bfloat16
 from captioner.training.captions import Captions, mirror_table
 from captioner.training.features import FeatureCache, cache_file, cache_folder, features_of
 from captioner.training.interrupts import deferred_interrupt
@@ -243,7 +243,7 @@ class _Run:
                 if self.progress.best_row == len(self.progress.rows) - 1
                 else "early stopping",
                 "calibration": calibrated,
-                "validation": {**scores, "decoding": DecodeOptions().used()},
+                "validation": {**scores, "decoding": DecodeOptions().used(), "precision": self._precision()},
             }
             save_checkpoint(path, checkpoint)
         scores, calibrated = (checkpoint.provenance[name] for name in ("validation", "calibration"))
@@ -400,13 +400,21 @@ class _Run:
         return Checkpoint(model, self.vocabulary, self.preprocess, self.provenance)
 
     def _features(self) -> Tensor:
-        """Features of all pictures and their mirror images by the encoder as it is now, (P, 2, F)."""
+        """Features of all pictures and their mirror images by the encoder as it is now, (P, 2, F).
+
+        In the precision in which captions will be written: the decoder learns from what it will be given.
+        """
         encoder = self.model.encoder
-        cache = FeatureCache(cache_file(encoder, self.preprocess, cache_folder()), encoder.feature_size)
-        captioner = Captioner(self._checkpoint(self.model), str(self.ranks.device))
+        captioner = Captioner(self._checkpoint(self.model), str(self.ranks.device), "auto")
+        file = cache_file(encoder, self.preprocess, captioner.precision, cache_folder())
+        cache = FeatureCache(file, encoder.feature_size)
         paths = self.material.paths
         with tqdm(total=len(paths), desc="encoding", unit="picture", **self._bar()) as bar:
             return features_of(paths, captioner, self.preprocess, cache, bar.update, self.ranks)
+
+    def _precision(self) -> str:
+        """In which captions will be written here, unless told otherwise."""
+        return str(computing_type("auto", self.ranks.device.type)).removeprefix("torch.")
 
     def _bar(self) -> dict[str, Any]:
         """How tqdm shows progress: on a terminal, for the first rank."""

@@ -40,7 +40,7 @@ class Validation:
 
     def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Loss and free-running scores with default decoding, and the captions of the sample pictures."""
-        captioner = Captioner(checkpoint, str(self._ranks.device))
+        captioner = Captioner(checkpoint, str(self._ranks.device), "auto")
         mine = [caption.text for caption in captioner.caption_features(self._encoded(checkpoint))]
         captions = self._ranks.gather_texts(mine, len(self._examples))
         loss, count = 0.0, 0
@@ -63,9 +63,9 @@ class Validation:
 
     def _encoded(self, checkpoint: Checkpoint) -> Tensor:
         """Features (n, F) of the share, computed anew only when the encoder is another one."""
-        key = str(cache_file(checkpoint.model.encoder, checkpoint.preprocess, Path()))
+        key = str(cache_file(checkpoint.model.encoder, checkpoint.preprocess, "auto", Path()))
         if self._features is None or self._features[0] != key:
-            captioner = Captioner(checkpoint, str(self._ranks.device))
+            captioner = Captioner(checkpoint, str(self._ranks.device), "auto")
             self._features = key, captioner.encode(example.path for example in self._mine)
         return self._features[1]
 

@@ -45,15 +45,16 @@ def test_a_damaged_or_cut_record_counts_as_missing(tmp_path: Path) -> None:
     assert torch.equal(damaged.get([DIGESTS[0], DIGESTS[3]]), features[[0, 3]].half().float())
 
 
-def test_a_cache_belongs_to_one_encoder_and_one_preprocessing(tmp_path: Path) -> None:
+def test_a_cache_belongs_to_one_encoder_one_preprocessing_and_one_precision(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = Encoder(TINY_ENCODER)
-    names = {cache_file(encoder, Preprocess(64), tmp_path), cache_file(encoder, Preprocess(96), tmp_path)}
-    assert cache_file(encoder, Preprocess(64), tmp_path) in names
+    names = {cache_file(encoder, Preprocess(size), "float32", tmp_path) for size in (64, 96)}
+    assert cache_file(encoder, Preprocess(64), "float32", tmp_path) in names
+    names.add(cache_file(encoder, Preprocess(64), "bfloat16", tmp_path))
     with torch.no_grad():
         next(encoder.parameters()).view(-1)[0] += 1e-4
-    names.add(cache_file(encoder, Preprocess(64), tmp_path))
-    assert len(names) == 3
+    names.add(cache_file(encoder, Preprocess(64), "float32", tmp_path))
+    assert len(names) == 4
 
 
 def test_only_what_is_new_is_encoded_and_a_changed_picture_is_new(
