@@ -275,6 +275,8 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> Tensor:
         """Squeeze an RGB picture to (3, S, S), uint8, 0 to 255; in memory (S, S, 3)."""
+        if image.width * image.height > _LARGE:  # of which there is no room for copies
+            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image, np.uint8))[None].permute(0, 3, 1, 2)  # in memory (1, H, W, 3)
         if image.size != (self.size, self.size):
             # As Pillow does it, to one part in 256, and three times as fast: the filter is widened when it shrinks.
