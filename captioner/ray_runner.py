@@ -135,13 +135,16 @@ def caption_units(units: list[Unit], job: Job, workers: int, threads: int, each:
     done = 0
     try:
         for result in results.iter_rows():
+            if result["failure"]:
+                raise RunnerError(f"a worker failed: {result['failure']}")
             rows = json.loads(result["rows"])
             if result["number"] != done or units[done]["rows"] not in (None, len(rows)):
                 raise RunnerError(f"unit {result['number']} came with {len(rows)} rows where unit {done} was due")
             yield from rows
             done += 1
     except RayError as error:
-        raise RunnerError(f"a worker failed: {one_line(str(error).strip().splitlines()[-1])}") from error
+        reason = one_line(str(error).strip().rpartition("\n")[2])
+        raise RunnerError(f"workers died {RETRIES + 1} times over one unit, or the cluster did: {reason}") from error
     if done != len(units):
         raise RunnerError(f"only {done} of {len(units)} units came back")
 
@@ -160,8 +163,11 @@ class Worker:
             self._model = load(path, device, self._job.precision)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """One unit: its number, and its rows as JSON."""
+        """One unit: its number, and its rows as JSON, or why there are none."""
         job = self._job
         found = pictures(json.loads(item["unit"]), job.batch_size)
-        results = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt)
-        return {"number": item["number"], "rows": json.dumps([row_of(result) for result in results])}
+        try:
+            results = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt)
+            return {"number": item["number"], "rows": json.dumps([row_of(result) for result in results]), "failure": ""}
+        except Exception as error:  # one of a task would come with pages of Ray's around it
+            return {"number": item["number"], "rows": "", "failure": one_line(f"{type(error).__name__}: {error}")}

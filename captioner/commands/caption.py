@@ -48,9 +48,11 @@ def add_parser(commands: Any) -> None:
     inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
     output = parser.add_argument_group("output")
     output.add_argument(
-        "-f", "--format", choices=(*FORMATS, "parquet"), help="[text]; sidecar: photo.txt beside photo.jpg"
+        "-f", "--format", choices=(*FORMATS, "parquet"), help="sidecar: photo.txt beside photo.jpg; ray: parquet, jsonl"
     )
-    output.add_argument("-o", "--output", type=_place, metavar="FILE", help="write there instead of to stdout")
+    output.add_argument(
+        "-o", "--output", type=_place, metavar="FILE", help="write there instead of to stdout; ray: a folder"
+    )
     output.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     output.add_argument("--overwrite", action="store_true", help="replace sidecar files that are there already")
     output.add_argument("--prefix", default="", metavar="TEXT", help="put before each sidecar caption")
@@ -62,14 +64,15 @@ def add_parser(commands: Any) -> None:
     model = parser.add_argument_group("model")
     add_checkpoint(model)
     model.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures encoded at once [32]")
-    cluster = parser.add_argument_group(
-        "more than one machine",
-        "With --runner ray, PATH may also be *.parquet, webdataset *.tar, or an address such as s3://bucket/photos/; "
-        "-o is a folder for shards, -f parquet (its default) or jsonl. RAY_ADDRESS names a cluster, on whose nodes "
-        'captioner is installed (pip install "captioner[ray]"); without it, workers run on this machine.',
+    model.add_argument(
+        "--runner",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: on the cluster at RAY_ADDRESS, or here; also of *.tar, *.parquet, s3://... [local]",
     )
-    cluster.add_argument("--runner", choices=("local", "ray"), default="local", help="ray: workers of Ray Data [local]")
-    cluster.add_argument("--workers", type=positive, metavar="N", help="each with the model [one a GPU, else a CPU]")
+    model.add_argument(
+        "--workers", type=positive, metavar="N", help="of ray's, with the model in each [a CPU's or GPU's]"
+    )
     parser.set_defaults(run=run)
 
 
