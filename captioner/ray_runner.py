@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import tempfile
-import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ except ImportError as error:
         '--runner ray needs Ray: pip install "captioner[ray]" (in a clone: pip install -e ".[ray]")'
     ) from error
 
-CPUS = 0.75  # of one that keeps a thread busy: whole ones would leave none for Ray Data's own tasks
-RETRIES = 5  # of a unit; a picture that kills its worker every time must come to an end
+CPUS = 0.5  # of one that keeps a thread busy: room for Ray Data itself, and for the workers of a node that is lost
+ATTEMPTS = 6  # at a unit; Ray itself would try for ever what kills its worker every time
 
 
 class RunnerError(UserError):
@@ -123,39 +123,50 @@ def caption_units(units: list[Unit], job: Job, workers: int, threads: int, each:
     context.enable_progress_bars = False
     # As text, because a path may be what Arrow does not take for text. One unit a block, so that one is what is lost.
     items = [{"number": number, "unit": json.dumps(unit)} for number, unit in enumerate(units)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray 2.64 shall know no max_task_retries here, and retry without end
-        results = ray.data.from_items(items, override_num_blocks=len(items)).map(
-            Worker,
-            fn_constructor_args=(ray.put(job), threads, "cuda" if each["num_gpus"] else "cpu", str(Path.cwd())),
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            max_task_retries=RETRIES,
-            **each,
-        )
+    device = "cuda" if each["num_gpus"] else "cpu"
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+    results = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        Worker,  # restarted, and its units tried again, without end
+        fn_constructor_args=(ray.put(job), attempts, threads, device, str(Path.cwd())),
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        **each,
+    )
     done = 0
     try:
         for result in results.iter_rows():
             if result["failure"]:
-                raise RunnerError(f"a worker failed: {result['failure']}")
+                raise RunnerError(f"unit {result['number']}, {units[result['number']]!s:.200}: {result['failure']}")
             rows = json.loads(result["rows"])
             if result["number"] != done or units[done]["rows"] not in (None, len(rows)):
                 raise RunnerError(f"unit {result['number']} came with {len(rows)} rows where unit {done} was due")
             yield from rows
             done += 1
     except RayError as error:
-        reason = one_line(str(error).strip().rpartition("\n")[2])
-        raise RunnerError(f"workers died {RETRIES + 1} times over one unit, or the cluster did: {reason}") from error
+        raise RunnerError(f"the cluster failed: {one_line(str(error).strip().rpartition(chr(10))[2])}") from error
     if done != len(units):
         raise RunnerError(f"only {done} of {len(units)} units came back")
+
+
+class Attempts:
+    """How often each unit was begun, kept where no picture can kill it."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, number: int) -> int:
+        """Count another attempt at a unit; how many it has had."""
+        self._begun[number] += 1
+        return self._begun[number]
 
 
 class Worker:
     """A process of the cluster with the model in it."""
 
-    def __init__(self, job: Any, threads: int, device: str, folder: str) -> None:
+    def __init__(self, job: Any, attempts: Any, threads: int, device: str, folder: str) -> None:
         with suppress(OSError):  # relative paths are seen from there, where the node has it
             os.chdir(folder)
         self._job: Job = ray.get(job)
+        self._attempts = attempts
         torch.set_num_threads(threads)
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "checkpoint.safetensors"
@@ -164,10 +175,15 @@ class Worker:
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """One unit: its number, and its rows as JSON, or why there are none."""
-        job = self._job
-        found = pictures(json.loads(item["unit"]), job.batch_size)
+        job, result = self._job, {"number": item["number"], "rows": "", "failure": ""}
         try:
-            results = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt)
-            return {"number": item["number"], "rows": json.dumps([row_of(result) for result in results]), "failure": ""}
+            if ray.get(self._attempts.begin.remote(item["number"])) > ATTEMPTS:
+                return {
+                    **result,
+                    "failure": f"ended {ATTEMPTS} workers (a picture that kills them, too little memory?)",
+                }
+            found = pictures(json.loads(item["unit"]), job.batch_size)
+            captions = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt)
+            return {**result, "rows": json.dumps([row_of(caption) for caption in captions])}
         except Exception as error:  # one of a task would come with pages of Ray's around it
-            return {"number": item["number"], "rows": "", "failure": one_line(f"{type(error).__name__}: {error}")}
+            return {**result, "failure": one_line(f"{type(error).__name__}: {error}")}

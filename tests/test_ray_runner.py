@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
+from unittest.mock import MagicMock
 
 import pyarrow.parquet as pq
 import pytest
@@ -101,11 +102,11 @@ def test_captioning_on_one_machine_imports_no_ray(pictures: list[Path], tiny_che
 @pytest.mark.parametrize(
     ("cluster", "workers", "device", "expected"),
     [
-        ({"CPU": 2.0}, None, "auto", (2, 1, {"num_cpus": 0.75, "num_gpus": 0.0})),
-        ({"CPU": 1.0}, None, "auto", (1, 1, {"num_cpus": 0.75, "num_gpus": 0.0})),
-        ({"CPU": 16.0, "GPU": 2.0}, None, "auto", (2, 8, {"num_cpus": 6.0, "num_gpus": 1.0})),
-        ({"CPU": 16.0, "GPU": 2.0}, 3, "cpu", (3, 1, {"num_cpus": 0.75, "num_gpus": 0.0})),
-        ({"CPU": 2.0}, 3, "auto", r"3 workers need 2.25 CPUs \(0.75 each\), it has 2: give --workers 2 or fewer"),
+        ({"CPU": 2.0}, None, "auto", (2, 1, {"num_cpus": 0.5, "num_gpus": 0.0})),
+        ({"CPU": 1.0}, None, "auto", (1, 1, {"num_cpus": 0.5, "num_gpus": 0.0})),
+        ({"CPU": 16.0, "GPU": 2.0}, None, "auto", (2, 8, {"num_cpus": 4.0, "num_gpus": 1.0})),
+        ({"CPU": 16.0, "GPU": 2.0}, 3, "cpu", (3, 1, {"num_cpus": 0.5, "num_gpus": 0.0})),
+        ({"CPU": 2.0}, 5, "auto", r"5 workers need 2.5 CPUs \(0.5 each\), it has 2: give --workers 4 or fewer"),
         ({"CPU": 64.0, "GPU": 2.0}, 3, "cuda", r"3 workers need 3 GPUs \(1 each\), it has 2: give --workers 2"),
         ({"CPU": 2.0}, None, "cuda", "no GPU"),
     ],
@@ -138,7 +139,7 @@ def test_an_address_where_no_cluster_listens_is_an_error_at_once(monkeypatch: py
         ([0, 2], "", "unit 2 came with 2 rows where unit 1 was due"),
         ([0, 1], "", "only 2 of 3 units came back"),
         ([0, 1, 2], "", "unit 2 came with 2 rows where unit 2 was due"),
-        ([0], "MemoryError: ", "a worker failed: MemoryError"),
+        ([0], "MemoryError: ", r"unit 0, {'rows': 2}: MemoryError"),
     ],
 )
 def test_what_is_missing_or_comes_twice_is_an_error(
@@ -148,8 +149,8 @@ def test_what_is_missing_or_comes_twice_is_an_error(
 
     results = [{"number": number, "rows": '[{"path": "a"}, {"path": "b"}]', "failure": failure} for number in numbers]
     dataset = SimpleNamespace(map=lambda *_, **__: SimpleNamespace(iter_rows=lambda: iter(results)))
-    monkeypatch.setattr(ray_runner.ray, "put", lambda value: value)
-    monkeypatch.setattr(ray_runner.ray.data, "from_items", lambda *_, **__: dataset)
+    data = SimpleNamespace(from_items=lambda *_, **__: dataset, DataContext=MagicMock(), ActorPoolStrategy=MagicMock())
+    monkeypatch.setattr(ray_runner, "ray", SimpleNamespace(put=MagicMock(), remote=MagicMock(), data=data))
     job = ray_runner.Job(b"", captioner.DecodeOptions())
     with pytest.raises(ray_runner.RunnerError, match=message):
         list(ray_runner.caption_units([{"rows": 2}, {"rows": None}, {"rows": 3}], job, 1, 1, {"num_gpus": 0.0}))
@@ -195,34 +196,56 @@ def test_pictures_from_everywhere_get_the_captions_of_the_local_runner(
     assert all("no such file" in rows[name]["error"] for name in missing)
 
 
+@pytest.fixture
+def mark(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A value in the environment of every process that a test starts."""
+    value = os.urandom(8).hex()
+    monkeypatch.setenv("CAPTIONER_TEST", value)
+    return value
+
+
+@pytest.fixture(params=["worker", "node"])
+def kill(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> Iterator[Callable[[set[int]], None]]:
+    """What takes a worker away: a signal, or the end of one of the two nodes of a cluster."""
+    if request.param == "worker":
+        yield lambda workers: os.kill(min(workers), signal.SIGKILL)
+        return
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    node = cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield lambda _: cluster.remove_node(node, allow_graceful=False)
+    cluster.shutdown()
+
+
 @pytest.mark.slow
-def test_a_killed_worker_costs_no_row_and_makes_none_twice(many: list[Path], tiny_checkpoint_file: Path) -> None:
-    folder, mark = many[0].parent, f"CAPTIONER_TEST={os.urandom(8).hex()}"
+def test_what_is_killed_costs_no_row_and_makes_none_twice(
+    many: list[Path], tiny_checkpoint_file: Path, mark: str, kill: Callable[[set[int]], None]
+) -> None:
+    folder = many[0].parent
     fixed = ["--checkpoint", tiny_checkpoint_file, "--precision", "float32", "--batch-size", "1"]
     fixed += ["--beam-size", "100", "--num-captions", "20", "--max-length", "200"]  # so that it takes a while
     command = [sys.executable, "-m", "captioner", "caption", str(folder), *map(str, fixed)]
     local = subprocess.run([*command, "-f", "jsonl"], capture_output=True, text=True, check=False)
 
     output = folder.parent / "out"
-    name, _, value = mark.partition("=")
-    run = subprocess.Popen(
-        [*command, "--runner", "ray", "--workers", "2", "-o", str(output)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, name: value},
-    )
-    assert run.stderr
-    for line in run.stderr:
-        if "009.jpg: not a picture" in line:
-            break
-    first = workers_of(mark)
-    assert len(first) == 2
-    os.kill(min(first), signal.SIGKILL)
-    seen = set(first)
-    while run.poll() is None:
-        seen |= workers_of(mark)
-        time.sleep(0.1)
-    rest = run.stderr.read()
+    command += ["--runner", "ray", "--workers", "2", "-o", str(output)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr
+        for line in run.stderr:
+            if "009.jpg: not a picture" in line:
+                break
+        first = workers_of(mark)
+        assert len(first) == 2
+        kill(first)
+        seen = set(first)
+        while run.poll() is None:
+            seen |= workers_of(mark)
+            time.sleep(0.1)
+        rest = run.stderr.read()
     assert run.returncode == 1, rest
     assert "199.jpg: not a picture" in rest, "all was done before the kill"
     assert len(seen) == 3, "no worker was started in place of the killed one"
@@ -236,12 +259,29 @@ def test_a_killed_worker_costs_no_row_and_makes_none_twice(many: list[Path], tin
         assert {key: row[key] for key in expected} == expected
 
 
+@pytest.mark.slow
+def test_what_kills_every_worker_comes_to_an_end(
+    command: Command, pictures: list[Path], tmp_path: Path, tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python runs this file when it starts, also in workers.
+    end = "os._exit(9) if event == 'open' and str(given[0]).endswith('picture3.jpg') else None"
+    code = f"import os, sys\nsys.addaudithook(lambda event, given: {end})\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    fixed = ("--checkpoint", tiny_checkpoint_file, "--batch-size", 1)
+    status, _, errors = command("caption", *pictures, *fixed, "--runner", "ray", "-o", tmp_path / "out")
+    assert status == 2
+    assert "unit 0, {'paths': ['" in errors
+    assert "ended 6 workers" in errors
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
 def workers_of(mark: str) -> set[int]:
     """The processes of Ray's workers with the model in them, by a variable of their environment."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            ours = mark.encode() in (process / "environ").read_bytes().split(b"\0")
+            ours = f"CAPTIONER_TEST={mark}".encode() in (process / "environ").read_bytes().split(b"\0")
             if ours and b"ray::MapWorker" in (process / "cmdline").read_bytes():
                 found.add(int(process.name))
         except OSError:  # gone
