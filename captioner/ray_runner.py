@@ -1,11 +1,11 @@
 """Captioning by workers of Ray Data, on this machine or on a cluster: units of pictures out, rows back.
 
 A worker has the model and takes a unit at a time from reading to rows. When it is killed, Ray starts another and gives
-it the unit again; of a unit's result, Ray Data hands one copy over. Only the process that asked for it writes, so a
-second try can add nothing: Ray Data's own writers replace files in that case, but by names that changed with versions.
+it the unit again; of a unit's result, Ray Data hands one copy over. Only the process that asked for it writes, so that
+a second try can add nothing.
 
-Needs pip install "captioner[ray]", on every node. The checkpoint travels through Ray; pictures with paths must be on a
-disk that all nodes see. Stored precision "auto" is each worker's own choice.
+Needs pip install "captioner[ray]" on every node. The checkpoint travels through Ray; pictures with paths must be on a
+disk that all nodes see. The precision "auto" is each worker's own choice, by its processor.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ from captioner.threads import available_cpus
 from captioner.writers import row_of
 
 try:
-    # Read on import: no usage statistics, and errors as exceptions only.
-    for setting, value in (("USAGE_STATS_ENABLED", "0"), ("BACKEND_LOG_LEVEL", "fatal")):
-        os.environ.setdefault(f"RAY_{setting}", value)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do soon, or else it warns
+    # Before the import: no usage statistics, no errors beside exceptions, no warning of what Ray will do some day.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
     import ray.data
     from ray.exceptions import RayError
 except ImportError as error:
-    raise UserError(
-        '--runner ray needs Ray: pip install "captioner[ray]" (in a clone: pip install -e ".[ray]")'
-    ) from error
+    hint = 'pip install "captioner[ray]" (in a clone: pip install -e ".[ray]")'
+    raise UserError(f"--runner ray needs Ray: {hint}") from error
 
 CPUS = 0.5  # of one that keeps a thread busy: room for Ray Data itself, and for the workers of a node that is lost
 ATTEMPTS = 6  # at a unit; Ray itself would try for ever what kills its worker every time
@@ -61,7 +60,6 @@ class Job:
     options: DecodeOptions
     prompt: str = ""
     batch_size: int = 32
-    device: str = "auto"  # or "cpu", or "cuda"
     precision: str = "auto"
 
 
@@ -142,7 +140,8 @@ def caption_units(units: list[Unit], job: Job, workers: int, threads: int, each:
             yield from rows
             done += 1
     except RayError as error:
-        raise RunnerError(f"the cluster failed: {one_line(str(error).strip().rpartition(chr(10))[2])}") from error
+        *_, reason = str(error).strip().splitlines()
+        raise RunnerError(f"the cluster failed: {one_line(reason)}") from error
     if done != len(units):
         raise RunnerError(f"only {done} of {len(units)} units came back")
 

@@ -160,7 +160,8 @@ def _row_groups(source: str) -> Iterator[Unit]:
     first = 0
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group).num_rows
-        yield {"parquet": source, "column": column, "group": group, "first": first, "rows": rows}
+        if rows:
+            yield {"parquet": source, "column": column, "group": group, "first": first, "rows": rows}
         first += rows
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 from unittest.mock import MagicMock
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import draw_picture
@@ -59,6 +60,7 @@ def host(tmp_path: Path) -> Iterator[str]:
         (["--runner", "ray", "-o", "out", "--device", "cuda:1"], "deals GPUs out"),
         (["--runner", "ray", "-o", "full"], "full: is not empty"),
         (["--runner", "ray", "-o", "out", "--prompt", "a dgo"], "did you mean 'dog'?"),
+        (["--runner", "ray", "-o", "out", "empty.parquet"], "every table is empty"),
         (["--workers", "2"], "--workers goes with --runner ray only"),
         (["-f", "parquet", "-o", "x"], "--format parquet goes with --runner ray only"),
         (["-o", "s3://bucket/captions"], "an address as --output goes with --runner ray only"),
@@ -75,7 +77,9 @@ def test_flags_of_the_other_runner_are_refused(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "part-00000.parquet").touch()
-    status, output, errors = command("caption", "a.jpg", *arguments, "--checkpoint", tiny_checkpoint_file)
+    write_parquet(tmp_path / "empty.parquet", {"url": pa.array([], pa.string())})
+    first = [] if "empty.parquet" in arguments else ["a.jpg"]
+    status, output, errors = command("caption", *first, *arguments, "--checkpoint", tiny_checkpoint_file)
     assert (status, output) == (2, "")
     assert message in errors.splitlines()[-1]
     assert not (tmp_path / "out").exists()

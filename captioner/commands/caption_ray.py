@@ -24,16 +24,18 @@ def run(args: argparse.Namespace, options: DecodeOptions) -> int:
 
     shards = Shards(str(args.output), args.format or FORMATS[0])
     work = list(units(find_sources(args.paths, args.recursive, sys.stdin), args.batch_size))
+    if not work:
+        raise UsageError("no pictures were given: every table is empty")
     checkpoint = find_checkpoint(args.checkpoint)
     # Here too, so that a wrong checkpoint or prompt is said at once, and leaves nothing.
     prompt_ids(load_checkpoint(checkpoint).vocabulary, args.prompt, options)
-    job = Job(checkpoint.read_bytes(), options, args.prompt, args.batch_size, args.device, args.precision)
+    job = Job(checkpoint.read_bytes(), options, args.prompt, args.batch_size, args.precision)
     total = sum(unit["rows"] for unit in work) if all(unit["rows"] is not None for unit in work) else None
     progress = Progress(total, args.quiet)
     with connected():
         workers, threads, each = share(args.workers, args.device)
         if not args.quiet:
-            progress.say(f"captioner: {workers} workers, {threads} thread each, {len(work)} units of work")
+            progress.say(f"captioner: workers: {workers}, threads of each: {threads}, units of work: {len(work)}")
         shards.write(progress.watch(caption_units(work, job, workers, threads, each)))
     return progress.finish()
 
