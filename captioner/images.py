@@ -76,22 +76,25 @@ class ImageError(UserError):
     """A picture cannot be read; the message says which and why."""
 
 
-def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, smallest: int | None = None) -> Image.Image:
+def load_image(
+    source: ImageSource, *, max_pixels: int = MAX_PIXELS, smallest: int | None = None, name: str = "the picture"
+) -> Image.Image:
     """Read a picture as it is meant to be seen: upright, RGB, on white where it is transparent.
 
     `source` is a path, the bytes of a file, a PIL image, or an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4),
     uint8 in 0 to 255 or float in 0 to 1. Of an animation, the first frame counts.
     A JPEG file may come at a half, a quarter or an eighth of its size where no side falls below `smallest` pixels:
     its decoder leaves out the fine detail that shrinking would, and a photo of 12 megapixels takes a third of the time.
+    `name` is what errors call a source that has no path.
     Raises ImageError when it cannot be read, is damaged or has more than `max_pixels`.
     """
     if isinstance(source, Image.Image):
-        with _errors_of_pillow("the picture"):  # it may still have to be read from its file
-            return _upright_rgb(source, "the picture", max_pixels)
+        with _errors_of_pillow(name):  # it may still have to be read from its file
+            return _upright_rgb(source, name, max_pixels)
     if isinstance(source, np.ndarray):
         return _upright_rgb(_from_array(source), "the array", max_pixels)
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture", len(source), max_pixels, smallest)
+        return _decode(io.BytesIO(source), one_line(name), len(source), max_pixels, smallest)
     path = Path(source)
     name = one_line(path)
     try:

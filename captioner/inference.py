@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from captioner.vocab import END, join_tokens
 
 T = TypeVar("T")
 R = TypeVar("R")
+Named: TypeAlias = "tuple[str, ImageSource | ImageError]"  # a picture's name, and where it is
 BATCH_SIZE = 32
 
 
@@ -260,42 +261,54 @@ class Captioner:
         read in the background, a few batches ahead; memory does not grow with their number.
         Raises ValueError for a `batch_size` below 1.
         """
+        return self.caption_named(((os.fspath(path), path) for path in paths), options, batch_size, prompt=prompt)
+
+    def caption_named(
+        self,
+        pictures: Iterable[Named],
+        options: DecodeOptions | None = None,
+        batch_size: int = BATCH_SIZE,
+        *,
+        prompt: str = "",
+    ) -> Iterator[FileResult]:
+        """The same for pictures from anywhere: (name, source), where the name stands for the path of the result.
+
+        In place of a source may stand the ImageError that says why there is none.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         options = options or DecodeOptions()
-        return self._stream(paths, options, batch_size, prompt_ids(self.vocabulary, prompt, options))
+        return self._stream(pictures, options, batch_size, prompt_ids(self.vocabulary, prompt, options))
 
     def _stream(
-        self, paths: Iterable[str | os.PathLike[str]], options: DecodeOptions, batch_size: int, prompt: list[int]
+        self, pictures: Iterable[Named], options: DecodeOptions, batch_size: int, prompt: list[int]
     ) -> Iterator[FileResult]:
         # Each worker takes whole batches from file to caption, on one thread of torch's: then no processor waits for
         # another, as they do after every layer when they share a batch, and reading costs the network nothing.
-        batches = in_batches(paths, batch_size)
+        batches = in_batches(pictures, batch_size)
         with ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            work = partial(self._caption_files, options=options, prompt=prompt)
+            work = partial(self._caption_batch, options=options, prompt=prompt)
             try:
                 yield from chain.from_iterable(in_order(pool, work, batches, self._threads + 1))
             finally:  # torch would give new threads of the process what ours asked for
                 torch.set_num_threads(self._threads)
 
-    def _caption_files(
-        self, paths: list[str | os.PathLike[str]], options: DecodeOptions, prompt: list[int]
-    ) -> list[FileResult]:
-        """One batch of `caption_files`."""
+    def _caption_batch(self, pictures: list[Named], options: DecodeOptions, prompt: list[int]) -> list[FileResult]:
+        """One batch of `caption_named`."""
         read: list[Tensor | ImageError] = []
-        for path in paths:
+        for name, source in pictures:
             try:
-                read.append(self._pixels(path))
+                read.append(source if isinstance(source, ImageError) else self._pixels(source, name))
             except ImageError as error:
                 read.append(error)
         pixels = [picture for picture in read if isinstance(picture, Tensor)]
         features = self.encode_pixels(Preprocess.batch(pixels)) if pixels else self.encode([])
         captions = iter(self._write(features, options, prompt))
         return [
-            FileResult(os.fspath(path), None, str(picture))
+            FileResult(name, None, str(picture))
             if isinstance(picture, ImageError)
-            else FileResult(os.fspath(path), next(captions))
-            for path, picture in zip(paths, read, strict=True)
+            else FileResult(name, next(captions))
+            for (name, _), picture in zip(pictures, read, strict=True)
         ]
 
     def _write(self, features: Tensor, options: DecodeOptions, prompt: list[int]) -> list[Caption]:
@@ -307,9 +320,9 @@ class Captioner:
                 captions.append(replace(best, alternatives=tuple(others)))
         return captions
 
-    def _pixels(self, image: ImageSource) -> Tensor:
+    def _pixels(self, image: ImageSource, name: str = "the picture") -> Tensor:
         # Twice the size that is wanted is enough for the last shrinking to be a good one.
-        return self.preprocess.pixels(load_image(image, smallest=2 * self.preprocess.size))
+        return self.preprocess.pixels(load_image(image, smallest=2 * self.preprocess.size, name=name))
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         words = [self.vocabulary.words[token] for token in hypothesis.tokens if token != END]

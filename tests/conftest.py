@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.context
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from captioner.cli import main
 from captioner.images import Preprocess
 from captioner.model import CaptionModel, ModelConfig
 from captioner.vocab import END, Vocabulary
+
+# Without the extra, as in `make test-lowest`.
+collect_ignore = [] if find_spec("ray") else ["test_ray_runner.py", "test_shards.py", "test_sources.py"]
 
 TINY_ENCODER = "shufflenet_v2_x0_5"  # the smallest network of torchvision that has a feature vector
 TINY_WORDS = ("a", "the", "dog", "cat", "man", "red", "blue", "ball", "runs", "sits", "on", "in", "grass", "snow")

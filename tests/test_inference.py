@@ -342,6 +342,23 @@ def test_a_picture_that_cannot_be_read_is_a_row_with_its_error(
         assert same(results[index].caption, whole[index])
 
 
+def test_pictures_from_anywhere_go_by_the_names_that_they_are_given(model: Captioner, pictures: list[Path]) -> None:
+    sources = [
+        pictures[0],
+        pictures[1].read_bytes(),
+        ImageError("c: gone"),
+        b"no picture",
+        b"",
+        Image.open(pictures[2]),
+    ]
+    results = list(model.caption_named(zip("abcdef", sources, strict=True), GREEDY, 4))
+    assert [result.path for result in results] == list("abcdef")
+    reasons = ["c: gone", "d: not a picture, or a format that Pillow cannot read", "e: the file is empty"]
+    assert [result.error for result in results] == [None, None, *reasons, None]
+    expected = iter(model.caption_batch(pictures[:3], GREEDY))
+    assert all(same(result.caption, next(expected)) for result in results if result.caption)
+
+
 def test_a_stream_does_not_read_far_ahead(model: Captioner, pictures: list[Path]) -> None:
     asked = 0
 

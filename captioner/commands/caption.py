@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,9 @@ from captioner.errors import UserError
 from captioner.options import DecodeOptions
 
 if TYPE_CHECKING:
+    from captioner.commands.progress import Progress
     from captioner.inference import FileResult
-    from captioner.journal import Journal, Row
+    from captioner.journal import Journal
 
 FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html")
 
@@ -47,8 +47,12 @@ def add_parser(commands: Any) -> None:
     inputs.add_argument("paths", metavar="PATH", nargs="+", help="files, folders, patterns, or - for a list on stdin")
     inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
     output = parser.add_argument_group("output")
-    output.add_argument("-f", "--format", choices=FORMATS, default="text", help="sidecar: photo.txt beside photo.jpg")
-    output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of to stdout")
+    output.add_argument(
+        "-f", "--format", choices=(*FORMATS, "parquet"), help="sidecar: photo.txt beside photo.jpg; ray: parquet, jsonl"
+    )
+    output.add_argument(
+        "-o", "--output", type=_place, metavar="FILE", help="write there instead of to stdout; ray: a folder"
+    )
     output.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     output.add_argument("--overwrite", action="store_true", help="replace sidecar files that are there already")
     output.add_argument("--prefix", default="", metavar="TEXT", help="put before each sidecar caption")
@@ -60,35 +64,59 @@ def add_parser(commands: Any) -> None:
     model = parser.add_argument_group("model")
     add_checkpoint(model)
     model.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures encoded at once [32]")
+    model.add_argument(
+        "--runner",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: on the cluster at RAY_ADDRESS, or here; also of *.tar, *.parquet, s3://... [local]",
+    )
+    model.add_argument(
+        "--workers", type=positive, metavar="N", help="of ray's, with the model in each [a CPU's or GPU's]"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
     options: DecodeOptions = chosen(DecodeOptions, args)
+    if args.runner == "ray":
+        from captioner.commands import caption_ray
+
+        return caption_ray.run(args, options)
+    args.format = args.format or "text"
     _check_usage(args)
+    from captioner.commands.progress import Progress
     from captioner.inference import load
     from captioner.inputs import find_pictures
     from captioner.shipped import find_checkpoint
+    from captioner.writers import row_of
 
     paths = find_pictures(args.paths, args.recursive, sys.stdin)
     checkpoint = find_checkpoint(args.checkpoint)
     if args.format == "sidecar" or args.output:
         return _to_files(args, options, paths, checkpoint)
     render = _renderer(args, options, paths)
-    progress = _Progress(len(paths), args.quiet)
-    from captioner.writers import row_of
-
+    progress = Progress(len(paths), args.quiet)
     results = load(checkpoint, args.device, args.precision).caption_files(
         paths, options, args.batch_size, prompt=args.prompt
     )
-    for piece in render(row_of(result) for result in progress.watch(results) if result.caption):
+    for piece in render(row for row in progress.watch(map(row_of, results)) if "error" not in row):
         sys.stdout.write(piece)
     return progress.finish()
 
 
+def _place(text: str) -> Path | str:
+    """A file or folder, or an address, whose two slashes a Path would not keep."""
+    return text if "://" in text else Path(text)
+
+
 def _check_usage(args: argparse.Namespace) -> None:
     sidecar = args.format == "sidecar"
+    only_ray = {"--workers": args.workers, "--format parquet": args.format == "parquet"}
+    only_ray["an address as --output"] = isinstance(args.output, str)
+    for what, given in only_ray.items():
+        if given:
+            raise UsageError(f"{what} goes with --runner ray only")
     if sidecar and args.output:
         raise UsageError("sidecar files go beside their pictures: leave out --output")
     if args.resume and not (sidecar or args.output):
@@ -119,6 +147,7 @@ def _renderer(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
 
 def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str], checkpoint: Path) -> int:
     """Caption into the journal, skipping what is there; then render the output from it."""
+    from captioner.commands.progress import Progress
     from captioner.files import replacing, sha256_of
     from captioner.inference import load
     from captioner.journal import Journal
@@ -144,7 +173,7 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
     try:
         if not args.overwrite:
             _refuse_existing({path: file for path, file in sidecars.items() if not journal.captioned(path)})
-        progress = _Progress(len(paths), args.quiet)
+        progress = Progress(len(paths), args.quiet)
         caption = partial(model.caption_files, options=options, batch_size=args.batch_size, prompt=args.prompt)
         _fill(journal, caption, paths, args.batch_size, progress)
         if render is None:
@@ -188,7 +217,7 @@ def _fill(
     caption: Callable[[Iterable[str]], Iterator[FileResult]],
     paths: list[str],
     size: int,
-    progress: _Progress,
+    progress: Progress,
 ) -> None:
     """Caption what the journal lacks, batch by batch.
 
@@ -200,51 +229,6 @@ def _fill(
     batches = [paths[start : start + size] for start in range(0, len(paths), size)]
     missing = [batch for batch in batches if not all(map(journal.captioned, batch))]
     progress.skip(len(paths) - sum(map(len, missing)))
-    results = progress.watch(caption(path for batch in missing for path in batch))
+    rows = progress.watch(map(row_of, caption(path for batch in missing for path in batch)))
     for batch in missing:
-        rows: list[Row] = [row_of(next(results)) for _ in batch]
-        journal.append(rows)
-
-
-class _Progress:
-    """A bar on stderr where that is a terminal, failures as they come, a summary."""
-
-    def __init__(self, total: int, quiet: bool) -> None:
-        from tqdm import tqdm
-
-        self.quiet, self.failed, self.done, self.started = quiet, 0, 0, time.monotonic()
-        self.total = total
-        # None: only where stderr is a terminal
-        self.bar = tqdm(total=total, unit=" pictures", disable=True if quiet else None, leave=False, smoothing=0.1)
-
-    def skip(self, number: int) -> None:
-        """Count pictures that an earlier run captioned."""
-        self.bar.update(number)
-        if number and not self.quiet:
-            self.say(f"captioner: {number} of {self.total} pictures were captioned before")
-
-    def watch(self, results: Iterator[FileResult]) -> Iterator[FileResult]:
-        """Pass results on, naming those that failed."""
-        for result in results:
-            if result.error is not None:
-                self.failed += 1
-                self.say(f"captioner: {result.error}")
-            self.done += 1
-            self.bar.update()
-            yield result
-
-    def say(self, line: str) -> None:
-        """A line on stderr that does not tear the bar."""
-        self.bar.write(line, file=sys.stderr)
-
-    def finish(self) -> int:
-        """Print the summary; the exit status."""
-        self.bar.close()
-        seconds = time.monotonic() - self.started
-        if not self.quiet and (self.total > 1 or self.failed):
-            print(
-                f"captioner: {self.done - self.failed} captioned, {self.failed} failed, "
-                f"{seconds:.0f} s ({self.done / max(seconds, 1e-9):.0f} pictures/s)",
-                file=sys.stderr,
-            )
-        return 1 if self.failed else 0
+        journal.append([next(rows) for _ in batch])
