@@ -155,7 +155,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int, deed: Callable[[], N
 
 # 144 captions, 48 pictures: 9 steps an epoch of the decoder, then 2 an epoch of each stage.
 @pytest.mark.parametrize("steps", [1, 7, 9, 10, 18, 19, 20, 21, 22])
-@pytest.mark.parametrize("seconds_between_states", [0.0, 1e9])
+@pytest.mark.parametrize("seconds_between_states", [0.0, pytest.param(1e9, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(
     finished: tuple[Path, list[str]],
     shapes: tuple[Path, Path, Path, Path],
