@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     progress = _Progress(len(paths), args.quiet)
     from captioner.writers import row_of
 
-    results = load(checkpoint, args.device, args.precision).caption_files(
+    results = load(checkpoint, args.device, args.precision, args.engine).caption_files(
         paths, options, args.batch_size, prompt=args.prompt
     )
     for piece in render(row_of(result) for result in progress.watch(results) if result.caption):
@@ -122,13 +122,14 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
     from captioner.files import replacing, sha256_of
     from captioner.inference import load
     from captioner.journal import Journal
+    from captioner.openvino_engine import encoder_file
     from captioner.prompt import prompt_ids
     from captioner.writers import sidecar_paths, sidecar_text
 
     sidecars = sidecar_paths(paths) if args.format == "sidecar" else {}
     render = None if sidecars else _renderer(args, options, paths)
     # Both before the journal is made, so that a wrong checkpoint or prompt leaves nothing.
-    model = load(checkpoint, args.device, args.precision)
+    model = load(checkpoint, args.device, args.precision, args.engine)
     prompt_ids(model.vocabulary, args.prompt, options)
     settings = {
         "journal": 1,
@@ -138,6 +139,8 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
         # None is also what journals say from before there were prompts, or precisions other than float32.
         "prompt": args.prompt or None,
         "precision": None if model.precision == "float32" else model.precision,
+        # Another export of the same checkpoint writes other captions.
+        "engine": None if args.engine == "torch" else sha256_of(encoder_file(checkpoint).with_suffix(".bin")),
     }
     journal_path = _journal_path(args.output, paths)
     journal = Journal(journal_path, settings, args.resume)
