@@ -6,6 +6,7 @@ The decoder stays with torch. Needs the extra: pip install "captioner[openvino]"
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -140,6 +141,6 @@ def _readable(images: Sequence[ImageSource], preprocess: Preprocess) -> Iterator
 
 def _import(name: str) -> ModuleType:
     try:
-        return __import__(name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise EngineError(f'{name} is not installed: pip install "captioner[openvino]"') from error
