@@ -48,6 +48,7 @@ def test_another_engine_is_refused(tiny_checkpoint_file: Path) -> None:
 
 class TestExported:
     def test_features_are_nearly_those_of_the_checkpoint(self, tmp_path: Path) -> None:
+        pytest.importorskip("nncf")
         pictures = [
             draw_picture(index) for index in range(24)
         ]  # of a trained network: 8 bits are many for such weights
