@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -98,8 +99,6 @@ def ours() -> Callable[[list[str]], None]:
 
 def contest(name: str, folder: Path, paths: list[str], started: float) -> list[float]:
     """In a contestant's process: seconds from its start to its first caption, pictures a second, peak memory in MB."""
-    import resource  # not on Windows
-
     run = ours() if name == "captioner" else theirs(name, folder)
     run(paths[:1])
     first = time.time() - started
@@ -108,7 +107,9 @@ def contest(name: str, folder: Path, paths: list[str], started: float) -> list[f
     begun = time.perf_counter()
     run(paths)
     per_second = len(paths) / (time.perf_counter() - begun)
-    return [first, per_second, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
+    # Not getrusage's, which begins at what the process that started this one took to build the models.
+    [peak] = re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+    return [first, per_second, int(peak) / 1024]
 
 
 def main() -> None:
