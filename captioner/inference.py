@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -24,7 +25,8 @@ from captioner.errors import UserError
 from captioner.explanation import CANDIDATES, BeamRecorder, Branch, Candidate, Step, choices, heat_maps
 from captioner.images import ImageError, ImageSource, Preprocess, load_image
 from captioner.model import fuse_for_inference
-from captioner.options import DecodeOptions
+from captioner.openvino_engine import EngineError, OpenVinoEncoder
+from captioner.options import ENGINES, DecodeOptions, OptionError
 from captioner.precision import computing_type, in_bfloat16
 from captioner.prompt import prompt_ids
 from captioner.shipped import find_checkpoint
@@ -88,7 +90,9 @@ class DeviceError(UserError):
     """torch cannot compute on the device that was asked for."""
 
 
-def load(path: str | os.PathLike[str] | None = None, device: str = "auto", precision: str = "auto") -> Captioner:
+def load(
+    path: str | os.PathLike[str] | None = None, device: str = "auto", precision: str = "auto", engine: str = "torch"
+) -> Captioner:
     """Load a checkpoint: a file, or a shipped one by its short name; by default `flickr8k`.
 
     `device` is a torch device, or "auto": a GPU where torch sees one, the CPU otherwise. On the CPU the process
@@ -96,11 +100,14 @@ def load(path: str | os.PathLike[str] | None = None, device: str = "auto", preci
     than the container's quota allows.
     `precision` is "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it. It is faster
     and scores the same, but words some captions differently; float32 is the exact path.
+    `engine` "openvino" runs, on the CPU, the encoder that `captioner export` wrote beside the checkpoint.
     Raises CheckpointError when the file is missing or damaged, DeviceError when there is no such device, OptionError
-    for another precision.
+    for another precision or engine, EngineError when there is no such encoder or the engine is not installed.
     """
+    if engine not in ENGINES:
+        raise OptionError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() and engine == "torch" else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
@@ -109,7 +116,8 @@ def load(path: str | os.PathLike[str] | None = None, device: str = "auto", preci
         keep_freed_memory()
         if available_cpus() < torch.get_num_threads():
             torch.set_num_threads(available_cpus())
-    return Captioner(load_checkpoint(find_checkpoint(path)), device, precision)
+    found = find_checkpoint(path)
+    return Captioner(load_checkpoint(found), device, precision, found if engine == "openvino" else None)
 
 
 class Captioner:
@@ -117,9 +125,12 @@ class Captioner:
 
     Where a `prompt` is taken, every caption begins with its words and goes on from there; `max_length` counts them.
     Raises PromptError for words that the model does not know, OptionError when no room is left for another.
+    The encoder that was `exported` beside a checkpoint's file takes the place of its own; see `openvino_engine`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "cpu", precision: str = "float32", exported: Path | None = None
+    ) -> None:
         self.vocabulary = checkpoint.vocabulary
         self.provenance = checkpoint.provenance
         self.feature_size = checkpoint.model.encoder.feature_size
@@ -136,6 +147,9 @@ class Captioner:
             self._encoder, self._decoder = in_bfloat16(self._encoder), in_bfloat16(self._decoder)
         self._encoder.to(self._device)
         self._decoder.to(self._device)
+        if exported and self._device.type != "cpu":
+            raise EngineError(f"openvino computes on the CPU, not on {device!r}: leave --device out")
+        self._exported = OpenVinoEncoder(exported, self._threads, self.precision) if exported else None
 
     def caption(self, image: ImageSource, options: DecodeOptions | None = None, *, prompt: str = "") -> Caption:
         """Caption one picture: a path, the bytes of a file, a PIL image or an array (see `images.load_image`).
@@ -163,7 +177,11 @@ class Captioner:
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 as `Preprocess.pixels` makes them -> features (B, F), float32."""
-        features: Tensor = self._encoder(self.preprocess.normalise(pixels.to(self._device)).to(self._dtype))
+        features: Tensor
+        if self._exported:
+            features = self._exported(pixels)
+        else:
+            features = self._encoder(self.preprocess.normalise(pixels.to(self._device)).to(self._dtype))
         if not torch.isfinite(features).all():
             raise CheckpointError("the checkpoint's encoder computes what is not a number: its weights are damaged")
         return features.float()

@@ -15,6 +15,7 @@ from captioner.errors import UserError
 CELLS = ("lstm", "gru", "rnn", "rnn-relu", "peephole")
 TOKEN_KINDS = ("word", "character")
 PRECISIONS = ("auto", "float32", "bfloat16")
+ENGINES = ("torch", "openvino")
 
 
 class OptionError(UserError):

@@ -55,6 +55,7 @@ def host(tmp_path: Path) -> Iterator[str]:
     [
         (["--runner", "ray"], "needs --output FOLDER"),
         (["--runner", "ray", "-o", "out", "--resume"], "--resume does not go with --runner ray"),
+        (["--runner", "ray", "-o", "out", "--engine", "openvino"], "--engine openvino does not go with --runner ray"),
         (["--runner", "ray", "-o", "out", "--coco-images", "x"], "--coco-images does not go with --runner ray"),
         (["--runner", "ray", "-o", "out", "-f", "html"], "writes parquet or jsonl, not html"),
         (["--runner", "ray", "-o", "out", "--device", "cuda:1"], "deals GPUs out"),

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from captioner.options import PRECISIONS, TOKEN_KINDS, DecodeOptions, option_specs, parse_options
+from captioner.options import ENGINES, PRECISIONS, TOKEN_KINDS, DecodeOptions, option_specs, parse_options
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -62,7 +62,7 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(group: argparse._ArgumentGroup) -> None:
-    """--checkpoint, --device and --precision"""
+    """--checkpoint, --device, --precision and --engine"""
     group.add_argument(
         "--checkpoint", metavar="FILE", help="a file, or a name that `captioner models` lists [flickr8k]"
     )
@@ -72,6 +72,9 @@ def add_checkpoint(group: argparse._ArgumentGroup) -> None:
         choices=PRECISIONS,
         default="auto",
         help="auto: bfloat16 where the processor computes in it [auto]",
+    )
+    group.add_argument(
+        "--engine", choices=ENGINES, default="torch", help="openvino runs what `captioner export` wrote [torch]"
     )
 
 

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         return _to_files(args, options, paths, checkpoint)
     render = _renderer(args, options, paths)
     progress = Progress(len(paths), args.quiet)
-    results = load(checkpoint, args.device, args.precision).caption_files(
+    results = load(checkpoint, args.device, args.precision, args.engine).caption_files(
         paths, options, args.batch_size, prompt=args.prompt
     )
     for piece in render(row for row in progress.watch(map(row_of, results)) if "error" not in row):
@@ -151,13 +151,14 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
     from captioner.files import replacing, sha256_of
     from captioner.inference import load
     from captioner.journal import Journal
+    from captioner.openvino_engine import encoder_file
     from captioner.prompt import prompt_ids
     from captioner.writers import sidecar_paths, sidecar_text
 
     sidecars = sidecar_paths(paths) if args.format == "sidecar" else {}
     render = None if sidecars else _renderer(args, options, paths)
     # Both before the journal is made, so that a wrong checkpoint or prompt leaves nothing.
-    model = load(checkpoint, args.device, args.precision)
+    model = load(checkpoint, args.device, args.precision, args.engine)
     prompt_ids(model.vocabulary, args.prompt, options)
     settings = {
         "journal": 1,
@@ -167,6 +168,8 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
         # None is also what journals say from before there were prompts, or precisions other than float32.
         "prompt": args.prompt or None,
         "precision": None if model.precision == "float32" else model.precision,
+        # Another export of the same checkpoint writes other captions.
+        "engine": None if args.engine == "torch" else sha256_of(encoder_file(checkpoint).with_suffix(".bin")),
     }
     journal_path = _journal_path(args.output, paths)
     journal = Journal(journal_path, settings, args.resume)

@@ -48,5 +48,7 @@ def _check_usage(args: argparse.Namespace) -> None:
     for flag in ("resume", "overwrite", "prefix", "suffix", "coco_images"):
         if getattr(args, flag):
             raise UsageError(f"--{flag.replace('_', '-')} does not go with --runner ray")
+    if args.engine != "torch":
+        raise UsageError(f"--engine {args.engine} does not go with --runner ray")
     if args.device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {args.device} does not go with --runner ray, which deals GPUs out: cpu, or cuda")

@@ -244,7 +244,7 @@ def _caption_pictures(captions: _Captions, options: DecodeOptions, args: argpars
     from captioner.inference import load
     from captioner.shipped import find_checkpoint
 
-    model = load(args.checkpoint, args.device, args.precision)
+    model = load(args.checkpoint, args.device, args.precision, args.engine)
     checkpoint = sha256_of(find_checkpoint(args.checkpoint))  # now: training may replace the file
     results = tqdm(model.caption_files(paths, options), total=len(paths), unit="picture", disable=None)
     for result in results:
@@ -261,6 +261,7 @@ def _caption_pictures(captions: _Captions, options: DecodeOptions, args: argpars
     return {
         "decoding": ",".join(used),
         "precision": model.precision,
+        "engine": args.engine,
         "checkpoint": checkpoint[:12],
     }
 

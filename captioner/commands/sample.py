@@ -29,6 +29,6 @@ def run(args: argparse.Namespace) -> int:
     options: DecodeOptions = chosen(DecodeOptions, args)
     from captioner.inference import load
 
-    for caption in load(args.checkpoint, args.device, args.precision).sample(options, prompt=args.prompt):
+    for caption in load(args.checkpoint, args.device, args.precision, args.engine).sample(options, prompt=args.prompt):
         print(caption.text)
     return 0

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from captioner.inference import load
     from captioner.vocab import SPECIAL_TOKENS, UNK
 
-    model = load(args.checkpoint, args.device, args.precision)
+    model = load(args.checkpoint, args.device, args.precision, args.engine)
     scored = [model.score(args.image, sentence) for sentence in args.sentences]
     for caption in sorted(scored, key=lambda caption: -caption.logprob):
         print(f"{caption.logprob:.2f}\t{caption.text}")
