@@ -20,7 +20,7 @@ from torch import Tensor
 
 from captioner.checkpoint import load_checkpoint
 from captioner.errors import UserError
-from captioner.files import sha256_of
+from captioner.files import replacing, sha256_of
 from captioner.images import ImageError, ImageSource, Preprocess, load_image
 from captioner.model import fuse_for_inference
 
@@ -85,7 +85,8 @@ def export_encoder(checkpoint: Path, images: Sequence[ImageSource], output: Path
     network.set_rt_info(sha256_of(checkpoint), _STAMP)
     output.mkdir(parents=True, exist_ok=True)
     openvino.save_model(network, encoder_file(copy), compress_to_fp16=False)
-    copy.write_bytes(checkpoint.read_bytes())
+    with replacing(copy, "wb") as file:  # last: without it, what lies there is of no use
+        file.write(checkpoint.read_bytes())
     return copy
 
 

@@ -79,6 +79,7 @@ def test_upload_gives_the_caption_that_the_captioner_gives(visitor: Visitor, bea
     assert not visitor.all("[data-testid=stFileUploaderFile]")
 
 
+@pytest.mark.slow
 def test_the_chinese_model_writes_chinese(visitor: Visitor, beach: Path) -> None:
     uploaded(visitor, beach)
     visitor.click("中文")
@@ -142,6 +143,7 @@ def test_words_are_chosen_by_keyboard_alone(visitor: Visitor, beach: Path) -> No
     visitor.wait(lambda: "after “" in visitor.texts(".captioner-bars caption")[0])
 
 
+@pytest.mark.slow
 def test_a_zip_becomes_a_csv(visitor: Visitor, beach: Path, tmp_path: Path) -> None:
     boat = saved(tmp_path / "boat.jpg", sample("boat"))
     harmful = "<img src=x onerror=document.title='harm'>.png"

@@ -154,7 +154,9 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int, deed: Callable[[], N
 
 
 # 144 captions, 48 pictures: 9 steps an epoch of the decoder, then 2 an epoch of each stage.
-@pytest.mark.parametrize("steps", [1, 7, 9, 10, 18, 19, 20, 21, 22])
+@pytest.mark.parametrize(
+    "steps", [1, 10, 19, 22, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (7, 9, 18, 20, 21))]
+)
 @pytest.mark.parametrize("seconds_between_states", [0.0, pytest.param(1e9, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(
     finished: tuple[Path, list[str]],
@@ -301,7 +303,9 @@ def test_the_same_seed_gives_the_same_weights_and_the_encoder_learns_only_end_to
         assert torch.equal(tuned["encoder.backbone." + name], weights) == statistic, name
 
 
-@pytest.mark.parametrize("cell", ["gru", "rnn", "rnn-relu", "peephole"])
+@pytest.mark.parametrize(
+    "cell", ["gru", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("rnn", "rnn-relu", "peephole"))]
+)
 def test_every_cell_learns_in_every_stage(
     shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, cell: str
 ) -> None:
