@@ -156,7 +156,11 @@ class Captioner:
 
         Raises ImageError when it cannot be read.
         """
-        return self.caption_batch([image], options, prompt=prompt)[0]
+        options = options or DecodeOptions()
+        ids = prompt_ids(self.vocabulary, prompt, options)
+        # Not as a batch: threads that read ahead would take as long as the reading.
+        feature = self.encode_pixels(Preprocess.batch([self._pixels(image)]))
+        return self._write(feature, options, ids)[0]
 
     def caption_batch(
         self, images: Iterable[ImageSource], options: DecodeOptions | None = None, *, prompt: str = ""
