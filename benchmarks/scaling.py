@@ -31,6 +31,7 @@ from training import material
 import captioner
 from captioner.allocator import keep_freed_memory
 from captioner.images import load_image
+from captioner.model import channels_last
 from captioner.options import TrainConfig
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
@@ -98,7 +99,7 @@ def train(paths: list[str], rounds: int) -> dict[str, float]:
             concept_head=nn.Linear(data.model.encoder.feature_size, config.concepts),
             labels=torch.zeros(len(paths), config.concepts, dtype=torch.bool),
         )
-        data.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+        channels_last(data.model.encoder)
         frozen, end_to_end = FrozenStage(data), EndToEndStage(data)
         return {"decoder": _step(frozen, 20, rounds), "end to end": _step(end_to_end, 4, rounds)}
 
