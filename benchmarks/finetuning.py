@@ -4,32 +4,50 @@
 
 Forward and backward through the encoder with random pictures. *plain fp32*: torchvision's network as it comes;
 *channels last, bfloat16*: the same under autocast; *captioner*: what `captioner train` runs, with BatchNorm folded into
-the convolutions and another gradient for strided depthwise ones. Rounds of all variants follow each other, so that a
-busy machine slows all of them; a figure is the median of the rounds.
+the convolutions, another gradient for strided depthwise ones, and freed memory kept. Every contestant is a process of
+its own; they take turns, and a figure is the median over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from turns import answer_rounds, paired, take_turns
 
 from captioner.allocator import keep_freed_memory
 from captioner.model import Encoder, channels_last
 from captioner.precision import native_bfloat16
 from captioner.training.folded import folded_for_training
 
+CONTESTANTS = ("captioner", "plain fp32", "channels last, bfloat16")
 
-def seconds(network: nn.Module, pixels: torch.Tensor, bfloat16: bool) -> float:
-    """One step forward and backward."""
-    started = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        features = network(pixels).float()
-    features.sum().backward()
-    return time.perf_counter() - started
+
+def contestant(name: str, encoder_name: str, batch_size: int, size: int) -> Callable[[], float]:
+    """One step forward and backward, in seconds."""
+    network: nn.Module = Encoder(encoder_name)
+    pixels = torch.randn(batch_size, 3, size, size)
+    bfloat16 = name != "plain fp32" and native_bfloat16("cpu")
+    if name != "plain fp32":
+        channels_last(network)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    if name == "captioner":
+        keep_freed_memory()
+        network = folded_for_training(network)  # type: ignore[arg-type]  # the Encoder of above
+
+    def step() -> float:
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            features = network(pixels).float()
+        features.sum().backward()
+        return time.perf_counter() - started
+
+    return step
 
 
 def main() -> None:
@@ -39,31 +57,19 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    keep_freed_memory()
-    native = native_bfloat16("cpu")
-    plain = Encoder(args.encoder)
-    fast = Encoder(args.encoder)
-    channels_last(fast)
-    pixels = torch.randn(args.batch_size, 3, args.size, args.size)
-    by_channel = pixels.contiguous(memory_format=torch.channels_last)
-    variants = {
-        "captioner": (folded_for_training(fast), by_channel, native),
-        "plain fp32": (plain, pixels, False),
-        "channels last" + (", bfloat16" if native else ""): (fast, by_channel, native),
-    }
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for round in range(args.rounds + 1):
-        for name, variant in variants.items():
-            value = seconds(*variant)
-            if round:  # the first one warms up
-                times[name].append(value)
-    base = statistics.median(times["captioner"])
-    print(f"{args.encoder}, batch {args.batch_size}, {args.size} px, {torch.get_num_threads()} threads")
+    if args.contestant:
+        answer_rounds(contestant(args.contestant, args.encoder, args.batch_size, args.size))
+        return
+    commands = {name: [__file__, *sys.argv[1:], "--contestant", name] for name in CONTESTANTS}
+    times = take_turns(commands, args.rounds)
+    print(f"{args.encoder}, batch {args.batch_size}, {args.size} px, {torch.get_num_threads()} threads, ", end="")
+    print(f"bfloat16: {native_bfloat16('cpu')}")
     print("| forward and backward | pictures/s | times slower |\n|---|---:|---:|")
     for name, values in times.items():
-        median = statistics.median(values)
-        print(f"| {name} | {args.batch_size / median:.0f} | {median / base:.1f} |")
+        speed = args.batch_size / statistics.median(values)
+        print(f"| {name} | {speed:.0f} | {paired(values, times['captioner']):.1f} |")
 
 
 if __name__ == "__main__":

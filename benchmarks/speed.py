@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from turns import answer_rounds, paired, take_turns
+
 BATCH = 32
 IMPORTS = "import torch; from captioner.torchvision_compat import prepare_torchvision as p; p(); import torchvision"
 ROWS = ("folder", "bare", "photos", "beams", "one", "cold", "help", "same", "memory")
@@ -185,43 +187,24 @@ CONTESTANTS: dict[str, Callable[[list[str]], Callable[[], list[str]]]] = {
 
 
 def contest(name: str, paths: list[str]) -> None:
-    """A contestant's process: one round for each line of stdin, answered by seconds and captions."""
+    """A contestant's process: rounds of seconds and captions."""
     run = CONTESTANTS[name](paths)
     run()
-    for _ in sys.stdin:
+
+    def one_round() -> tuple[float, list[str]]:
         started = time.perf_counter()
         captions = run()
-        print(json.dumps([time.perf_counter() - started, captions]), flush=True)
+        return time.perf_counter() - started, captions
+
+    answer_rounds(one_round)
 
 
 def rounds_of(names: list[str], paths: list[str], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
     """Seconds of each round and the captions of each contestant."""
-    listing = json.dumps(paths)
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, __file__, "--contestant", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in names
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    captions: dict[str, list[str]] = {}
-    for process in processes.values():
-        print(listing, file=process.stdin, flush=True)
-    for _ in range(rounds + 1):  # in the first, some are still getting ready
-        for name, process in processes.items():
-            assert process.stdin is not None
-            assert process.stdout is not None
-            print(file=process.stdin, flush=True)
-            value, captions[name] = json.loads(process.stdout.readline())
-            seconds[name].append(value)
-    for process in processes.values():
-        process.communicate()
-    return {name: values[1:] for name, values in seconds.items()}, captions
-
-
-def paired(one: list[float], other: list[float]) -> float:
-    """The median over rounds of one / other."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+    commands = {name: [__file__, "--contestant", name] for name in names}
+    answers = take_turns(commands, rounds, hello=json.dumps(paths))
+    seconds = {name: [value for value, _ in values] for name, values in answers.items()}
+    return seconds, {name: values[-1][1] for name, values in answers.items()}
 
 
 def process_seconds(*arguments: str) -> float:

@@ -2,24 +2,27 @@
 
     python benchmarks/training.py
 
-*plain loop*: the same network in float32, random batches padded to their longest caption, AdamW, no average.
-*eager encoding*: the plain loop, and the picture of every caption encoded again by torchvision's network as it comes.
-Captions and features are random, the captions' lengths are drawn like those of Flickr8k. Rounds of all variants
-follow each other, so that a busy machine slows all of them; a figure is the median of the rounds. Below stands how
-much of a self-critical step goes into its rewards, CIDEr-D of the captions that it drew.
+*plain loop*: the same network in float32 with what torch brings along (its dropout, its AdamW, the allocator as it is),
+random batches padded to their longest caption, no average of the weights. *eager encoding*: the plain loop, and the
+picture of every caption encoded again by torchvision's network as it comes.
+Captions and features are random, the captions' lengths are drawn like those of Flickr8k. Every contestant is a process
+of its own; they take turns, and a figure is the median over the rounds. Below stands how much of a self-critical step
+goes into its rewards, CIDEr-D of the captions that it drew.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import nn
+from turns import answer_rounds, paired, take_turns
 
 from captioner.allocator import keep_freed_memory
 from captioner.images import Preprocess
@@ -69,6 +72,7 @@ def material(config: TrainConfig, captions: int) -> Material:
 
 def ours(material: Material, steps: int) -> Iterator[float]:
     """Rounds of the frozen stage as `captioner train` runs it: seconds an epoch."""
+    keep_freed_memory()
     stage = FrozenStage(material)
     stage.prepare()
     optimiser = Optimiser(stage.weights, 0.02, 5.0, 1000)
@@ -109,6 +113,7 @@ def reward_share(material: Material, texts: list[list[str]], steps: int) -> floa
 def plain(material: Material, steps: int, eager: bool) -> Iterator[float]:
     """Rounds of the plain loop: seconds an epoch."""
     decoder, captions, size = material.model.decoder, material.captions, material.config.batch_size
+    decoder.dropout = nn.Dropout(material.config.dropout)  # type: ignore[assignment]  # torch's own
     adamw = torch.optim.AdamW(decoder.parameters(), lr=1e-3)
     features = material.features()[:, 0]
     pixels = torch.randn(size, 3, 224, 224)
@@ -130,6 +135,13 @@ def plain(material: Material, steps: int, eager: bool) -> Iterator[float]:
         order = order.roll(-steps * size)
 
 
+CONTESTANTS: dict[str, Callable[[Material, int], Iterator[float]]] = {
+    "captioner": ours,
+    "plain loop": lambda data, steps: plain(data, steps, eager=False),
+    "eager encoding": lambda data, steps: plain(data, max(1, steps // 10), eager=True),
+}
+
+
 def main() -> None:
     """Print seconds an epoch and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -138,21 +150,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cell", choices=CELLS, default=TrainConfig().cell)
     parser.add_argument("--batch-size", type=int, default=TrainConfig().batch_size)
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    keep_freed_memory()
     data = material(TrainConfig(cell=args.cell, batch_size=args.batch_size), args.captions)
-    variants: dict[str, Iterator[float]] = {
-        "captioner": ours(data, args.steps),
-        "plain loop": plain(data, args.steps, eager=False),
-        "eager encoding": plain(data, max(1, args.steps // 10), eager=True),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for round in range(args.rounds + 1):
-        for name, rounds in variants.items():
-            value = next(rounds)
-            if round:  # the first one warms up
-                seconds[name].append(value)
-    base = statistics.median(seconds["captioner"])
+    if args.contestant:
+        rounds = CONTESTANTS[args.contestant](data, args.steps)
+        answer_rounds(lambda: next(rounds))
+        return
+    commands = {name: [__file__, *sys.argv[1:], "--contestant", name] for name in CONTESTANTS}
+    seconds = take_turns(commands, args.rounds)
     lengths = data.captions.lengths()
     batches = batches_by_length(lengths, data.config.batch_size, torch.Generator().manual_seed(0))
     padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
@@ -160,8 +166,8 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, padding {100 * (1 - int(lengths.sum()) / padded):.1f} %")
     print("| an epoch | seconds | times captioner |\n|---|---:|---:|")
     for name, values in seconds.items():
-        median = statistics.median(values)
-        print(f"| {name} | {median:.1f} | {median / base:.1f} |")
+        print(f"| {name} | {statistics.median(values):.1f} | {paired(values, seconds['captioner']):.1f} |")
+    keep_freed_memory()
     share = reward_share(data, texts_of_pictures(args.captions), args.steps)
     print(f"\nof a self-critical step, rewards take {100 * share:.0f} %")
 
