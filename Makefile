@@ -63,7 +63,7 @@ soak: .venv/installed-dev .venv/browser  ## 50 random kills each of training and
 test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet $$(sed -n '/^dependencies/,/^]/s/.*"\([a-z]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml) \
-	    "pytest>=8.3" "pytest-timeout>=2.3" "pycocoevalcap>=1.2"
+	    "pytest>=8.3" "pytest-timeout>=2.3" "selenium>=4.25" "pycocoevalcap>=1.2"
 	.venv-lowest/bin/pip install --quiet --no-deps --editable .
 	.venv-lowest/bin/pytest -m "not slow"
 
