@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -53,9 +53,10 @@ def export_encoder(checkpoint: Path, images: Sequence[ImageSource], output: Path
         raise EngineError(f"{copy}: is there already: name another folder")
     loaded = load_checkpoint(checkpoint)
     preprocess = loaded.preprocess
-    measured = list(_readable(images, preprocess))
+    measured, failures = _read(images, preprocess)
     if not measured:
-        raise EngineError("none of the pictures can be read, so no number ranges can be measured")
+        why = f" ({failures[0]})" if failures else ""
+        raise EngineError(f"none of the pictures can be read{why}, so no number ranges can be measured")
     side = preprocess.size
     network = openvino.convert_model(
         fuse_for_inference(loaded.model.encoder),
@@ -131,14 +132,19 @@ class OpenVinoEncoder:
         return torch.from_numpy(found[0].copy())  # the next batch is written to the same memory
 
 
-def _readable(images: Sequence[ImageSource], preprocess: Preprocess) -> Iterator[npt.NDArray[np.float32]]:
-    """The first PICTURES that can be read, of the whole sequence evenly, each (1, 3, S, S) as the encoder takes it."""
+def _read(
+    images: Sequence[ImageSource], preprocess: Preprocess
+) -> tuple[list[npt.NDArray[np.float32]], list[ImageError]]:
+    """PICTURES of the whole sequence evenly, each (1, 3, S, S) as the encoder takes it, and what cannot be read."""
+    read, failures = [], []
     for image in images[:: -(-len(images) // PICTURES) or 1]:
         try:
             pixels = preprocess.pixels(load_image(image))
-        except ImageError:
-            continue
-        yield preprocess.normalise(pixels[None]).contiguous().numpy()
+        except ImageError as error:
+            failures.append(error)
+        else:
+            read.append(preprocess.normalise(pixels[None]).contiguous().numpy())
+    return read, failures
 
 
 def _import(name: str) -> ModuleType:

@@ -86,6 +86,10 @@ class TestExported:
         with pytest.raises(EngineError, match="is there already"):
             export_encoder(exported, [], exported.parent)
 
+    def test_where_no_picture_can_be_read_it_says_why(self, exported: Path, tmp_path: Path) -> None:
+        with pytest.raises(EngineError, match="nowhere: no such file"):
+            export_encoder(exported, [tmp_path / "nowhere"], tmp_path / "out")
+
 
 @pytest.mark.slow
 def test_nothing_is_reported_to_anyone(tiny_checkpoint_file: Path, pictures: list[Path], tmp_path: Path) -> None:
