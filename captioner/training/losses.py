@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,16 +47,21 @@ def real_targets(tokens: Tensor) -> int:
 def grouped_caption_loss(
     decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, label_smoothing: float
 ) -> Tensor:
-    """`caption_loss` of captions (B, T), of which b belongs to `features[owner[b]]`.
+    """`caption_loss` of captions (B, T), of which b belongs to `features[owner[b]]`, in `groups_by_length`."""
+    total = features.new_zeros(())
+    for group, part in groups_by_length(tokens):
+        those = features[owner[group].to(features.device)]
+        total = total + caption_loss(decoder, those, part.to(features.device), label_smoothing)
+    return total
 
-    The captions go through the decoder in groups of about equal length, so that little is spent on padding.
+
+def groups_by_length(tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Captions (B, T) in groups of about equal length, so that little is spent on padding: the rows of each, (b,), and
+    their tokens up to the end of the longest, (b, t).
     """
     lengths = (tokens != PAD).sum(1)
-    total = features.new_zeros(())
     for group in lengths.argsort(stable=True).split(GROUP_SIZE):
-        part = tokens[group, : int(lengths[group].max())].to(features.device)
-        total = total + caption_loss(decoder, features[owner[group].to(features.device)], part, label_smoothing)
-    return total
+        yield group, tokens[group, : int(lengths[group].max())]
 
 
 def concept_labels(texts: Iterable[Sequence[str]], vocabulary: Vocabulary, number: int) -> tuple[list[str], Tensor]:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from captioner.decoding import ban, choose
 from captioner.metrics import Cider, DocumentFrequencies
 from captioner.model import Decoder
 from captioner.options import DecodeOptions
+from captioner.training.losses import groups_by_length, real_targets
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, Vocabulary
 
 
@@ -42,16 +44,20 @@ def sample_captions(decoder: Decoder, features: Tensor, max_length: int) -> Tens
     """
     options = DecodeOptions("sample", max_length=max_length)
     state = decoder.init_state(features)
-    written = torch.full((len(features), 1), START, device=features.device)
-    for _ in range(max_length):
-        done = (written[:, -1] == END) | (written[:, -1] == PAD)
-        if done.all():
+    written = torch.full((len(features), max_length + 1), PAD, device=features.device)
+    written[:, 0] = START
+    rows = torch.arange(len(features), device=features.device)  # that have not ended
+    for length in range(1, max_length + 1):
+        logits, state = decoder.step(written[rows, length - 1], state)
+        uniform = torch.rand(len(rows), dtype=torch.float64).to(features.device)
+        logprobs = ban(logits.float().log_softmax(-1), written[rows, 1:length], options)
+        token = choose(logprobs, options, uniform)
+        written[rows, length] = token
+        going_on = token != END
+        rows, state = rows[going_on], tuple(part[:, going_on] for part in state)
+        if not len(rows):
             break
-        logits, state = decoder.step(written[:, -1], state)
-        uniform = torch.rand(len(features), dtype=torch.float64).to(features.device)
-        token = choose(ban(logits.float().log_softmax(-1), written[:, 1:], options), options, uniform)
-        written = torch.cat([written, torch.where(done, PAD, token).unsqueeze(1)], 1)
-    return written
+    return written[:, : length + 1]
 
 
 def self_critical_loss(decoder: Decoder, features: Tensor, tokens: Tensor, advantages: Tensor) -> Tensor:
@@ -59,12 +65,14 @@ def self_critical_loss(decoder: Decoder, features: Tensor, tokens: Tensor, advan
 
     Features (B, F), sampled captions (B, T), advantages (B,): rewards less those of the picture's other samples.
     """
-    logprobs = decoder(features, tokens[:, :-1]).float().log_softmax(-1)
-    targets = tokens[:, 1:]
-    chosen = logprobs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    real = targets != PAD
-    loss: Tensor = -(advantages.unsqueeze(1) * chosen * real).sum() / real.sum()
-    return loss
+    total = features.new_zeros(())
+    for group, part in groups_by_length(tokens):
+        logits, targets = decoder(features[group], part[:, :-1]), part[:, 1:]
+        losses = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD, reduction="none"
+        ).view_as(targets)
+        total = total + (advantages[group, None] * losses).sum()
+    return total / real_targets(tokens)
 
 
 def advantages(rewards: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from captioner.decoding import decode
 from captioner.metrics import Cider, DocumentFrequencies
 from captioner.model import Decoder, ModelConfig
+from captioner.options import DecodeOptions
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
 from captioner.vocab import END, PAD, START, UNK, Vocabulary
 
@@ -49,6 +51,30 @@ def test_samples_end_once_and_follow_the_global_seed() -> None:
             assert set(row[row.index(END) + 1 :]) <= {PAD}
         else:
             assert PAD not in row
+
+
+def test_a_draw_among_one_likely_word_each_is_greedy_decoding() -> None:
+    """Captions end one after the other, and the others' states must stay theirs."""
+    torch.manual_seed(0)
+    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0), 3).eval()
+    with torch.no_grad():
+        decoder.output.weight.mul_(1e4)
+    features = torch.randn(40, 3)
+    found = [[token for token in row if token != PAD] for row in sample_captions(decoder, features, 6).tolist()]
+    greedy = decode(decoder, features, DecodeOptions("greedy", max_length=6))
+    assert found == [[START, *those[0].tokens] for those in greedy]
+    assert len({len(row) for row in found}) > 2
+
+
+def test_the_loss_is_the_sum_over_tokens_that_are_no_padding() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0), 3).eval()
+    features, weights = torch.randn(200, 3), torch.randn(200)
+    tokens = sample_captions(decoder, features, 9)
+    logprobs = decoder(features, tokens[:, :-1]).log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    real = tokens[:, 1:] != PAD
+    expected = -(weights[:, None] * logprobs * real).sum() / real.sum()
+    torch.testing.assert_close(self_critical_loss(decoder, features, tokens, weights), expected)
 
 
 def test_each_sample_is_measured_against_the_others_of_its_picture() -> None:
