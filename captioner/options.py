@@ -164,7 +164,7 @@ class TrainConfig:
 
     epochs: int = option(8, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
     finetune_epochs: int = option(24, "epochs end to end, after that", low=0, high=10_000)
-    scst_epochs: int = option(0, "epochs of self-critical training on CIDEr-D, after that", low=0, high=10_000)
+    scst_epochs: int = option(1, "epochs of self-critical training on CIDEr-D, after that", low=0, high=10_000)
     seed: int = option(0, "fixes weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
 
     encoder: str = option("mobilenet_v2", "classification network of torchvision.models that encodes pictures")
@@ -182,8 +182,8 @@ class TrainConfig:
     dropout: float = option(0.5, "share of units dropped between the decoder's layers", low=0.0, high=0.95)
 
     label_smoothing: float = option(0.05, "probability mass given to the other words", low=0.0, high=0.9)
-    batch_size: int = option(64, "captions a step while the encoder is frozen", low=1)
-    learning_rate: float = option(1.5e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)
+    batch_size: int = option(128, "captions a step while the encoder is frozen", low=1)
+    learning_rate: float = option(2e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)
     finetune_batch_size: int = option(32, "pictures a step after that, each with all its captions", low=1)
     finetune_learning_rate: float = option(4e-4, "peak learning rate of the decoder end to end", low=0.0, high=1.0)
     encoder_learning_rate: float = option(2e-4, "peak learning rate of the encoder end to end", low=0.0, high=1.0)
@@ -191,7 +191,7 @@ class TrainConfig:
         320, "frequent words of the captions that the feature must also predict end to end; 0: none", low=0
     )
     concept_weight: float = option(0.05, "weight of that loss, summed over the words", low=0.0, high=100.0)
-    scst_learning_rate: float = option(5e-5, "peak learning rate of self-critical training", low=0.0, high=1.0)
+    scst_learning_rate: float = option(1e-4, "peak learning rate of self-critical training", low=0.0, high=1.0)
     scst_samples: int = option(5, "captions drawn for each picture in self-critical training", low=2, high=1000)
     scst_cross_entropy: float = option(0.5, "weight of the cross-entropy that holds it back", low=0.0, high=100.0)
     weight_decay: float = option(0.1, "decoupled weight decay of AdamW", low=0.0, high=1.0)

@@ -125,7 +125,11 @@ def test_a_report_names_what_the_strategy_uses(strategy: str) -> None:
             "min_length 5 .* max_length 4: set max_length to at least 5",
         ),
         (DecodeOptions, {"min_length": 21}, "min_length 21 .* max_length 20: set max_length to at least 21"),
-        (TrainConfig, {"epochs": 0, "finetune_epochs": 0}, "all stages have 0 epochs.*--epochs to at least 1"),
+        (
+            TrainConfig,
+            {"epochs": 0, "finetune_epochs": 0, "scst_epochs": 0},
+            "all stages have 0 epochs.*--epochs to at least 1",
+        ),
     ],
 )
 def test_a_contradiction_is_refused_with_its_remedy(kind: type, given: dict[str, Any], message: str) -> None:
