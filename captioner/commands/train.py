@@ -28,7 +28,8 @@ def add_parser(commands: Any) -> None:
         "train",
         help="train a captioner on your own captions",
         usage="captioner train --captions FILE --images DIR --output RUN_DIR [options]",
-        description="Train a captioner: first the decoder on the features of a frozen encoder, then both end to end.",
+        description="Train a captioner: first the decoder on the features of a frozen encoder, then both end to end, "
+        "last the decoder on the CIDEr-D of captions that it draws itself.",
         formatter_class=HelpFormatter,
     )
     data = parser.add_argument_group("data")
