@@ -12,7 +12,7 @@ LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImag
 	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train $(LISTS)
 
-.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage bench train-flickr8k train-flickr8k-zh
+.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage mutants bench train-flickr8k train-flickr8k-zh
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -83,6 +83,10 @@ audit:  ## are there known holes in what we depend on?
 
 coverage: .venv/installed-dev  ## which lines no test reaches
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+
+mutants: .venv/installed-dev  ## which small changes of the metrics and of decoding no test notices; takes an hour
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 bench: .venv/installed-dev  ## how fast captioning is; takes some minutes, on a machine with nothing else to do
 	$(BIN)/python benchmarks/speed.py

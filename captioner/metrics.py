@@ -88,7 +88,7 @@ def bleu_of_counts(counts: Counts) -> Counts:
     length, closest = counts[..., 2 * ORDERS], counts[..., 2 * ORDERS + 1]
     with np.errstate(divide="ignore"):  # log 0 is minus infinity, whose exponential is the right value, 0
         logs = np.log(matches / np.maximum(totals, 1)).cumsum(-1) / np.arange(1, ORDERS + 1)
-        brevity = np.minimum(0.0, 1.0 - np.where(length > 0, closest / np.maximum(length, 1), np.inf))
+        brevity = np.minimum(0.0, 1.0 - closest / np.maximum(length, 1))
     result: Counts = 100.0 * np.exp(brevity[..., None] + logs)
     return result
 
@@ -130,7 +130,8 @@ def best_constant_caption(references: Sequence[Sequence[Words]]) -> list[str]:
         counts[:, ORDERS + n] = len(references) * np.maximum(0, lengths - n)
     counts[:, 2 * ORDERS] = len(references) * lengths
     counts[:, 2 * ORDERS + 1] = _closest_lengths(lengths, references)
-    scores = [tuple(row) for row in bleu_of_counts(counts)[:, ::-1].tolist()]  # BLEU-4 first, then 3, 2, 1
+    # BLEU-4 first, then 3, 2, 1; rounded, as equal ones may differ in their last bits.
+    scores = [tuple(row) for row in bleu_of_counts(counts)[:, ::-1].round(9).tolist()]
     return list(candidates[scores.index(max(scores))])
 
 
@@ -150,13 +151,11 @@ def rouge_l(hypothesis: Words, references: Sequence[Words]) -> float:
     """ROUGE-L of one caption (Lin 2004), 0 to 100, as coco-caption has it: the F-measure (beta 1.2) of the best
     precision and the best recall that the longest common subsequences with the references give.
     """
-    if not hypothesis:
-        return 0.0
     common = [(longest_common_subsequence(hypothesis, words), len(words)) for words in references if words]
-    precision = max((shared / len(hypothesis) for shared, _ in common), default=0.0)
-    recall = max((shared / length for shared, length in common), default=0.0)
-    if precision == 0.0:
+    if not any(shared for shared, _ in common):
         return 0.0
+    precision = max(shared for shared, _ in common) / len(hypothesis)
+    recall = max(shared / length for shared, length in common)
     weight = _ROUGE_BETA**2
     return 100.0 * (1.0 + weight) * precision * recall / (recall + weight * precision)
 

@@ -294,6 +294,32 @@ def test_a_larger_length_penalty_gives_longer_captions() -> None:
     assert sum(lengths[0]) < sum(lengths[2]) < sum(lengths[4])
 
 
+@pytest.mark.parametrize("prompt", [(), (A, B)], ids=str)
+def test_who_watches_a_beam_can_follow_every_hypothesis(prompt: tuple[int, ...]) -> None:
+    """Place by place, token by token; the numbers are those of teacher forcing without the prompt's."""
+    decoder, features = network(1, words=9), pictures(1)
+    rows, steps = [prompt] * 4, 0
+    seen: set[tuple[int, ...]] = set()
+
+    def watch(parents: Tensor, tokens: Tensor, sums: Tensor) -> None:
+        nonlocal rows, steps
+        assert parents.shape == tokens.shape == sums.shape == (1, 4)
+        assert sums.tolist() == sums.sort(descending=True).values.tolist()
+        told = zip(parents[0].tolist(), tokens[0].tolist(), sums[0].tolist(), strict=True)
+        rows, before = [], rows
+        for parent, token, total in told:
+            rows.append((*before[parent], token))
+            if total > -math.inf:
+                assert total == pytest.approx(sum(forced(decoder, features[0], rows[-1])[len(prompt) :]), abs=1e-5)
+        steps += 1
+        seen.update(rows)
+
+    options = DecodeOptions(beam_size=4, num_captions=4, max_length=8)
+    [captions] = decode(decoder, features, options, prompt, watch=watch)
+    assert {caption.tokens for caption in captions} <= seen
+    assert 1 < steps <= 8
+
+
 @pytest.mark.parametrize("options", EVERY_WAY)
 def test_captions_that_have_ended_cost_nothing(options: DecodeOptions) -> None:
     """What is asked of the decoder at each step is no more than what still goes on."""

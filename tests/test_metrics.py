@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -220,6 +221,25 @@ def test_summed_counts_give_the_same_bleu(corpus: Corpus) -> None:
     assert bleu_of_counts(np.array([0.0] * 9 + [5.0])).tolist() == [0.0] * 4, "an empty caption"
 
 
+def test_the_counts_of_short_captions_give_the_same_bleu(corpus: Corpus) -> None:
+    """Where an order has one n-gram or none, nothing may be added to it, or a caption of one word is half right."""
+    for length in range(1, 6):
+        words = corpus[1][0][0][:length]
+        for those in ([words], [[*words, "more"]], [["other", *words[1:]]]):
+            counts = np.array(bleu_counts(words, those), dtype=np.float64)
+            theirs, _ = CocoBleu(4).compute_score(*in_coco_form(([words], [those])), verbose=0)
+            expected = [100 * value for value in theirs[:length]] + [0.0] * (4 - length)
+            assert bleu_of_counts(counts) == pytest.approx(expected, abs=0.05), "coco-caption's 0 is 0.01"
+            assert bleu_of_counts(counts) == pytest.approx(bleu([words], [those]), abs=1e-9)
+
+
+def test_a_bleu_of_zero_is_no_reason_to_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bleu_of_counts(np.array([0.0] * 4 + [3.0, 2.0, 1.0, 0.0, 3.0, 3.0])).tolist() == [0.0] * 4
+        assert bleu([["fish"]], [[["a", "dog"]]]) == [0.0] * 4
+
+
 def test_bleu_is_zero_where_nothing_matches() -> None:
     assert bleu([["fish"]], [[["a", "dog"]]]) == [0.0] * 4
     assert bleu([[]], [[["a", "dog"]]]) == [0.0] * 4
@@ -250,6 +270,20 @@ def test_the_best_constant_caption_of_references_of_any_length() -> None:
         references = [[draw.choices("ab", k=draw.randint(4, 9)) for _ in range(3)] for _ in range(3)]
         values = [bleu([words] * 3, references)[3] for those in references for words in those]
         assert bleu([best_constant_caption(references)] * 3, references)[3] == pytest.approx(max(values), abs=1e-9)
+
+
+def test_shorter_sequences_decide_where_no_caption_has_four_words() -> None:
+    """BLEU-4 is then 0 for all of them, and BLEU-3 decides, then BLEU-2, then BLEU-1."""
+    draw, decisive = random.Random(0), set()
+    for _ in range(60):
+        references = [[draw.choices("abc", k=draw.randint(1, 3)) for _ in range(3)] for _ in range(4)]
+        candidates = sorted({tuple(words) for those in references for words in those})
+        values = {words: [round(v, 9) for v in reversed(bleu([words] * 4, references))] for words in candidates}
+        best = max(candidates, key=values.__getitem__)  # of equal ones the first
+        assert best_constant_caption(references) == list(best)
+        rival = max(value for words, value in values.items() if words != best)
+        decisive.add(next((4 - place for place in range(4) if rival[place] < values[best][place]), None))
+    assert decisive >= {3, 2, 1}, "each must decide now and then"
 
 
 def test_of_equally_good_constants_the_first_in_the_alphabet_is_taken() -> None:
