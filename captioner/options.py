@@ -182,8 +182,8 @@ class TrainConfig:
     dropout: float = option(0.5, "share of units dropped between the decoder's layers", low=0.0, high=0.95)
 
     label_smoothing: float = option(0.05, "probability mass given to the other words", low=0.0, high=0.9)
-    batch_size: int = option(128, "captions a step while the encoder is frozen", low=1)
-    learning_rate: float = option(2e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)
+    batch_size: int = option(64, "captions a step while the encoder is frozen", low=1)
+    learning_rate: float = option(1.5e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)
     finetune_batch_size: int = option(32, "pictures a step after that, each with all its captions", low=1)
     finetune_learning_rate: float = option(4e-4, "peak learning rate of the decoder end to end", low=0.0, high=1.0)
     encoder_learning_rate: float = option(2e-4, "peak learning rate of the encoder end to end", low=0.0, high=1.0)

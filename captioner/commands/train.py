@@ -19,7 +19,7 @@ from captioner.options import OptionError, TrainConfig, option_specs, parse_opti
 if TYPE_CHECKING:
     from captioner.data import Split
 
-_LEAST_STEPS = 400  # of a stage, unless its number of epochs is given
+_DECODER_STEPS, _END_TO_END_STEPS = 800, 400  # at least, unless the number of epochs is given
 
 
 def add_parser(commands: Any) -> None:
@@ -106,12 +106,12 @@ def _enough_epochs(config: TrainConfig, split: Split, given: Mapping[str, Any]) 
     """More epochs for a small set, where their number is not given: what counts is the number of steps."""
     captions = sum(len(example.captions) for example in split.train)
     steps = {
-        "epochs": math.ceil(captions / config.batch_size),
-        "finetune_epochs": math.ceil(len(split.train) / config.finetune_batch_size),
+        "epochs": (_DECODER_STEPS, math.ceil(captions / config.batch_size)),
+        "finetune_epochs": (_END_TO_END_STEPS, math.ceil(len(split.train) / config.finetune_batch_size)),
     }
     more = {
-        name: max(getattr(config, name), math.ceil(_LEAST_STEPS / max(1, an_epoch)))
-        for name, an_epoch in steps.items()
+        name: max(getattr(config, name), math.ceil(least / max(1, an_epoch)))
+        for name, (least, an_epoch) in steps.items()
         if name not in given
     }
     return dataclasses.replace(config, **more)

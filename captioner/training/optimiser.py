@@ -37,7 +37,10 @@ class Optimiser:
         """One step down the gradient of a loss, ()."""
         self._adamw.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.named.values(), self._clip)
+        gradients = [weights.grad for weights in self.named.values() if weights.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if norm > self._clip:  # they are hardly ever so large, and all of them need not be written again
+            torch._foreach_mul_(gradients, self._clip / norm)
         for group in self._adamw.param_groups:
             group["lr"] = group["peak"] * self._factor()
         self._adamw.step()

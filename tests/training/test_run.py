@@ -502,7 +502,7 @@ def test_a_small_set_gets_more_epochs_unless_their_number_is_given(
     split = split_of(shapes)  # 144 captions, 48 pictures
     config = TrainConfig(batch_size=16, finetune_batch_size=24)
     found = _enough_epochs(config, split, {})
-    assert (found.epochs, found.finetune_epochs) == (math.ceil(400 / 9), 200)
+    assert (found.epochs, found.finetune_epochs) == (math.ceil(800 / 9), 200)
     assert _enough_epochs(config, split, {"epochs": 8, "finetune_epochs": 24}) == config
     large = dataclasses.replace(split, train=split.train * 100)
     assert _enough_epochs(config, large, {}) == config
