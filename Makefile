@@ -95,14 +95,14 @@ bench: .venv/installed-dev  ## how fast captioning is; takes some minutes, on a 
 # Interrupted, a target goes on where it was.
 train-flickr8k: .venv/installed
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder \
-	    --cell lstm --finetune-epochs 10 $(if $(wildcard runs/encoder/state.safetensors),--resume)
+	    --cell lstm --finetune-epochs 10 --scst-epochs 0 $(if $(wildcard runs/encoder/state.safetensors),--resume)
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \
-	    --output runs/flickr8k --epochs 6 --finetune-epochs 10 \
+	    --output runs/flickr8k --epochs 6 --finetune-epochs 10 --scst-epochs 0 \
 	    --encoder-learning-rate 1.5e-4 $(if $(wildcard runs/flickr8k/state.safetensors),--resume)
 
 train-flickr8k-zh: .venv/installed
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder-gru \
-	    --patience 0.2 $(if $(wildcard runs/encoder-gru/state.safetensors),--resume)
+	    --patience 0.2 --scst-epochs 0 $(if $(wildcard runs/encoder-gru/state.safetensors),--resume)
 	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --encoder-weights runs/encoder-gru/best.safetensors \
-	    --output runs/flickr8k-zh --finetune-epochs 0 \
+	    --output runs/flickr8k-zh --finetune-epochs 0 --scst-epochs 0 \
 	    $(if $(wildcard runs/flickr8k-zh/state.safetensors),--resume)

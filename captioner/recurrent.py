@@ -1,4 +1,5 @@
-"""Recurrent layers: torch's own fused RNN, GRU and LSTM, and an LSTM with peepholes. One way to call them all.
+"""Recurrent layers: torch's own fused RNN and LSTM, its GRU with a faster way back, and an LSTM with
+peepholes. One way to call them all.
 
 A layer reads vectors over time and goes on from a state: (B, T, D), state -> (B, T, H), state. Its state is a tuple
 of tensors (1, B, H): (h, c) for cells with a memory cell c, (h,) for the others.
@@ -87,13 +88,9 @@ class _GRUSteps(torch.autograd.Function):
         steps, batch, size = len(gates), *first.shape
         hidden = gates.new_empty(steps + 1, batch, size)
         hidden[0] = first
-        rz, n, from_hidden = (
-            gates.new_empty(steps, batch, 2 * size),
-            gates.new_empty(hidden[1:].shape),
-            gates[0].clone(),
-        )
+        rz, n = gates.new_empty(steps, batch, 2 * size), torch.empty_like(hidden[1:])
         products = torch.empty_like(n)  # W_hn h_{t-1} + b_hn
-        turned = weight.t()
+        from_hidden, turned = gates.new_empty(batch, 3 * size), weight.t()
         for t in range(steps):
             torch.addmm(bias, hidden[t], turned, out=from_hidden)
             torch.add(gates[t, :, : 2 * size], from_hidden[:, : 2 * size], out=rz[t]).sigmoid_()
