@@ -402,8 +402,8 @@ class _Run:
     def _features(self) -> Tensor:
         """Features of all pictures and their mirror images by the encoder as it is now, (P, 2, F).
 
-        Exact, whatever captions will be written in: what rounding does to a feature is noise, and on Flickr8k decoders
-        that had learned from features in bfloat16 scored less, also when given such features (docs/experiments.md).
+        In float32 whatever captions will be written in, so that what is learned does not depend on the processor; among
+        seeds it made no difference that could be seen (docs/experiments.md).
         """
         encoder = self.model.encoder
         captioner = Captioner(self._checkpoint(self.model), str(self.ranks.device), "float32")
