@@ -84,7 +84,7 @@ audit:  ## are there known holes in what we depend on?
 coverage: .venv/installed-dev  ## which lines no test reaches
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
-mutants: .venv/installed-dev  ## which small changes of the metrics and of decoding no test notices; takes an hour
+mutants: .venv/installed-dev  ## which small changes of the metrics and of decoding no test notices; takes hours
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut results
 
