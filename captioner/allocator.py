@@ -1,7 +1,8 @@
-"""Keep memory that the network frees, instead of handing it back to the system and asking again."""
+"""Keep memory that the network frees, instead of handing it back to the system and asking again; or do hand it back."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from functools import cache
 
@@ -25,3 +26,9 @@ def keep_freed_memory() -> bool:
         bool(mallopt(name, value))
         for name, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_ARENA_MAX, 1))
     )
+
+
+def give_back_freed_memory() -> None:
+    """Hand back what `keep_freed_memory` kept, once work is done: for a server, which then idles for hours."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -7,13 +7,14 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 import captioner
+from captioner.allocator import give_back_freed_memory
 from captioner.images import SUFFIXES, ImageError, load_image
 from captioner.inference import FileResult
 from captioner.journal import Row
@@ -58,20 +59,22 @@ def view(name: str, model: captioner.Captioner) -> None:
         max_upload_size=pictures.MAX_MEGABYTES,
     )
     if sum(file.size for file in files) > archives.MAX_TOTAL:
-        st.session_state.folders += 1  # let go at once
+        pictures.let_go(files)
+        st.session_state.folders += 1  # an empty box
         st.session_state.too_large = True
         st.rerun()
     if st.session_state.pop("too_large", False):
         st.error(say("too_large", total=archives.MAX_TOTAL // 1_000_000))
     if files and st.button(say("start"), type="primary"):
         st.session_state.batch = _caption(model, files)
-        st.session_state.folders += 1  # the files are let go
+        pictures.let_go(files)
+        st.session_state.folders += 1  # an empty box
         st.rerun()
     if batch := st.session_state.get("batch"):
         _show(batch)
 
 
-def _caption(model: captioner.Captioner, files: Sequence[IO[bytes]]) -> Batch:
+def _caption(model: captioner.Captioner, files: Sequence[UploadedFile]) -> Batch:
     total = archives.count(files)
     batch = Batch([], {}, cut=total > archives.MAX_FILES)
     total = min(total, archives.MAX_FILES)
@@ -98,6 +101,7 @@ def _caption(model: captioner.Captioner, files: Sequence[IO[bytes]]) -> Batch:
         batch.rows += rows.values()
         done = len(batch.rows)
         bar.progress(min(1.0, done / total), say("progress", done=done, total=total))
+    give_back_freed_memory()
     return batch
 
 

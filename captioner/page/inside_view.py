@@ -8,6 +8,7 @@ import streamlit as st
 
 import captioner
 from captioner.explanation import Candidate, Step
+from captioner.images import load_image
 from captioner.inference import Explanation
 from captioner.page import drawings, pictures
 from captioner.page.compare_view import slider
@@ -87,7 +88,7 @@ def _looked(picture: Picture, step: Step) -> None:
     word = shown_word(step.word)
     where, strength = drawings.strongest(step.heat)
     place = say(where)
-    overlay = drawings.heat_overlay(picture.preview, step.heat)
+    overlay = drawings.heat_overlay(load_image(picture.preview), step.heat)
     st.image(overlay, width="stretch", alt=say("where_alt", word=word, place=place))
     if strength < WEAK:
         st.caption(say("where_none", word=word))

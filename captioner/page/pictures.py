@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 from PIL import Image
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 from torch import Tensor
 
 import captioner
+from captioner.allocator import give_back_freed_memory
 from captioner.images import ImageError, ImageSource, load_image
 from captioner.page.models import turn
 from captioner.page.samples import SAMPLES, sample
@@ -32,7 +37,7 @@ class Picture:
 
     name: str
     digest: str  # of its content
-    preview: Image.Image
+    preview: bytes  # JPEG
     prepared: dict[int, npt.NDArray[np.uint8]]  # by the encoder's image side
     encode_ms: float = 0.0
     features: dict[str, Tensor] = field(default_factory=dict)  # (1, F), by the model's name
@@ -52,6 +57,7 @@ class Picture:
                 start = time.perf_counter()
                 self.features[name] = model.encode([prepared])
                 self.encode_ms = 1000 * (time.perf_counter() - start)
+                give_back_freed_memory()
         return self.features[name]
 
 
@@ -59,10 +65,12 @@ def read(name: str, source: ImageSource, model: captioner.Captioner) -> Picture:
     """Take a picture in: a file's bytes or an RGB picture. Raises ImageError when it cannot be read."""
     data: Any = source.tobytes() if isinstance(source, Image.Image) else source
     with turn():
-        preview = load_image(source, max_pixels=MAX_PIXELS, smallest=max(PREVIEW)).copy()
-        preview.thumbnail(PREVIEW)
+        small = load_image(source, max_pixels=MAX_PIXELS, smallest=max(PREVIEW)).copy()
+        small.thumbnail(PREVIEW)
+        preview = io.BytesIO()
+        small.save(preview, "JPEG", quality=90)
         prepared = {model.preprocess.size: model.prepare(source)}  # read as the command reads it
-    return Picture(name, hashlib.sha256(data).hexdigest(), preview, prepared)
+    return Picture(name, hashlib.sha256(data).hexdigest(), preview.getvalue(), prepared)
 
 
 def reason(error: ImageError) -> str:
@@ -136,7 +144,16 @@ def _add_uploads(key: str, model: captioner.Captioner) -> None:
     uploads = st.session_state[key] or []
     uploads = uploads if isinstance(uploads, list) else [uploads]
     _add([(upload.name, upload.getvalue()) for upload in uploads], model)
+    let_go(uploads)
     st.session_state.uploads += bool(uploads)
+
+
+def let_go(uploads: Iterable[UploadedFile]) -> None:
+    """Free the memory of uploads that have been read: Streamlit would keep them until minutes after the visit."""
+    context = get_script_run_ctx()
+    if context and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
+        for upload in uploads:
+            context.uploaded_file_mgr.remove_file(context.session_id, upload.file_id)
 
 
 def _add(new: Sequence[tuple[str, ImageSource]], model: captioner.Captioner) -> None:
