@@ -75,8 +75,9 @@ def ours(material: Material, steps: int) -> Iterator[float]:
     keep_freed_memory()
     stage = FrozenStage(material)
     stage.prepare()
-    optimiser = Optimiser(stage.weights, 0.02, 5.0, 1000)
-    average = Average(optimiser.named, 100)
+    steps_in_all = stage.epochs * stage.steps
+    optimiser = Optimiser(stage.weights, material.config.weight_decay, material.config.gradient_clip, steps_in_all)
+    average = Average(optimiser.named, material.config.average * steps_in_all)
     batches = stage.batches(torch.Generator().manual_seed(0))
     material.model.train()
     while True:

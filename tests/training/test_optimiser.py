@@ -73,15 +73,20 @@ def test_moments_of_channels_last_weights_keep_their_places() -> None:
     assert torch.equal(first.named["kernel"], second.named["kernel"])
 
 
-def test_the_average_forgets_the_beginning_and_reaches_back_as_told() -> None:
+@pytest.mark.parametrize("steps_back", [50, 420])
+def test_the_average_reaches_back_as_told(steps_back: int) -> None:
     named = weights(0.0)
-    average = Average(named, steps_back=50)
-    for step in range(1, 2001):
+    average = Average(named, steps_back)
+    for step in range(1, 6001):
         with torch.no_grad():
             named["vector"].fill_(step)
         average.update()
-    assert average.averaged["vector"][0].item() == pytest.approx(2000 - 49, abs=1.0)
+    assert 6000 - average.averaged["vector"][0].item() == pytest.approx(steps_back, rel=0.03)
     assert average.averaged["matrix"].eq(0).all()
+
+
+def test_the_average_of_a_short_run_forgets_its_beginning() -> None:
+    named = weights(2000.0)
     short = Average(named, steps_back=1000)
     with torch.no_grad():
         named["vector"].fill_(0.0)
@@ -90,13 +95,14 @@ def test_the_average_forgets_the_beginning_and_reaches_back_as_told() -> None:
     assert short.averaged["vector"][0].item() < 0.01 * 2000
 
 
-def test_a_restored_average_goes_on() -> None:
+@pytest.mark.parametrize("steps_back", [10, 200])
+def test_a_restored_average_goes_on(steps_back: int) -> None:
     straight, broken = weights(0.0), weights(0.0)
-    whole, first = Average(straight, 10), Average(broken, 10)
+    whole, first = Average(straight, steps_back), Average(broken, steps_back)
     for step in range(20):
         for named, average in ((straight, whole), (broken, first)):
             if step == 9 and average is first:
-                second = Average(broken, 10)
+                second = Average(broken, steps_back)
                 second.restore({name: tensor.clone() for name, tensor in first.averaged.items()}, 9)
                 first = average = second
             with torch.no_grad():
