@@ -34,7 +34,7 @@ def gradients(encoder: Encoder, network: torch.nn.Module, pictures: Tensor) -> t
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "densenet121"])
 def test_features_and_gradients_are_those_of_the_encoder(name: str) -> None:
     encoder = encoder_of(name).double()
-    pictures = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    pictures = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     features, expected = gradients(encoder, encoder, pictures)
     folded, found = gradients(encoder, folded_for_training(encoder), pictures)
     torch.testing.assert_close(folded, features)
