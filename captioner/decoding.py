@@ -299,9 +299,7 @@ def _beam(
         over = done_scores.amin(1) >= sums.amax(1) / longest**options.length_penalty
         if t + 1 == options.max_length:
             over = torch.ones_like(over)
-        for place, found in zip(
-            over.nonzero().squeeze(1).tolist(), beams.at(over).ranked(longest, options), strict=True
-        ):
+        for place, found in zip(over.nonzero().squeeze(1).tolist(), beams.at(over).ranked(options), strict=True):
             captions[going[place]] = found
         on = (~over).nonzero().squeeze(1)
         if not len(on):
@@ -331,12 +329,12 @@ class _Beams(NamedTuple):
         """Those of some of the pictures, by index or mask."""
         return _Beams(*(part[pictures] for part in self))
 
-    def ranked(self, longest: int, options: DecodeOptions) -> list[list[Hypothesis]]:
+    def ranked(self, options: DecodeOptions) -> list[list[Hypothesis]]:
         """`options.num_captions` of each picture's, the best first.
 
-        Without enough finished hypotheses the unfinished ones fill up, always after the finished.
+        Without enough finished hypotheses the unfinished ones, equally long, fill up, always after the finished.
         """
-        scores = torch.cat([self.done_scores, self.sums / longest**options.length_penalty], 1)
+        scores = torch.cat([self.done_scores, self.sums], 1)
         finished_first = torch.cat([self.done_scores.isneginf(), torch.ones_like(self.sums, dtype=torch.bool)], 1)
         written = torch.cat([self.done_written, self.written], 1)
         logprobs = torch.cat([self.done_logprobs, self.logprobs], 1)

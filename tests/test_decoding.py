@@ -261,6 +261,47 @@ def test_a_beam_that_prunes_nothing_equals_brute_force(
         assert [caption.logprob for caption in captions] == pytest.approx([p for _, p in possible], abs=1e-4)
 
 
+def plain_beam(
+    decoder: StepDecoder, feature: Tensor, options: DecodeOptions, prompt: tuple[int, ...]
+) -> list[tuple[int, ...]]:
+    """A beam search of one picture, (1, F), written without regard to speed: it always goes on to the length limit."""
+    logits, state = decoder.step(torch.tensor([START]), decoder.init_state(feature))
+    for token in prompt:
+        logits, state = decoder.step(torch.tensor([token]), state)
+    beam, finished = [(prompt, 0.0, logits, state)], []
+    while beam and len(beam[0][0]) < options.max_length:
+        longer = [
+            ((*written, token), total + logprob, state)
+            for written, total, logits, state in beam
+            for token, logprob in enumerate(logits[0].log_softmax(-1).tolist())
+            if token not in (PAD, START, UNK)
+        ]
+        beam = []
+        for written, total, state in sorted(longer, key=lambda candidate: -candidate[1])[: options.beam_size]:
+            if written[-1] == END:
+                finished.append((written, total / (len(written) - len(prompt)) ** options.length_penalty))
+            else:
+                beam.append((written, total, *decoder.step(torch.tensor([written[-1]]), state)))
+    finished.sort(key=lambda candidate: -candidate[1])
+    found = [candidate[0] for candidate in finished[: options.beam_size] + beam]
+    return found[: options.num_captions]
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("prompt", [(), (A, B)], ids=str)
+@pytest.mark.parametrize("beam_size", [2, 4])
+@torch.inference_mode()
+def test_a_beam_finds_what_a_plain_one_finds(beam_size: int, prompt: tuple[int, ...], length_penalty: float) -> None:
+    options = DecodeOptions(beam_size=beam_size, num_captions=beam_size, max_length=9, length_penalty=length_penalty)
+    lengths = set()
+    for end in (-1.0, 0.5, 2.0):
+        decoder, features = network(7, words=5, end=end), pictures(12)
+        expected = [plain_beam(decoder, feature, options, prompt) for feature in features.split(1)]
+        assert tokens_of(decode(decoder, features, options, prompt)) == expected
+        lengths |= {len(tokens) for captions in expected for tokens in captions}
+    assert len(lengths) > 4
+
+
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_fewer_captions_of_a_beam_are_its_best(number: int) -> None:
     decoder, features = network(3), pictures(5)

@@ -49,8 +49,8 @@ def test_ten_visitors_get_their_own_captions(tmp_path: Path) -> None:
             rounds += 1
         after = server.memory()
     print(f"{rounds * VISITORS} captions; {before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after")
-    # Besides what freed memory a process keeps, ten visits hold ten small pictures.
-    assert after <= before + 150e6
+    # Streamlit holds a visit for two minutes after its end, should the visitor come back: some sixty, a megabyte each.
+    assert after <= before + 100e6
 
 
 def visit(visitor: Visitor, tabs: list[str], files: list[Path], captions: list[str]) -> None:
