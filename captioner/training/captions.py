@@ -72,10 +72,10 @@ class Captions:
 def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
     """A random order of captions in batches of about equal length, so that little of a batch is padding.
 
-    The captions are shuffled, sorted by length within stretches of 40 batches, cut, and the batches are shuffled.
+    The captions are shuffled, sorted by length within stretches of 160 batches, cut, and the batches are shuffled.
     """
     order = torch.randperm(len(lengths), generator=generator)
-    stretches = order.split(40 * batch_size)
+    stretches = order.split(160 * batch_size)
     batches = [b for s in stretches for b in s[lengths[s].argsort(stable=True)].split(batch_size)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 

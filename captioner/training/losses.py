@@ -47,11 +47,13 @@ class _CrossEntropy(torch.autograd.Function):
         gradient = torch.empty_like(logits)
         parts, even = [], smoothing / logits.shape[1]
         for some, those, out in zip(*(t.split(GROUP_SIZE) for t in (logits, targets, gradient)), strict=True):
-            logprobs, real = some.float().log_softmax(-1), (those != PAD).float()[:, None]
-            picked = logprobs.gather(1, those[:, None])
-            parts.append((((1.0 - smoothing) * picked + smoothing * logprobs.mean(-1, keepdim=True)) * real).sum())
-            difference = logprobs.exp_().sub_(even)  # from the smoothed target distribution
-            difference.scatter_add_(1, those[:, None], torch.full_like(picked, smoothing - 1.0))
+            exact, real = some.float(), (those != PAD).float()[:, None]
+            # One exponential a logit: the largest one's probability tells what all of them add up to.
+            difference = exact.softmax(-1)  # from the smoothed target distribution
+            log_total = exact.amax(-1, keepdim=True) - difference.amax(-1, keepdim=True).log()
+            smoothed = (1.0 - smoothing) * exact.gather(1, those[:, None]) + smoothing * exact.mean(-1, keepdim=True)
+            parts.append(((smoothed - log_total) * real).sum())
+            difference.sub_(even).scatter_add_(1, those[:, None], torch.full_like(real, smoothing - 1.0))
             torch.mul(difference, real, out=difference)
             out.copy_(difference)
         ctx.save_for_backward(gradient)
@@ -60,7 +62,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None]:
         [gradient] = ctx.saved_tensors
-        return gradient * factor, None, None
+        return gradient.mul_(factor), None, None  # in place: torch refuses to go back a second time
 
 
 def real_targets(tokens: Tensor) -> int:
