@@ -240,10 +240,13 @@ class SelfCriticalStage:
         several = features.repeat_interleave(config.scst_samples, 0)
         # The captions are drawn, and their probabilities taken, from the network as it will be used.
         decoder.eval()
+        # In an autocast of its own, because torch 2.6 keeps the weights that it has rounded until the end of it, and
+        # those that were rounded without gradients would have none later.
         with self._m.autocast():
             tokens = sample_captions(decoder, several, self._max_length)
-            rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
-            rewards = rewards.view(len(pictures), config.scst_samples)
+        rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
+        rewards = rewards.view(len(pictures), config.scst_samples)
+        with self._m.autocast():
             reward_loss = self_critical_loss(decoder, several, tokens, advantages(rewards).flatten().to(self._m.device))
             decoder.train()
             rows, owner = self._m.captions.of_pictures(pictures)

@@ -153,6 +153,21 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int, deed: Callable[[], N
     monkeypatch.setattr(Optimiser, "step", step)
 
 
+def test_every_weight_of_every_stage_gets_a_gradient(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without: set[str] = set()
+    plain = Optimiser.step
+
+    def step(self: Optimiser, loss: torch.Tensor) -> None:
+        plain(self, loss)
+        without.update(name for name, weights in self.named.items() if weights.grad is None)
+
+    monkeypatch.setattr(Optimiser, "step", step)
+    train(TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=quiet)
+    assert not without
+
+
 # 144 captions, 48 pictures: 9 steps an epoch of the decoder, then 2 an epoch of each stage.
 @pytest.mark.parametrize(
     "steps", [1, 10, 19, 22, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (7, 9, 18, 20, 21))]
