@@ -228,7 +228,7 @@ def _draw(
         full = logits.float().log_softmax(-1)
         scores = ban(full, written[going], options, conjunctions)
         tokens = choose(scores, options, None if random is None else random[going, t])
-        written, logprobs = _pad(written, PAD), _pad(logprobs, 0.0)
+        written, logprobs = _pad(written), _pad(logprobs)
         written[going, t] = tokens
         logprobs[going, t] = full.gather(1, tokens[:, None]).squeeze(1)
         on = (tokens != END).nonzero().squeeze(1)
@@ -290,8 +290,8 @@ def _beam(
         ends = token == END
         scores = torch.where(ends, best, -torch.inf) / (t + 1 - len(prompt)) ** options.length_penalty
         done_scores, keep = torch.cat([beams.done_scores, scores], 1).topk(k, dim=1)
-        done_written = _pick(torch.cat([_pad(beams.done_written, PAD), written], 1), keep)
-        done_logprobs = _pick(torch.cat([_pad(beams.done_logprobs, 0.0), logprobs], 1), keep)
+        done_written = _pick(torch.cat([_pad(beams.done_written), written], 1), keep)
+        done_logprobs = _pick(torch.cat([_pad(beams.done_logprobs), logprobs], 1), keep)
         sums = best.masked_fill(ends, -torch.inf)
         beams = _Beams(sums, written, logprobs, done_scores, done_written, done_logprobs)
 
@@ -352,9 +352,9 @@ def _pick(values: Tensor, index: Tensor) -> Tensor:
     return values[torch.arange(len(values), device=values.device).unsqueeze(1), index]
 
 
-def _pad(values: Tensor, value: float) -> Tensor:
-    """One more step at the end: (..., t) -> (..., t + 1)"""
-    return torch.nn.functional.pad(values, (0, 1), value=value)
+def _pad(values: Tensor) -> Tensor:
+    """One more step at the end, zero, which is PAD among tokens: (..., t) -> (..., t + 1)"""
+    return torch.nn.functional.pad(values, (0, 1))
 
 
 def _repeat(state: Any, n: int) -> Any:
