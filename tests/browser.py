@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,20 +61,23 @@ def server(*arguments: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port)]
     command += ["--server.headless", "true", *arguments]
     # Not in the clone: the settings beside app.py have to be found from anywhere.
-    process = subprocess.Popen(command, cwd=Path.home(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("localhost", port)) == 0:
-                    break
-            time.sleep(0.1)
-        else:
-            raise RuntimeError(f"the page's server did not start: {process.stdout.read() if process.stdout else ''}")
-        yield Server(f"http://localhost:{port}", process.pid)
-    finally:
-        process.terminate()
-        process.wait(20)
+    # Its output goes to a file: of a pipe that nobody reads it fills, and then hangs in its next line, "Stopping...".
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, cwd=Path.home(), stdout=output, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and process.poll() is None:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("localhost", port)) == 0:
+                        break
+                time.sleep(0.1)
+            else:
+                output.seek(0)
+                raise RuntimeError(f"the page's server did not start: {output.read()}")
+            yield Server(f"http://localhost:{port}", process.pid)
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 class Visitor:
