@@ -61,7 +61,7 @@ def server(*arguments: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port)]
     command += ["--server.headless", "true", *arguments]
     # Not in the clone: the settings beside app.py have to be found from anywhere.
-    # Its output goes to a file: a pipe that nobody reads fills up, and the server hangs in its next line, "Stopping...".
+    # Its output goes to a file: a pipe that nobody reads fills up, and the server hangs in its next line, "Stopping".
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, cwd=Path.home(), stdout=output, stderr=subprocess.STDOUT)
         try:
