@@ -162,7 +162,7 @@ class DecodeOptions:
 class TrainConfig:
     """How a captioner is trained. Raises OptionError for values out of range."""
 
-    epochs: int = option(8, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
+    epochs: int = option(6, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
     finetune_epochs: int = option(24, "epochs end to end, after that", low=0, high=10_000)
     scst_epochs: int = option(1, "epochs of self-critical training on CIDEr-D, after that", low=0, high=10_000)
     seed: int = option(0, "fixes weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
@@ -179,7 +179,9 @@ class TrainConfig:
     embedding_size: int = option(256, "size of a word's embedding", low=1, high=65_536)
     tie_embeddings: bool = option(False, "use the embeddings as output layer, too")
     variational_dropout: bool = option(False, "drop the same units at all time steps of a caption")
-    dropout: float = option(0.5, "share of units dropped between the decoder's layers", low=0.0, high=0.95)
+    dropout: float = option(
+        0.5, "share of units dropped between the decoder's layers, and half of it of the features", low=0.0, high=0.95
+    )
 
     label_smoothing: float = option(0.05, "probability mass given to the other words", low=0.0, high=0.9)
     batch_size: int = option(64, "captions a step while the encoder is frozen", low=1)

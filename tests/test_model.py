@@ -131,6 +131,15 @@ def test_dropout_is_for_training_only() -> None:
     assert torch.equal(decoder.init_state(features)[0], decoder.init_state(features)[0])
 
 
+def test_features_are_dropped_half_as_often_as_other_units() -> None:
+    decoder = make_decoder(dropout=0.5, cell="gru").train()
+    torch.nn.init.eye_(decoder.h0.weight)
+    torch.nn.init.zeros_(decoder.h0.bias)
+    [state] = decoder.init_state(torch.ones(20_000, FEATURE))  # (1, B, H)
+    dropped = (state[0, :, : min(FEATURE, 16)] == 0).double().mean().item()
+    assert dropped == pytest.approx(0.25, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
