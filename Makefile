@@ -12,7 +12,7 @@ LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImag
 	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train $(LISTS)
 
-.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage mutants bench train-flickr8k train-flickr8k-zh
+.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -91,18 +91,18 @@ mutants: .venv/installed-dev  ## which small changes of the metrics and of decod
 bench: .venv/installed-dev  ## how fast captioning is; takes some minutes, on a machine with nothing else to do
 	$(BIN)/python benchmarks/speed.py
 
-# The recipes of the shipped checkpoints, from pictures and captions: an encoder, then a new decoder that begins with it.
-# Interrupted, a target goes on where it was.
-train-flickr8k: .venv/installed
-	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder \
-	    --cell lstm --finetune-epochs 10 --scst-epochs 0 $(if $(wildcard runs/encoder/state.safetensors),--resume)
-	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \
-	    --output runs/flickr8k --epochs 6 --finetune-epochs 10 --scst-epochs 0 \
-	    --encoder-learning-rate 1.5e-4 $(if $(wildcard runs/flickr8k/state.safetensors),--resume)
+# Captioners of Flickr8k from pictures and captions: an encoder, then a new decoder on its features as they are in the end,
+# which is better than the one that the encoder was trained with. Interrupted, a target goes on where it was.
+RESUME = $(if $(wildcard runs/$(1)/state.safetensors),--resume)
 
-train-flickr8k-zh: .venv/installed
-	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder-gru \
-	    --patience 0.2 --scst-epochs 0 $(if $(wildcard runs/encoder-gru/state.safetensors),--resume)
-	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --encoder-weights runs/encoder-gru/best.safetensors \
-	    --output runs/flickr8k-zh --finetune-epochs 0 --scst-epochs 0 \
-	    $(if $(wildcard runs/flickr8k-zh/state.safetensors),--resume)
+train-encoder: .venv/installed
+	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder --epochs 8 \
+	    --finetune-epochs 12 --scst-epochs 0 --patience 1 $(call RESUME,encoder)
+
+train-flickr8k: train-encoder
+	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \
+	    --output runs/flickr8k --finetune-epochs 0 $(call RESUME,flickr8k)
+
+train-flickr8k-zh: train-encoder
+	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --encoder-weights runs/encoder/best.safetensors \
+	    --output runs/flickr8k-zh --epochs 8 --finetune-epochs 0 --scst-epochs 0 $(call RESUME,flickr8k-zh)
