@@ -114,7 +114,8 @@ def reward_share(material: Material, texts: list[list[str]], steps: int) -> floa
 def plain(material: Material, steps: int, eager: bool) -> Iterator[float]:
     """Rounds of the plain loop: seconds an epoch."""
     decoder, captions, size = material.model.decoder, material.captions, material.config.batch_size
-    decoder.dropout = nn.Dropout(material.config.dropout)  # type: ignore[assignment]  # torch's own
+    for name in ("dropout", "feature_dropout"):
+        setattr(decoder, name, nn.Dropout(getattr(decoder, name).share))  # torch's own
     for layer in decoder.recurrent:
         if isinstance(layer.cell, GRU):
             layer.cell = nn.GRU(layer.cell.input_size, layer.cell.hidden_size, batch_first=True)
