@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from captioner.allocator import keep_freed_memory
     from captioner.shipped import find_checkpoint
     from captioner.training import Start, train
-    from captioner.training.warm_start import FIXED
+    from captioner.training.start import FIXED
 
     if args.init:
         if args.encoder_weights:

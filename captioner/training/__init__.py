@@ -4,7 +4,9 @@ The run folder holds `config.json`, `metrics.jsonl` (one line an epoch), `curves
 `best.safetensors` (the checkpoint) and `state.safetensors`, from which an interrupted run goes on.
 """
 
-from captioner.training.run import CHECKPOINT_NAME, Start, train
+from captioner.training.finish import CHECKPOINT_NAME
+from captioner.training.run import train
+from captioner.training.start import Start
 from captioner.training.state import TrainingError
 
 __all__ = ["CHECKPOINT_NAME", "Start", "TrainingError", "train"]

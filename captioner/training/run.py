@@ -10,7 +10,7 @@ import math
 import platform
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,43 +20,26 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioner import __version__
-from captioner.calibration import calibration, divide_logits, fit_temperature
 from captioner.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
 from captioner.data import Split
-from captioner.encoder_weights import load_encoder_weights
-from captioner.files import remove_temporaries, replacing, sha256_of
-from captioner.images import ImageError, Preprocess
+from captioner.files import remove_temporaries, replacing
+from captioner.images import ImageError
 from captioner.inference import Captioner
-from captioner.model import CaptionModel, ModelConfig, channels_last
-from captioner.options import DecodeOptions, TrainConfig
-from captioner.precision import computing_type, native_bfloat16
+from captioner.model import CaptionModel, channels_last
+from captioner.options import TrainConfig
+from captioner.precision import native_bfloat16
 from captioner.training.captions import Captions, mirror_table
 from captioner.training.features import FeatureCache, cache_file, cache_folder, features_of
+from captioner.training.finish import CHECKPOINT_NAME, finish
 from captioner.training.interrupts import deferred_interrupt
 from captioner.training.losses import concept_labels
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import Ranks, joined_ranks
-from captioner.training.records import write_curves, write_metrics, write_reliability, write_samples
+from captioner.training.records import write_curves, write_metrics, write_samples
 from captioner.training.stages import EndToEndStage, FrozenStage, Material, SelfCriticalStage, Stage
+from captioner.training.start import Start, first_model
 from captioner.training.state import STATE_NAME, Progress, TrainingError, damaged, load_state, save_state
 from captioner.training.validation import Validation
-from captioner.training.warm_start import warm_start
-from captioner.vocab import Vocabulary, fitting_tokens
-
-CHECKPOINT_NAME = "best.safetensors"
-MOST_CALIBRATION_ERROR = 2.0  # points; the probabilities of a checkpoint that is further off are mended
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Where the first weights come from.
-
-    `encoder_weights` is a torchvision state dict or one of our checkpoints, None for torchvision's download; `init`
-    is a checkpoint whose decoder, encoder and vocabulary training goes on from, and which fixes the network.
-    """
-
-    encoder_weights: Path | None = None
-    init: Path | None = None
 
 
 def train(
@@ -110,7 +93,7 @@ class _Run:
         self.seconds_between_states = seconds_between_states
         texts = [example.captions for example in split.train]
         torch.manual_seed(config.seed)
-        self.config, self.model, self.vocabulary, self.preprocess, origin = _first_model(config, texts, start)
+        self.config, self.model, self.vocabulary, self.preprocess, origin = first_model(config, texts, start)
         config = self.config
         self.origin = split.origin  # with the names of a random split, which a checkpoint has no use for
         self.provenance: dict[str, Any] = {
@@ -227,44 +210,15 @@ class _Run:
             self._leave_stage()
 
     def finish(self) -> None:
-        """Calibrate the checkpoint, and write the scores of exactly the stored weights into it."""
-        path, self.validation = self.output / CHECKPOINT_NAME, self.validation.alone()
-        checkpoint = load_checkpoint(path)
-        row = self.progress.rows[self.progress.best_row]
-        if "validation" not in checkpoint.provenance:  # else it has been finished before
-            calibrated = self._calibrate(checkpoint)
-            scores = self.validation.scores(checkpoint)
-            del scores["samples"]
-            checkpoint.provenance = {
-                **self.provenance,
-                "training": dataclasses.asdict(self.config),
-                "epoch": row["epoch"],
-                "chosen": "end of the stage"
-                if self.progress.best_row == len(self.progress.rows) - 1
-                else "early stopping",
-                "calibration": calibrated,
-                "validation": {**scores, "decoding": DecodeOptions().used(), "precision": self._precision()},
-            }
-            save_checkpoint(path, checkpoint)
-        scores, calibrated = (checkpoint.provenance[name] for name in ("validation", "calibration"))
-        self.say(
-            f"done: validation BLEU-4 {scores['bleu_4']:.1f}, CIDEr-D {scores['cider']:.1f}, "
-            f"{scores['distinct']} of {scores['images']} captions distinct; next-word probabilities are off by "
-            f"{calibrated['error']:.1f} points on average, {calibrated['error_before']:.1f} before calibration"
-        )
-
-    def _calibrate(self, checkpoint: Checkpoint) -> dict[str, float]:
-        """Divide the network's logits by a temperature where its probabilities are off; say what was done."""
-        decoder, batches = checkpoint.model.decoder, self.validation.batches(checkpoint)
-        before = after = calibration(decoder, batches)
-        temperature = 1.0
-        if before.error > MOST_CALIBRATION_ERROR:
-            temperature = fit_temperature(decoder, batches)
-            divide_logits(decoder, temperature)
-            checkpoint.model.load_state_dict(half_precision(checkpoint.model))
-            after = calibration(decoder, batches)
-        write_reliability(self.output / "reliability.png", before, after)
-        return {"temperature": temperature, "error_before": before.error, "error": after.error}
+        """Make the checkpoint what people get."""
+        best, rows = self.progress.best_row, self.progress.rows
+        made = {
+            **self.provenance,
+            "training": dataclasses.asdict(self.config),
+            "epoch": rows[best]["epoch"],
+            "chosen": "end of the stage" if best == len(rows) - 1 else "early stopping",
+        }
+        self.say(finish(self.output, self.validation.alone(), made))
 
     # --- stages ---
 
@@ -413,10 +367,6 @@ class _Run:
         with tqdm(total=len(paths), desc="encoding", unit="picture", **self._bar()) as bar:
             return features_of(paths, captioner, self.preprocess, cache, bar.update, self.ranks)
 
-    def _precision(self) -> str:
-        """In which captions will be written here, unless told otherwise."""
-        return str(computing_type("auto", self.ranks.device.type)).removeprefix("torch.")
-
     def _bar(self) -> dict[str, Any]:
         """How tqdm shows progress: on a terminal, for the first rank."""
         return {"leave": False, "disable": None if self.ranks.first else True}
@@ -515,23 +465,3 @@ def _processes(number: int) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def _first_model(
-    config: TrainConfig, texts: Sequence[Sequence[str]], start: Start
-) -> tuple[TrainConfig, CaptionModel, Vocabulary, Preprocess, dict[str, Any]]:
-    """The network before the first step, with the config that describes it and where its weights came from."""
-    captions = [text for those in texts for text in those]
-    if start.init:
-        checkpoint, config = warm_start(config, captions, start.init)
-        source = {"source": f"checkpoint {start.init.name}", "sha256": sha256_of(start.init)}
-        origin = {"encoder_weights": source, "init": {**source, "provenance": checkpoint.provenance}}
-        return config, checkpoint.model, checkpoint.vocabulary, checkpoint.preprocess, origin
-    tokens = fitting_tokens(captions) if config.tokens == "auto" else config.tokens
-    vocabulary = Vocabulary.build(captions, config.minimum_count, tokens)
-    names = [f.name for f in dataclasses.fields(ModelConfig) if f.name != "vocabulary_size"]
-    model = CaptionModel.create(
-        ModelConfig(vocabulary_size=len(vocabulary), **{name: getattr(config, name) for name in names})
-    )
-    source = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
-    return config, model, vocabulary, Preprocess(config.image_size), {"encoder_weights": source}

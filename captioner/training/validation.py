@@ -13,6 +13,7 @@ from captioner.checkpoint import Checkpoint
 from captioner.data import Example
 from captioner.evaluation import score_captions
 from captioner.inference import Captioner
+from captioner.precision import computing_type
 from captioner.training.captions import Captions
 from captioner.training.features import cache_file
 from captioner.training.losses import caption_loss, real_targets
@@ -37,6 +38,11 @@ class Validation:
         if self._ranks.size == 1:
             return self
         return Validation(self._examples, self._vocabulary, Ranks(device=self._ranks.device))
+
+    @property
+    def precision(self) -> str:
+        """In which captions are written here, unless told otherwise."""
+        return str(computing_type("auto", self._ranks.device.type)).removeprefix("torch.")
 
     def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Loss and free-running scores with default decoding, and the captions of the sample pictures."""

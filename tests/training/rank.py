@@ -75,6 +75,7 @@ def compute_in_float64() -> None:
     torch.set_default_dtype(torch.float64)
     Tensor.float = Tensor.double  # type: ignore[method-assign]
     import captioner.inference
+    import captioner.training.finish
     import captioner.training.run
 
     captioner.inference.computing_type = lambda *_: torch.float64
@@ -86,7 +87,7 @@ def compute_in_float64() -> None:
         checkpoint.model.double()
         return checkpoint
 
-    captioner.training.run.load_checkpoint = load_in_float64
+    captioner.training.run.load_checkpoint = captioner.training.finish.load_checkpoint = load_in_float64
     normalise = Preprocess.normalise
     Preprocess.normalise = lambda self, pixels: normalise(self, pixels).double()  # type: ignore[method-assign]
 

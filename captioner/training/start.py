@@ -1,20 +1,56 @@
-"""Going on from a captioner that exists, with the words of other captions."""
+"""The network before the first step: a new one, or a captioner that exists, with the words of other captions."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.encoder_weights import load_encoder_weights
+from captioner.files import sha256_of
+from captioner.images import Preprocess
 from captioner.model import CaptionModel, ModelConfig
 from captioner.options import TrainConfig
-from captioner.vocab import UNK, Vocabulary
+from captioner.vocab import UNK, Vocabulary, fitting_tokens
 
 FIXED = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_size", "embedding_size", "tie_embeddings")
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where the first weights come from.
+
+    `encoder_weights` is a torchvision state dict or one of our checkpoints, None for torchvision's download; `init`
+    is a checkpoint whose decoder, encoder and vocabulary training goes on from, and which fixes the network.
+    """
+
+    encoder_weights: Path | None = None
+    init: Path | None = None
+
+
+def first_model(
+    config: TrainConfig, texts: Sequence[Sequence[str]], start: Start
+) -> tuple[TrainConfig, CaptionModel, Vocabulary, Preprocess, dict[str, Any]]:
+    """The network before the first step, with the config that describes it and where its weights came from."""
+    captions = [text for those in texts for text in those]
+    if start.init:
+        checkpoint, config = warm_start(config, captions, start.init)
+        source = {"source": f"checkpoint {start.init.name}", "sha256": sha256_of(start.init)}
+        origin = {"encoder_weights": source, "init": {**source, "provenance": checkpoint.provenance}}
+        return config, checkpoint.model, checkpoint.vocabulary, checkpoint.preprocess, origin
+    tokens = fitting_tokens(captions) if config.tokens == "auto" else config.tokens
+    vocabulary = Vocabulary.build(captions, config.minimum_count, tokens)
+    names = [f.name for f in dataclasses.fields(ModelConfig) if f.name != "vocabulary_size"]
+    model = CaptionModel.create(
+        ModelConfig(vocabulary_size=len(vocabulary), **{name: getattr(config, name) for name in names})
+    )
+    source = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
+    return config, model, vocabulary, Preprocess(config.image_size), {"encoder_weights": source}
 
 
 def warm_start(config: TrainConfig, captions: Sequence[str], path: Path) -> tuple[Checkpoint, TrainConfig]:

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: new words come in, and the old ones lose nothing."""
+"""Where first weights come from. With those of a checkpoint new words come in, and the old ones lose nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conftest import TINY_ENCODER, make_checkpoint
 from captioner.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from captioner.model import CaptionModel
 from captioner.options import TrainConfig
-from captioner.training.warm_start import warm_start
+from captioner.training.start import warm_start
 from captioner.vocab import UNK
 
 
