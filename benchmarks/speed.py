@@ -127,7 +127,8 @@ def bare(paths: list[str], workers: bool) -> Callable[[], list[str]]:
     import captioner
 
     model = captioner.load()
-    pixels = torch.rand(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last).to(model._dtype)
+    size = model.preprocess.size
+    pixels = torch.rand(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last).to(model._dtype)
     rounds = range(-(-len(paths) // BATCH))
 
     @torch.inference_mode()
@@ -153,7 +154,9 @@ def one_eager(paths: list[str]) -> Callable[[], list[str]]:
     from captioner.checkpoint import load_checkpoint
     from captioner.shipped import find_checkpoint
 
-    encoder, pixels = load_checkpoint(find_checkpoint()).model.encoder, torch.randn(1, 3, 224, 224)
+    checkpoint = load_checkpoint(find_checkpoint())
+    encoder, size = checkpoint.model.encoder, checkpoint.preprocess.size
+    pixels = torch.randn(1, 3, size, size)
 
     @torch.inference_mode()
     def run() -> list[str]:

@@ -18,7 +18,7 @@ _SCORES = (("bleu_4", "BLEU-4 {:.1f}"), ("cider", "CIDEr {:.1f}"))
 def view(name: str, model: captioner.Captioner) -> None:
     """The drawing, the model's card, the terms."""
     st.header(say("how"), anchor=False)
-    drawing(pipeline(say("how_alt")), key="pipeline")
+    drawing(pipeline(say("how_alt"), model.preprocess.size, model.feature_size), key="pipeline")
     st.write(say("how_is", features=f"{model.feature_size:,}", words=f"{len(model.vocabulary):,}"))
     st.header(say("model"), anchor=False)
     validation = model.provenance.get("validation") or {}

@@ -181,9 +181,9 @@ def _path(beam: Sequence[Sequence[Branch]], winner: Sequence[str]) -> dict[int, 
     return {}
 
 
-def pipeline(describe: str) -> str:
-    """Encoder -> feature -> h_0 -> words, as one drawing."""
-    return _PIPELINE.replace("DESCRIBE", escape(describe))
+def pipeline(describe: str, size: int, feature_size: int) -> str:
+    """Picture of `size` pixels -> encoder -> feature -> h_0 -> words, as one drawing."""
+    return _PIPELINE.replace("PARTS", _pipeline_parts(size, feature_size)).replace("DESCRIBE", escape(describe))
 
 
 _PIPELINE = """<style>
@@ -200,7 +200,7 @@ PARTS
 </svg>"""
 
 
-def _pipeline_parts() -> str:
+def _pipeline_parts(size: int, feature_size: int) -> str:
     def box(x: int, y: int, width: int, height: int, text: str, small: str = "", kind: str = "box") -> str:
         middle = x + width / 2
         return (
@@ -221,12 +221,12 @@ def _pipeline_parts() -> str:
     def label(x: int, y: int, text: str, kind: str = "small") -> str:
         return f'<text class="{kind}" x="{x}" y="{y}">{text}</text>'
 
-    parts = [box(4, 90, 84, 64, "picture", "224 × 224"), arrow(88, 122, 110, 122)]
+    parts = [box(4, 90, 84, 64, "picture", f"{size} × {size}"), arrow(88, 122, 110, 122)]
     # The convolutional network: ever smaller maps.
     for x, height in ((112, 110), (136, 84), (160, 60), (184, 38)):
         parts.append(f'<rect class="box" x="{x}" y="{122 - height / 2}" width="16" height="{height}" rx="3"/>')
     parts += [label(156, 200, "MobileNetV2"), arrow(202, 122, 224, 122)]
-    parts += [box(226, 70, 62, 104, "v", "1280"), label(257, 200, "feature"), arrow(288, 122, 318, 122)]
+    parts += [box(226, 70, 62, 104, "v", str(feature_size)), label(257, 200, "feature"), arrow(288, 122, 318, 122)]
     parts += [box(320, 96, 66, 52, "h₀", kind="key"), label(353, 168, "tanh(W v + b)")]
     words = ("&lt;start&gt;", "a", "dog", "runs", "&lt;end&gt;")
     for t in range(4):
@@ -235,6 +235,3 @@ def _pipeline_parts() -> str:
         parts += [label(middle, 226, words[t], ""), arrow(middle, 208, middle, 150)]
         parts += [arrow(middle, 96, middle, 50), label(middle, 40, words[t + 1], "")]
     return "".join(parts)
-
-
-_PIPELINE = _PIPELINE.replace("PARTS", _pipeline_parts())

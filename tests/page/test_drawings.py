@@ -78,6 +78,13 @@ def test_the_tree_marks_the_way_of_the_winner() -> None:
     assert drawings.beam_tree([], [], "(end)", "none")  # greedy decoding has no beam
 
 
+def test_the_drawing_of_the_network_has_the_sizes_of_this_one() -> None:
+    html = drawings.pipeline(EVIL, 320, 512)
+    assert "320 × 320" in html
+    assert ">512<" in html
+    assert EVIL not in html
+
+
 @pytest.mark.parametrize(("probability", "text"), [(1.0, "100%"), (0.376, "38%"), (0.0415, "4.2%"), (1e-5, "0.001%")])
 def test_percent(probability: float, text: str) -> None:
     assert drawings.percent(probability) == text
