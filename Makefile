@@ -97,7 +97,7 @@ RESUME = $(if $(wildcard runs/$(1)/state.safetensors),--resume)
 
 train-encoder: .venv/installed
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder --epochs 8 \
-	    --finetune-epochs 12 --scst-epochs 0 --patience 1 $(call RESUME,encoder)
+	    --finetune-epochs 12 --scst-epochs 0 --patience 1 --image-size 256 $(call RESUME,encoder)
 
 train-flickr8k: train-encoder
 	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \

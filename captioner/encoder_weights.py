@@ -14,6 +14,7 @@ from torch import Tensor
 from captioner.checkpoint import CheckpointError, is_checkpoint, load_checkpoint
 from captioner.errors import UserError
 from captioner.files import sha256_of
+from captioner.images import Preprocess
 from captioner.model import Encoder
 
 
@@ -21,22 +22,24 @@ class EncoderWeightsError(UserError):
     """Pretrained weights cannot be had, or do not fit the encoder; the message says what to do."""
 
 
-def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) -> dict[str, str]:
+def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) -> tuple[dict[str, str], Preprocess]:
     """Fill `encoder`, the network called `name`, with pretrained weights.
 
     With a `file`, from there: one of our checkpoints, or a torchvision state dict (.pth). Without, from
     torchvision's weights API, which downloads them once.
-    Returns their provenance: `source` and `sha256`. Raises EncoderWeightsError.
+    Returns their provenance, `source` and `sha256`, and what is done to the pictures they are for. Raises
+    EncoderWeightsError.
     """
     if file is None:
-        return _load_published(encoder, name)
+        return _load_published(encoder, name), Preprocess()
     if not file.is_file():
         raise EncoderWeightsError(f"{file}: no such file of encoder weights")
     if is_checkpoint(file):
-        _load_from_checkpoint(encoder, name, file)
+        preprocess = _load_from_checkpoint(encoder, name, file)
     else:
+        preprocess = Preprocess()
         _load_state_dict(encoder, name, file)
-    return {"source": f"file {file.name}", "sha256": sha256_of(file)}
+    return {"source": f"file {file.name}", "sha256": sha256_of(file)}, preprocess
 
 
 def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
@@ -71,7 +74,7 @@ def _published_hash(file: Path) -> str:
     return file.stem.rpartition("-")[2]
 
 
-def _load_from_checkpoint(encoder: Encoder, name: str, file: Path) -> None:
+def _load_from_checkpoint(encoder: Encoder, name: str, file: Path) -> Preprocess:
     try:
         checkpoint = load_checkpoint(file)
     except CheckpointError as error:
@@ -80,6 +83,7 @@ def _load_from_checkpoint(encoder: Encoder, name: str, file: Path) -> None:
     if theirs != name:
         raise EncoderWeightsError(f"{file}: holds the weights of {theirs}, not of {name}: add --encoder {theirs}")
     encoder.load_state_dict(checkpoint.model.encoder.state_dict())
+    return checkpoint.preprocess
 
 
 def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:

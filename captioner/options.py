@@ -168,7 +168,13 @@ class TrainConfig:
     seed: int = option(0, "fixes weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
 
     encoder: str = option("mobilenet_v2", "classification network of torchvision.models that encodes pictures")
-    image_size: int = option(224, "side of the square that pictures are squeezed to, in pixels", low=32, high=1024)
+    image_size: int = option(
+        0,
+        "side of the square that pictures are squeezed to, in pixels; 0: as in the checkpoint that the encoder's "
+        "weights come from, 224 with other weights",
+        low=0,
+        high=1024,
+    )
     tokens: str = option(
         "auto", "auto: characters for scripts without spaces, such as Chinese", choices=("auto", *TOKEN_KINDS)
     )
@@ -208,6 +214,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_ranges(self)
+        if 0 < self.image_size < 32:
+            raise OptionError(f"image_size must be 0 or at least 32, not {self.image_size}")
         if self.epochs + self.finetune_epochs + self.scst_epochs == 0:
             raise OptionError("all stages have 0 epochs, nothing would be trained: set --epochs to at least 1")
 

@@ -18,9 +18,10 @@ import torch
 from conftest import TINY_ENCODER, make_checkpoint
 from torch import Tensor
 
-from captioner.checkpoint import half_precision
+from captioner.checkpoint import half_precision, load_checkpoint
 from captioner.encoder_weights import EncoderWeightsError, load_encoder_weights
 from captioner.errors import UserError
+from captioner.images import Preprocess
 from captioner.model import Encoder
 
 State = dict[str, Tensor]
@@ -68,9 +69,10 @@ class TestStateDict:
         state, encoder = published_state(name), Encoder(name)
         torch.save(state, file)
         assert state.keys() > encoder.backbone.state_dict().keys()
-        provenance = load_encoder_weights(encoder, name, file)
+        provenance, preprocess = load_encoder_weights(encoder, name, file)
         assert same_backbone(encoder, state)
         assert provenance == {"source": "file weights.pth", "sha256": sha256(file.read_bytes()).hexdigest()}
+        assert preprocess.size == 224
 
     def test_it_may_lack_the_classifier_and_have_pytorchs_old_form(self, encoder: Encoder, file: Path) -> None:
         state = {key: tensor for key, tensor in published_state().items() if not key.startswith("fc.")}
@@ -178,13 +180,15 @@ class TestStateDict:
 
 class TestOurCheckpoint:
     def test_its_encoder_is_taken(self, encoder: Encoder, tiny_checkpoint_file: Path) -> None:
-        provenance = load_encoder_weights(encoder, TINY_ENCODER, tiny_checkpoint_file)
+        checkpoint = load_checkpoint(tiny_checkpoint_file)
+        provenance, preprocess = load_encoder_weights(encoder, TINY_ENCODER, tiny_checkpoint_file)
         wanted = half_precision(make_checkpoint().model)
         assert same_backbone(encoder, {key.removeprefix("encoder.backbone."): t.float() for key, t in wanted.items()})
         assert provenance == {
             "source": "file tiny.safetensors",
             "sha256": sha256(tiny_checkpoint_file.read_bytes()).hexdigest(),
         }
+        assert preprocess == checkpoint.preprocess
 
     def test_of_another_encoder_the_message_says_which(self, tiny_checkpoint_file: Path) -> None:
         message = refusal(Encoder("shufflenet_v2_x1_0"), tiny_checkpoint_file, "shufflenet_v2_x1_0")
@@ -231,11 +235,11 @@ class TestPublished:
             "source": "torchvision Tiny_Weights.IMAGENET1K_V1",
             "sha256": sha256(server.read_bytes()).hexdigest(),
         }
-        assert load_encoder_weights(encoder, TINY_ENCODER) == wanted
+        assert load_encoder_weights(encoder, TINY_ENCODER) == (wanted, Preprocess())
         assert cache.read_bytes() == server.read_bytes()
         server.unlink()
         other = Encoder(TINY_ENCODER)
-        assert load_encoder_weights(other, TINY_ENCODER) == wanted
+        assert load_encoder_weights(other, TINY_ENCODER) == (wanted, Preprocess())
         assert same_backbone(other, published_state())
 
     def test_other_weights_in_the_cache_are_not_called_torchvisions(
@@ -243,7 +247,7 @@ class TestPublished:
     ) -> None:
         cache.parent.mkdir(parents=True)
         torch.save(published_state(seed=2), cache)
-        provenance = load_encoder_weights(encoder, TINY_ENCODER)
+        provenance, _ = load_encoder_weights(encoder, TINY_ENCODER)
         assert same_backbone(encoder, published_state(seed=2))
         assert provenance["sha256"] == sha256(cache.read_bytes()).hexdigest()
         assert "not what torchvision published" in provenance["source"]

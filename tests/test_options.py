@@ -130,6 +130,7 @@ def test_a_report_names_what_the_strategy_uses(strategy: str) -> None:
             {"epochs": 0, "finetune_epochs": 0, "scst_epochs": 0},
             "all stages have 0 epochs.*--epochs to at least 1",
         ),
+        (TrainConfig, {"image_size": 31}, "image_size must be 0 or at least 32, not 31"),
     ],
 )
 def test_a_contradiction_is_refused_with_its_remedy(kind: type, given: dict[str, Any], message: str) -> None:

@@ -49,8 +49,11 @@ def first_model(
     model = CaptionModel.create(
         ModelConfig(vocabulary_size=len(vocabulary), **{name: getattr(config, name) for name in names})
     )
-    source = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
-    return config, model, vocabulary, Preprocess(config.image_size), {"encoder_weights": source}
+    source, preprocess = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
+    if config.image_size:
+        preprocess = dataclasses.replace(preprocess, size=config.image_size)
+    config = dataclasses.replace(config, image_size=preprocess.size)
+    return config, model, vocabulary, preprocess, {"encoder_weights": source}
 
 
 def warm_start(config: TrainConfig, captions: Sequence[str], path: Path) -> tuple[Checkpoint, TrainConfig]:

@@ -12,7 +12,7 @@ from conftest import TINY_ENCODER, make_checkpoint
 from captioner.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from captioner.model import CaptionModel
 from captioner.options import TrainConfig
-from captioner.training.start import warm_start
+from captioner.training.start import Start, first_model, warm_start
 from captioner.vocab import UNK
 
 
@@ -42,3 +42,12 @@ def test_old_words_keep_their_logits_and_new_ones_begin_as_unknown(tmp_path: Pat
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         warm_start(TrainConfig(), ["a"], tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(("asked", "size"), [(0, 64), (96, 96)])
+def test_pictures_are_as_large_as_those_that_the_encoder_knows_unless_told_otherwise(
+    tiny_checkpoint_file: Path, asked: int, size: int
+) -> None:
+    config = TrainConfig(encoder=TINY_ENCODER, image_size=asked, minimum_count=1)
+    config, _, _, preprocess, _ = first_model(config, [["a dog runs"]], Start(encoder_weights=tiny_checkpoint_file))
+    assert preprocess.size == config.image_size == size
