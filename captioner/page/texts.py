@@ -225,9 +225,9 @@ TEXTS: dict[str, tuple[str, str]] = {
         "在没有学过的图片上：{scores}",
     ),
     "limits": (
-        "It is small and often wrong: of 200 captions that were looked at one by one, 78 were right. It knows what its training "
+        "It is small and often wrong: of 200 captions that were looked at one by one, 61 were right. It knows what its training "
         "pictures showed, people and dogs outdoors above all. Do not rely on what it says of people.",
-        "模型很小，经常出错：逐条查看的 200 句描述里有 78 句正确。它只了解训练图片里的内容，主要是户外的人和狗。不要依赖它对人的描述。",
+        "模型很小，经常出错：逐条查看的 200 句描述里有 61 句正确。它只了解训练图片里的内容，主要是户外的人和狗。不要依赖它对人的描述。",
     ),
     "terms": (
         "The shipped models were trained on Flickr8k, whose terms allow non-commercial research and education only. "
