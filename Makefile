@@ -53,7 +53,7 @@ test-slow: .venv/installed-dev .venv/browser  ## the rest
 	$(BIN)/pytest -m slow
 
 fuzz: .venv/installed-dev  ## 20,000 changed pictures; make fuzz MUTANTS=1000000 for a night
-	$(BIN)/pytest tests/test_corpus.py -k fuzz -s --timeout 0 --mutants $(MUTANTS)
+	$(BIN)/pytest tests/pictures/test_corpus.py -k fuzz -s --timeout 0 --mutants $(MUTANTS)
 
 soak: .venv/installed-dev .venv/browser  ## 50 random kills each of training and captioning, ten visitors for 5 minutes
 	$(BIN)/pytest -k kills_at_random_moments -s --timeout 0 --kills $(KILLS)

@@ -55,8 +55,8 @@ def main() -> None:
     parser.add_argument("--split-list", type=Path)
     parser.add_argument("--checkpoint")
     args = parser.parse_args()
-    from captioner.data import read_split_list
-    from captioner.inputs import find_pictures
+    from captioner.data.splits import read_split_list
+    from captioner.pictures.find import find_pictures
 
     if args.split_list:
         paths = [str(args.images / name) for name in read_split_list(args.split_list)]

@@ -31,8 +31,8 @@ def measure(variant: str, encoder_name: str, batch_size: int) -> float:
     import torch
 
     from captioner.allocator import keep_freed_memory
-    from captioner.model import Encoder, channels_last, fuse_for_inference
-    from captioner.precision import in_bfloat16
+    from captioner.network.model import Encoder, channels_last, fuse_for_inference
+    from captioner.network.precision import in_bfloat16
 
     if "kept memory" in variant:
         keep_freed_memory()

@@ -21,9 +21,9 @@ from torch import nn
 from turns import answer_rounds, paired, take_turns
 
 from captioner.allocator import keep_freed_memory
-from captioner.model import Encoder, channels_last
-from captioner.precision import native_bfloat16
-from captioner.training.folded import folded_for_training
+from captioner.network.folded import folded_for_training
+from captioner.network.model import Encoder, channels_last
+from captioner.network.precision import native_bfloat16
 
 CONTESTANTS = ("captioner", "plain fp32", "channels last, bfloat16")
 

@@ -58,7 +58,7 @@ def vit_gpt2(folder: Path) -> None:
 
 def theirs(name: str, folder: Path) -> Callable[[list[str]], None]:
     """A model of transformers, from JPEG files to token ids."""
-    from captioner.torchvision_compat import prepare_torchvision
+    from captioner.network.torchvision_compat import prepare_torchvision
 
     prepare_torchvision()  # transformers imports it, which fails beside some builds of torch
     import torch
@@ -134,8 +134,8 @@ def table(args: argparse.Namespace, folder: Path) -> None:
     import torch
     import transformers
 
-    from captioner.shipped import find_checkpoint
-    from captioner.torchvision_compat import prepare_torchvision
+    from captioner.network.header import find_checkpoint
+    from captioner.network.torchvision_compat import prepare_torchvision
 
     prepare_torchvision()
     make_pictures(folder, 0 if args.images else max(PICTURES.values()), 0)

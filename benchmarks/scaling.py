@@ -30,13 +30,13 @@ from training import material
 
 import captioner
 from captioner.allocator import keep_freed_memory
-from captioner.images import load_image
-from captioner.model import channels_last
+from captioner.bulk.formats import row_of, writer
+from captioner.network.model import channels_last
 from captioner.options import TrainConfig
+from captioner.pictures.load import load_image
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
 from captioner.training.stages import EndToEndStage, FrozenStage, Stage
-from captioner.writers import row_of, writer
 
 BATCH = 32
 

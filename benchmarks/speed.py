@@ -26,7 +26,9 @@ from pathlib import Path
 from turns import answer_rounds, paired, take_turns
 
 BATCH = 32
-IMPORTS = "import torch; from captioner.torchvision_compat import prepare_torchvision as p; p(); import torchvision"
+IMPORTS = (
+    "import torch; from captioner.network.torchvision_compat import prepare_torchvision as p; p(); import torchvision"
+)
 ROWS = ("folder", "bare", "photos", "beams", "one", "cold", "help", "same", "memory")
 
 
@@ -59,8 +61,8 @@ def plain_loop(paths: list[str]) -> Callable[[], list[str]]:
     import torch
     from PIL import Image
 
-    from captioner.checkpoint import load_checkpoint
-    from captioner.shipped import find_checkpoint
+    from captioner.network.checkpoint import load_checkpoint
+    from captioner.network.header import find_checkpoint
     from captioner.vocab import END, PAD, START, UNK
 
     checkpoint = load_checkpoint(find_checkpoint())  # first: it prepares the import of torchvision
@@ -109,8 +111,8 @@ def ours(paths: list[str], precision: str = "auto", beam: int = 1) -> Callable[[
 def reference(paths: list[str]) -> Callable[[], list[str]]:
     """Captions of the network as it comes, in float32, by the same rules as ours."""
     import captioner
-    from captioner.checkpoint import load_checkpoint
-    from captioner.shipped import find_checkpoint
+    from captioner.network.checkpoint import load_checkpoint
+    from captioner.network.header import find_checkpoint
 
     model = captioner.load(precision="float32")
     model._encoder = load_checkpoint(find_checkpoint()).model.encoder
@@ -151,8 +153,8 @@ def one_eager(paths: list[str]) -> Callable[[], list[str]]:
     """The network as it comes, on one random picture at a time."""
     import torch
 
-    from captioner.checkpoint import load_checkpoint
-    from captioner.shipped import find_checkpoint
+    from captioner.network.checkpoint import load_checkpoint
+    from captioner.network.header import find_checkpoint
 
     checkpoint = load_checkpoint(find_checkpoint())
     encoder, size = checkpoint.model.encoder, checkpoint.preprocess.size

@@ -25,11 +25,11 @@ from torch import nn
 from turns import answer_rounds, paired, take_turns
 
 from captioner.allocator import keep_freed_memory
-from captioner.images import Preprocess
-from captioner.model import CaptionModel, ModelConfig
+from captioner.network.model import CaptionModel, ModelConfig
+from captioner.network.precision import native_bfloat16
+from captioner.network.recurrent import GRU
 from captioner.options import CELLS, TrainConfig
-from captioner.precision import native_bfloat16
-from captioner.recurrent import GRU
+from captioner.pictures.load import Preprocess
 from captioner.training.captions import Captions, batches_by_length
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import Ranks

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 __all__ = ["Caption", "Captioner", "DecodeOptions", "__version__", "load"]
 
 if TYPE_CHECKING:
-    from captioner.inference import Caption, Captioner, load
+    from captioner.inference.captioner import Caption, Captioner, load
     from captioner.options import DecodeOptions
 
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
         return DecodeOptions
     if name in __all__:
-        from captioner import inference
+        from captioner.inference import captioner as inference
 
         return getattr(inference, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

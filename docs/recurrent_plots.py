@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.decoding import decode
-from captioner.model import Decoder, ModelConfig
+from captioner.inference.decoding import decode
+from captioner.network.checkpoint import Checkpoint, load_checkpoint
+from captioner.network.header import find_checkpoint
+from captioner.network.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
-from captioner.shipped import find_checkpoint
 from captioner.vocab import PAD, START, UNK
 
 matplotlib.use("Agg")

@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from captioner.checkpoint import Checkpoint, save_checkpoint
-from captioner.cli import main
-from captioner.images import Preprocess
-from captioner.model import CaptionModel, ModelConfig
+from captioner.cli.main import main
+from captioner.network.checkpoint import Checkpoint, save_checkpoint
+from captioner.network.model import CaptionModel, ModelConfig
+from captioner.pictures.load import Preprocess
 from captioner.vocab import END, Vocabulary
 
 # Without the extra, as in `make test-lowest`.
-collect_ignore = [] if find_spec("ray") else ["test_ray_runner.py", "test_shards.py", "test_sources.py"]
+collect_ignore = [] if find_spec("ray") else ["bulk/test_cluster.py", "bulk/test_shards.py", "bulk/test_sources.py"]
 
 TINY_ENCODER = "shufflenet_v2_x0_5"  # the smallest network of torchvision that has a feature vector
 TINY_WORDS = ("a", "the", "dog", "cat", "man", "red", "blue", "ball", "runs", "sits", "on", "in", "grass", "snow")
@@ -109,7 +109,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 def forkserver() -> multiprocessing.context.ForkServerContext:
     """Starts processes that can be killed, from one that has imported what takes seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["captioner.inference", "captioner.writers", "captioner.training"])
+    context.set_forkserver_preload(["captioner.inference.captioner", "captioner.bulk.formats", "captioner.training"])
     return context
 
 

@@ -23,7 +23,7 @@ def test_an_installed_wheel_finds_the_shipped_checkpoint(tmp_path: Path) -> None
     draw_picture(0).save(tmp_path / "a.png")
     # The unpacked wheel comes before the clone, which the environment of the tests has installed.
     code = (
-        "import captioner.shipped as c, captioner.cli as cli, sys;"
+        "import captioner.network.header as c, captioner.cli.main as cli, sys;"
         f"assert c.find_checkpoint().is_relative_to({str(site)!r}), c.find_checkpoint();"
         "sys.exit(cli.main(['caption', 'a.png']))"
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
-from captioner.explanation import GRID, Branch, Candidate
+from captioner.inference.explanation import GRID, Branch, Candidate
 
 STRONG = 2.0  # nats: a part whose hiding makes a word e^2 = 7 times less likely gets the full colour
 

@@ -10,17 +10,14 @@ import streamlit as st
 
 import captioner
 from captioner.errors import UserError
-from captioner.page import (
-    about_view,
-    caption_view,
-    compare_view,
-    folder_view,
-    inside_view,
-    models,
-    sentence_view,
-    show,
-)
+from captioner.page import models, show
 from captioner.page.texts import LANGUAGES, language, say
+from captioner.page.views import about as about_view
+from captioner.page.views import caption as caption_view
+from captioner.page.views import compare as compare_view
+from captioner.page.views import folder as folder_view
+from captioner.page.views import inside as inside_view
+from captioner.page.views import sentence as sentence_view
 
 View: TypeAlias = Callable[[str, captioner.Captioner], None]
 VIEWS: dict[str, View] = {

@@ -11,8 +11,8 @@ import numpy as np
 import streamlit as st
 
 import captioner
+from captioner.network.header import DEFAULT, LANGUAGES, describe, shipped_checkpoints
 from captioner.page.texts import language, say
-from captioner.shipped import DEFAULT, LANGUAGES, describe, shipped_checkpoints
 
 
 def given_folder() -> Path | None:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from captioner.images import load_image
+from captioner.pictures.load import load_image
 
 WIDTH, HEIGHT = 640, 480
 Colour: TypeAlias = "tuple[int, int, int]"

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from captioner.files import sha256_of
-from captioner.images import Preprocess, load_image
-from captioner.inference import BATCH_SIZE, Captioner, in_batches, prefetched, readers
-from captioner.model import Encoder
+from captioner.inference.captioner import BATCH_SIZE, Captioner, in_batches, prefetched, readers
+from captioner.network.model import Encoder
+from captioner.pictures.load import Preprocess, load_image
 from captioner.training.ranks import Ranks
 
 FORMAT = 2  # of the records, and of the way features are computed

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from captioner.calibration import calibration, divide_logits, fit_temperature
-from captioner.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
+from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
 from captioner.options import DecodeOptions
+from captioner.training.calibration import calibration, divide_logits, fit_temperature
 from captioner.training.records import write_reliability
 from captioner.training.validation import Validation
 

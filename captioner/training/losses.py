@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioner.model import Decoder
+from captioner.network.model import Decoder
 from captioner.vocab import PAD, UNK, Vocabulary
 
 GROUP_SIZE = 64  # captions that go through the decoder at once

@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.calibration import Calibration
 from captioner.files import replacing
+from captioner.training.calibration import Calibration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from captioner.decoding import ban, choose
-from captioner.metrics import Cider, DocumentFrequencies
-from captioner.model import Decoder
+from captioner.evaluation.metrics import Cider, DocumentFrequencies
+from captioner.inference.decoding import ban, choose
+from captioner.network.model import Decoder
 from captioner.options import DecodeOptions
 from captioner.training.losses import groups_by_length, real_targets
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, Vocabulary

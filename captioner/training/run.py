@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioner import __version__
-from captioner.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
-from captioner.data import Split
+from captioner.data.splits import Split
 from captioner.files import remove_temporaries, replacing
-from captioner.images import ImageError
-from captioner.inference import Captioner
-from captioner.model import CaptionModel, channels_last
+from captioner.inference.captioner import Captioner
+from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
+from captioner.network.model import CaptionModel, channels_last
+from captioner.network.precision import native_bfloat16
 from captioner.options import TrainConfig
-from captioner.precision import native_bfloat16
+from captioner.pictures.load import ImageError
 from captioner.training.captions import Captions, mirror_table
 from captioner.training.features import FeatureCache, cache_file, cache_folder, features_of
 from captioner.training.finish import CHECKPOINT_NAME, finish

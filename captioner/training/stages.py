@@ -17,13 +17,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from captioner.images import Preprocess, load_image
-from captioner.inference import prefetched, readers
-from captioner.model import CaptionModel
+from captioner.inference.captioner import prefetched, readers
+from captioner.network.folded import folded_for_training
+from captioner.network.model import CaptionModel
 from captioner.options import TrainConfig
+from captioner.pictures.load import Preprocess, load_image
 from captioner.training.augmentation import augmented
 from captioner.training.captions import Captions, batches_by_length
-from captioner.training.folded import folded_for_training
 from captioner.training.losses import Losses, concept_loss, grouped_caption_loss
 from captioner.training.ranks import Ranks
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss

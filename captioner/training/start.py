@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.encoder_weights import load_encoder_weights
 from captioner.files import sha256_of
-from captioner.images import Preprocess
-from captioner.model import CaptionModel, ModelConfig
+from captioner.network.checkpoint import Checkpoint, load_checkpoint
+from captioner.network.model import CaptionModel, ModelConfig
 from captioner.options import TrainConfig
+from captioner.pictures.load import Preprocess
+from captioner.training.encoder_weights import load_encoder_weights
 from captioner.vocab import UNK, Vocabulary, fitting_tokens
 
 FIXED = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_size", "embedding_size", "tie_embeddings")

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioner.checkpoint import Checkpoint
-from captioner.data import Example
-from captioner.evaluation import score_captions
-from captioner.inference import Captioner
-from captioner.precision import computing_type
+from captioner.data.splits import Example
+from captioner.evaluation.scores import score_captions
+from captioner.inference.captioner import Captioner
+from captioner.network.checkpoint import Checkpoint
+from captioner.network.precision import computing_type
 from captioner.training.captions import Captions
 from captioner.training.features import cache_file
 from captioner.training.losses import caption_loss, real_targets
@@ -81,7 +81,7 @@ class Validation:
 
     def shown(self) -> list[tuple[str, str | None, str]]:
         """Name, thumbnail and a reference of each sample picture."""
-        from captioner.thumbnails import thumbnail
+        from captioner.pictures.thumbnails import thumbnail
 
         examples = self._examples[:: self._stride()][:SAMPLES]
         if not self._thumbnails:

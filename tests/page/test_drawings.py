@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner.explanation import GRID, Branch, Candidate
+from captioner.inference.explanation import GRID, Branch, Candidate
 from captioner.page import drawings
 
 EVIL = "<script>alert(1)</script>"

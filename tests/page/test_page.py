@@ -18,12 +18,12 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.testing.v1 import AppTest
 
 import captioner
-from captioner.checkpoint import save_checkpoint
-from captioner.images import load_image
+from captioner.network.checkpoint import save_checkpoint
 from captioner.options import option_specs
 from captioner.page import pictures
-from captioner.page.compare_view import SEEDS
 from captioner.page.texts import TEXTS
+from captioner.page.views.compare import SEEDS
+from captioner.pictures.load import load_image
 
 ROOT = Path(__file__).parent.parent.parent
 SPECS = {spec.name: spec for spec in option_specs(captioner.DecodeOptions)}
@@ -387,7 +387,7 @@ def test_the_page_speaks_chinese() -> None:
 
 def test_a_missing_checkpoint_gives_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioner.page.models.shipped_checkpoints", dict)
-    monkeypatch.setattr("captioner.shipped.shipped_checkpoints", dict)
+    monkeypatch.setattr("captioner.network.header.shipped_checkpoints", dict)
     st.cache_resource.clear()
     page = open_view("caption")
     (error,) = page.error

@@ -7,7 +7,7 @@ import captioner.page
 from captioner.page.samples import SAMPLES
 from captioner.page.texts import TEXTS
 
-SOURCES = "".join(path.read_text(encoding="utf-8") for path in Path(captioner.page.__file__).parent.glob("*.py"))
+SOURCES = "".join(path.read_text(encoding="utf-8") for path in Path(captioner.page.__file__).parent.rglob("*.py"))
 
 
 def test_both_languages_have_the_same_places_for_values() -> None:

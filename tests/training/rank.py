@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from captioner.checkpoint import Checkpoint
-from captioner.data import Split, find_examples, read_captions, read_split_list
+from captioner.data.splits import Split, find_examples, read_captions, read_split_list
 from captioner.errors import UserError
-from captioner.images import Preprocess
+from captioner.network.checkpoint import Checkpoint
 from captioner.options import TrainConfig
+from captioner.pictures.load import Preprocess
 from captioner.training import Start, train
 from captioner.training.optimiser import Optimiser
 
@@ -74,11 +74,11 @@ def compute_in_float64() -> None:
     """Everything that torch would compute in a smaller type."""
     torch.set_default_dtype(torch.float64)
     Tensor.float = Tensor.double  # type: ignore[method-assign]
-    import captioner.inference
+    import captioner.inference.captioner
     import captioner.training.finish
     import captioner.training.run
 
-    captioner.inference.computing_type = lambda *_: torch.float64
+    captioner.inference.captioner.computing_type = lambda *_: torch.float64
     captioner.training.run.native_bfloat16 = lambda _: False
     load_checkpoint = captioner.training.run.load_checkpoint
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from captioner.model import Decoder, ModelConfig
+from captioner.network.model import Decoder, ModelConfig
 from captioner.training import losses
 from captioner.training.captions import Captions
 from captioner.training.losses import caption_loss, concept_labels, concept_loss, grouped_caption_loss

@@ -18,9 +18,9 @@ import torch
 from conftest import TINY_ENCODER
 
 import captioner
-from captioner.model import Encoder
+from captioner.data.shapes import make_shapes
+from captioner.network.model import Encoder
 from captioner.options import TrainConfig
-from captioner.shapes import make_shapes
 from captioner.training import Start, train
 from captioner.training.ranks import Ranks
 from captioner.training.state import load_state
@@ -198,7 +198,7 @@ def test_another_number_of_ranks_or_other_data_is_refused(
 def test_a_run_of_one_process_is_the_run_without_torchrun(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from captioner.data import Split, find_examples, read_captions, read_split_list
+    from captioner.data.splits import Split, find_examples, read_captions, read_split_list
 
     monkeypatch.setenv("CAPTIONER_CACHE", str(runs.folder / "cache"))
     captions = read_captions(runs.shapes[0]).captions

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from captioner.calibration import Calibration
+from captioner.training.calibration import Calibration
 from captioner.training.records import write_curves, write_metrics, write_reliability, write_samples
 
 

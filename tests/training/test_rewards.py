@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from captioner.decoding import decode
-from captioner.metrics import Cider, DocumentFrequencies
-from captioner.model import Decoder, ModelConfig
+from captioner.evaluation.metrics import Cider, DocumentFrequencies
+from captioner.inference.decoding import decode
+from captioner.network.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
 from captioner.vocab import END, PAD, START, UNK, Vocabulary

@@ -1,0 +1,1 @@
+"""Many pictures: captioned, kept through kills, and written."""

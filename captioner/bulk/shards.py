@@ -1,0 +1,68 @@
+"""Rows of captions as a folder of parquet or jsonl files, here or at an address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioner.bulk.formats import jsonl
+from captioner.bulk.journal import Row
+from captioner.bulk.sources import filesystem
+from captioner.errors import UserError
+
+ROWS = 10_000  # a file; what waits in memory
+
+_WORD = pa.struct({"word": pa.string(), "probability": pa.float64()})
+_CAPTION = {
+    "caption": pa.string(),
+    "logprob": pa.float64(),
+    "finished": pa.bool_(),
+    "words": pa.list_(_WORD),
+    "end_probability": pa.float64(),
+}
+SCHEMA = pa.schema(
+    {"path": pa.string(), **_CAPTION, "alternatives": pa.list_(pa.struct(_CAPTION)), "error": pa.string()}
+)
+
+
+class ShardError(UserError):
+    """A folder cannot take the results."""
+
+
+class Shards:
+    """part-00000.parquet and so on in a folder of their own; `_SUCCESS`, written last, tells a whole one from a torn.
+
+    Raises ShardError where the folder holds anything.
+    """
+
+    def __init__(self, folder: str, format: str) -> None:
+        self._files, self._root = filesystem(folder)
+        self._format = format
+        if self._files.exists(self._root) and (self._files.isfile(self._root) or self._files.ls(self._root)):
+            raise ShardError(f"{folder}: is not empty: give a new folder, or delete what an earlier run left there")
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Write all rows; what is in the folder is whole when this returns."""
+        self._files.makedirs(self._root, exist_ok=True)
+        remaining, total, failed, number = iter(rows), 0, 0, 0
+        while part := list(islice(remaining, ROWS)):
+            with self._files.open(f"{self._root}/part-{number:05}.{self._format}", "wb") as file:
+                if self._format == "parquet":
+                    pq.write_table(pa.Table.from_pylist([_as_text(row) for row in part], SCHEMA), file)
+                else:
+                    file.writelines(line.encode() for line in jsonl(part))
+            number, total, failed = number + 1, total + len(part), failed + sum("error" in row for row in part)
+        with self._files.open(f"{self._root}/_SUCCESS", "wb") as file:
+            file.write(json.dumps({"rows": total, "failed": failed, "files": number}).encode() + b"\n")
+
+
+def _as_text(row: Row) -> Row:
+    """A file name that is not valid text, as parquet can hold it."""
+    return {
+        key: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+        for key, value in row.items()
+    }

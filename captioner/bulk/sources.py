@@ -1,0 +1,229 @@
+"""Pictures beyond folders: addresses, webdataset tar shards and parquet files, cut into units of work.
+
+An address is what fsspec or pyarrow opens, such as s3://bucket/photos/ or https://host/a.jpg. Nothing here knows Ray.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import groupby, islice
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.implementations.local import LocalFileSystem
+from pyarrow import fs
+
+from captioner.errors import one_line
+from captioner.machine import in_order
+from captioner.pictures.find import InputError, find_pictures
+from captioner.pictures.load import MAX_FILE_BYTES, SUFFIXES, ImageError
+
+Unit: TypeAlias = dict[str, Any]  # plain data; "rows" says how many pictures it has, None where reading will tell
+Picture: TypeAlias = tuple[str, "str | bytes | ImageError"]  # its name, and its path, address or bytes, or why not
+
+BATCHES = 4  # of pictures with paths in a unit
+_LIMIT = MAX_FILE_BYTES + 1  # so that a file is seen to be too large
+_READERS = 16  # threads, which wait more than they work
+_ARCHIVES = (".tar", ".parquet")
+_COLUMNS = (
+    "image",
+    "img",
+    "bytes",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "path",
+    "file_name",
+    "image_path",
+    "url",
+    "image_url",
+)
+_HOLDS_PICTURES = ("binary", "string", "large_binary", "large_string", "dictionary<values=string", "struct<")
+
+
+def find_sources(arguments: Iterable[str], recursive: bool = False, stdin: Iterable[str] = ()) -> list[str]:
+    """Like `inputs.find_pictures`, where an argument may be the address of a file, a folder or a pattern, too.
+
+    Raises InputError when there is nothing there, or nothing that can open an address.
+    """
+    found: dict[str, None] = {}
+    for argument in arguments:
+        at_address = "://" in argument
+        sources = _at_address(argument, recursive) if at_address else find_pictures([argument], recursive, stdin)
+        found.update(dict.fromkeys(sources))
+    return list(found)
+
+
+def units(sources: Iterable[str], batch_size: int) -> Iterator[Unit]:
+    """Pieces of work, in order: a few batches of pictures, a tar shard, or a row group of a parquet file.
+
+    Raises InputError for a parquet file that cannot be read, or without a column of pictures.
+    """
+    for archive, group in groupby(sources, _archive):
+        if archive == ".tar":
+            yield from ({"tar": source, "rows": None} for source in group)
+        elif archive == ".parquet":
+            for source in group:
+                yield from _row_groups(source)
+        else:
+            while paths := list(islice(group, BATCHES * batch_size)):
+                yield {"paths": paths, "rows": len(paths)}
+
+
+def pictures(unit: Unit, batch_size: int) -> Iterator[Picture]:
+    """The pictures of a unit; those at addresses are fetched up to a batch ahead.
+
+    A picture of an archive is named ARCHIVE/MEMBER or ARCHIVE#ROW, all others as they were given. What cannot be
+    read comes as an ImageError.
+    """
+    if "tar" in unit:
+        return _members(unit["tar"])
+    return _fetched(_rows(unit) if "parquet" in unit else zip(unit["paths"], unit["paths"], strict=True), batch_size)
+
+
+def filesystem(address: str) -> tuple[AbstractFileSystem, str]:
+    """What reads an address or a path, and what it calls it. Raises InputError where nothing does."""
+    try:
+        files, path = url_to_fs(address)
+        return files, path
+    except (ImportError, ValueError) as error:
+        scheme, _, path = address.partition("://")
+        try:
+            return _of_pyarrow(scheme, path.partition("/")[0]), path
+        except (ImportError, ValueError, OSError) as other:
+            reason = other if isinstance(other, OSError) else error
+            raise InputError(f"{one_line(address)}: cannot be opened ({one_line(reason)})") from error
+
+
+@cache
+def _of_pyarrow(scheme: str, bucket: str) -> ArrowFSWrapper:
+    """What pyarrow reads by itself, where s3fs or gcsfs is not installed."""
+    if scheme not in ("s3", "gs"):
+        raise ValueError(scheme)
+    return ArrowFSWrapper(fs.FileSystem.from_uri(f"{scheme}://{bucket}")[0])
+
+
+def _archive(source: str) -> str:
+    suffix = PurePath(source).suffix.lower()
+    return suffix if suffix in _ARCHIVES else ""
+
+
+def _is_picture(path: str) -> bool:
+    """By its suffix, and not hidden."""
+    return PurePath(path).suffix.lower() in SUFFIXES and not PurePath(path).name.startswith(".")
+
+
+def _at_address(address: str, recursive: bool) -> list[str]:
+    files, root = filesystem(address)
+    on_the_web = address.startswith("http")  # where "?" belongs to an address
+    try:
+        if glob.has_magic(address) and not on_the_web:
+            found = files.glob(root)
+        elif address.endswith("/") or (not on_the_web and files.isdir(root)):
+            found = [path for path in files.find(root, maxdepth=None if recursive else 1) if not _archive(path)]
+        else:
+            return [address]
+    except Exception as error:  # each filesystem has its own
+        raise InputError(f"{one_line(address)}: cannot be listed ({one_line(error)})") from error
+    wanted = [path for path in sorted(found) if _is_picture(path) or _archive(path)]
+    if not wanted:
+        raise InputError(f"{one_line(address)}: no pictures there")
+    return [files.unstrip_protocol(path) for path in wanted]
+
+
+def _row_groups(source: str) -> Iterator[Unit]:
+    files, path = filesystem(source)
+    try:
+        with files.open(path) as file:
+            footer = pq.ParquetFile(file)
+            metadata, schema = footer.metadata, footer.schema_arrow
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{one_line(source)}: not a parquet file ({one_line(error)})") from error
+    by_name = {field.name.lower(): field for field in schema if str(field.type).startswith(_HOLDS_PICTURES)}
+    column = next((by_name[name].name for name in _COLUMNS if name in by_name), None)
+    if column is None:
+        raise InputError(
+            f"{one_line(source)}: no column of pictures, their paths or addresses: looked for {', '.join(_COLUMNS)} "
+            f"among {', '.join(map(one_line, schema.names))}"
+        )
+    first = 0
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        if rows:
+            yield {"parquet": source, "column": column, "group": group, "first": first, "rows": rows}
+        first += rows
+
+
+def _rows(unit: Unit) -> Iterator[Picture]:
+    """The pictures of a row group, as many as it has rows, also where it is damaged."""
+    source, number, end = unit["parquet"], unit["first"], unit["first"] + unit["rows"]
+    try:
+        files, path = filesystem(source)
+        with files.open(path) as file:
+            groups = pq.ParquetFile(file).iter_batches(32, row_groups=[unit["group"]], columns=[unit["column"]])
+            for value in (value for batch in groups for value in batch.column(0).to_pylist()):
+                if isinstance(value, dict):  # Hugging Face's
+                    value = value.get("bytes") or value.get("path")
+                name = value if isinstance(value, str) else f"{source}#{number}"
+                yield name, value or ImageError(f"{one_line(name)}: the row holds no picture")
+                number += 1
+    except (OSError, ValueError) as error:
+        reason = one_line(error)
+        for row in range(number, end):
+            yield f"{source}#{row}", ImageError(f"{one_line(source)}#{row}: cannot be read ({reason})")
+
+
+def _members(source: str) -> Iterator[Picture]:
+    """The pictures of a tar file, and one error for a damaged rest."""
+    found = False
+    try:
+        files, path = filesystem(source)
+        with files.open(path) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
+            for member in archive:
+                if member.isfile() and _is_picture(member.name):
+                    found = True
+                    content = archive.extractfile(member) or io.BytesIO()  # None for what is no file
+                    yield f"{source}/{member.name}", content.read(_LIMIT)
+            # The module takes a file that ends between two members, or in a header, for a whole one.
+            if archive.fileobj is None or archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("it is cut off")
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+        yield source, ImageError(f"{one_line(source)}: cannot be read to its end ({one_line(error)})")
+    else:
+        if not found:
+            yield source, ImageError(f"{one_line(source)}: holds no pictures")
+
+
+def _fetched(found: Iterable[Picture], ahead: int) -> Iterator[Picture]:
+    """The same with bytes instead of addresses, read some way ahead."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from in_order(pool, _fetch, found, ahead)
+
+
+def _fetch(picture: Picture) -> Picture:
+    name, source = picture
+    if not isinstance(source, str) or "://" not in source:
+        return picture
+    try:
+        files, path = filesystem(source)
+        if isinstance(files, LocalFileSystem):
+            return name, path
+        with files.open(path) as file:
+            return name, file.read(_LIMIT)
+    except InputError as error:
+        return name, ImageError(str(error))
+    except FileNotFoundError:
+        return name, ImageError(f"{one_line(name)}: no such file")
+    except Exception as error:  # each filesystem has its own
+        return name, ImageError(f"{one_line(name)}: cannot be read ({one_line(error) or type(error).__name__})")

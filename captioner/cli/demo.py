@@ -1,0 +1,52 @@
+"""captioner demo: a first caption, with nothing to prepare."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from captioner.cli.arguments import HelpFormatter
+from captioner.errors import one_line
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "demo",
+        help="caption a photograph that comes along, or your own",
+        description="Show captions with their probabilities, for a photograph that matplotlib ships or for your own.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="files, folders or patterns [the photograph]")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Caption and explain."""
+    from captioner.inference.captioner import load
+    from captioner.pictures.find import find_pictures
+
+    failed = 0
+    for result in load().caption_files(find_pictures(args.paths or [_photograph()])):
+        print(f"picture      {one_line(result.path)}")
+        if result.caption is None:
+            failed += 1
+            print(f"no caption   {result.error}\n")
+            continue
+        caption = result.caption
+        print(f"caption      {caption.text}")
+        print(
+            f"probability  {math.exp(caption.logprob):.2g} of all sentences, "
+            f"{100 * caption.mean_probability:.0f} % a word:"
+        )
+        words = zip(caption.tokens, caption.probabilities, strict=True)
+        print("             " + "  ".join(f"{word} {100 * probability:.0f} %" for word, probability in words) + "\n")
+    return 1 if failed else 0
+
+
+def _photograph() -> str:
+    """Grace Hopper's portrait (US Navy, public domain), which matplotlib installs as sample data."""
+    from matplotlib.cbook import get_sample_data
+
+    return str(get_sample_data("grace_hopper.jpg", asfileobj=False))

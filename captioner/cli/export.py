@@ -1,0 +1,39 @@
+"""captioner export: the encoder for another engine than torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from captioner.cli.arguments import HelpFormatter
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "export",
+        help="make a checkpoint faster on servers without a GPU",
+        usage="captioner export --images DIR --output FOLDER [--checkpoint FILE]",
+        description="Write a checkpoint and its encoder for --engine openvino into a folder. "
+        'Needs: pip install "captioner[openvino]"',
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("--images", metavar="DIR", required=True, help="pictures such as will be captioned, about 300")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="the folder")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="a file, or a name that `captioner models` lists [flickr8k]"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, and say how to use what came of it."""
+    from captioner.inference.openvino_engine import export_encoder
+    from captioner.network.header import find_checkpoint
+    from captioner.pictures.find import find_pictures
+
+    copy = export_encoder(find_checkpoint(args.checkpoint), find_pictures([args.images]), args.output)
+    print(f"captioner: use it with --engine openvino --checkpoint {copy}", file=sys.stderr)
+    return 0

@@ -1,0 +1,58 @@
+"""The command line. Only what a command needs is imported, when it runs: `--help` is instant.
+
+Results go to stdout, everything else to stderr. Exit status 0: all done, 1: some pictures failed, 2: wrong usage or
+input that cannot be used at all, 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from captioner import __version__
+from captioner.cli import app, caption, data, demo, evaluate, export, models, sample, score, train
+from captioner.errors import UserError, one_line
+
+_COMMANDS = (demo, app, caption, score, sample, evaluate, models, data, train, export)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    # File names need not be valid text; they come out as they went in.
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape")
+    args = _parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader of our output went away, as in `captioner caption photos | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("\ncaptioner: stopped", file=sys.stderr)
+        return 130
+    except (UserError, OSError) as error:
+        print(f"captioner: error: {one_line(_sentence(error))}", file=sys.stderr)
+        return 2
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="captioner", description="Captions for pictures, on your own machine: no network, no GPU."
+    )
+    parser.add_argument("--version", action="version", version=f"captioner {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser

@@ -1,0 +1,42 @@
+"""captioner score: which of these sentences fits the picture best?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from captioner.cli.arguments import HelpFormatter, add_checkpoint
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "score",
+        help="how likely given sentences are for a picture",
+        description="Print LOGPROB<TAB>SENTENCE for each sentence, the likeliest first.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("sentences", metavar="SENTENCE", nargs="+")
+    parser.add_argument("--words", action="store_true", help="also print the probability of every word")
+    add_checkpoint(parser.add_argument_group("model"))
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score every sentence for the picture."""
+    from captioner.inference.captioner import load
+    from captioner.vocab import SPECIAL_TOKENS, UNK
+
+    model = load(args.checkpoint, args.device, args.precision, args.engine)
+    scored = [model.score(args.image, sentence) for sentence in args.sentences]
+    for caption in sorted(scored, key=lambda caption: -caption.logprob):
+        print(f"{caption.logprob:.2f}\t{caption.text}")
+        if args.words:
+            ends = (*caption.tokens, "<end>"), (*caption.probabilities, caption.end_probability)
+            for word, probability in zip(*ends, strict=True):
+                print(f"\t{probability:.4f}\t{word}")
+        if SPECIAL_TOKENS[UNK] in caption.tokens:
+            print(f"captioner: note: the model does not know every word of {caption.text!r}", file=sys.stderr)
+    return 0

@@ -1,0 +1,142 @@
+"""Captions in columns that have names: tables in csv or tsv, and objects in JSON."""
+
+from __future__ import annotations
+
+import csv
+import reprlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from captioner.data.readers.base import DataError, Row
+
+# The first of these that there is.
+IMAGE = (
+    *("file_name", "filename", "image_name", "image_file", "image_filename", "image_path", "image", "img"),
+    *("file", "path", "filepath", "picture", "photo", "name"),
+)
+CAPTION = (
+    *("caption", "captions", "comment", "comments", "sentence", "sentences", "description", "descriptions"),
+    *("text", "texts", "raw", "alt_text", "prompt"),
+)
+_DELIMITERS = {",": "comma", "\t": "tab", "|": "bar", ";": "semicolon"}
+_CONTINUED = 50  # lines that a quoted cell spans at most: a stray quotation mark must not swallow the file
+
+
+def _key(name: str) -> str:
+    """A column's name as IMAGE and CAPTION have it: "Image Name" is image_name."""
+    return "_".join(name.strip().strip('"').lower().replace("-", " ").replace("_", " ").split())
+
+
+def _place(names: Iterable[str], wanted: Iterable[str]) -> int | None:
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        places.setdefault(_key(name), place)
+    return next((places[name] for name in wanted if name in places), None)
+
+
+@lru_cache  # the objects of a file have the same names, nearly always
+def _places(names: tuple[str, ...]) -> tuple[int | None, int | None, int | None]:
+    """Which of the columns hold the picture, the caption and the split."""
+    return _place(names, IMAGE), _place(names, CAPTION), _place(names, ["split"])
+
+
+def delimiter_of(header: str) -> str | None:
+    """What divides the columns of a table with this first line; None where it does not name the two columns."""
+    for delimiter in _DELIMITERS:
+        if None not in _places(tuple(header.split(delimiter)))[:2]:
+            return delimiter
+    return None
+
+
+def form_of(delimiter: str) -> str:
+    """The layout in words."""
+    return f"{_DELIMITERS[delimiter]}-separated table"
+
+
+def read_table(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
+    """The rows of a table whose first line that is not empty names the columns. Raises DataError.
+
+    Cells may be quoted as in csv, also over several lines. Where a line has too many cells, the caption holds the
+    delimiter unquoted.
+    """
+    names: list[str] = []
+    image, caption, split = 0, 0, None
+    for number, line, cells in _records(lines, delimiter):
+        if not names:
+            names = cells
+            places = _places(tuple(names))
+            image, caption, split = places[0] or 0, places[1] or 0, places[2]
+            continue
+        extra = len(cells) - len(names)
+        if extra > 0:
+            cells = line.split(delimiter)
+            extra = len(cells) - len(names)
+            cells[caption : caption + extra + 1] = [delimiter.join(cells[caption : caption + extra + 1])]
+        if len(cells) <= max(image, caption):
+            raise DataError(f"line {number} has fewer columns than the first line: {line[:80]!r}")
+        yield cells[image].strip(), cells[caption], cells[split] if split is not None and split < len(cells) else ""
+
+
+def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, str, list[str]]]:
+    """The number, the text and the cells of each record, a line or several."""
+    waiting: list[str] = []  # lines that were read ahead
+    number = 0
+    source = iter(lines)
+    while True:
+        line = waiting.pop(0) if waiting else next(source, None)
+        if line is None:
+            return
+        number += 1
+        if not line.strip():
+            continue
+        if '"' not in line:
+            yield number, line, line.split(delimiter)
+            continue
+        record, length = line, 1
+        cells, whole = _quoted(record, delimiter)
+        while not whole and length < _CONTINUED:
+            if length > len(waiting):
+                following = next(source, None)
+                if following is None:
+                    break
+                waiting.append(following)
+            record += "\n" + waiting[length - 1]
+            length += 1
+            if '"' in waiting[length - 2]:
+                cells, whole = _quoted(record, delimiter)
+        if cells is None:  # the quotation marks are the caption's own
+            yield number, line, line.split(delimiter)
+            continue
+        del waiting[: length - 1]
+        yield number, record, cells
+        number += length - 1
+
+
+def _quoted(record: str, delimiter: str) -> tuple[list[str] | None, bool]:
+    """The cells of a record, None where it is no csv; and whether more lines could not change that."""
+    try:
+        physical = (line + "\n" for line in record.split("\n"))
+        rows = list(csv.reader(physical, delimiter=delimiter, strict=True, skipinitialspace=True))
+    except csv.Error as error:
+        return None, "unexpected end of data" not in str(error)
+    return (rows[0], True) if len(rows) == 1 else (None, True)
+
+
+def rows_of(content: Any, what: str) -> Iterator[Row]:
+    """The rows of an object of JSON: a picture with a caption or a list of them. `what` names it in a DataError."""
+    if isinstance(content, dict):
+        names = tuple(content)
+        image, caption, split = _places(names)
+        if image is not None and caption is not None:
+            name, found = content[names[image]], content[names[caption]]
+            texts = found if isinstance(found, list) else ["" if found is None else found]
+            if isinstance(name, str) and all(isinstance(text, str) for text in texts):
+                where = content[names[split]] if split is not None else ""
+                for text in texts:
+                    yield name, text, where if isinstance(where, str) else ""
+                return
+    raise DataError(
+        f"{what} needs a picture's name (such as 'image' or 'file_name') and a caption or a list of them "
+        f"(such as 'caption' or 'text'): {reprlib.repr(content)}"
+    )

@@ -1,0 +1,307 @@
+"""Captions against references: scores with the yardsticks that say what they are worth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from captioner.evaluation.metrics import (
+    Cider,
+    DocumentFrequencies,
+    Words,
+    best_constant_caption,
+    bleu,
+    bleu_counts,
+    bleu_of_counts,
+    rouge_l,
+    smoothed_bleu,
+)
+from captioner.vocab import tokenise
+
+Scores: TypeAlias = dict[str, Any]
+METRICS = {
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+}
+FORMAT = "captioner evaluation 1"
+RECIPES = {"word": "captioner-ptb-lower-nopunct", "character": "captioner-character"}  # by the kind of tokens
+
+_MARKER = re.compile(r"</?\w+>")  # <end>, <unk>, </s>: of a model, not of a person
+
+# With few pictures, which reference is held out moves the human row by 1 BLEU: there each one is in turn. Many
+# pictures need no turns, and pay for them.
+_HELD_OUT = 5000
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture's caption, and how it compares with what people wrote."""
+
+    name: str
+    caption: str
+    references: tuple[str, ...]
+    bleu_counts: tuple[int, ...]  # see `metrics.bleu_counts`
+    smoothed_bleu_4: float  # see `metrics.smoothed_bleu`
+    rouge_l: float
+    cider: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is known of a set of captions; `scores` is what `score_captions` gives for them.
+
+    `human` is one reference caption a picture against the others, `against_as_many` the evaluated captions against
+    those same others; both None where no picture has two references. `floor` is the best constant caption.
+    """
+
+    scores: Scores
+    human: Scores | None
+    against_as_many: Scores | None
+    floor: Scores
+    pictures: tuple[Picture, ...]
+    references_sha256: str
+    tokens: str = "word"  # what was compared: words or characters
+    recipe: str = ""
+    problems: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what was passed over: names by kind
+
+    def warnings(self) -> list[str]:
+        """What the reader of the scores must know."""
+        found = []
+        images, distinct = self.scores["images"], self.scores["distinct"]
+        if distinct < 0.2 * images:
+            found.append(
+                f"only {distinct} of {images} captions are distinct: the captions hardly depend on the picture"
+            )
+        marked = [picture for picture in self.pictures if _MARKER.search(picture.caption)]
+        if marked:
+            marker = _MARKER.search(marked[0].caption)
+            found.append(
+                f"{len(marked)} captions hold marks such as {marker and marker[0]}, which count as words: take them out"
+            )
+        over_floor = self.scores["bleu_4"] - self.floor["bleu_4"]
+        if over_floor < 2.0:
+            found.append(
+                f"BLEU-4 {self.scores['bleu_4']:.1f} is {'within 2 points of' if over_floor > -2 else 'below'} the "
+                f"{self.floor['bleu_4']:.1f} of one caption for every picture, {self.floor['caption']!r}"
+            )
+        return found
+
+    def rows(self) -> list[tuple[str, Scores]]:
+        """The scores beside their yardsticks, with the names of these rows."""
+        rows = [("captions", self.scores)]
+        if self.human and self.against_as_many:
+            others = f"{self.human['references_each']} references"
+            rows += [(f"captions, {others}", self.against_as_many), (f"human, {others}", self.human)]
+        return [*rows, ("floor, one caption", self.floor)]
+
+    def table(self) -> str:
+        """The rows as a table that is also Markdown."""
+        cells = [[label, *(f"{scores[metric]:.1f}" for metric in METRICS)] for label, scores in self.rows()]
+        return table(["", *METRICS.values()], cells)
+
+    def to_json(self) -> str:
+        """The evaluation as JSON, the same bytes for the same evaluation; one picture a line."""
+        head = {
+            "format": FORMAT,
+            "tokens": self.tokens,
+            **self.scores,
+            "against_as_many": self.against_as_many,
+            "human": self.human,
+            "floor": self.floor,
+            "problems": dict(self.problems),
+            "warnings": self.warnings(),
+            "recipe": self.recipe,
+            "references_sha256": self.references_sha256,
+        }
+        pictures = (
+            {
+                "name": picture.name,
+                "caption": picture.caption,
+                "smoothed_bleu_4": picture.smoothed_bleu_4,
+                "rouge_l": picture.rouge_l,
+                "cider": picture.cider,
+                "bleu_counts": picture.bleu_counts,
+            }
+            for picture in self.pictures
+        )
+        lines = ",\n".join("    " + json.dumps(picture) for picture in pictures)
+        return json.dumps(head, indent=2)[:-2] + f',\n  "pictures": [\n{lines}\n  ]\n}}\n'
+
+
+def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]], tokens: str = "word") -> Scores:
+    """Scores of captions as written, `references[i]` being all that people wrote for picture i.
+
+    Both are lower-cased and stripped of punctuation the same way and compared as words, or as characters where
+    `tokens` says so, never as ids, so that a word outside the vocabulary can match nothing.
+    """
+    hypotheses = [tokenise(caption, tokens) for caption in captions]
+    texts = [_words_of(those, tokens) for those in references]
+    return _score(hypotheses, texts)[0]
+
+
+def evaluate(captions: Mapping[str, str], references: Mapping[str, Sequence[str]], tokens: str = "word") -> Evaluation:
+    """Score captions by picture name, each with its references, and set the yardsticks beside them.
+
+    `tokens` says what is compared, as in `score_captions`. The order of the pictures does not matter.
+    Raises KeyError for a caption without references.
+    """
+    names = sorted(captions)
+    hypotheses = [tokenise(captions[name], tokens) for name in names]
+    texts = [_words_of(references[name], tokens) for name in names]
+    scores, corpus, scored = _score(hypotheses, texts)
+    pictures = (
+        Picture(name, captions[name], tuple(references[name]), tuple(count), smoothed_bleu(count), rouge, cider)
+        for name, count, rouge, cider in zip(names, scored.bleu_counts, scored.rouge_l, scored.cider, strict=True)
+    )
+    constant = best_constant_caption(texts)
+    human, against_as_many = _human(hypotheses, texts)
+    return Evaluation(
+        scores=scores,
+        human=human,
+        against_as_many=against_as_many,
+        floor={"caption": joined(constant, tokens), **corpus.score([constant] * len(names)).metrics()},
+        pictures=tuple(pictures),
+        references_sha256=hashlib.sha256(json.dumps([names, texts]).encode()).hexdigest(),
+        tokens=tokens,
+    )
+
+
+def _score(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tuple[Scores, _References, _Scored]:
+    """The scores of the evaluated captions, whose BLEU is nltk's, and what is needed to go on."""
+    bleus = bleu(hypotheses, texts)  # first, since it checks both
+    corpus = _References(texts)
+    scored = corpus.score(hypotheses)
+    scores = {
+        **scored.metrics(),
+        **_named(bleus),
+        "images": len(hypotheses),
+        "references": sum(len(those) for those in texts),
+        "distinct": len({tuple(words) for words in hypotheses}),
+    }
+    return scores, corpus, scored
+
+
+def _named(bleus: Iterable[float]) -> Scores:
+    return {f"bleu_{n}": float(score) for n, score in enumerate(bleus, start=1)}
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What each caption of a corpus scores."""
+
+    bleu_counts: list[list[int]]
+    rouge_l: list[float]
+    cider: list[float]
+
+    def metrics(self) -> Scores:
+        """The scores of the corpus."""
+        return {
+            **_named(bleu_of_counts(np.sum(self.bleu_counts, axis=0, dtype=np.float64))),
+            "rouge_l": math.fsum(self.rouge_l) / len(self.rouge_l),
+            "cider": math.fsum(self.cider) / len(self.cider),
+        }
+
+
+class _References:
+    """The tokenised references of a corpus, prepared to score several sets of captions."""
+
+    def __init__(self, texts: Sequence[Sequence[Words]]) -> None:
+        self._texts = texts
+        self._cider = Cider(texts, DocumentFrequencies.of(texts))
+
+    def score(self, hypotheses: Sequence[Words]) -> _Scored:
+        """Score a tokenised caption for each picture."""
+        pairs = list(zip(hypotheses, self._texts, strict=True))
+        return _Scored(
+            [bleu_counts(words, those) for words, those in pairs],
+            [rouge_l(words, those) for words, those in pairs],
+            [self._cider.score(picture, words) for picture, words in enumerate(hypotheses)],
+        )
+
+
+def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tuple[Scores | None, Scores | None]:
+    """One reference of each picture against its others, and the captions against those same others.
+
+    In turn t, picture i of n references holds out number (i + t) mod n. The scores are means over the turns.
+    """
+    several = [index for index, those in enumerate(texts) if len(those) > 1]
+    if not several:
+        return None, None
+    turns = min(max(len(those) for those in texts), math.ceil(_HELD_OUT / len(several)))
+    human, model = [], []
+    for turn in range(turns):
+        left, held_out = [], []
+        for place, index in enumerate(several):
+            those = list(texts[index])
+            held_out.append(those.pop((place + turn) % len(those)))
+            left.append(those)
+        corpus = _References(left)
+        human.append(corpus.score(held_out).metrics())
+        model.append(corpus.score([hypotheses[index] for index in several]).metrics())
+    about = {
+        "images": len(several),
+        "references_each": _count_each([len(texts[i]) - 1 for i in several]),
+        "turns": turns,
+    }
+
+    def mean(rows: list[Scores]) -> Scores:
+        return {**{metric: math.fsum(row[metric] for row in rows) / turns for metric in METRICS}, **about}
+
+    return mean(human), mean(model)
+
+
+def _words_of(texts: Sequence[str], tokens: str) -> list[list[str]]:
+    return [tokenise(text, tokens) for text in texts]
+
+
+def joined(words: Words, tokens: str) -> str:
+    """Tokens as one text, as they were compared. The spaces between words are tokens among characters."""
+    return ("" if tokens == "character" else " ").join(words)
+
+
+def _count_each(counts: Sequence[int]) -> str:
+    """ "5", or "1-5" where it differs from picture to picture."""
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def recipe(evaluation: Evaluation, source: Mapping[str, str], packages: Sequence[str]) -> str:
+    """One line that says how the scores came about, in the manner of sacrebleu's signature.
+
+    `source` says where the captions come from, `packages` which versions they depend on.
+    """
+    parts = {
+        "metrics": "bleu+rouge_l+cider_d",
+        "images": str(evaluation.scores["images"]),
+        "refs": _count_each([len(picture.references) for picture in evaluation.pictures]),
+        "refs_sha": evaluation.references_sha256[:12],
+        "tok": RECIPES[evaluation.tokens],
+        "cider_df": "refs",
+        **source,
+        **{kind: str(len(names)) for kind, names in evaluation.problems.items()},
+        **{package: version(package) for package in packages},
+    }
+    return "|".join(f"{name}:{value}" for name, value in parts.items())
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a Markdown table with aligned columns, the first to the left, the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    lines = [
+        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
+        for row in (header, *rows)
+    ]
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])

@@ -1,0 +1,1 @@
+"""The network, and the file it is kept in."""

@@ -1,0 +1,251 @@
+"""The network: a torchvision backbone encodes the picture, a recurrent decoder writes the words.
+
+Pure torch: no files, no text. Shapes: B batch, T tokens, V vocabulary, F feature, H hidden, L layers, S image side.
+
+The picture's feature initialises the state ("init-inject" of Tanti et al. 2018, "Where to put the image in an
+image caption generator"), after Vinyals et al. 2015, "Show and Tell", who fed it as the first input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captioner.errors import UserError
+from captioner.network.dropout import Dropout
+from captioner.network.recurrent import CELLS, RecurrentLayer, State, has_memory
+from captioner.network.torchvision_compat import prepare_torchvision
+
+
+class UnknownEncoderError(UserError):
+    """The name is not one of a torchvision classification network that gives a feature vector."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes the function and the shapes of a CaptionModel. Raises ValueError for what is impossible.
+
+    `cell` is one of CELLS. `dropout` is the share of units dropped between layers in training, and half of it that of
+    the features; with `variational_dropout` units stay dropped over all time steps of a caption. With `tie_embeddings`
+    a word's embedding is also its row of the output layer.
+    """
+
+    encoder: str
+    vocabulary_size: int
+    hidden_size: int = 512
+    embedding_size: int = 256
+    dropout: float = 0.5
+    cell: str = "lstm"
+    layers: int = 1
+    tie_embeddings: bool = False
+    variational_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        for name in ("vocabulary_size", "hidden_size", "embedding_size", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be from 0 to below 1, not {self.dropout}")
+
+
+def encoder_names() -> list[str]:
+    """The classification networks that torchvision offers by name."""
+    prepare_torchvision()
+    from torchvision import models
+
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
+def find_head(backbone: nn.Module) -> tuple[str, nn.Linear] | None:
+    """A classification network's last linear layer, by its name; its input is the picture's feature."""
+    linear = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+class Encoder(nn.Module):
+    """Pictures (B, 3, S, S), float32 as `Preprocess.normalise` gives them, to features (B, F).
+
+    A classification network without its last layer. It stays in evaluation mode even while it is trained, so
+    that BatchNorm keeps its statistics: batches are small, and weights in which BatchNorm was already folded into
+    the convolutions have an identity there, which statistics of the batch would overturn. Scale and bias are
+    trained like all other weights.
+
+    Raises UnknownEncoderError for a name that torchvision does not know or whose network has no feature vector.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        prepare_torchvision()
+        from torchvision import models
+
+        if name not in encoder_names():
+            some = "mobilenet_v2, mobilenet_v3_large, resnet18, resnet50, efficientnet_b0, convnext_tiny"
+            raise UnknownEncoderError(
+                f"unknown encoder {name!r}: give a classification network of torchvision.models, such as {some}"
+            )
+        extra: dict[str, Any] = {}
+        if name in ("googlenet", "inception_v3"):
+            # No auxiliary classifiers; the input as their published weights expect it; no initialisation of their
+            # own, which is slow and about to be overwritten.
+            extra = {"aux_logits": False, "transform_input": True, "init_weights": False}
+        self.backbone: nn.Module = models.get_model(name, weights=None, **extra)
+        head = find_head(self.backbone)
+        if head is None:
+            raise UnknownEncoderError(f"encoder {name} has no linear classifier, so no feature vector can be had")
+        self.head_name, layer = head
+        self.feature_size: int = layer.in_features
+        parent, _, attribute = self.head_name.rpartition(".")
+        setattr(self.backbone.get_submodule(parent), attribute, nn.Identity())
+        self.eval()
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Does nothing but return itself: see the class."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, F)"""
+        feature: Tensor = self.backbone(images)
+        return feature
+
+
+class Decoder(nn.Module):
+    """A language model of captions, conditioned on a picture through its initial state.
+
+    h_0 = tanh(W_v v + b_v) for the standardised feature v, of its own for every layer, and c_0 likewise where the
+    cell has a memory; then recurrent layers read the words so far, layer l the hidden states of layer l - 1, and
+    logits over the vocabulary come from the last.
+    A state is a tuple of tensors (L, B, H): (h, c), or (h,) where the cell has no memory.
+    """
+
+    def __init__(self, config: ModelConfig, feature_size: int) -> None:
+        super().__init__()
+        self.config = config
+        layers, hidden, embedding = config.layers, config.hidden_size, config.embedding_size
+        self.feature_mean: Tensor
+        self.feature_std: Tensor
+        self.register_buffer("feature_mean", torch.zeros(feature_size))
+        self.register_buffer("feature_std", torch.ones(feature_size))
+        self.h0 = nn.Linear(feature_size, layers * hidden)
+        if has_memory(config.cell):
+            self.c0 = nn.Linear(feature_size, layers * hidden)
+        self.embedding = nn.Embedding(config.vocabulary_size, embedding)
+        self.recurrent = nn.ModuleList(
+            RecurrentLayer(config.cell, embedding if layer == 0 else hidden, hidden) for layer in range(layers)
+        )
+        if config.tie_embeddings:
+            # Press and Wolf 2017, "Using the output embedding to improve language models"; the embeddings are the
+            # rows of the output layer, so the hidden state must come to their size and scale first.
+            self.projection = nn.Linear(hidden, embedding)
+            self.output_bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+            nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
+        else:
+            self.output = nn.Linear(hidden, config.vocabulary_size)
+        self.dropout = Dropout(config.dropout)
+        # A feature is all that is known of a picture. With half of it dropped, too, captions on frozen features scored
+        # 1.1 to 1.6 CIDEr-D less on Flickr8k, and were less often distinct (docs/experiments.md).
+        self.feature_dropout = Dropout(config.dropout / 2)
+
+    def standardise(self, features: Tensor) -> None:
+        """Fix mean and standard deviation of each feature from those of training pictures, (N, F).
+
+        Features come out of a ReLU and an average: all positive, and mostly the same for every picture. Centred
+        and scaled, what tells pictures apart is learned several times as fast: on Flickr8k two epochs gave the
+        CIDEr-D that took five without.
+        """
+        std, mean = torch.std_mean(features, dim=0)
+        self.feature_mean.copy_(mean)
+        # A feature that hardly varies is noise, and must not be blown up.
+        self.feature_std.copy_(std.clamp(min=0.05 * float(std.mean()) + 1e-4))
+
+    def init_state(self, features: Tensor) -> State:
+        """(B, F) -> the state before the first word"""
+        features = self.feature_dropout((features - self.feature_mean) / self.feature_std)
+        injected = [self.h0(features)]
+        if has_memory(self.config.cell):
+            injected.append(self.c0(features))
+        # (B, L * H) -> (L, B, H)
+        return tuple(
+            torch.tanh(x).unflatten(1, (self.config.layers, -1)).transpose(0, 1).contiguous() for x in injected
+        )
+
+    def zero_state(self, batch: int) -> State:
+        """A state that knows of no picture: with it, the decoder is a language model and nothing else."""
+        zeros = self.feature_mean.new_zeros(self.config.layers, batch, self.config.hidden_size)
+        return (zeros, zeros) if has_memory(self.config.cell) else (zeros,)
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one token a row, (B,) int64; return the logits of the next one, (B, V), and the new state."""
+        hidden, state = self.read(tokens.unsqueeze(1), state)
+        return self.logits(hidden.squeeze(1)), state
+
+    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """Teacher forcing: (B, F) and (B, T) int64 -> logits (B, T, V) of the token that follows each."""
+        hidden, _ = self.read(tokens, self.init_state(features))
+        return self.logits(hidden)
+
+    def read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Hidden states (B, T, H) of the last layer after each of the tokens (B, T), and the new state."""
+        hidden = self._drop(self.embedding(tokens))
+        after = []
+        for layer, recurrent in enumerate(self.recurrent):
+            hidden, own = recurrent(hidden, tuple(part[layer : layer + 1] for part in state))
+            hidden = self._drop(hidden)
+            after.append(own)
+        return hidden, tuple(torch.cat(parts) for parts in zip(*after, strict=True))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) -> (..., V)"""
+        if self.config.tie_embeddings:
+            return F.linear(self.projection(hidden), self.embedding.weight, self.output_bias)
+        logits: Tensor = self.output(hidden)
+        return logits
+
+    def _drop(self, sequence: Tensor) -> Tensor:
+        """Dropout for (B, T, D), anew at each time step or the same at all of them."""
+        if not (self.config.variational_dropout and self.training):
+            dropped: Tensor = self.dropout(sequence)
+            return dropped
+        # Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks"
+        mask: Tensor = self.dropout(torch.ones_like(sequence[:, :1]))
+        return sequence * mask
+
+
+class CaptionModel(nn.Module):
+    """Encoder and decoder together: what a checkpoint stores."""
+
+    def __init__(self, config: ModelConfig, encoder: Encoder, decoder: Decoder) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.decoder = decoder
+
+    @classmethod
+    def create(cls, config: ModelConfig) -> CaptionModel:
+        """A model of random weights, drawn from torch's global generator."""
+        encoder = Encoder(config.encoder)
+        return cls(config, encoder, Decoder(config, encoder.feature_size))
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lay the convolutions' weights out for pictures in channels-last order, in place."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+    return network
+
+
+def fuse_for_inference(encoder: Encoder) -> nn.Module:
+    """A copy of the encoder, the same function made faster: BatchNorm folded into convolutions, channels last.
+
+    How much faster, `python benchmarks/encoder.py` measures. For inference only: it computes (B, 3, S, S) -> (B, F)
+    like the encoder, but its weights are no longer those of a checkpoint.
+    """
+    from torch.fx.experimental.optimization import fuse
+
+    fused: nn.Module = fuse(encoder.backbone)
+    return channels_last(fused.eval().requires_grad_(False))

@@ -1,0 +1,152 @@
+"""Many pictures or a zip in; a table, a gallery and files to download out."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+import captioner
+from captioner.allocator import give_back_freed_memory
+from captioner.bulk.formats import csv_table, gallery, jsonl, row_of, sidecar_paths, sidecar_text
+from captioner.bulk.journal import Row
+from captioner.inference.captioner import FileResult
+from captioner.page import pictures
+from captioner.page.models import turn
+from captioner.page.texts import say
+from captioner.pictures import archives
+from captioner.pictures.load import SUFFIXES, ImageError, load_image
+from captioner.pictures.thumbnails import SIDE as THUMBNAIL
+from captioner.pictures.thumbnails import thumbnail
+
+BATCH = 16  # pictures between two moments at which other visitors may have their turn
+GALLERY = 60  # pictures shown at once
+
+
+@dataclass
+class Batch:
+    """What became of a visitor's pictures: rows as the writers take them, and small copies by name."""
+
+    rows: list[Row]
+    thumbnails: dict[str, str]
+    cut: bool  # whether there were more than MAX_FILES
+
+    @property
+    def captioned(self) -> list[Row]:
+        """The rows that have a caption."""
+        return [row for row in self.rows if "caption" in row]
+
+
+def view(name: str, model: captioner.Captioner) -> None:
+    """Take files in, write captions, show and offer them."""
+    limits = {
+        "count": archives.MAX_FILES,
+        "size": pictures.MAX_MEGABYTES,
+        "pixels": pictures.MAX_PIXELS // 1_000_000,
+        "total": archives.MAX_TOTAL // 1_000_000,
+    }
+    files = st.file_uploader(
+        say("folder_intro", **limits),
+        type=[suffix.removeprefix(".") for suffix in sorted(SUFFIXES)] + ["zip"],
+        accept_multiple_files=True,
+        key=f"folder{st.session_state.setdefault('folders', 0)}",
+        max_upload_size=pictures.MAX_MEGABYTES,
+    )
+    if sum(file.size for file in files) > archives.MAX_TOTAL:
+        pictures.let_go(files)
+        st.session_state.folders += 1  # an empty box
+        st.session_state.too_large = True
+        st.rerun()
+    if st.session_state.pop("too_large", False):
+        st.error(say("too_large", total=archives.MAX_TOTAL // 1_000_000))
+    if files and st.button(say("start"), type="primary"):
+        st.session_state.batch = _caption(model, files)
+        pictures.let_go(files)
+        st.session_state.folders += 1  # an empty box
+        st.rerun()
+    if batch := st.session_state.get("batch"):
+        _show(batch)
+
+
+def _caption(model: captioner.Captioner, files: Sequence[UploadedFile]) -> Batch:
+    total = archives.count(files)
+    batch = Batch([], {}, cut=total > archives.MAX_FILES)
+    total = min(total, archives.MAX_FILES)
+    bar = st.progress(0.0, say("progress", done=0, total=total))
+    members = archives.members(files)
+    while part := list(islice(members, BATCH)):
+        rows: dict[str, Row] = {}
+        prepared: dict[str, npt.NDArray[np.uint8]] = {}
+        for member in part:
+            rows[member.name] = {"path": member.name, "error": member.error}
+            if member.data is None:
+                continue
+            try:
+                with turn():
+                    image = load_image(member.data, max_pixels=pictures.MAX_PIXELS, smallest=THUMBNAIL)
+                    prepared[member.name] = model.prepare(member.data)  # read as the command reads it
+                    batch.thumbnails[member.name] = thumbnail(image) or ""
+            except ImageError as error:
+                rows[member.name]["error"] = pictures.reason(error)
+        with turn():
+            captions = model.caption_batch(prepared.values())
+        for name, caption in zip(prepared, captions, strict=True):
+            rows[name] = row_of(FileResult(name, caption))
+        batch.rows += rows.values()
+        done = len(batch.rows)
+        bar.progress(min(1.0, done / total), say("progress", done=done, total=total))
+    give_back_freed_memory()
+    return batch
+
+
+def _show(batch: Batch) -> None:
+    done = batch.captioned
+    st.write(say("summary", done=len(done), failed=len(batch.rows) - len(done)))
+    if batch.cut:
+        st.info(say("too_many", count=archives.MAX_FILES))
+    with st.container(horizontal=True):
+        for label, file, mime, content in (
+            ("CSV", "captions.csv", "text/csv", "".join(csv_table(done))),
+            ("JSONL", "captions.jsonl", "application/jsonl", "".join(jsonl(batch.rows))),
+            (say("sidecars"), "captions.zip", "application/zip", _sidecars(done)),
+            (say("web_page"), "captions.html", "text/html", "".join(gallery(done, batch.thumbnails.get))),
+        ):
+            st.download_button(label, content, file_name=file, mime=mime, on_click="ignore", key=file)
+    table, pictures_tab = st.tabs([say("table"), say("gallery")])
+    with table:
+        st.dataframe(
+            [
+                {
+                    say("picture"): batch.thumbnails.get(row["path"], ""),
+                    say("file"): row["path"],
+                    say("caption"): row.get("caption", ""),
+                    say("trouble"): row.get("error", ""),
+                }
+                for row in batch.rows
+            ],
+            column_config={say("picture"): st.column_config.ImageColumn()},
+            hide_index=True,
+            width="stretch",
+        )
+    with pictures_tab, st.container(horizontal=True):
+        for row in done[:GALLERY]:
+            with st.container(width=190, gap="xxsmall"):
+                st.image(batch.thumbnails[row["path"]], alt=row["caption"])
+                st.caption(pictures.as_text(row["caption"]))
+
+
+def _sidecars(rows: Sequence[Row]) -> bytes:
+    """A zip with a text file for each picture, named as the command's sidecars are."""
+    paths = sidecar_paths(row["path"] for row in rows)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for row in rows:
+            archive.writestr(paths[row["path"]].as_posix(), sidecar_text(row))
+    return file.getvalue()

@@ -1,0 +1,114 @@
+"""How a caption came about: words weighed, where the network looked, the beam, the hidden state."""
+
+from __future__ import annotations
+
+import math
+
+import streamlit as st
+
+import captioner
+from captioner.inference.captioner import Explanation
+from captioner.inference.explanation import Candidate, Step
+from captioner.page import drawings, pictures
+from captioner.page.components import choose_word, drawing
+from captioner.page.models import turn
+from captioner.page.pictures import Picture
+from captioner.page.texts import say
+from captioner.page.views.compare import slider
+from captioner.pictures.load import load_image
+
+WEAK = 0.2  # nats; hiding a part that matters less than this says nothing
+
+
+def view(name: str, model: captioner.Captioner) -> None:
+    """One picture, one caption, from all sides."""
+    picture = pictures.current(model)
+    if picture is None:
+        return
+    beam_size = slider("beam_size", key="inside-beam")
+    options = captioner.DecodeOptions("beam", beam_size=beam_size)
+    explanation = _explain(name, model, picture, options)
+    st.write(say("words_intro"))
+    steps = explanation.steps
+    chosen = min(st.session_state.get("word", 0), len(steps) - 1)
+    choose_word(
+        [shown_word(step.word) for step in steps],
+        [step.probability for step in steps],
+        chosen,
+        say("words_label"),
+        key="word",
+    )
+    left, right = st.columns(2, gap="large")
+    with left:
+        _weighed(explanation, chosen, "" if model.vocabulary.tokens == "character" else " ")
+    with right:
+        _looked(picture, steps[chosen])
+    _tree(explanation, options)
+    _states(explanation)
+
+
+def shown_word(word: str) -> str:
+    """A token as people read it."""
+    return {"<end>": say("end"), "<unk>": say("unknown")}.get(word, word)
+
+
+def _explain(name: str, model: captioner.Captioner, picture: Picture, options: captioner.DecodeOptions) -> Explanation:
+    """The explanation, kept until another is asked for."""
+    asked = picture.digest, name, options
+    if st.session_state.get("explained") != asked:
+        with st.spinner(say("looking"), show_time=False), turn():
+            st.session_state.explanation = model.explain(picture.for_model(model), options)
+        st.session_state.explained = asked
+        st.session_state.word = _first_telling(st.session_state.explanation)
+    explanation: Explanation = st.session_state.explanation
+    return explanation
+
+
+def _first_telling(explanation: Explanation) -> int:
+    """The word about which the picture has most to say: shown first."""
+    return max(range(len(explanation.steps)), key=lambda place: float(explanation.steps[place].heat.max()))
+
+
+def _weighed(explanation: Explanation, chosen: int, space: str) -> None:
+    st.header(say("weighed"), anchor=False)
+    step = explanation.steps[chosen]
+    before = space.join(explanation.caption.tokens[:chosen])
+    st.html(
+        drawings.bars(
+            [Candidate(shown_word(other.word), other.probability) for other in step.candidates],
+            shown_word(step.word),
+            (say("word"), say("probability")),
+            say("weighed_is", before=before) if chosen else say("weighed_first"),
+        )
+    )
+
+
+def _looked(picture: Picture, step: Step) -> None:
+    st.header(say("where"), anchor=False)
+    word = shown_word(step.word)
+    where, strength = drawings.strongest(step.heat)
+    place = say(where)
+    overlay = drawings.heat_overlay(load_image(picture.preview), step.heat)
+    st.image(overlay, width="stretch", alt=say("where_alt", word=word, place=place))
+    if strength < WEAK:
+        st.caption(say("where_none", word=word))
+    else:
+        st.caption(say("where_is", word=word, place=place, factor=f"{math.exp(strength):.2g}"))
+
+
+def _tree(explanation: Explanation, options: captioner.DecodeOptions) -> None:
+    if not explanation.beam:
+        return
+    st.header(say("tree"), anchor=False)
+    words = [step.word for step in explanation.steps]
+    describe = say("tree_alt", caption=explanation.caption.text)
+    drawing(drawings.beam_tree(explanation.beam, words, say("end"), describe), key="tree")
+    st.caption(say("tree_is", size=options.beam_size, penalty=options.length_penalty))
+
+
+def _states(explanation: Explanation) -> None:
+    st.header(say("state"), anchor=False)
+    size = len(explanation.steps[0].hidden)
+    rows = [(shown_word(step.word), step.hidden) for step in explanation.steps]
+    st.html(drawings.states(rows, say("state_alt", size=size, word="{word}")))
+    st.caption(say("state_is", size=size))

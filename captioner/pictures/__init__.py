@@ -1,0 +1,1 @@
+"""From what a person typed to a checked RGB picture."""

@@ -1,0 +1,70 @@
+"""From what a person types to a list of picture files: files, folders, patterns, a list on stdin."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from captioner.errors import UserError
+from captioner.pictures.load import SUFFIXES
+
+
+class InputError(UserError):
+    """There is nothing to caption in what was given."""
+
+
+def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iterable[str] = ()) -> list[str]:
+    """The picture files that `arguments` stand for, in a fixed order, each path once.
+
+    An argument is a file (taken as it is, whatever its name), a folder (its pictures by suffix, sorted; those of
+    its subfolders too if `recursive`), a pattern such as "photos/**/*.jpg", or "-": one path a line from `stdin`.
+    Hidden files and the "._" files of macOS are passed over in folders and patterns. A file that is not there is
+    kept, so that it is reported like every other picture that cannot be read.
+    Raises InputError when a folder or pattern holds no picture, an argument is empty, or nothing was given.
+    """
+    found: dict[str, None] = {}
+    for argument in arguments:
+        if not argument:
+            raise InputError("one of the paths is empty: give a file, a folder or a pattern (was a variable not set?)")
+        if argument == "-":
+            found.update(dict.fromkeys(path for line in stdin if (path := line.rstrip("\r\n"))))
+        elif os.path.isdir(argument):
+            pictures = list(_in_folder(argument, recursive))
+            if not pictures:
+                hint = "" if recursive else " (--recursive also looks into its subfolders)"
+                raise InputError(f"{argument}: no pictures in this folder{hint}")
+            found.update(dict.fromkeys(pictures))
+        elif glob.has_magic(argument) and not os.path.lexists(argument):
+            matches = sorted(set(_matching(argument)))
+            if not matches:
+                raise InputError(f"{argument}: no file matches this pattern")
+            found.update(dict.fromkeys(matches))
+        else:
+            found[argument] = None
+    if not found:
+        raise InputError("no pictures were given")
+    return list(found)
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """The files that match, through no linked folder and past nothing hidden, unless the pattern names it."""
+    # pathlib's "**", unlike that of the module glob, does not go round in circles where a link leads back; but at
+    # the end of a pattern it stands for folders only.
+    named = Path(pattern, "*") if pattern.endswith("**") else Path(pattern)
+    hidden_too = any(part.startswith(".") for part in named.parts)
+    for path in Path(named.anchor).glob(str(named.relative_to(named.anchor))):
+        if path.is_file() and (hidden_too or not any(part.startswith(".") for part in path.parts)):
+            yield str(path)
+
+
+def _in_folder(folder: str, recursive: bool) -> Iterator[str]:
+    def give_up(error: OSError) -> None:
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=give_up):
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield os.path.join(parent, name)

@@ -1,0 +1,90 @@
+"""Whether probabilities mean what they say: of the words given 70 %, do people write 70 %?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captioner.network.model import Decoder
+from captioner.vocab import PAD
+
+BINS = 15
+TEMPERATURES = tuple(round(0.80 + 0.02 * step, 2) for step in range(31))  # 0.80 to 1.40
+
+# Captions (B, T) with the features (B, F) of their pictures.
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Probabilities of the likeliest next word, in bins of equal width that hold any, and how far they are off."""
+
+    confidence: tuple[float, ...]  # the mean probability in a bin
+    accuracy: tuple[float, ...]  # how often that word was the one that people wrote
+    share: tuple[float, ...]  # of all words
+    error: float  # expected calibration error: |confidence - accuracy|, the mean over words, in points of percent
+
+
+def calibration(decoder: Decoder, batches: Iterable[Batch]) -> Calibration:
+    """Teacher-forced on captions (Guo et al. 2017, "On calibration of modern neural networks")."""
+    return _at(decoder, batches, (1.0,))[0]
+
+
+def fit_temperature(decoder: Decoder, batches: Iterable[Batch]) -> float:
+    """The one of TEMPERATURES by which logits must be divided for the smallest calibration error.
+
+    Not for the smallest cross-entropy, as is usual: that one weighs all words, of which people see the likeliest.
+    """
+    errors = [found.error for found in _at(decoder, batches, TEMPERATURES)]
+    return TEMPERATURES[min(range(len(errors)), key=errors.__getitem__)]
+
+
+@torch.inference_mode()
+def _at(decoder: Decoder, batches: Iterable[Batch], temperatures: Sequence[float]) -> list[Calibration]:
+    """The calibration of the decoder with its logits divided by each of the temperatures."""
+    count, confidence, accuracy = (torch.zeros(len(temperatures), BINS, dtype=torch.float64) for _ in range(3))
+    for logits, targets in _next_words(decoder, batches):
+        highest, likeliest = logits.max(-1, keepdim=True)
+        right = (likeliest.squeeze(-1) == targets).double().cpu()
+        below = logits - highest
+        for row, temperature in enumerate(temperatures):
+            probability = 1.0 / (below / temperature).exp().sum(-1).double().cpu()
+            bins = (probability * BINS).long().clamp(max=BINS - 1)
+            count[row] += torch.bincount(bins, minlength=BINS)
+            confidence[row] += torch.bincount(bins, probability, minlength=BINS)
+            accuracy[row] += torch.bincount(bins, right, minlength=BINS)
+    return [_summary(*parts) for parts in zip(count, confidence, accuracy, strict=True)]
+
+
+def _summary(count: Tensor, confidence: Tensor, accuracy: Tensor) -> Calibration:
+    """From the number of words in each bin, and the sums of their probabilities and of those that were right."""
+    error = (confidence - accuracy).abs().sum() / count.sum().clamp(min=1)
+    used = count > 0
+    return Calibration(
+        tuple((confidence[used] / count[used]).tolist()),
+        tuple((accuracy[used] / count[used]).tolist()),
+        tuple((count[used] / count.sum()).tolist()),
+        100.0 * float(error),
+    )
+
+
+@torch.no_grad()
+def divide_logits(decoder: Decoder, temperature: float) -> None:
+    """Make a temperature part of the network, in place: its last linear layer is scaled, and needs no other."""
+    if decoder.config.tie_embeddings:
+        last: list[Tensor] = [*decoder.projection.parameters(), decoder.output_bias]
+    else:
+        last = [*decoder.output.parameters()]
+    for weights in last:
+        weights.div_(temperature)
+
+
+def _next_words(decoder: Decoder, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (N, V) and targets (N,) of the tokens that are to be predicted."""
+    for features, tokens in batches:
+        targets = tokens[:, 1:]
+        real = targets != PAD
+        yield decoder(features, tokens[:, :-1]).float()[real], targets[real]

@@ -1,0 +1,135 @@
+"""Where an encoder's first weights come from, and what may be said of their origin."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+
+from captioner.errors import UserError
+from captioner.files import sha256_of
+from captioner.network.checkpoint import CheckpointError, is_checkpoint, load_checkpoint
+from captioner.network.model import Encoder
+from captioner.pictures.load import Preprocess
+
+
+class EncoderWeightsError(UserError):
+    """Pretrained weights cannot be had, or do not fit the encoder; the message says what to do."""
+
+
+def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) -> tuple[dict[str, str], Preprocess]:
+    """Fill `encoder`, the network called `name`, with pretrained weights.
+
+    With a `file`, from there: one of our checkpoints, or a torchvision state dict (.pth). Without, from
+    torchvision's weights API, which downloads them once.
+    Returns their provenance, `source` and `sha256`, and what is done to the pictures they are for. Raises
+    EncoderWeightsError.
+    """
+    if file is None:
+        return _load_published(encoder, name), Preprocess()
+    if not file.is_file():
+        raise EncoderWeightsError(f"{file}: no such file of encoder weights")
+    if is_checkpoint(file):
+        preprocess = _load_from_checkpoint(encoder, name, file)
+    else:
+        preprocess = Preprocess()
+        _load_state_dict(encoder, name, file)
+    return {"source": f"file {file.name}", "sha256": sha256_of(file)}, preprocess
+
+
+def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
+    from torchvision import models
+
+    weights = models.get_model_weights(name).DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=_published_hash(file))
+        except (URLError, OSError, RuntimeError) as error:
+            reason = getattr(error, "reason", error)  # an URLError shows itself as "<urlopen error ...>"
+            raise EncoderWeightsError(
+                f"the pretrained weights of {name} cannot be downloaded ({reason}). Without a network: download "
+                f"{weights.url} on another machine and give the file with --encoder-weights FILE, or give one "
+                "of captioner's own checkpoints there"
+            ) from error
+    _load_state_dict(encoder, name, file)
+    sha256 = sha256_of(file)
+    # torchvision does not look at a file that is already in its cache, so anything may lie there.
+    if sha256.startswith(_published_hash(file)):
+        return {"source": f"torchvision {weights}", "sha256": sha256}
+    return {
+        "source": f"file {file.name} in torch's cache, which is not what torchvision published",
+        "sha256": sha256,
+    }
+
+
+def _published_hash(file: Path) -> str:
+    """torchvision names its files after the first digits of their SHA-256: resnet18-f37072fd.pth."""
+    return file.stem.rpartition("-")[2]
+
+
+def _load_from_checkpoint(encoder: Encoder, name: str, file: Path) -> Preprocess:
+    try:
+        checkpoint = load_checkpoint(file)
+    except CheckpointError as error:
+        raise EncoderWeightsError(str(error)) from error
+    theirs = checkpoint.model.config.encoder
+    if theirs != name:
+        raise EncoderWeightsError(f"{file}: holds the weights of {theirs}, not of {name}: add --encoder {theirs}")
+    encoder.load_state_dict(checkpoint.model.encoder.state_dict())
+    return checkpoint.preprocess
+
+
+def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
+    _refuse_bomb(file)
+    try:
+        # The one place that reads a file which could hold pickled code; weights_only refuses all but tensors.
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+    # It raises nearly anything on other files, and what it says would have people allow the code in them.
+    except Exception as error:
+        raise EncoderWeightsError(
+            f"{file}: not a file of PyTorch weights, or it holds more than tensors: give one made by "
+            "torch.save(network.state_dict(), FILE)"
+        ) from error
+    pairs = loaded.items() if isinstance(loaded, dict) else [(None, None)]
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
+        raise EncoderWeightsError(f"{file}: holds no state dict (names and tensors)")
+    for key, value in loaded.items():
+        if not torch.isfinite(value).all():
+            raise EncoderWeightsError(f"{file}: {key} holds values that are not numbers")
+    # The classifier and auxiliary classifiers are not part of the encoder; everything else must fit exactly.
+    extra = (encoder.head_name + ".", "aux", "AuxLogits")
+    weights = {key: value for key, value in loaded.items() if not key.startswith(extra)}
+    wanted = encoder.backbone.state_dict()
+    for key in sorted(wanted.keys() | weights.keys()):
+        if key not in weights:
+            raise EncoderWeightsError(f"{file}: not the weights of {name}: {key} is missing")
+        if key not in wanted:
+            raise EncoderWeightsError(f"{file}: not the weights of {name}: {key} is not part of it")
+        if wanted[key].shape != weights[key].shape:
+            raise EncoderWeightsError(
+                f"{file}: not the weights of {name}: {key} has shape {tuple(weights[key].shape)}, "
+                f"not {tuple(wanted[key].shape)}"
+            )
+    encoder.backbone.load_state_dict(weights)
+
+
+def _refuse_bomb(file: Path) -> None:
+    """Raise EncoderWeightsError for a zip archive, as PyTorch writes, that holds more than its own size: PyTorch
+    compresses nothing, but would unpack what others did, whatever memory that takes.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
+        return  # torch.load says what is to say
+    if size > file.stat().st_size:
+        raise EncoderWeightsError(f"{file}: not as PyTorch writes files: {size / 1e6:.0f} MB in a smaller archive")

@@ -1,0 +1,294 @@
+"""The Ray runner: what it refuses, and real runs on a local cluster of two workers."""
+
+import functools
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+from unittest.mock import MagicMock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import draw_picture
+
+import captioner
+from bulk.test_sources import write_parquet, write_tar
+
+Command: TypeAlias = Callable[..., tuple[int, str, str]]
+BROKEN = b"not a picture"
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[Path]:
+    """Two hundred pictures, two of them broken: one near the beginning, one at the end."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    paths = [folder / f"{index:03}.jpg" for index in range(200)]
+    for index, path in enumerate(paths):
+        draw_picture(index).save(path)
+    for index in (9, 199):
+        paths[index].write_bytes(BROKEN)
+    return paths
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[str]:
+    """The address of tmp_path on a web server."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--runner", "ray"], "needs --output FOLDER"),
+        (["--runner", "ray", "-o", "out", "--resume"], "--resume does not go with --runner ray"),
+        (["--runner", "ray", "-o", "out", "--engine", "openvino"], "--engine openvino does not go with --runner ray"),
+        (["--runner", "ray", "-o", "out", "--coco-images", "x"], "--coco-images does not go with --runner ray"),
+        (["--runner", "ray", "-o", "out", "-f", "html"], "writes parquet or jsonl, not html"),
+        (["--runner", "ray", "-o", "out", "--device", "cuda:1"], "deals GPUs out"),
+        (["--runner", "ray", "-o", "full"], "full: is not empty"),
+        (["--runner", "ray", "-o", "out", "--prompt", "a dgo"], "did you mean 'dog'?"),
+        (["--runner", "ray", "-o", "out", "empty.parquet"], "every table is empty"),
+        (["--workers", "2"], "--workers goes with --runner ray only"),
+        (["-f", "parquet", "-o", "x"], "--format parquet goes with --runner ray only"),
+        (["-o", "s3://bucket/captions"], "an address as --output goes with --runner ray only"),
+    ],
+)
+def test_flags_of_the_other_runner_are_refused(
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tiny_checkpoint_file: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "part-00000.parquet").touch()
+    write_parquet(tmp_path / "empty.parquet", {"url": pa.array([], pa.string())})
+    first = [] if "empty.parquet" in arguments else ["a.jpg"]
+    status, output, errors = command("caption", *first, *arguments, "--checkpoint", tiny_checkpoint_file)
+    assert (status, output) == (2, "")
+    assert message in errors.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_error_says_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "captioner.bulk.cluster", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    status, _, errors = command("caption", "a.jpg", "--runner", "ray", "-o", "out")
+    assert status == 2
+    assert 'pip install "captioner[ray]"' in errors
+
+
+@pytest.mark.slow
+def test_captioning_on_one_machine_imports_no_ray(pictures: list[Path], tiny_checkpoint_file: Path) -> None:
+    code = (
+        "import sys; from captioner.cli.main import main;"
+        f"main(['caption', {str(pictures[0])!r}, '--checkpoint', {str(tiny_checkpoint_file)!r}]);"
+        "sys.exit('ray' in sys.modules or 'captioner.bulk.sources' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("cluster", "workers", "device", "expected"),
+    [
+        ({"CPU": 2.0}, None, "auto", (2, 1, {"num_cpus": 0.5, "num_gpus": 0.0})),
+        ({"CPU": 1.0}, None, "auto", (1, 1, {"num_cpus": 0.5, "num_gpus": 0.0})),
+        ({"CPU": 16.0, "GPU": 2.0}, None, "auto", (2, 8, {"num_cpus": 4.0, "num_gpus": 1.0})),
+        ({"CPU": 16.0, "GPU": 2.0}, 3, "cpu", (3, 1, {"num_cpus": 0.5, "num_gpus": 0.0})),
+        ({"CPU": 2.0}, 5, "auto", r"5 workers need 2.5 CPUs \(0.5 each\), it has 2: give --workers 4 or fewer"),
+        ({"CPU": 64.0, "GPU": 2.0}, 3, "cuda", r"3 workers need 3 GPUs \(1 each\), it has 2: give --workers 2"),
+        ({"CPU": 2.0}, None, "cuda", "no GPU"),
+    ],
+)
+def test_workers_take_what_the_cluster_has_or_the_error_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, cluster: dict[str, float], workers: int | None, device: str, expected: Any
+) -> None:
+    from captioner.bulk import cluster as ray_runner
+
+    monkeypatch.setattr(ray_runner.ray, "cluster_resources", lambda: cluster)
+    if isinstance(expected, tuple):
+        assert ray_runner.share(workers, device) == expected
+    else:
+        with pytest.raises(ray_runner.RunnerError, match=expected):
+            ray_runner.share(workers, device)
+
+
+def test_an_address_where_no_cluster_listens_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from captioner.bulk import cluster as ray_runner
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ray_runner.RunnerError, match="no cluster answers"), ray_runner.connected():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("numbers", "failure", "message"),
+    [
+        ([0, 1, 1], "", "unit 1 came with 2 rows where unit 2 was due"),
+        ([0, 2], "", "unit 2 came with 2 rows where unit 1 was due"),
+        ([0, 1], "", "only 2 of 3 units came back"),
+        ([0, 1, 2], "", "unit 2 came with 2 rows where unit 2 was due"),
+        ([0], "MemoryError: ", r"unit 0, {'rows': 2}: MemoryError"),
+    ],
+)
+def test_what_is_missing_or_comes_twice_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, numbers: list[int], failure: str, message: str
+) -> None:
+    from captioner.bulk import cluster as ray_runner
+
+    results = [{"number": number, "rows": '[{"path": "a"}, {"path": "b"}]', "failure": failure} for number in numbers]
+    dataset = SimpleNamespace(map=lambda *_, **__: SimpleNamespace(iter_rows=lambda: iter(results)))
+    data = SimpleNamespace(from_items=lambda *_, **__: dataset, DataContext=MagicMock(), ActorPoolStrategy=MagicMock())
+    monkeypatch.setattr(ray_runner, "ray", SimpleNamespace(put=MagicMock(), remote=MagicMock(), data=data))
+    job = ray_runner.Job(b"", captioner.DecodeOptions())
+    with pytest.raises(ray_runner.RunnerError, match=message):
+        list(ray_runner.caption_units([{"rows": 2}, {"rows": None}, {"rows": 3}], job, 1, 1, {"num_gpus": 0.0}))
+
+
+def by_path(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found = {row["path"]: row for row in rows}
+    assert len(found) == len(rows), "a picture came twice"
+    return found
+
+
+@pytest.mark.slow
+def test_pictures_from_everywhere_get_the_captions_of_the_local_runner(
+    command: Command, pictures: list[Path], host: str, tmp_path: Path, tiny_checkpoint_file: Path
+) -> None:
+    pictures[5].write_bytes(BROKEN)
+    data = [path.read_bytes() for path in pictures]
+    shard = write_tar(tmp_path / "shard.tar", {f"{n}.jpg": data[n] for n in (0, 1, 5)})
+    table = write_parquet(tmp_path / "table.parquet", {"image": [{"bytes": data[n], "path": None} for n in (2, 3, 5)]})
+    same = {f"{shard}/{n}.jpg": n for n in (0, 1, 5)}
+    same |= {f"{table}#{row}": n for row, n in enumerate((2, 3, 5))}
+    same |= {str(path): n for n, path in enumerate(pictures)}
+    same |= {f"{host}/pictures/{pictures[n].name}": n for n in (4, 5)}
+    missing = [f"{host}/pictures/missing.jpg", str(tmp_path / "missing.jpg")]
+    given = [shard, table, tmp_path / "pictures", *[name for name in same if "://" in name], *missing]
+
+    fixed = ("--checkpoint", tiny_checkpoint_file, "--precision", "float32", "--num-captions", 2)
+    output = tmp_path / "out"
+    status, _, errors = command("caption", *given, *fixed, "--runner", "ray", "-o", output, "-f", "jsonl")
+    assert status == 1, errors
+    assert f"{len(same) - 4} captioned, 6 failed" in errors
+    assert sorted(path.name for path in output.iterdir()) == ["_SUCCESS", "part-00000.jsonl"]
+    rows = by_path([json.loads(line) for line in (output / "part-00000.jsonl").read_text().splitlines()])
+    assert list(rows) == [*same.keys(), *missing]
+    options = captioner.DecodeOptions(num_captions=2)
+    for name, number in same.items():
+        if number == 5:
+            assert rows[name]["error"].startswith(f"{name}: not a picture")
+        else:
+            expected = captioner.load(tiny_checkpoint_file, precision="float32").caption(pictures[number], options)
+            assert rows[name]["caption"] == expected.text
+            assert [other["caption"] for other in rows[name]["alternatives"]] == [expected.alternatives[0].text]
+    assert all("no such file" in rows[name]["error"] for name in missing)
+
+
+@pytest.fixture
+def mark(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A value in the environment of every process that a test starts."""
+    value = os.urandom(8).hex()
+    monkeypatch.setenv("CAPTIONER_TEST", value)
+    return value
+
+
+@pytest.fixture(params=["worker", "node"])
+def kill(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> Iterator[Callable[[set[int]], None]]:
+    """What takes a worker away: a signal, or the end of one of the two nodes of a cluster."""
+    if request.param == "worker":
+        yield lambda workers: os.kill(min(workers), signal.SIGKILL)
+        return
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    node = cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield lambda _: cluster.remove_node(node, allow_graceful=False)
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_what_is_killed_costs_no_row_and_makes_none_twice(
+    many: list[Path], tiny_checkpoint_file: Path, mark: str, kill: Callable[[set[int]], None]
+) -> None:
+    folder = many[0].parent
+    fixed = ["--checkpoint", tiny_checkpoint_file, "--precision", "float32", "--batch-size", "1"]
+    fixed += ["--beam-size", "100", "--num-captions", "20", "--max-length", "200"]  # so that it takes a while
+    command = [sys.executable, "-m", "captioner", "caption", str(folder), *map(str, fixed)]
+    local = subprocess.run([*command, "-f", "jsonl"], capture_output=True, text=True, check=False)
+
+    output = folder.parent / "out"
+    command += ["--runner", "ray", "--workers", "2", "-o", str(output)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr
+        for line in run.stderr:
+            if "009.jpg: not a picture" in line:
+                break
+        first = workers_of(mark)
+        assert len(first) == 2
+        kill(first)
+        seen = set(first)
+        while run.poll() is None:
+            seen |= workers_of(mark)
+            time.sleep(0.1)
+        rest = run.stderr.read()
+    assert run.returncode == 1, rest
+    assert "199.jpg: not a picture" in rest, "all was done before the kill"
+    assert len(seen) == 3, "no worker was started in place of the killed one"
+    assert "198 captioned, 2 failed" in rest
+    assert json.loads((output / "_SUCCESS").read_text()) == {"rows": 200, "failed": 2, "files": 1}
+    rows = by_path(pq.read_table(output).to_pylist())
+    assert list(rows) == [str(path) for path in many]
+    assert [path for path, row in rows.items() if row["error"]] == [str(many[9]), str(many[199])]
+    for expected in map(json.loads, local.stdout.splitlines()):
+        row = rows[expected["path"]]
+        assert {key: row[key] for key in expected} == expected
+
+
+@pytest.mark.slow
+def test_what_kills_every_worker_comes_to_an_end(
+    command: Command, pictures: list[Path], tmp_path: Path, tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python runs this file when it starts, also in workers.
+    end = "os._exit(9) if event == 'open' and str(given[0]).endswith('picture3.jpg') else None"
+    code = f"import os, sys\nsys.addaudithook(lambda event, given: {end})\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    fixed = ("--checkpoint", tiny_checkpoint_file, "--batch-size", 1)
+    status, _, errors = command("caption", *pictures, *fixed, "--runner", "ray", "-o", tmp_path / "out")
+    assert status == 2
+    assert "unit 0, {'paths': ['" in errors
+    assert "ended 6 workers" in errors
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def workers_of(mark: str) -> set[int]:
+    """The processes of Ray's workers with the model in them, by a variable of their environment."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = f"CAPTIONER_TEST={mark}".encode() in (process / "environ").read_bytes().split(b"\0")
+            if ours and b"ray::MapWorker" in (process / "cmdline").read_bytes():
+                found.add(int(process.name))
+        except OSError:  # gone
+            pass
+    return found

@@ -1,0 +1,118 @@
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from captioner.bulk.formats import row_of, sidecar_paths, sidecar_text, writer
+from captioner.data.names import CocoError
+from captioner.evaluation.predictions import Prediction, read_predictions
+from captioner.inference.captioner import Caption, FileResult
+
+
+def result(path: str, text: str = "A dog", others: tuple[str, ...] = ()) -> FileResult:
+    alternatives = tuple(Caption(other, ("a",), (0.5,), 0.5, -1.4) for other in others)
+    return FileResult(path, Caption(text, ("a", "dog"), (0.5, 0.25), 0.5, -2.77, alternatives))
+
+
+def rendered(format: str, *results: FileResult, **settings: object) -> str:
+    return "".join(writer(format, **settings)(row_of(r) for r in results))  # type: ignore[arg-type]
+
+
+def test_text_has_one_line_a_picture_whatever_its_name() -> None:
+    assert rendered("text", result("a.jpg"), result("b\n\tc.jpg")) == "a.jpg\tA dog\nb\\n\\tc.jpg\tA dog\n"
+
+
+def test_text_puts_further_captions_after_further_tabs() -> None:
+    assert rendered("text", result("a.jpg", others=("B", "C"))) == "a.jpg\tA dog\tB\tC\n"
+
+
+def test_jsonl_holds_words_probabilities_and_alternatives() -> None:
+    row = json.loads(rendered("jsonl", result("ä.jpg", others=("B",))))
+    assert row["path"] == "ä.jpg"
+    assert row["caption"] == "A dog"
+    assert row["logprob"] == -2.77
+    assert row["words"] == [{"word": "a", "probability": 0.5}, {"word": "dog", "probability": 0.25}]
+    assert row["end_probability"] == 0.5
+    assert [other["caption"] for other in row["alternatives"]] == ["B"]
+
+
+def test_a_name_that_is_not_valid_text_survives_in_jsonl() -> None:
+    line = rendered("jsonl", result("bad\udcff.jpg"))
+    line.encode()  # it can be written
+    assert json.loads(line)["path"] == "bad\udcff.jpg"
+
+
+def test_csv_quotes_what_needs_it_and_has_a_column_a_caption() -> None:
+    written = rendered("csv", result('a,"b".jpg', others=("B",)), result("c.jpg"), num_captions=3)
+    rows = list(csv.reader(io.StringIO(written)))
+    assert rows[0] == ["path", "caption", "logprob", "caption_2", "caption_3"]
+    assert rows[1] == ['a,"b".jpg', "A dog", "-2.77", "B", ""]
+    assert rows[2] == ["c.jpg", "A dog", "-2.77", "", ""]
+
+
+def test_coco_takes_ids_from_file_names_or_from_the_list() -> None:
+    names = [result("x/COCO_val2014_000000000042.jpg"), result("7.jpg")]
+    assert [row["image_id"] for row in json.loads(rendered("coco", *names))] == [42, 7]
+    assert json.loads(rendered("coco", result("dog.jpg"), coco_ids={"dog.jpg": 5}))[0]["image_id"] == 5
+    with pytest.raises(CocoError, match="--coco-images"):
+        rendered("coco", result("dog.jpg"))
+
+
+def test_coco_of_nothing_is_an_empty_list() -> None:
+    assert json.loads(rendered("coco")) == []
+
+
+def test_sidecars_of_equal_names_do_not_collide() -> None:
+    paths = sidecar_paths(["a/x.jpg", "b/x.jpg", "a/y.jpg", "a/y.png"])
+    assert [str(path) for path in paths.values()] == ["a/x.txt", "b/x.txt", "a/y.jpg.txt", "a/y.png.txt"]
+
+
+def test_sidecar_text_has_prefix_and_suffix_on_every_line() -> None:
+    row = row_of(result("a.jpg", others=("B",)))
+    assert sidecar_text(row, "photo of ", ", sharp") == "photo of A dog, sharp\nphoto of B, sharp\n"
+
+
+def test_html_is_one_self_contained_page_with_everything_escaped(pictures: list[Path], tmp_path: Path) -> None:
+    nasty = tmp_path / "<img src=x onerror=alert(1)>.jpg"
+    pictures[0].rename(nasty)
+    page = rendered("html", result(str(nasty), text="A <b> dog"), result(str(pictures[1])))
+    assert "<img src=x" not in page
+    assert "A &lt;b&gt; dog" in page
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_html_does_without_a_picture_that_has_gone() -> None:
+    assert "no preview" in rendered("html", result("gone.jpg"))
+
+
+def test_failures_are_rows_with_an_error() -> None:
+    assert row_of(FileResult("a.jpg", None, "broken")) == {"path": "a.jpg", "error": "broken"}
+
+
+@pytest.mark.parametrize("begins", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "'=1", "''@"])
+def test_no_cell_of_csv_is_a_formula_and_we_read_what_was_meant(begins: str, tmp_path: Path) -> None:
+    """Spreadsheets may run programs by them: the file names of strangers must not be formulas."""
+    name = f"{begins}.jpg"
+    written = rendered("csv", result(name, begins, others=(begins,)), num_captions=2)
+    (_, row) = csv.reader(io.StringIO(written, newline=""))
+    for cell in (row[0], row[1], row[3]):
+        assert cell[0] == "'"
+    assert float(row[2]) == -2.77  # a number is no formula
+    (tmp_path / "a.csv").write_text(written, newline="")
+    assert read_predictions(tmp_path / "a.csv") == [Prediction(name, begins)]
+
+
+def test_a_semicolon_in_a_name_does_not_begin_a_cell() -> None:
+    """Spreadsheets in many countries take it for the delimiter, unless the text stands in quotation marks."""
+    assert rendered("csv", result("a;=1+1.jpg")).splitlines()[1].startswith('"a;=1+1.jpg",')
+
+
+@pytest.mark.parametrize("name", ["red\x1b[31m.jpg", "a\u2028b.jpg", "a\x85b.jpg"])
+def test_text_holds_nothing_that_moves_the_cursor(name: str) -> None:
+    line = rendered("text", result(name))
+    assert line.count("\n") == 1
+    assert line.replace("\t", "").replace("\n", "").isprintable()

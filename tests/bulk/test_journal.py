@@ -1,0 +1,99 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captioner.bulk.journal import Journal, JournalError
+
+SETTINGS: dict[str, Any] = {"journal": 1, "batch_size": 2}
+
+
+def row(name: str, caption: str) -> dict[str, Any]:
+    return {"path": name, "caption": caption, "logprob": -1.5, "words": [], "end_probability": None}
+
+
+def filled(path: Path, names: list[str]) -> None:
+    journal = Journal(path, SETTINGS, resume=False)
+    journal.append(row(name, f"of {name}") for name in names)
+    journal.close()
+
+
+def test_rows_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
+    filled(tmp_path / "j", ["b", "a\n", "c"])
+    journal = Journal(tmp_path / "j", SETTINGS, resume=True)
+    journal.append([row("ä", "of ä")])
+    assert [found["caption"] for found in journal.rows(["ä", "c", "not there", "a\n"])] == ["of ä", "of c", "of a\n"]
+
+
+@pytest.mark.parametrize("cut", range(1, 30, 4))
+def test_a_torn_last_line_is_dropped_and_written_again(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "j"
+    filled(path, ["a", "b"])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    journal = Journal(path, SETTINGS, resume=True)
+    assert journal.captioned("a")
+    assert not journal.captioned("b")
+    journal.append([row("b", "of b")])
+    journal.close()
+    assert path.read_bytes() == whole
+
+
+def test_a_failed_picture_is_not_captioned_until_it_succeeds(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", SETTINGS, resume=False)
+    journal.append([{"path": "a", "error": "broken"}])
+    assert not journal.captioned("a")
+    assert list(journal.rows(["a"])) == []
+    journal.append([row("a", "mended")])
+    assert [found["caption"] for found in journal.rows(["a"])] == ["mended"]
+
+
+def test_a_journal_in_the_way_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path / "j", ["a"])
+    with pytest.raises(JournalError, match="--resume"):
+        Journal(tmp_path / "j", SETTINGS, resume=False)
+
+
+def test_a_journal_of_other_settings_is_refused_and_kept(tmp_path: Path) -> None:
+    filled(tmp_path / "j", ["a"])
+    before = (tmp_path / "j").read_bytes()
+    with pytest.raises(JournalError, match="batch_size 2, not 3"):
+        Journal(tmp_path / "j", {**SETTINGS, "batch_size": 3}, resume=True)
+    assert (tmp_path / "j").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["hello\n", "[1]\n", '{"journal": 1, "batch_size": 2}\n[]\n', "3\n"])
+def test_another_file_is_not_taken_for_a_journal(tmp_path: Path, content: str) -> None:
+    (tmp_path / "j").write_text(content)
+    with pytest.raises(JournalError):
+        Journal(tmp_path / "j", SETTINGS, resume=True)
+    assert (tmp_path / "j").read_text() == content
+
+
+def test_close_removes_it_when_nothing_is_left_to_do(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", SETTINGS, resume=True)
+    journal.close(remove=True)
+    assert not (tmp_path / "j").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"path": 3, "error": "x"}',
+        '{"path": "b", "caption": 7, "logprob": -1.0, "words": [], "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": 1e999, "words": [], "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": NaN, "words": [], "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": -1.0, "words": 3, "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": -1.0, "words": []}',
+        '{"path": "b", "caption": "\\ud83d", "logprob": -1.0, "words": [], "end_probability": null}',
+        '{"path": "b", "caption": "x", "logprob": -1.0, "words": [], "end_probability": null, "alternatives": [{}]}',
+    ],
+)
+def test_a_journal_that_was_changed_is_refused(tmp_path: Path, line: str) -> None:
+    """What formats could not render must not be found only when all pictures are captioned."""
+    filled(tmp_path / "j", ["a"])
+    with (tmp_path / "j").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(JournalError, match="not a journal of captioner"):
+        Journal(tmp_path / "j", SETTINGS, resume=True)

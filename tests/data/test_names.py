@@ -1,0 +1,89 @@
+"""COCO numbers: from file names, and from a list of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from captioner.data.names import CocoError, image_id, read_image_ids
+from captioner.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        ("COCO_val2014_000000000042.jpg", 42),
+        ("photos/val2014/COCO_val2014_000000391895.jpg", 391895),
+        ("000000000042.jpg", 42),
+        ("42.png", 42),
+        ("some_folder/7.jpeg", 7),
+        ("7", 7),
+    ],
+)
+def test_the_file_name_gives_the_number(path: str, number: int) -> None:
+    assert image_id(path, None) == number
+
+
+@pytest.mark.parametrize(
+    "path", ["dog.jpg", "dog42.jpg", "42_dog.jpg", "1000268201_693b08cb0e.jpg", "42/dog.jpg", "٤٢.jpg"]
+)
+def test_a_name_without_a_number_says_what_to_give(path: str) -> None:
+    with pytest.raises(CocoError, match="--coco-images FILE") as caught:
+        image_id(path, None)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, UserError)
+
+
+def test_a_list_of_pictures_goes_before_the_file_name() -> None:
+    ids = {"dog.jpg": 5, "42.jpg": 6, "b/dog.jpg": 7}
+    assert image_id("dog.jpg", ids) == 5
+    assert image_id("a/dog.jpg", ids) == 5
+    assert image_id("a/b/dog.jpg", ids) == 7, "the longest end of the path decides"
+    assert image_id("photos/42.jpg", ids) == 6
+    with pytest.raises(CocoError, match=r"43\.jpg: not among the 3 pictures"):
+        image_id("43.jpg", ids)
+
+
+def test_reads_the_ids_of_an_annotation_file(tmp_path: Path) -> None:
+    file = tmp_path / "annotations.json"
+    images = [{"id": 3, "file_name": "c.jpg", "height": 4}, {"id": 1, "file_name": "ä/b.jpg"}]
+    file.write_text(json.dumps({"images": images, "annotations": []}), encoding="utf-8-sig")
+    assert read_image_ids(file) == {"c.jpg": 3, "ä/b.jpg": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "the file is empty"),
+        ("\n", "the file is empty"),
+        ("PK\x03\x04", "not a JSON file"),
+        ("[" * 100_000, "not a JSON file"),
+        ("[]", "has no list 'images'"),
+        ('{"images": []}', "has no list 'images'"),
+        ('{"images": {"id": 1}}', "has no list 'images'"),
+        ('{"images": [1]}', "entry 1 of 'images' needs an 'id'"),
+        ('{"images": [{"id": 1, "file_name": "a"}, {"id": 2}]}', "entry 2 of 'images' needs"),
+        ('{"images": [{"id": "1", "file_name": "a.jpg"}]}', "a whole number"),
+        ('{"images": [{"id": true, "file_name": "a.jpg"}]}', "a whole number"),
+        ('{"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]}', "a has the ids 1 and 2"),
+        ('{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}', "id 1 stands for a and b"),
+    ],
+)
+def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, content: str, complaint: str) -> None:
+    file = tmp_path / "images.json"
+    file.write_text(content)
+    with pytest.raises(CocoError) as caught:
+        read_image_ids(file)
+    assert complaint in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "images.json"
+    file.write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(CocoError, match="not a JSON file"):
+        read_image_ids(file)

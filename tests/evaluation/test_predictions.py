@@ -1,0 +1,150 @@
+"""Predictions of any captioner: reading them, and finding their pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from captioner.data.names import CocoError
+from captioner.errors import UserError
+from captioner.evaluation.predictions import Prediction, PredictionsError, match, read_predictions
+
+
+def written(tmp_path: Path, content: str | bytes, name: str = "predictions") -> Path:
+    file = tmp_path / name
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def test_reads_coco_results(tmp_path: Path) -> None:
+    rows = [{"image_id": 42, "caption": "a dog"}, {"image_id": "7", "caption": "ä", "score": 1}]
+    file = written(tmp_path, "\ufeff \n" + json.dumps(rows, indent=1))
+    assert read_predictions(file) == [Prediction(42, "a dog"), Prediction(7, "ä")]
+
+
+def test_reads_jsonl_with_probabilities(tmp_path: Path) -> None:
+    rows = [
+        {"path": "x/a.jpg", "caption": "A dog", "words": [{"word": "a", "probability": 0.5}]},
+        {"path": "b.jpg", "caption": "A cat", "words": "not ours"},
+        {"path": "c.jpg", "error": "not a picture"},
+    ]
+    file = written(tmp_path, "\n".join(map(json.dumps, rows)) + "\r\n\n")
+    assert read_predictions(file) == [Prediction("x/a.jpg", "A dog", (("a", 0.5),)), Prediction("b.jpg", "A cat")]
+
+
+def test_reads_csv(tmp_path: Path) -> None:
+    file = written(tmp_path, 'logprob,path,caption\r\n-1,"a,b.jpg","A ""big""\ndog"\r\n-2,c.jpg,\r\n', "p.txt")
+    assert read_predictions(file) == [Prediction("a,b.jpg", 'A "big"\ndog'), Prediction("c.jpg", "")]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "the file is empty"),
+        (" \n\n", "the file is empty"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not a text file in UTF-8"),
+        ("[", "not a JSON file"),
+        ("[" * 100_000, "not a JSON file"),
+        ("[]", "holds no captions"),
+        ("[1]", "entry 1 needs an 'image_id'"),
+        ('[{"image_id": 1, "caption": "a"}, {"id": 1, "caption": "a"}]', "entry 2 needs an 'image_id'"),
+        ('[{"image_id": true, "caption": "a"}]', "entry 1 needs an 'image_id' (a whole number)"),
+        ('[{"image_id": 1, "caption": null}]', "a 'caption' (a text)"),
+        ('{"path": "a.jpg", "caption": "a"}\n{"path"', "line 2 is not JSON"),
+        ('{"file": "a.jpg", "caption": "a"}', "line 1 needs a 'path' and a 'caption'"),
+        ('{"path": "a.jpg", "caption": ["a"]}', "line 1 needs a 'path' and a 'caption'"),
+        ('{"images": [], "annotations": []}', "line 1 needs a 'path' and a 'caption'"),
+        ('{"path": "a.jpg", "error": "damaged"}', "holds no captions"),
+        ("image,caption\na.jpg,a dog", "columns 'path' and 'caption'"),
+        ("a.jpg#0\ta dog", "columns 'path' and 'caption'"),
+        ("path,caption", "holds no captions"),
+        ("path,caption\na.jpg", "line 2 has fewer columns"),
+        ('path,caption\na.jpg,"a dog', "not a csv file"),
+        ('path,caption\na.jpg,"a" dog', "not a csv file"),
+        ("path,caption\na.jpg," + "x" * 200_000, "not a csv file"),
+    ],
+)
+def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, content: str | bytes, complaint: str) -> None:
+    file = written(tmp_path, content)
+    with pytest.raises(PredictionsError) as caught:
+        read_predictions(file)
+    assert complaint in str(caught.value)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, UserError)
+
+
+def test_a_path_fits_a_name_when_one_is_the_end_of_the_other() -> None:
+    names = ["a.jpg", "x/b.jpg", "y/c.jpg", "d.jpg"]
+    paths = ["/data/pictures/a.jpg", "b.jpg", "other/c.jpg", "./d.jpg", "unknown.jpg"]
+    matched = match([Prediction(path, path) for path in paths], names)
+    assert {name: prediction.picture for name, prediction in matched.predictions.items()} == {
+        "a.jpg": "/data/pictures/a.jpg",
+        "x/b.jpg": "b.jpg",
+        "d.jpg": "./d.jpg",
+    }
+    assert matched.unknown == ["other/c.jpg", "unknown.jpg"], "other/c.jpg is not y/c.jpg"
+    assert matched.repeated == []
+
+
+def test_the_same_base_name_in_two_folders() -> None:
+    names = ["x/a.jpg", "y/a.jpg"]
+    exact = match([Prediction("y/a.jpg", "why"), Prediction("/p/x/a.jpg", "ex")], names)
+    assert {name: prediction.caption for name, prediction in exact.predictions.items()} == {
+        "y/a.jpg": "why",
+        "x/a.jpg": "ex",
+    }
+    with pytest.raises(PredictionsError, match=r"^a\.jpg may be x/a\.jpg or y/a\.jpg: write the path as"):
+        match([Prediction("a.jpg", "which?")], names)
+    # A name that is the whole path wins over one that only ends with it.
+    assert list(match([Prediction("a.jpg", "it")], ["a.jpg", "x/a.jpg"]).predictions) == ["a.jpg"]
+
+
+def test_several_captions_for_a_picture_are_told() -> None:
+    predictions = [Prediction("p/a.jpg", "first"), Prediction("q/a.jpg", "second"), Prediction("r/a.jpg", "third")]
+    matched = match(predictions, ["a.jpg"])
+    assert matched.predictions["a.jpg"].caption == "first"
+    assert matched.repeated == ["a.jpg"]
+    equal = match([Prediction("a.jpg", "same"), Prediction("a.jpg", "same")], ["a.jpg"])
+    assert equal.repeated == ["a.jpg"]
+
+
+def test_coco_numbers_stand_in_the_file_names() -> None:
+    names = ["val2014/COCO_val2014_000000000042.jpg", "7.jpg"]
+    matched = match([Prediction(42, "a"), Prediction(7, "b"), Prediction(8, "c")], names)
+    assert {name: prediction.caption for name, prediction in matched.predictions.items()} == {
+        names[0]: "a",
+        names[1]: "b",
+    }
+    assert matched.unknown == ["8"]
+
+
+def test_coco_numbers_from_a_list() -> None:
+    names = ["dog.jpg", "cat.jpg", "not listed.jpg"]
+    matched = match([Prediction(1, "a cat")], names, {"cat.jpg": 1, "dog.jpg": 2})
+    assert list(matched.predictions) == ["cat.jpg"]
+    with pytest.raises(CocoError, match="not among the 1 pictures"):
+        match([Prediction(1, "a cat")], names, {"bird.jpg": 1})
+
+
+def test_names_without_numbers_say_what_to_give() -> None:
+    with pytest.raises(CocoError, match="give --coco-images FILE"):
+        match([Prediction(1, "a")], ["1.jpg", "dog.jpg"])
+    with pytest.raises(CocoError, match=r"a_1\.jpg and b_1\.jpg have the same COCO number, 1: give --coco-images FILE"):
+        match([Prediction(1, "a")], ["a_1.jpg", "b_1.jpg"])
+
+
+def test_halves_of_characters_are_replaced(tmp_path: Path) -> None:
+    """JSON can hold them, and no file can: the report could not be written."""
+    rows = [{"path": "a.jpg", "caption": "a \ud83d dog", "words": [{"word": "\ud83d", "probability": 0.5}]}]
+    (prediction,) = read_predictions(written(tmp_path, json.dumps(rows[0]) + "\n"))
+    assert prediction.caption == "a \ufffd dog"
+    assert prediction.words == (("\ufffd", 0.5),)
+
+
+@pytest.mark.parametrize("probability", [10**400, float("nan"), float("inf"), -0.1, 1.5])
+def test_impossible_probabilities_are_none(tmp_path: Path, probability: float) -> None:
+    row = {"path": "a.jpg", "caption": "a", "words": [{"word": "a", "probability": probability}]}
+    assert read_predictions(written(tmp_path, json.dumps(row))) == [Prediction("a.jpg", "a")]

@@ -1,0 +1,794 @@
+"""Decoding: what every strategy and every option promises, on decoders small enough to check by enumeration."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from captioner.inference import decoding
+from captioner.inference.decoding import Hypothesis, StepDecoder, _beam, choose, decode, decode_state
+from captioner.network.model import Decoder, ModelConfig
+from captioner.options import DecodeOptions, OptionError
+from captioner.vocab import END, PAD, START, UNK
+
+A, B, C, D = range(4, 8)  # the first words after the special tokens
+FEATURE = 5
+
+GREEDY = DecodeOptions("greedy", max_length=8)
+SAMPLE = DecodeOptions("sample", max_length=8, num_captions=4)
+BEAM = DecodeOptions("beam", max_length=8, num_captions=2)
+STRATEGIES = [pytest.param(options, id=options.strategy) for options in (GREEDY, SAMPLE, BEAM)]
+# Every strategy, every option away from its default at least once.
+EVERY_WAY = [
+    GREEDY,
+    DecodeOptions("greedy", max_length=9, min_length=6, no_repeat_ngram=2),
+    SAMPLE,
+    DecodeOptions("sample", max_length=6, num_captions=3, temperature=0.6, top_k=3, seed=5),
+    DecodeOptions("sample", max_length=9, min_length=4, temperature=1.7, top_p=0.7, no_repeat_ngram=1),
+    BEAM,
+    DecodeOptions("beam", max_length=7, beam_size=6, num_captions=6, length_penalty=0.0),
+    DecodeOptions("beam", max_length=9, beam_size=4, min_length=5, no_repeat_ngram=1, length_penalty=2.0),
+]
+
+
+class Table:
+    """A decoder whose logits are read from a table: (V, V), of the next token after each token.
+
+    A picture's feature, (V,), is added to them. Without randomness or matrix products its numbers are exact.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def init_state(self, features: Tensor) -> Any:
+        return (features.unsqueeze(0),)
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.logits[tokens] + state[0][0], state
+
+    def features(self, pictures: int) -> Tensor:
+        return torch.zeros(pictures, self.logits.shape[1])
+
+
+def table(probabilities: dict[int, dict[int, float]], size: int = 8) -> Table:
+    """A table decoder from the probabilities of what follows each token; all else is next to impossible."""
+    logits = torch.full((size, size), math.log(1e-12))
+    for token, following in probabilities.items():
+        for word, probability in following.items():
+            logits[token, word] = math.log(probability)
+    return Table(logits)
+
+
+def uneven_table(seed: int, words: int = 4) -> Table:
+    """A table decoder whose logits after each token are all different, by at least 1."""
+    size = 4 + words
+    generator = torch.Generator().manual_seed(seed)
+    return Table(torch.stack([torch.randperm(size, generator=generator) for _ in range(size)]).float())
+
+
+def network(seed: int, words: int = 6, end: float = 0.0, cell: str = "lstm", layers: int = 1) -> Decoder:
+    """The real decoder with random weights, in double precision; `end` makes `<end>` likelier.
+
+    Batches of different sizes are summed in a different order. In double precision the difference stays far below
+    the precision of what decoding compares, so no near-tie between two words comes out differently.
+    """
+    config = ModelConfig("none", 4 + words, hidden_size=8, embedding_size=6, dropout=0.3, cell=cell, layers=layers)
+    decoder = Decoder(config, FEATURE)
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in decoder.named_parameters():
+        torch.nn.init.normal_(weight, std=0.3 if "bias" in name else 1.0, generator=generator)
+    decoder.output.bias.data[END] = end
+    return decoder.double().eval()
+
+
+def pictures(number: int, seed: int = 0) -> Tensor:
+    """Features of a network's pictures, (number, F)"""
+    return torch.randn(number, FEATURE, generator=torch.Generator().manual_seed(seed)).double() * 2
+
+
+def words_of(hypothesis: Hypothesis) -> tuple[int, ...]:
+    return tuple(token for token in hypothesis.tokens if token != END)
+
+
+def tokens_of(captions: list[list[Hypothesis]]) -> list[list[tuple[int, ...]]]:
+    return [[hypothesis.tokens for hypothesis in picture] for picture in captions]
+
+
+def repeats(words: tuple[int, ...], n: int) -> bool:
+    """Whether some n words occur twice in a row of words."""
+    grams = list(zip(*(words[i:] for i in range(n)), strict=False))
+    return len(set(grams)) < len(grams)
+
+
+def forced(decoder: Decoder, feature: Tensor, tokens: tuple[int, ...]) -> list[float]:
+    """The log-probability of each token of a caption of one picture, (F,), by teacher forcing."""
+    with torch.inference_mode():
+        logits = decoder(feature.unsqueeze(0), torch.tensor([[START, *tokens[:-1]]]))[0]
+    values: list[float] = logits.log_softmax(-1)[range(len(tokens)), tokens].tolist()
+    return values
+
+
+def every_caption(decoder: StepDecoder, feature: Tensor, max_length: int) -> Iterator[tuple[tuple[int, ...], float]]:
+    """All captions that can be written for one picture, (1, F), with their log-probabilities."""
+
+    def extend(prefix: tuple[int, ...], logprob: float, state: Any) -> Iterator[tuple[tuple[int, ...], float]]:
+        logits, state = decoder.step(torch.tensor([prefix[-1] if prefix else START]), state)
+        logprobs = logits[0].double().log_softmax(-1).tolist()
+        for token in (END, *range(4, len(logprobs))):
+            longer, total = (*prefix, token), logprob + logprobs[token]
+            if token == END or len(longer) == max_length:
+                yield longer, total
+            else:
+                yield from extend(longer, total, state)
+
+    with torch.inference_mode():
+        yield from extend((), 0.0, decoder.init_state(feature))
+
+
+# Greedy, and where a caption ends
+
+
+def test_greedy_takes_the_likeliest_word_and_stops_at_end() -> None:
+    decoder = table({START: {A: 0.6, B: 0.4}, A: {B: 0.7, END: 0.3}, B: {END: 0.8, B: 0.2}})
+    [[caption]] = decode(decoder, decoder.features(1), GREEDY)
+    assert caption.tokens == (A, B, END)
+    assert caption.finished
+    assert caption.token_logprobs == pytest.approx([math.log(0.6), math.log(0.7), math.log(0.8)], abs=1e-6)
+
+
+@pytest.mark.parametrize("options", STRATEGIES)
+@pytest.mark.parametrize("max_length", [1, 2, 5])
+def test_a_caption_that_never_ends_is_cut_off_at_the_length_limit(options: DecodeOptions, max_length: int) -> None:
+    decoder = table({START: {A: 1.0}, A: {A: 1.0}})
+    for caption in decode(decoder, decoder.features(1), DecodeOptions(options.strategy, max_length=max_length))[0]:
+        assert caption.tokens == (A,) * max_length
+        assert not caption.finished
+
+
+@pytest.mark.parametrize("options", STRATEGIES)
+def test_an_end_at_the_length_limit_counts(options: DecodeOptions) -> None:
+    decoder = table({START: {A: 1.0}, A: {END: 1.0}})
+    [[caption]] = decode(decoder, decoder.features(1), DecodeOptions(options.strategy, max_length=2))
+    assert caption.tokens == (A, END)
+    assert caption.finished
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_a_caption_ends_at_its_first_end_or_at_the_limit(options: DecodeOptions) -> None:
+    captions = [caption for picture in decode(network(1), pictures(20), options) for caption in picture]
+    for caption in captions:
+        assert caption.finished == (END in caption.tokens)
+        assert END not in caption.tokens[:-1]
+        assert caption.finished or len(caption.tokens) == options.max_length
+        assert options.min_length <= len(words_of(caption)) <= options.max_length
+        assert len(caption.token_logprobs) == len(caption.tokens)
+    assert any(caption.finished for caption in captions)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+@pytest.mark.parametrize("min_length", [0, 5])
+def test_greedy_takes_the_likeliest_word_that_the_rules_allow(n: int, min_length: int) -> None:
+    changed = 0
+    for seed in range(20):
+        decoder = uneven_table(seed, words=7)
+        written: tuple[int, ...] = ()
+        while len(written) < 10 and END not in written:
+            logits = decoder.logits[written[-1] if written else START].tolist()
+            words = [word for word in range(4, len(logits)) if not n or not repeats((*written, word), n)]
+            allowed = words + [END] * (len(written) >= min_length)
+            written = (*written, max(allowed, key=lambda word: logits[word]))
+        options = DecodeOptions("greedy", max_length=10, min_length=min_length, no_repeat_ngram=n)
+        [[caption]] = decode(decoder, decoder.features(1), options)
+        [[free]] = decode(decoder, decoder.features(1), DecodeOptions("greedy", max_length=10))
+        assert caption.tokens == written
+        changed += caption.tokens != free.tokens
+    assert bool(changed) == bool(n or min_length)
+
+
+def stutters(tokens: tuple[int, ...], conjunction: int) -> bool:
+    """Whether the word before a conjunction is one of the four after it."""
+    return any(
+        tokens[place - 1] in tokens[place + 1 : place + 5]
+        for place in range(1, len(tokens))
+        if tokens[place] == conjunction
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [DecodeOptions("greedy"), DecodeOptions("sample", num_captions=9), DecodeOptions("beam", num_captions=3)],
+    ids=lambda options: options.strategy,
+)
+def test_no_caption_stutters(options: DecodeOptions) -> None:
+    conjunction, before, after = 4, 0, 0
+    for seed in range(20):
+        decoder = uneven_table(seed, words=7)
+        for group in decode(decoder, decoder.features(3), options):
+            before += sum(stutters(caption.tokens, conjunction) for caption in group)
+        for group in decode(decoder, decoder.features(3), options, conjunctions=[conjunction]):
+            after += sum(stutters(caption.tokens, conjunction) for caption in group)
+    assert before
+    assert not after
+
+
+# Beam search
+
+
+@pytest.mark.parametrize(
+    "rules", [{}, {"min_length": 4}, {"no_repeat_ngram": 1}, {"no_repeat_ngram": 2, "min_length": 3}, {"max_length": 3}]
+)
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_a_beam_of_one_is_greedy(rules: dict[str, int], length_penalty: float) -> None:
+    one = DecodeOptions("beam", beam_size=1, length_penalty=length_penalty, **rules)
+    for seed in range(5):
+        decoder, features = network(seed), pictures(12, seed)
+        greedy = decode(decoder, features, DecodeOptions("greedy", **rules))
+        assert decode(decoder, features, one) == greedy
+        # decode() hands a beam of 1 to greedy decoding; the search itself must come to the same.
+        assert tokens_of(_beam(decoder, decoder.init_state(features), one, (), ())) == tokens_of(greedy)
+
+
+@pytest.mark.parametrize("options", [DecodeOptions("beam", beam_size=1), DecodeOptions("sample", top_k=1)])
+def test_ties_go_to_the_same_word_as_in_greedy_decoding(options: DecodeOptions) -> None:
+    decoder = Table(torch.randint(0, 2, (60, 60), generator=torch.Generator().manual_seed(0)).float())
+    assert decode(decoder, decoder.features(1), options) == decode(
+        decoder, decoder.features(1), DecodeOptions("greedy")
+    )
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("end", [-math.inf, -1.0, 2.0], ids=["never ends", "long", "short"])
+@pytest.mark.parametrize(("words", "max_length"), [(1, 5), (3, 3), (2, 5)])
+def test_a_beam_that_prunes_nothing_equals_brute_force(
+    words: int, max_length: int, end: float, length_penalty: float
+) -> None:
+    decoder, features = network(words, words=words, end=end), pictures(4)
+    options = DecodeOptions(
+        "beam", beam_size=100, num_captions=100, max_length=max_length, length_penalty=length_penalty
+    )
+    for picture, captions in enumerate(decode(decoder, features, options)):
+        possible = [c for c in every_caption(decoder, features[picture : picture + 1], max_length) if c[1] > -math.inf]
+        # Finished ones come first; among them, and among the others, the score decides.
+        possible.sort(key=lambda c: (c[0][-1] != END, -c[1] / len(c[0]) ** length_penalty))
+        assert [caption.tokens for caption in captions] == [tokens for tokens, _ in possible]
+        assert [caption.logprob for caption in captions] == pytest.approx([p for _, p in possible], abs=1e-4)
+
+
+def plain_beam(
+    decoder: StepDecoder, feature: Tensor, options: DecodeOptions, prompt: tuple[int, ...]
+) -> list[tuple[int, ...]]:
+    """A beam search of one picture, (1, F), written without regard to speed: it always goes on to the length limit."""
+    logits, state = decoder.step(torch.tensor([START]), decoder.init_state(feature))
+    for token in prompt:
+        logits, state = decoder.step(torch.tensor([token]), state)
+    beam, finished = [(prompt, 0.0, logits, state)], []
+    while beam and len(beam[0][0]) < options.max_length:
+        longer = [
+            ((*written, token), total + logprob, state)
+            for written, total, logits, state in beam
+            for token, logprob in enumerate(logits[0].log_softmax(-1).tolist())
+            if token not in (PAD, START, UNK)
+        ]
+        beam = []
+        for written, total, state in sorted(longer, key=lambda candidate: -candidate[1])[: options.beam_size]:
+            if written[-1] == END:
+                finished.append((written, total / (len(written) - len(prompt)) ** options.length_penalty))
+            else:
+                beam.append((written, total, *decoder.step(torch.tensor([written[-1]]), state)))
+    finished.sort(key=lambda candidate: -candidate[1])
+    found = [candidate[0] for candidate in finished[: options.beam_size] + beam]
+    return found[: options.num_captions]
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("prompt", [(), (A, B)], ids=str)
+@pytest.mark.parametrize("beam_size", [2, 4])
+@torch.inference_mode()
+def test_a_beam_finds_what_a_plain_one_finds(beam_size: int, prompt: tuple[int, ...], length_penalty: float) -> None:
+    options = DecodeOptions(beam_size=beam_size, num_captions=beam_size, max_length=9, length_penalty=length_penalty)
+    lengths = set()
+    for end in (-1.0, 0.5, 2.0):
+        decoder, features = network(7, words=5, end=end), pictures(12)
+        expected = [plain_beam(decoder, feature, options, prompt) for feature in features.split(1)]
+        assert tokens_of(decode(decoder, features, options, prompt)) == expected
+        lengths |= {len(tokens) for captions in expected for tokens in captions}
+    assert len(lengths) > 4
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_fewer_captions_of_a_beam_are_its_best(number: int) -> None:
+    decoder, features = network(3), pictures(5)
+    every = decode(decoder, features, DecodeOptions(beam_size=8, num_captions=8))
+    assert decode(decoder, features, DecodeOptions(beam_size=8, num_captions=number)) == [c[:number] for c in every]
+
+
+def test_a_wider_beam_finds_what_greedy_misses() -> None:
+    decoder = table({START: {A: 0.6, B: 0.4}, A: {C: 0.5, D: 0.5}, B: {END: 1.0}, C: {END: 1.0}, D: {END: 1.0}})
+    found = [decode(decoder, decoder.features(1), DecodeOptions(beam_size=k, length_penalty=0.0)) for k in (1, 2)]
+    assert tokens_of(found[0]) == [[(A, C, END)]]
+    assert tokens_of(found[1]) == [[(B, END)]]
+    assert found[1][0][0].logprob > found[0][0][0].logprob
+
+
+def test_a_finished_caption_is_not_lost_to_longer_ones() -> None:
+    """The short one ends in the first steps of a search that goes on to the limit with more likely beginnings."""
+    decoder = table({START: {A: 0.9, END: 0.1}, A: {A: 0.99, B: 0.01}, B: {B: 1.0}})
+    [[caption]] = decode(decoder, decoder.features(1), DecodeOptions(beam_size=2, max_length=10))
+    assert caption.tokens == (END,)
+
+
+def test_a_larger_length_penalty_gives_longer_captions() -> None:
+    # Among all captions, which a beam of 100 holds here, the best under a larger exponent is never shorter.
+    decoder, features = network(5, words=2, end=1.0), pictures(40)
+    lengths = []
+    for penalty in (0.0, 0.5, 1.0, 2.0, 3.0):
+        options = DecodeOptions(beam_size=100, max_length=5, length_penalty=penalty)
+        lengths.append([len(caption.tokens) for [caption] in decode(decoder, features, options)])
+    assert all(a <= b for shorter, longer in itertools.pairwise(lengths) for a, b in zip(shorter, longer, strict=True))
+    assert sum(lengths[0]) < sum(lengths[2]) < sum(lengths[4])
+
+
+@pytest.mark.parametrize("prompt", [(), (A, B)], ids=str)
+def test_who_watches_a_beam_can_follow_every_hypothesis(prompt: tuple[int, ...]) -> None:
+    """Place by place, token by token; the numbers are those of teacher forcing without the prompt's."""
+    decoder, features = network(1, words=9), pictures(1)
+    rows, steps = [prompt] * 4, 0
+    seen: set[tuple[int, ...]] = set()
+
+    def watch(parents: Tensor, tokens: Tensor, sums: Tensor) -> None:
+        nonlocal rows, steps
+        assert parents.shape == tokens.shape == sums.shape == (1, 4)
+        assert sums.tolist() == sums.sort(descending=True).values.tolist()
+        told = zip(parents[0].tolist(), tokens[0].tolist(), sums[0].tolist(), strict=True)
+        rows, before = [], rows
+        for parent, token, total in told:
+            rows.append((*before[parent], token))
+            if total > -math.inf:
+                assert total == pytest.approx(sum(forced(decoder, features[0], rows[-1])[len(prompt) :]), abs=1e-5)
+        steps += 1
+        seen.update(rows)
+
+    options = DecodeOptions(beam_size=4, num_captions=4, max_length=8)
+    [captions] = decode(decoder, features, options, prompt, watch=watch)
+    assert {caption.tokens for caption in captions} <= seen
+    assert 1 < steps <= 8
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_captions_that_have_ended_cost_nothing(options: DecodeOptions) -> None:
+    """What is asked of the decoder at each step is no more than what still goes on."""
+    decoder, features, rows = network(1, words=9, end=2.0), pictures(20), []
+
+    class Counting:
+        init_state = staticmethod(decoder.init_state)
+
+        @staticmethod
+        def step(tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+            rows.append(len(tokens))
+            return decoder.step(tokens, state)
+
+    captions = decode(Counting(), features, options)
+    each = options.beam_size if options.strategy == "beam" else options.num_captions
+    assert captions == decode(decoder, features, options)
+    assert rows[1:] == sorted(rows[1:], reverse=True)
+    if options.strategy != "beam":
+        lengths = [len(caption.tokens) for picture in captions for caption in picture]
+        assert rows[1:] == [sum(length > t for length in lengths) for t in range(1, max(lengths))]
+    elif not options.min_length:
+        assert rows[-1] < 20 * each
+
+
+# Sampling
+
+
+def softmax(logits: list[float], temperature: float, top_k: int, top_p: float) -> dict[int, float]:
+    """What sampling promises, in the plainest terms: the probability of each token that may be drawn."""
+    allowed = [token for token in range(len(logits)) if token not in (PAD, START, UNK)]
+    allowed.sort(key=lambda token: -logits[token])
+    allowed = allowed[: top_k or None]
+    weights = [math.exp(logits[token] / temperature) for token in allowed]
+    kept, mass = {}, 0.0
+    for token, weight in zip(allowed, weights, strict=True):
+        if mass < top_p:
+            kept[token] = weight / sum(weights)
+        mass += weight / sum(weights)
+    return {token: probability / sum(kept.values()) for token, probability in kept.items()}
+
+
+def chi_square_limit(freedom: int) -> float:
+    """The value that chi-square exceeds once in 10,000 times (Wilson and Hilferty 1931)."""
+    return freedom * (1 - 2 / (9 * freedom) + 3.719 * math.sqrt(2 / (9 * freedom))) ** 3
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 2.0},
+        {"top_k": 3},
+        {"top_p": 0.8},
+        {"top_k": 4, "top_p": 0.7, "temperature": 1.5},
+    ],
+    ids=str,
+)
+def test_draws_fit_the_softmax(knobs: dict[str, Any]) -> None:
+    """Whole captions of up to two words, so that a step's draws must also be independent of the last step's."""
+    draws = 20_000
+    decoder = Table(torch.randn(9, 9, generator=torch.Generator().manual_seed(3)))
+    options = DecodeOptions("sample", num_captions=draws, max_length=2, **knobs)
+    [captions] = decode(decoder, decoder.features(1), options)
+    counts = Counter(caption.tokens for caption in captions)
+
+    shape = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **knobs}
+    expected: dict[tuple[int, ...], float] = {}
+    for first, p in softmax(decoder.logits[START].tolist(), **shape).items():
+        if first == END:
+            expected[(END,)] = p * draws
+        else:
+            following = softmax(decoder.logits[first].tolist(), **shape)
+            expected |= {(first, second): p * q * draws for second, q in following.items()}
+
+    assert len(captions) == draws
+    assert set(counts) <= set(expected)
+    # Chi-square asks for at least 5 expected in a cell: the rarest go together.
+    cells = [(counts[tokens], number) for tokens, number in expected.items() if number >= 5]
+    rare = [(counts[tokens], number) for tokens, number in expected.items() if number < 5]
+    if sum(number for _, number in rare) >= 5:
+        cells.append((sum(count for count, _ in rare), sum(number for _, number in rare)))
+    assert sum((count - number) ** 2 / number for count, number in cells) < chi_square_limit(len(cells) - 1)
+
+
+@pytest.mark.parametrize("knob", [{"top_k": 1}, {"temperature": 0.01}, {"top_p": 0.01}], ids=str)
+def test_sampling_that_leaves_no_choice_is_greedy(knob: dict[str, Any]) -> None:
+    for seed in range(10):
+        decoder = uneven_table(seed)  # of two nearly equal words, a low temperature still draws both
+        [captions] = decode(decoder, decoder.features(1), DecodeOptions("sample", num_captions=5, **knob))
+        assert captions == decode(decoder, decoder.features(1), DecodeOptions("greedy"))[0] * 5
+
+
+def entropy(captions: list[Hypothesis]) -> float:
+    counts = Counter(caption.tokens for caption in captions)
+    return -sum(n / len(captions) * math.log(n / len(captions)) for n in counts.values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [{"temperature": t} for t in (0.1, 0.5, 1.0, 3.0)],
+        [{"top_k": k} for k in (1, 2, 4, 0)],
+        [{"top_p": p} for p in (0.1, 0.6, 0.9, 1.0)],
+    ],
+    ids=lambda settings: next(iter(settings[0])),
+)
+def test_more_freedom_gives_more_varied_draws(settings: list[dict[str, Any]]) -> None:
+    decoder = Table(torch.randn(10, 10, generator=torch.Generator().manual_seed(0)))
+    varied = [
+        entropy(
+            decode(decoder, decoder.features(1), DecodeOptions("sample", num_captions=2000, max_length=2, **knob))[0]
+        )
+        for knob in settings
+    ]
+    assert all(less + 0.05 < more for less, more in itertools.pairwise(varied)), varied
+
+
+def test_the_seed_fixes_the_draws() -> None:
+    decoder, features = network(2), pictures(3)
+    first, again, other = (decode(decoder, features, DecodeOptions("sample", seed=seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert tokens_of(first) != tokens_of(other)
+
+
+def test_draws_of_one_picture_differ() -> None:
+    [captions] = decode(network(2, end=-3.0), pictures(1), DecodeOptions("sample", num_captions=20))
+    assert len({caption.tokens for caption in captions}) > 10
+
+
+def test_sampling_neither_uses_nor_moves_the_global_generator() -> None:
+    decoder, features = network(2), pictures(3)
+    torch.manual_seed(1)
+    before, first = torch.get_rng_state(), decode(decoder, features, SAMPLE)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert decode(decoder, features, SAMPLE) == first
+
+
+@pytest.mark.parametrize("number", [1, 3, 10])
+def test_asking_for_more_captions_keeps_the_first_draws(number: int) -> None:
+    decoder, features = network(4), pictures(3)
+    few = decode(decoder, features, DecodeOptions("sample", num_captions=number))
+    many = decode(decoder, features, DecodeOptions("sample", num_captions=2 * number + 1))
+    for some, more in zip(tokens_of(few), tokens_of(many), strict=True):
+        assert Counter(some) <= Counter(more)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 9])
+def test_draws_are_the_same_however_many_are_made_at_a_time(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, features, options = network(4), pictures(2), DecodeOptions("sample", num_captions=5, max_length=6)
+    at_once = decode(decoder, features, options)
+    monkeypatch.setattr(decoding, "ROWS", rows)
+    assert tokens_of(decode(decoder, features, options)) == tokens_of(at_once)
+
+
+def test_draws_come_best_first() -> None:
+    for captions in decode(network(4), pictures(5), DecodeOptions("sample", num_captions=20)):
+        logprobs = [caption.logprob for caption in captions]
+        assert logprobs == sorted(logprobs, reverse=True)
+        assert len(set(logprobs)) > 1
+
+
+@pytest.mark.parametrize(
+    "knobs", [{}, {"top_k": 3}, {"top_p": 0.9}, {"temperature": 0.01}, {"temperature": 10.0}], ids=str
+)
+@pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
+def test_no_number_draws_a_banned_word(knobs: dict[str, Any], uniform: float) -> None:
+    """Not even the ends of [0, 1), where the cumulative distribution is flat over the banned words."""
+    for size in (8, 5000):
+        scores = torch.randn(3, size, generator=torch.Generator().manual_seed(size)).log_softmax(-1)
+        scores[:, :4] = scores[:, -2:] = -torch.inf
+        chosen = choose(scores, DecodeOptions("sample", **knobs), torch.full((3,), uniform, dtype=torch.float64))
+        assert scores.gather(1, chosen[:, None]).isfinite().all()
+
+
+# Captions that begin as they are told
+
+# All of EVERY_WAY leave room for it.
+PROMPT = (A, B, A)
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_every_caption_begins_with_the_prompt_and_its_probabilities_are_the_decoders(options: DecodeOptions) -> None:
+    decoder, features = network(6, words=9), pictures(5)
+    captions = decode(decoder, features, options, PROMPT)
+    assert tokens_of(captions) != tokens_of(decode(decoder, features, options))
+    for feature, hypotheses in zip(features, captions, strict=True):
+        assert len(hypotheses) == options.num_captions
+        for caption in hypotheses:
+            assert caption.tokens[:3] == PROMPT
+            assert len(caption.tokens) > 3
+            assert not {PAD, START, UNK} & set(caption.tokens)
+            assert options.min_length <= len(words_of(caption)) <= options.max_length
+            assert caption.finished or len(caption.tokens) == options.max_length
+            assert caption.token_logprobs == pytest.approx(forced(decoder, feature, caption.tokens), abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [*EVERY_WAY[:2], *(DecodeOptions("sample", seed=seed) for seed in range(4))])
+def test_a_caption_goes_on_from_its_own_beginning_to_the_same_end(options: DecodeOptions) -> None:
+    """Draws too: a word's random number is that of its place."""
+    decoder, features, compared = network(2, words=9), pictures(8), 0
+    for feature in features.split(1):
+        [[caption]] = decode(decoder, feature, options)
+        for length in range(min(len(words_of(caption)), options.max_length - 1) + 1):
+            [[again]] = decode(decoder, feature, options, caption.tokens[:length])
+            assert again.tokens == caption.tokens
+            assert again.token_logprobs == pytest.approx(caption.token_logprobs, abs=1e-5)
+            compared += 1
+    assert compared > 20
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("prompt", [(A,), (B, A), (C, C, A)], ids=str)
+def test_a_beam_that_prunes_nothing_finds_the_best_captions_with_that_beginning(
+    prompt: tuple[int, ...], length_penalty: float
+) -> None:
+    decoder, features = network(3, words=3), pictures(3)
+    options = DecodeOptions(beam_size=100, num_captions=100, max_length=4, length_penalty=length_penalty)
+    for feature, captions in zip(features.split(1), decode(decoder, features, options, prompt), strict=True):
+        possible = [c for c in every_caption(decoder, feature, 4) if c[0][: len(prompt)] == prompt]
+        given = sum(forced(decoder, feature[0], prompt))
+        possible.sort(key=lambda c: (c[0][-1] != END, (given - c[1]) / (len(c[0]) - len(prompt)) ** length_penalty))
+        assert [caption.tokens for caption in captions] == [tokens for tokens, _ in possible]
+        assert [caption.logprob for caption in captions] == pytest.approx([p for _, p in possible], abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("options", STRATEGIES)
+def test_no_sequence_of_the_prompt_is_written_again(options: DecodeOptions, n: int) -> None:
+    def captions(no_repeat_ngram: int) -> list[tuple[int, ...]]:
+        rules = DecodeOptions(options.strategy, max_length=7, no_repeat_ngram=no_repeat_ngram)
+        return [words_of(c) for [c] in decode(network(1, end=-5.0), pictures(20), rules, (A, B, C))]
+
+    assert any(repeats(words, n) for words in captions(0))
+    assert not any(repeats(words, n) for words in captions(n))
+
+
+@pytest.mark.parametrize("options", STRATEGIES)
+def test_the_least_length_counts_the_words_of_the_prompt(options: DecodeOptions) -> None:
+    decoder = table({word: {B: 1e-6, END: 1.0} for word in (A, B, C, D)})
+    for least, length in ((0, 2), (2, 2), (3, 3), (5, 5)):
+        rules = DecodeOptions(options.strategy, min_length=least)
+        [[caption]] = decode(decoder, decoder.features(1), rules, (A, B))
+        assert words_of(caption) == (A, *(B,) * (length - 1))
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_a_prompt_means_the_same_alone_and_in_a_batch(options: DecodeOptions) -> None:
+    decoder, features = network(2, words=9), pictures(7)
+    batch = tokens_of(decode(decoder, features, options, PROMPT))
+    assert [tokens_of(decode(decoder, row, options, PROMPT))[0] for row in features.split(1)] == batch
+    assert len({tuple(captions) for captions in batch}) > 1
+
+
+def test_a_beam_of_one_is_greedy_after_a_prompt() -> None:
+    decoder, features = network(0), pictures(12)
+    greedy = decode(decoder, features, DecodeOptions("greedy"), PROMPT)
+    one = DecodeOptions(beam_size=1)
+    assert decode(decoder, features, one, PROMPT) == greedy
+    assert tokens_of(_beam(decoder, decoder.init_state(features), one, PROMPT, ())) == tokens_of(greedy)
+
+
+@pytest.mark.parametrize("options", STRATEGIES)
+def test_a_prompt_must_leave_room_for_a_word(options: DecodeOptions) -> None:
+    decoder, features = network(0), pictures(2)
+    short = DecodeOptions(options.strategy, max_length=3)
+    assert all(c.tokens[:2] == (A, B) for [c] in decode(decoder, features, short, (A, B)))
+    for prompt in (PROMPT, PROMPT * 2):
+        message = f"the prompt is {len(prompt)} words long .* max_length 3 .* at least {len(prompt) + 1}"
+        with pytest.raises(OptionError, match=message):
+            decode(decoder, features, short, prompt)
+        with pytest.raises(OptionError, match=message):
+            decode(decoder, pictures(0), short, prompt)
+
+
+@pytest.mark.parametrize("token", [PAD, START, END, UNK])
+def test_special_tokens_are_no_prompt(token: int) -> None:
+    with pytest.raises(ValueError, match="a prompt cannot hold <pad>, <start>, <end> or <unk>"):
+        decode(network(0), pictures(1), GREEDY, (A, token))
+
+
+# Every kind of decoder
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers"), [("gru", 1), ("lstm", 2), ("rnn", 2), ("rnn-relu", 1), ("peephole", 2)], ids=str
+)
+class TestEveryKindOfDecoder:
+    def test_a_beam_of_one_is_greedy(self, cell: str, layers: int) -> None:
+        decoder, features = network(0, cell=cell, layers=layers), pictures(12)
+        greedy, one = decode(decoder, features, GREEDY), DecodeOptions(beam_size=1, max_length=8)
+        assert tokens_of(_beam(decoder, decoder.init_state(features), one, (), ())) == tokens_of(greedy)
+
+    def test_a_beam_that_prunes_nothing_equals_brute_force(self, cell: str, layers: int) -> None:
+        """Which shows that every part of the state follows its hypothesis."""
+        decoder, features = network(0, words=3, cell=cell, layers=layers), pictures(2)
+        options = DecodeOptions(beam_size=100, num_captions=100, max_length=3, length_penalty=1.0)
+        for feature, captions in zip(features.split(1), decode(decoder, features, options), strict=True):
+            possible = sorted(every_caption(decoder, feature, 3), key=lambda c: (c[0][-1] != END, -c[1] / len(c[0])))
+            assert [caption.tokens for caption in captions] == [tokens for tokens, _ in possible]
+
+    @pytest.mark.parametrize("prompt", [(), (A, B)], ids=str)
+    @pytest.mark.parametrize("options", STRATEGIES)
+    def test_batched_equals_single_and_the_probabilities_are_those_of_forward(
+        self, cell: str, layers: int, options: DecodeOptions, prompt: tuple[int, ...]
+    ) -> None:
+        decoder, features = network(1, words=9, cell=cell, layers=layers), pictures(5)
+        batch = decode(decoder, features, options, prompt)
+        assert len({tuple(tokens) for tokens in tokens_of(batch)}) > 1
+        for row, captions in zip(features, batch, strict=True):
+            assert tokens_of(decode(decoder, row.unsqueeze(0), options, prompt)) == tokens_of([captions])
+            for caption in captions:
+                expected = forced(decoder, row, caption.tokens)
+                assert caption.token_logprobs == pytest.approx(expected, abs=1e-5, rel=1e-6)
+
+    @pytest.mark.parametrize("options", STRATEGIES)
+    def test_without_a_picture_it_is_a_language_model(self, cell: str, layers: int, options: DecodeOptions) -> None:
+        decoder = network(1, words=9, cell=cell, layers=layers)
+        [captions] = decode_state(decoder, decoder.zero_state(1), options)
+        assert len(captions) == options.num_captions
+        for caption in captions:
+            with torch.inference_mode():
+                hidden, _ = decoder.read(torch.tensor([[START, *caption.tokens[:-1]]]), decoder.zero_state(1))
+                full = decoder.logits(hidden)[0].log_softmax(-1)
+            expected = full[range(len(caption.tokens)), caption.tokens].tolist()
+            assert caption.token_logprobs == pytest.approx(expected, abs=1e-5, rel=1e-6)
+
+
+# What holds for every strategy
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_a_picture_gets_the_same_captions_alone_in_a_batch_and_in_any_order(options: DecodeOptions) -> None:
+    for seed in range(3):  # without near-ties: see `network`
+        decoder, features = network(seed, words=9), pictures(9, seed)
+        batch = tokens_of(decode(decoder, features, options))
+        assert [tokens_of(decode(decoder, row, options))[0] for row in features.split(1)] == batch
+        assert [caption for part in features.split(4) for caption in tokens_of(decode(decoder, part, options))] == batch
+        order = torch.randperm(9, generator=torch.Generator().manual_seed(seed))
+        assert tokens_of(decode(decoder, features[order], options)) == [batch[i] for i in order.tolist()]
+        assert len({tuple(captions) for captions in batch}) > 1  # the pictures are told apart
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_probabilities_are_those_of_the_full_softmax(options: DecodeOptions) -> None:
+    """Whatever was banned, cut or heated to come to the caption."""
+    decoder, features = network(6, words=9), pictures(5)
+    for feature, captions in zip(features, decode(decoder, features, options), strict=True):
+        for caption in captions:
+            expected = forced(decoder, feature, caption.tokens)
+            assert caption.token_logprobs == pytest.approx(expected, abs=1e-5)
+            assert math.exp(caption.logprob) == pytest.approx(math.prod(map(math.exp, expected)), rel=1e-4)
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_special_tokens_are_never_written_even_where_the_decoder_prefers_them(options: DecodeOptions) -> None:
+    decoder = Table(torch.randn(20, 20, generator=torch.Generator().manual_seed(0)))
+    decoder.logits[:, [PAD, START, UNK]] += 20.0
+    captions = [caption for picture in decode(decoder, decoder.features(2), options) for caption in picture]
+    assert not {PAD, START, UNK} & {token for caption in captions for token in caption.tokens}
+    assert all(logprob < -10.0 for caption in captions for logprob in caption.token_logprobs)
+
+
+@pytest.mark.parametrize("options", STRATEGIES)
+@pytest.mark.parametrize(("name", "values"), [("min_length", (0, 3, 8)), ("max_length", (1, 4, 8))])
+def test_the_length_is_within_its_limits(options: DecodeOptions, name: str, values: tuple[int, ...]) -> None:
+    decoder = Table(torch.zeros(9, 9))  # every word as likely as any, `<end>` as the picture says
+    features = 3 * torch.randn(40, 9, generator=torch.Generator().manual_seed(0)) * torch.eye(9)[END]
+    totals = []
+    for value in values:
+        limited = DecodeOptions(options.strategy, **{"max_length": 8, name: value})
+        lengths = [len(words_of(caption)) for [caption] in decode(decoder, features, limited)]
+        assert all(limited.min_length <= length <= limited.max_length for length in lengths)
+        totals.append(sum(lengths))
+    assert totals[0] < totals[1] < totals[2]
+
+
+@pytest.mark.parametrize("options", STRATEGIES)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_no_sequence_of_n_words_occurs_twice(options: DecodeOptions, n: int) -> None:
+    def captions(no_repeat_ngram: int) -> list[tuple[int, ...]]:
+        rules = DecodeOptions(options.strategy, max_length=20, no_repeat_ngram=no_repeat_ngram)
+        return [words_of(caption) for [caption] in decode(network(1, end=-5.0), pictures(20), rules)]
+
+    assert any(repeats(words, n) for words in captions(0))
+    assert not any(repeats(words, n) for words in captions(n))
+    assert any(repeats(words, n) for words in captions(n + 1))  # it forbids no more than it says
+
+
+@pytest.mark.parametrize(("strategy", "more"), [("sample", {}), ("beam", {"beam_size": 7})])
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_as_many_captions_are_given_as_asked_for(strategy: str, more: dict[str, int], number: int) -> None:
+    captions = decode(network(1), pictures(3), DecodeOptions(strategy, num_captions=number, **more))
+    assert [len(picture) for picture in captions] == [number] * 3
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
+@pytest.mark.parametrize("words", [0, 1, 2])
+@pytest.mark.parametrize("end", [0.0, -1e4, -math.inf])
+@pytest.mark.parametrize("rules", [{"no_repeat_ngram": 1, "min_length": 9}, {"min_length": 20}], ids=str)
+def test_there_is_a_caption_even_where_the_rules_leave_nothing(
+    strategy: str, words: int, end: float, rules: dict[str, int]
+) -> None:
+    decoder = network(0, words=words, end=end)
+    for captions in decode(decoder, pictures(3), DecodeOptions(strategy, **rules)):
+        assert len(captions) == 1
+        [caption] = captions
+        assert caption.finished == (words == 0 or "no_repeat_ngram" in rules)
+        assert len(words_of(caption)) == (words if caption.finished else 20)
+        assert not {PAD, START, UNK} & set(caption.tokens)
+        assert caption.logprob <= 0.0
+
+
+def test_a_beam_wider_than_the_number_of_captions_gives_those_there_are() -> None:
+    captions = decode(network(0, words=1), pictures(2), DecodeOptions(beam_size=50, num_captions=50, max_length=3))
+    assert [len(picture) for picture in captions] == [4, 4]  # "", "a", "a a", and "a a a", cut off
+    assert all(len(set(tokens)) == 4 for tokens in tokens_of(captions))
+
+
+@pytest.mark.parametrize("options", EVERY_WAY)
+def test_no_pictures_give_no_captions(options: DecodeOptions) -> None:
+    assert decode(network(0), pictures(0), options) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("options", STRATEGIES)
+def test_any_precision_of_the_network_will_do(options: DecodeOptions, dtype: torch.dtype) -> None:
+    decoder = network(0).to(dtype)
+    for captions in decode(decoder, pictures(3).to(dtype), options):
+        assert all(math.isfinite(caption.logprob) for caption in captions)

@@ -1,0 +1,240 @@
+"""The network: its invariants on tiny sizes, and that the fast encoder is the same function for every backbone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY_ENCODER
+from torch import Tensor, nn
+
+from captioner.errors import UserError
+from captioner.inference.decoding import decode
+from captioner.network.model import CaptionModel, Decoder, Encoder, ModelConfig, UnknownEncoderError, fuse_for_inference
+from captioner.network.recurrent import CELLS
+from captioner.options import DecodeOptions
+from captioner.training.losses import caption_loss, real_targets
+from captioner.vocab import END, PAD, START
+
+FEATURE = 7
+BACKBONES = {
+    "mobilenet_v2": 1280,
+    "resnet18": 512,
+    "resnet50": 2048,
+    "mobilenet_v3_large": 1280,
+    "efficientnet_b0": 1280,
+    "convnext_tiny": 768,
+}
+
+
+def make_decoder(words: int = 50, dropout: float = 0.0, seed: int = 0, **network: Any) -> Decoder:
+    torch.manual_seed(seed)
+    config = ModelConfig("none", 4 + words, hidden_size=16, embedding_size=8, dropout=dropout, **network)
+    return Decoder(config, FEATURE)
+
+
+def random_captions(batch: int, length: int, words: int = 50) -> Tensor:
+    """Captions of different lengths, padded: (batch, length + 2) int64"""
+    tokens = torch.randint(4, 4 + words, (batch, length + 2))
+    tokens[:, 0] = START
+    for row, caption in enumerate(tokens):
+        end = 1 + row % (length + 1)
+        caption[end], caption[end + 1 :] = END, PAD
+    return tokens
+
+
+@pytest.mark.parametrize(("words", "sizes"), [(10, {"hidden_size": 16, "embedding_size": 8}), (3000, {})])
+def test_the_first_loss_is_that_of_a_uniform_guess(words: int, sizes: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    decoder, tokens = Decoder(ModelConfig("none", 4 + words, **sizes), FEATURE).eval(), random_captions(32, 12, words)
+    loss = caption_loss(decoder, torch.randn(32, FEATURE), tokens) / real_targets(tokens)
+    assert loss.item() == pytest.approx(math.log(4 + words), abs=0.05)
+
+
+def test_a_handful_of_captions_is_learned_by_heart() -> None:
+    """Each from its picture's feature: the captions begin with the same words."""
+    a, b, c, d = range(4, 8)
+    captions = [(a, b, c, END), (a, b, d, END), (a, END), (a, b, d, c, b, END), (a, a, a, END)]
+    decoder, features = make_decoder(words=4), torch.randn(len(captions), FEATURE)
+    tokens = nn.utils.rnn.pad_sequence([torch.tensor([START, *caption]) for caption in captions], batch_first=True)
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=0.02)
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss = caption_loss(decoder, features, tokens) / real_targets(tokens)
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.05
+    assert [written.tokens for [written] in decode(decoder.eval(), features, DecodeOptions("greedy"))] == captions
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["", "tied"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_teacher_forcing_equals_step_by_step(cell: str, layers: int, tied: bool) -> None:
+    decoder = make_decoder(cell=cell, layers=layers, tie_embeddings=tied).eval()
+    features, tokens = torch.randn(5, FEATURE), random_captions(5, 9)
+    state, steps = decoder.init_state(features), []
+    for column in tokens.T:
+        logits, state = decoder.step(column, state)
+        steps.append(logits)
+    assert torch.allclose(torch.stack(steps, 1), decoder(features, tokens), atol=1e-6)
+
+
+def test_the_picture_is_seen_through_the_initial_state() -> None:
+    decoder = make_decoder().eval()
+    h, c = decoder.init_state(torch.randn(3, FEATURE))
+    assert h.shape == c.shape == (1, 3, 16)
+    assert not torch.allclose(h[:, 0], h[:, 1])
+    assert not torch.allclose(h, c)
+
+
+def test_features_are_standardised_as_those_of_the_training_pictures_were() -> None:
+    decoder, features = make_decoder().eval(), torch.randn(50, FEATURE)
+    other = make_decoder().eval()  # the same weights, for features in another unit and around another mean
+    decoder.standardise(features)
+    other.standardise(30.0 * features + 5.0)
+    assert torch.allclose(decoder.init_state(features)[0], other.init_state(30.0 * features + 5.0)[0], atol=1e-5)
+    assert not torch.allclose(decoder.init_state(features)[0], other.init_state(features)[0], atol=1e-2)
+    assert {"feature_mean", "feature_std"} <= decoder.state_dict().keys()
+
+
+def test_a_feature_that_hardly_varies_is_not_blown_up() -> None:
+    decoder, features = make_decoder().eval(), torch.randn(50, FEATURE)
+    features[:, 0] = 1e-6 * torch.randn(50)
+    decoder.standardise(features)
+    more = features.clone()
+    more[:, 0] += 1e-3
+    assert torch.allclose(decoder.init_state(features)[0], decoder.init_state(more)[0], atol=0.05)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_padding_is_ignored_by_the_loss(label_smoothing: float) -> None:
+    decoder, features, tokens = make_decoder(), torch.randn(6, FEATURE), random_captions(6, 5)
+    loss = caption_loss(decoder, features, tokens, label_smoothing)
+    more = nn.functional.pad(tokens, (0, 4), value=PAD)
+    assert caption_loss(decoder, features, more, label_smoothing).item() == pytest.approx(loss.item(), rel=1e-5)
+    alone = sum(
+        caption_loss(decoder, features[row : row + 1], caption[caption != PAD].unsqueeze(0), label_smoothing).item()
+        for row, caption in enumerate(tokens)
+    )
+    assert alone == pytest.approx(loss.item(), rel=1e-5)
+    assert real_targets(more) == real_targets(tokens) == sum(1 + row % 6 for row in range(6))
+
+
+def test_dropout_is_for_training_only() -> None:
+    decoder, features, tokens = make_decoder(dropout=0.5), torch.randn(4, FEATURE), random_captions(4, 5)
+    assert not torch.equal(decoder(features, tokens), decoder(features, tokens))
+    decoder.eval()
+    assert torch.equal(decoder(features, tokens), decoder(features, tokens))
+    assert torch.equal(decoder.init_state(features)[0], decoder.init_state(features)[0])
+
+
+def test_features_are_dropped_half_as_often_as_other_units() -> None:
+    decoder = make_decoder(dropout=0.5, cell="gru").train()
+    torch.nn.init.eye_(decoder.h0.weight)
+    torch.nn.init.zeros_(decoder.h0.bias)
+    [state] = decoder.init_state(torch.ones(20_000, FEATURE))  # (1, B, H)
+    dropped = (state[0, :, :FEATURE] == 0).double().mean().item()
+    assert dropped == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"vocabulary_size": 0}, "vocabulary_size must be at least 1, not 0"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1"),
+        ({"embedding_size": -3}, "embedding_size must be at least 1"),
+        ({"dropout": 1.0}, "dropout must be from 0 to below 1"),
+        ({"dropout": -0.1}, "dropout must be from 0 to below 1"),
+        ({"dropout": math.nan}, "dropout must be from 0 to below 1"),
+    ],
+)
+def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig("resnet18", **{"vocabulary_size": 10, **sizes})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet_18", "unknown encoder 'resnet_18': .* such as mobilenet_v2, .*resnet18"),
+        ("fcn_resnet50", "unknown encoder 'fcn_resnet50'"),  # a network of torchvision, but for segmentation
+        ("", "unknown encoder ''"),
+        ("squeezenet1_0", "squeezenet1_0 has no linear classifier"),
+    ],
+)
+def test_an_encoder_without_a_feature_vector_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UnknownEncoderError, match=message):
+        Encoder(name)
+    assert issubclass(UnknownEncoderError, UserError)
+
+
+def test_training_moves_weights_of_the_encoder_but_not_its_statistics() -> None:
+    torch.manual_seed(0)
+    model = CaptionModel.create(ModelConfig(TINY_ENCODER, 20, hidden_size=8, embedding_size=8)).train()
+    assert model.decoder.training
+    assert not any(module.training for module in model.encoder.modules())
+    norms = [module for module in model.encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    statistics = {name for name, _ in model.encoder.named_buffers()}
+
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e3)
+    caption_loss(model.decoder, model.encoder(torch.randn(4, 3, 64, 64)), random_captions(4, 5, 16)).backward()
+    assert all(norm.weight.grad is not None and norm.weight.grad.any() for norm in norms)
+    assert all(norm.bias.grad is not None and norm.bias.grad.any() for norm in norms)
+    optimiser.step()
+    moved = {name for name, value in model.encoder.state_dict().items() if not torch.equal(value, before[name])}
+    assert norms
+    assert statistics
+    assert moved == before.keys() - statistics
+
+
+@torch.inference_mode()
+def random_statistics(encoder: Encoder) -> None:
+    """What training leaves behind in BatchNorm, so that folding it is more than dropping it.
+
+    The statistics are about those of some pictures: otherwise all pictures come out alike after dozens of layers.
+    """
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.7, 1.3)
+        nn.init.normal_(norm.bias, std=0.3)
+        norm.momentum = 1.0
+        norm.train()
+    encoder(torch.randn(8, 3, 64, 64))
+    for norm in norms:
+        norm.eval()
+        norm.running_mean += 0.1 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt()
+
+
+@pytest.mark.parametrize(("name", "feature_size"), BACKBONES.items())
+def test_the_fused_encoder_is_the_same_function(name: str, feature_size: int) -> None:
+    torch.manual_seed(0)
+    encoder, images = Encoder(name), torch.randn(2, 3, 64, 64)
+    random_statistics(encoder)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    fused = fuse_for_inference(encoder)
+    with torch.inference_mode():
+        expected, found = encoder(images), fused(images)
+    assert encoder.feature_size == feature_size
+    assert found.shape == expected.shape == (2, feature_size)
+    scale = (expected[0] - expected[1]).abs().max()  # what tells the pictures apart must survive
+    assert scale > 0
+    assert (found - expected).abs().max() < 1e-3 * scale
+    # It is a copy: faster, with nothing to train, and the encoder is as it was.
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_a_model_is_drawn_from_the_seed() -> None:
+    def weights(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        return CaptionModel.create(ModelConfig(TINY_ENCODER, 20, hidden_size=8, embedding_size=8)).state_dict()
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["decoder.h0.weight"], other["decoder.h0.weight"])
