@@ -1,19 +1,60 @@
-"""The common base of errors whose message is meant for the person at the keyboard."""
+"""Every error that a person can mend, as one small tree.
+
+    CaptionerError          the base: catch it to catch them all
+    ├── OptionError         an option has a value that is impossible, or that contradicts another option
+    ├── InputError          what was given leads to no pictures: a path, a pattern, an address, a zip
+    ├── ImageError          a picture cannot be read
+    ├── DataError           captions, references, predictions or split lists are not as they should be
+    ├── CheckpointError     a checkpoint or pretrained weights are missing, damaged or of another network
+    ├── DeviceError         this machine lacks what was asked for: a device, an engine, a cluster
+    ├── OutputError         an output is in the way, or belongs to another run
+    └── TrainingError       training cannot begin or cannot go on
+
+Each message says what is wrong with what, and what to do about it. Errors of the operating system stay OSError.
+"""
 
 import re
 
-# Halves of characters, too, but for those that stand for the bytes of a file name that is not text.
+# Lone surrogates, too, except those that stand for the bytes of a file name that is not valid text.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
 
 
 def one_line(text: object) -> str:
-    """Other people's text, fit for a terminal: control characters as Python writes them."""
+    """Other people's text, safe to print in a terminal: control characters are written as Python writes them."""
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], str(text))
 
 
-class UserError(ValueError):
-    """Something that the user can mend: the message says what was wrong with what, and what to do."""
+class CaptionerError(Exception):
+    """The base of all errors whose message is meant for the person who runs captioner."""
 
 
-class CheckpointError(UserError):
-    """A file is not a checkpoint that this version can load; the message says what is wrong with it."""
+class OptionError(CaptionerError):
+    """An option has an impossible value, or contradicts another option."""
+
+
+class InputError(CaptionerError):
+    """What was given leads to no pictures."""
+
+
+class ImageError(CaptionerError):
+    """A picture cannot be read; the message names it and says why."""
+
+
+class DataError(CaptionerError):
+    """Captions, references, predictions or split lists are not as they should be."""
+
+
+class CheckpointError(CaptionerError):
+    """A checkpoint or pretrained weights cannot be loaded."""
+
+
+class DeviceError(CaptionerError):
+    """This machine or cluster lacks what was asked for."""
+
+
+class OutputError(CaptionerError):
+    """An output is in the way, or belongs to another run."""
+
+
+class TrainingError(CaptionerError):
+    """Training cannot begin or cannot go on; the message says what was saved."""

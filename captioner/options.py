@@ -10,16 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from captioner.errors import UserError
+from captioner.errors import OptionError
 
 CELLS = ("lstm", "gru", "rnn", "rnn-relu", "peephole")
 TOKEN_KINDS = ("word", "character")
 PRECISIONS = ("auto", "float32", "bfloat16")
 ENGINES = ("torch", "openvino")
-
-
-class OptionError(UserError):
-    """An option has a value that is impossible or contradicts another option."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from captioner.errors import UserError
-from captioner.options import DecodeOptions, OptionError, OptionSpec, TrainConfig, option_specs, parse_options
+from captioner.errors import CaptionerError, OptionError
+from captioner.options import DecodeOptions, OptionSpec, TrainConfig, option_specs, parse_options
 
 SPECS = [pytest.param(kind, spec, id=spec.name) for kind in (DecodeOptions, TrainConfig) for spec in option_specs(kind)]
 USED_BY = {
@@ -174,8 +174,8 @@ def test_parse_options_takes_what_is_declared_and_leaves_the_rest() -> None:
 
 
 def test_an_option_error_is_meant_for_the_user() -> None:
-    assert issubclass(OptionError, UserError)
-    assert issubclass(UserError, ValueError)
+    assert issubclass(OptionError, CaptionerError)
+    assert issubclass(CaptionerError, ValueError)
 
 
 def test_options_load_without_torch() -> None:

@@ -27,7 +27,7 @@ import torch
 from captioner.bulk.formats import row_of
 from captioner.bulk.journal import Row
 from captioner.bulk.sources import Unit, pictures
-from captioner.errors import UserError, one_line
+from captioner.errors import CaptionerError, DeviceError, one_line
 from captioner.inference.captioner import load
 from captioner.machine import available_cpus
 from captioner.options import DecodeOptions
@@ -42,14 +42,10 @@ try:
     from ray.exceptions import RayError
 except ImportError as error:
     hint = 'pip install "captioner[ray]" (in a clone: pip install -e ".[ray]")'
-    raise UserError(f"--runner ray needs Ray: {hint}") from error
+    raise CaptionerError(f"--runner ray needs Ray: {hint}") from error
 
 CPUS = 0.5  # of one that keeps a thread busy: room for Ray Data itself, and for the workers of a node that is lost
 ATTEMPTS = 6  # at a unit; Ray itself would try for ever what kills its worker every time
-
-
-class RunnerError(UserError):
-    """The cluster cannot do what was asked, or failed at it."""
 
 
 @dataclass(frozen=True)
@@ -79,31 +75,31 @@ def connected() -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise RunnerError where nobody listens: Ray would try for many minutes."""
+    """Raise DeviceError where nobody listens: Ray would try for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except OSError as error:
-            raise RunnerError(f"RAY_ADDRESS is {address}, where no cluster answers ({error})") from error
+            raise DeviceError(f"RAY_ADDRESS is {address}, where no cluster answers ({error})") from error
 
 
 def share(workers: int | None, device: str = "auto") -> tuple[int, int, dict[str, float]]:
     """The number of workers, the threads of each, and what Ray shall reserve for each: a GPU where there are any.
 
-    Raises RunnerError when the cluster is too small for that.
+    Raises DeviceError when the cluster is too small for that.
     """
     cluster = ray.cluster_resources()
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     if device == "cuda" and not gpus:
-        raise RunnerError("--device cuda: the cluster has no GPU")
+        raise DeviceError("--device cuda: the cluster has no GPU")
     on_gpus = gpus >= 1 and device != "cpu"
     workers = workers or max(1, int(gpus if on_gpus else cpus))
     threads = max(1, int(cpus / workers)) if on_gpus else 1
     each = {"num_cpus": CPUS * threads, "num_gpus": 1.0 if on_gpus else 0.0}
     for name, needed, there in (("CPU", each["num_cpus"], cpus), ("GPU", each["num_gpus"], gpus)):
         if workers * needed > there:
-            raise RunnerError(
+            raise DeviceError(
                 f"the cluster is too small: {workers} workers need {workers * needed:g} {name}s "
                 f"({needed:g} each), it has {there:g}: give --workers {int(there / needed)} or fewer, "
                 "or the address of a larger cluster in RAY_ADDRESS"
@@ -114,7 +110,7 @@ def share(workers: int | None, device: str = "auto") -> tuple[int, int, dict[str
 def caption_units(units: list[Unit], job: Job, workers: int, threads: int, each: dict[str, float]) -> Iterator[Row]:
     """One row a picture (see `writers.row_of`), in the order of the units, each exactly once.
 
-    Raises RunnerError when a worker fails for another reason than a picture, or a result is missing or comes twice.
+    Raises DeviceError when a worker fails for another reason than a picture, or a result is missing or comes twice.
     """
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
@@ -133,17 +129,17 @@ def caption_units(units: list[Unit], job: Job, workers: int, threads: int, each:
     try:
         for result in results.iter_rows():
             if result["failure"]:
-                raise RunnerError(f"unit {result['number']}, {units[result['number']]!s:.200}: {result['failure']}")
+                raise DeviceError(f"unit {result['number']}, {units[result['number']]!s:.200}: {result['failure']}")
             rows = json.loads(result["rows"])
             if result["number"] != done or units[done]["rows"] not in (None, len(rows)):
-                raise RunnerError(f"unit {result['number']} came with {len(rows)} rows where unit {done} was due")
+                raise DeviceError(f"unit {result['number']} came with {len(rows)} rows where unit {done} was due")
             yield from rows
             done += 1
     except RayError as error:
         *_, reason = str(error).strip().splitlines()
-        raise RunnerError(f"the cluster failed: {one_line(reason)}") from error
+        raise DeviceError(f"the cluster failed: {one_line(reason)}") from error
     if done != len(units):
-        raise RunnerError(f"only {done} of {len(units)} units came back")
+        raise DeviceError(f"only {done} of {len(units)} units came back")
 
 
 class Attempts:

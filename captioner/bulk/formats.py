@@ -103,7 +103,7 @@ def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
 
 
 def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[str]:
-    """COCO's results JSON: a list of {"image_id", "caption"}. Raises CocoError for a picture without an id."""
+    """COCO's results JSON: a list of {"image_id", "caption"}. Raises DataError for a picture without an id."""
     separator = "[\n"
     for row in rows:
         yield separator + _json({"image_id": image_id(row["path"], ids), "caption": row["caption"]})

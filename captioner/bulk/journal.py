@@ -12,20 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from captioner.errors import UserError
+from captioner.errors import OutputError
 
 Row: TypeAlias = dict[str, Any]  # what `writers.row_of` makes of a result
-
-
-class JournalError(UserError):
-    """A journal is in the way, is not one, or belongs to a run with other settings."""
 
 
 class Journal:
     """Rows by picture path, on disk; in memory only where each path's row begins.
 
     Open it with `settings`, plain data that fixes what the captions will be. With `resume`, a journal of the same
-    settings is gone on with. Raises JournalError when there is one and `resume` is off, or its settings differ.
+    settings is gone on with. Raises OutputError when there is one and `resume` is off, or its settings differ.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], resume: bool) -> None:
@@ -33,7 +29,7 @@ class Journal:
         self._offsets: dict[str, int] = {}
         self._captioned: set[str] = set()
         if path.exists() and not resume:
-            raise JournalError(
+            raise OutputError(
                 f"{path}: an interrupted run left its journal: add --resume to go on with it, or delete it"
             )
         if path.exists() and path.stat().st_size:
@@ -56,16 +52,14 @@ class Journal:
                         _check(row)
                         self._note(row, end)
                 except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                    if isinstance(error, JournalError):
-                        raise
-                    raise JournalError(f"{self.path}: not a journal of captioner: delete it to start again") from error
+                    raise OutputError(f"{self.path}: not a journal of captioner: delete it to start again") from error
                 end += len(line)
         os.truncate(self.path, end)
 
     def _compare(self, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
         for name in theirs.keys() | ours.keys():
             if theirs.get(name) != ours.get(name):
-                raise JournalError(
+                raise OutputError(
                     f"{self.path}: the interrupted run had {name} {theirs.get(name)!r}, not {ours.get(name)!r}: "
                     "resume with the same settings, or delete the journal to start again"
                 )

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from captioner.bulk.formats import jsonl
 from captioner.bulk.journal import Row
 from captioner.bulk.sources import filesystem
-from captioner.errors import UserError
+from captioner.errors import OutputError
 
 ROWS = 10_000  # a file; what waits in memory
 
@@ -29,21 +29,17 @@ SCHEMA = pa.schema(
 )
 
 
-class ShardError(UserError):
-    """A folder cannot take the results."""
-
-
 class Shards:
     """part-00000.parquet and so on in a folder of their own; `_SUCCESS`, written last, tells a whole one from a torn.
 
-    Raises ShardError where the folder holds anything.
+    Raises OutputError where the folder holds anything.
     """
 
     def __init__(self, folder: str, format: str) -> None:
         self._files, self._root = filesystem(folder)
         self._format = format
         if self._files.exists(self._root) and (self._files.isfile(self._root) or self._files.ls(self._root)):
-            raise ShardError(f"{folder}: is not empty: give a new folder, or delete what an earlier run left there")
+            raise OutputError(f"{folder}: is not empty: give a new folder, or delete what an earlier run left there")
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write all rows; what is in the folder is whole when this returns."""

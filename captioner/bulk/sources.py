@@ -23,10 +23,10 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
-from captioner.errors import one_line
+from captioner.errors import ImageError, InputError, one_line
 from captioner.machine import in_order
-from captioner.pictures.find import InputError, find_pictures
-from captioner.pictures.load import MAX_FILE_BYTES, SUFFIXES, ImageError
+from captioner.pictures.find import find_pictures
+from captioner.pictures.load import MAX_FILE_BYTES, SUFFIXES
 
 Unit: TypeAlias = dict[str, Any]  # plain data; "rows" says how many pictures it has, None where reading will tell
 Picture: TypeAlias = tuple[str, "str | bytes | ImageError"]  # its name, and its path, address or bytes, or why not
@@ -178,7 +178,7 @@ def _rows(unit: Unit) -> Iterator[Picture]:
                 name = value if isinstance(value, str) else f"{source}#{number}"
                 yield name, value or ImageError(f"{one_line(name)}: the row holds no picture")
                 number += 1
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, InputError) as error:
         reason = one_line(error)
         for row in range(number, end):
             yield f"{source}#{row}", ImageError(f"{one_line(source)}#{row}: cannot be read ({reason})")
@@ -198,7 +198,7 @@ def _members(source: str) -> Iterator[Picture]:
             # The module takes a file that ends between two members, or in a header, for a whole one.
             if archive.fileobj is None or archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("it is cut off")
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+    except (OSError, EOFError, ValueError, InputError, tarfile.TarError) as error:
         yield source, ImageError(f"{one_line(source)}: cannot be read to its end ({one_line(error)})")
     else:
         if not found:

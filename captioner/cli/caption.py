@@ -19,7 +19,7 @@ from captioner.cli.arguments import (
     chosen,
     positive,
 )
-from captioner.errors import UserError
+from captioner.errors import OptionError, OutputError
 from captioner.options import DecodeOptions
 
 if TYPE_CHECKING:
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from captioner.inference.captioner import FileResult
 
 FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html")
-
-
-class UsageError(UserError):
-    """Arguments that do not go together, or an output that is in the way."""
 
 
 def add_parser(commands: Any) -> None:
@@ -116,22 +112,22 @@ def _check_usage(args: argparse.Namespace) -> None:
     only_ray["an address as --output"] = isinstance(args.output, str)
     for what, given in only_ray.items():
         if given:
-            raise UsageError(f"{what} goes with --runner ray only")
+            raise OptionError(f"{what} goes with --runner ray only")
     if sidecar and args.output:
-        raise UsageError("sidecar files go beside their pictures: leave out --output")
+        raise OptionError("sidecar files go beside their pictures: leave out --output")
     if args.resume and not (sidecar or args.output):
-        raise UsageError("--resume needs --output FILE: what goes to stdout cannot be gone on with")
+        raise OptionError("--resume needs --output FILE: what goes to stdout cannot be gone on with")
     for flag in ("prefix", "suffix", "overwrite"):
         if getattr(args, flag) and not sidecar:
-            raise UsageError(f"--{flag} goes with --format sidecar only")
+            raise OptionError(f"--{flag} goes with --format sidecar only")
     if args.coco_images and args.format != "coco":
-        raise UsageError("--coco-images goes with --format coco only")
+        raise OptionError("--coco-images goes with --format coco only")
     if args.output and args.output.is_dir():
-        raise UsageError(f"{args.output}: is a folder; give a file name")
+        raise OptionError(f"{args.output}: is a folder; give a file name")
 
 
 def _renderer(args: argparse.Namespace, options: DecodeOptions, paths: list[str]) -> Any:
-    """The function from rows to text. Raises CocoError at once when a picture has no id, or two share one."""
+    """The function from rows to text. Raises DataError at once when a picture has no id, or two share one."""
     from captioner.bulk.formats import writer
     from captioner.data.names import image_id, read_image_ids
 
@@ -141,7 +137,7 @@ def _renderer(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
         for path in paths:
             other = owner.setdefault(image_id(path, ids), path)
             if other != path:
-                raise UsageError(f"{path}: has the same COCO id as {other}: give --coco-images FILE")
+                raise OptionError(f"{path}: has the same COCO id as {other}: give --coco-images FILE")
     return writer(args.format, options.num_captions, ids)
 
 
@@ -191,7 +187,7 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
         journal.close()
         print(f"\ncaptioner: stopped; go on with the same command and --resume ({journal_path})", file=sys.stderr)
         return 130
-    except UsageError:
+    except OutputError:
         journal.close(remove=not args.resume)
         raise
     journal.close(remove=not progress.failed)
@@ -212,7 +208,7 @@ def _refuse_existing(sidecars: dict[str, Path]) -> None:
     existing = [file for file in sidecars.values() if file.exists()]
     if existing:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UsageError(f"{existing[0]}{more} would be replaced: add --overwrite if that is meant")
+        raise OutputError(f"{existing[0]}{more} would be replaced: add --overwrite if that is meant")
 
 
 def _fill(

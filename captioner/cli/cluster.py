@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from captioner.cli.caption import UsageError
+from captioner.errors import OptionError
 from captioner.options import DecodeOptions
 
 FORMATS = ("parquet", "jsonl")
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, options: DecodeOptions) -> int:
     shards = Shards(str(args.output), args.format or FORMATS[0])
     work = list(units(find_sources(args.paths, args.recursive, sys.stdin), args.batch_size))
     if not work:
-        raise UsageError("no pictures were given: every table is empty")
+        raise OptionError("no pictures were given: every table is empty")
     checkpoint = find_checkpoint(args.checkpoint)
     # Here too, so that a wrong checkpoint or prompt is said at once, and leaves nothing.
     prompt_ids(load_checkpoint(checkpoint).vocabulary, args.prompt, options)
@@ -42,13 +42,13 @@ def run(args: argparse.Namespace, options: DecodeOptions) -> int:
 
 def _check_usage(args: argparse.Namespace) -> None:
     if not args.output:
-        raise UsageError("--runner ray needs --output FOLDER, for shards of the result")
+        raise OptionError("--runner ray needs --output FOLDER, for shards of the result")
     if args.format not in (None, *FORMATS):
-        raise UsageError(f"--runner ray writes {' or '.join(FORMATS)}, not {args.format}")
+        raise OptionError(f"--runner ray writes {' or '.join(FORMATS)}, not {args.format}")
     for flag in ("resume", "overwrite", "prefix", "suffix", "coco_images"):
         if getattr(args, flag):
-            raise UsageError(f"--{flag.replace('_', '-')} does not go with --runner ray")
+            raise OptionError(f"--{flag.replace('_', '-')} does not go with --runner ray")
     if args.engine != "torch":
-        raise UsageError(f"--engine {args.engine} does not go with --runner ray")
+        raise OptionError(f"--engine {args.engine} does not go with --runner ray")
     if args.device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {args.device} does not go with --runner ray, which deals GPUs out: cpu, or cuda")
+        raise OptionError(f"--device {args.device} does not go with --runner ray, which deals GPUs out: cpu, or cuda")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.cli.arguments import HelpFormatter, add_options, chosen, positive
+from captioner.errors import ImageError
 from captioner.options import DecodeOptions, TrainConfig
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _unreadable(paths: Sequence[Path]) -> list[str]:
 
     from tqdm import tqdm
 
-    from captioner.pictures.load import ImageError, load_image
+    from captioner.pictures.load import load_image
 
     def problem(path: Path) -> str | None:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.cli.arguments import HelpFormatter, add_checkpoint, add_decode_options, add_tokens, chosen
-from captioner.errors import UserError, one_line
+from captioner.errors import DataError, one_line
 from captioner.options import DecodeOptions, option_specs
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ _PROBLEMS = {
     "empty": ("caption has no words", "captions have no words"),
 }
 _SHOWN = 5  # names a problem in a message
-
-
-class EvaluateError(UserError):
-    """Arguments that do not go together, or pictures and captions that do not."""
 
 
 @dataclasses.dataclass
@@ -58,11 +54,11 @@ class _Captions:
         return found
 
     def refuse(self, args: argparse.Namespace) -> None:
-        """Raise EvaluateError for problems, unless they are allowed."""
+        """Raise DataError for problems, unless they are allowed."""
         if self.problems and not args.allow_missing:
             selected = args.split_list or args.split
             split = "" if selected else "name the pictures to evaluate on with --split-list FILE, or "
-            raise EvaluateError(f"{'; '.join(self.described())}: {split}pass over them with --allow-missing")
+            raise DataError(f"{'; '.join(self.described())}: {split}pass over them with --allow-missing")
 
 
 def add_parser(commands: Any) -> None:
@@ -121,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     for line in captions.described():
         print(f"captioner: warning: {one_line(line)}", file=sys.stderr)
     if not captions.texts:
-        raise EvaluateError("no picture has both references and a caption")
+        raise DataError("no picture has both references and a caption")
     result = dataclasses.replace(evaluate(captions.texts, captions.references, tokens), problems=captions.problems)
     packages = ("captioner", "nltk") if args.predictions else ("captioner", "nltk", "torch")
     result = dataclasses.replace(result, recipe=recipe(result, source, packages))
@@ -147,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_usage(args: argparse.Namespace) -> None:
-    """Raise EvaluateError for arguments that do not go together, before any work is done."""
+    """Raise DataError for arguments that do not go together, before any work is done."""
     given = vars(args)
     decoding = [spec.flag for spec in option_specs(DecodeOptions) if spec.name in given]
     if args.compare:
@@ -157,20 +153,20 @@ def _check_usage(args: argparse.Namespace) -> None:
         )
         unused = [f"--{name.replace('_', '-')}" for name in names if given[name]] + decoding
         if unused:
-            raise EvaluateError(f"--compare reads two --json files and nothing else: leave out {unused[0]}")
+            raise DataError(f"--compare reads two --json files and nothing else: leave out {unused[0]}")
         return
     if args.split and args.split_list:
-        raise EvaluateError("--split and --split-list both name the pictures to evaluate on: leave out one")
+        raise DataError("--split and --split-list both name the pictures to evaluate on: leave out one")
     if not args.captions:
-        raise EvaluateError("give the references with --captions FILE, or two evaluations with --compare A B")
+        raise DataError("give the references with --captions FILE, or two evaluations with --compare A B")
     if args.predictions:
         unused = [*(["--checkpoint"] if args.checkpoint else []), *decoding]
         if unused:
-            raise EvaluateError(f"--predictions are captions already: leave out {unused[0]}")
+            raise DataError(f"--predictions are captions already: leave out {unused[0]}")
     elif args.coco_images:
-        raise EvaluateError("--coco-images says which pictures the numbers in --predictions mean: give those, too")
+        raise DataError("--coco-images says which pictures the numbers in --predictions mean: give those, too")
     elif not args.images:
-        raise EvaluateError("give the pictures with --images DIR, or captions with --predictions FILE")
+        raise DataError("give the pictures with --images DIR, or captions with --predictions FILE")
 
 
 def _compare(first: Path, second: Path) -> int:

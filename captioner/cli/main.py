@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from captioner import __version__
 from captioner.cli import app, caption, data, demo, evaluate, export, models, sample, score, train
-from captioner.errors import UserError, one_line
+from captioner.errors import CaptionerError, one_line
 
 _COMMANDS = (demo, app, caption, score, sample, evaluate, models, data, train, export)
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ncaptioner: stopped", file=sys.stderr)
         return 130
-    except (UserError, OSError) as error:
+    except (CaptionerError, OSError) as error:
         print(f"captioner: error: {one_line(_sentence(error))}", file=sys.stderr)
         return 2
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.cli.arguments import HelpFormatter, add_options
-from captioner.errors import one_line
-from captioner.options import OptionError, TrainConfig, option_specs, parse_options
+from captioner.errors import OptionError, one_line
+from captioner.options import TrainConfig, option_specs, parse_options
 
 if TYPE_CHECKING:
     from captioner.data.splits import Split

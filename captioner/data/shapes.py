@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from captioner.errors import UserError
+from captioner.errors import OutputError
 from captioner.files import replacing
 
 _COLOURS = {
@@ -31,10 +31,6 @@ _ARRANGEMENTS = {
     "two": (((0.27, 0.35), (0.73, 0.65)), 0.18),
     "three": (((0.22, 0.25), (0.78, 0.3), (0.5, 0.77)), 0.18),
 }
-
-
-class ShapesError(UserError):
-    """The set cannot be made so, or not there."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +84,13 @@ def make_shapes(
 
     Every fifth picture is for validation. Each has three captions: all the ways of saying what it shows.
     Returns the captions file (NAME#0<TAB>caption lines), the folder of pictures, the list of those to learn from and
-    that of those to validate on. Raises ShapesError when one of these is there already.
+    that of those to validate on. Raises OutputError when one of these is there already.
     """
     images = folder / "images"
     files = folder / "captions.token.txt", folder / "train.txt", folder / "val.txt"
     there = next((path for path in (images, *files) if path.exists()), None)
     if there or pictures < 2:
-        raise ShapesError(f"{there}: is there already: name another folder" if there else "make at least 2 pictures")
+        raise OutputError(f"{there}: is there already: name another folder" if there else "make at least 2 pictures")
     images.mkdir(parents=True)
     rng = random.Random(seed)
     kinds = list(itertools.starmap(_Kind, itertools.product(_COLOURS, _SHAPES, _ARRANGEMENTS)))

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captioner.data.readers import CaptionSet, DataError, lines, read_captions
+from captioner.data.readers import CaptionSet, lines, read_captions
+from captioner.errors import DataError
 from captioner.files import sha256_of
 
 __all__ = [

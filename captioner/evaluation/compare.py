@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 
 from captioner.data.names import read_json
-from captioner.errors import UserError
+from captioner.errors import DataError
 from captioner.evaluation.metrics import Counts, bleu_of_counts
 from captioner.evaluation.scores import FORMAT, METRICS, table
 
 _RESAMPLES = 1000
 _AT_ONCE = 5_000_000  # numbers held in memory at a time
-
-
-class CompareError(UserError):
-    """A file is no evaluation of ours, or the two are not of the same pictures and references."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +36,13 @@ class Difference:
 def compare(first: Path, second: Path) -> list[Difference]:
     """Paired bootstrap over pictures (Koehn 2004): the same 1,000 seeded resamples for both.
 
-    CIDEr's document frequencies stay those of all the references. Raises CompareError.
+    CIDEr's document frequencies stay those of all the references. Raises DataError.
     """
     (tokens, references, one), (other_tokens, other_references, other) = _read(first), _read(second)
     if tokens != other_tokens:
-        raise CompareError(f"{first} compares {tokens}s and {second} {other_tokens}s: evaluate both with one --tokens")
+        raise DataError(f"{first} compares {tokens}s and {second} {other_tokens}s: evaluate both with one --tokens")
     if references != other_references:
-        raise CompareError(f"{first} and {second} are not of the same pictures and references: nothing to compare")
+        raise DataError(f"{first} and {second} are not of the same pictures and references: nothing to compare")
     statistics = np.stack([one, other])  # (2, N, 12)
     pictures = statistics.shape[1]
     whole = _scores(statistics.sum(1), pictures)
@@ -81,7 +77,7 @@ def _read(file: Path) -> tuple[str, str, Counts]:
     """
     content = read_json(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CompareError(f"{file}: not written by `captioner evaluate --json` of this version")
+        raise DataError(f"{file}: not written by `captioner evaluate --json` of this version")
     try:
         rows = [[*row["bleu_counts"], row["rouge_l"], row["cider"]] for row in content["pictures"]]
         statistics = np.array(rows, dtype=np.float64)
@@ -89,7 +85,7 @@ def _read(file: Path) -> tuple[str, str, Counts]:
             raise ValueError("wrong size")
         return str(content["tokens"]), content["references_sha256"], statistics
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CompareError(f"{file}: damaged: not as `captioner evaluate --json` wrote it") from error
+        raise DataError(f"{file}: damaged: not as `captioner evaluate --json` wrote it") from error
 
 
 def describe(differences: list[Difference]) -> str:

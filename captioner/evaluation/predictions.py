@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from captioner.data.names import CocoError, image_id
+from captioner.data.names import image_id
 from captioner.data.readers.base import writable
-from captioner.errors import UserError
+from captioner.errors import DataError
 
 _QUOTED = re.compile(r"^'(?='*[=+\-@\t\r\n＝＋－＠])")
-
-
-class PredictionsError(UserError):
-    """A file of predictions is not what it should be, or does not say which pictures it means."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +40,21 @@ def read_predictions(file: Path) -> list[Prediction]:
     """Predictions from COCO results JSON, from jsonl (`path` and `caption`) or from csv with those two columns.
 
     The content says which of them it is. A jsonl line without a caption but with an `error` is a picture that could
-    not be captioned, and gives none. Raises PredictionsError, OSError when the file cannot be read.
+    not be captioned, and gives none. Raises DataError, OSError when the file cannot be read.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PredictionsError(f"{file}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
+        raise DataError(f"{file}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
     start = text.lstrip()[:1]
     if not start:
-        raise PredictionsError(f"{file}: the file is empty")
+        raise DataError(f"{file}: the file is empty")
     try:
         found = list({"[": _coco, "{": _jsonl}.get(start, _csv)(text))
-    except PredictionsError as error:
-        raise PredictionsError(f"{file}: {error}") from error
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
     if not found:
-        raise PredictionsError(f"{file}: holds no captions")
+        raise DataError(f"{file}: holds no captions")
     return found
 
 
@@ -69,7 +65,7 @@ def _coco(text: str) -> Iterator[Prediction]:
         if isinstance(picture, str) and picture.isascii() and picture.isdigit():
             picture = int(picture)
         if type(picture) is not int or not isinstance(row.get("caption"), str):
-            raise PredictionsError(f"entry {number} needs an 'image_id' (a whole number) and a 'caption' (a text)")
+            raise DataError(f"entry {number} needs an 'image_id' (a whole number) and a 'caption' (a text)")
         yield Prediction(picture, writable(row["caption"]))
 
 
@@ -81,7 +77,7 @@ def _jsonl(text: str) -> Iterator[Prediction]:
         if isinstance(row, dict) and row.get("error") and row.get("caption") is None:
             continue
         if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not isinstance(row.get("caption"), str):
-            raise PredictionsError(f"line {number} needs a 'path' and a 'caption' (texts)")
+            raise DataError(f"line {number} needs a 'path' and a 'caption' (texts)")
         yield Prediction(row["path"], writable(row["caption"]), _words(row.get("words")))
 
 
@@ -98,16 +94,16 @@ def _csv(text: str) -> Iterator[Prediction]:
     try:
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         if not {"path", "caption"} <= set(rows.fieldnames or ()):
-            raise PredictionsError(
+            raise DataError(
                 "neither COCO results JSON, nor jsonl with 'path' and 'caption', nor csv whose first line names "
                 f"the columns 'path' and 'caption': it begins with {text.lstrip()[:60]!r}"
             )
         for row in rows:
             if row["path"] is None or row["caption"] is None:
-                raise PredictionsError(f"line {rows.line_num} has fewer columns than the first line")
+                raise DataError(f"line {rows.line_num} has fewer columns than the first line")
             yield Prediction(unquoted(row["path"]), unquoted(row["caption"]))
     except csv.Error as error:
-        raise PredictionsError(f"not a csv file ({error})") from error
+        raise DataError(f"not a csv file ({error})") from error
 
 
 def unquoted(cell: str) -> str:
@@ -119,7 +115,7 @@ def _parsed(text: str, complaint: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise PredictionsError(f"{complaint} ({error})") from error
+        raise DataError(f"{complaint} ({error})") from error
 
 
 def match(predictions: Iterable[Prediction], names: Iterable[str], ids: Mapping[str, int] | None = None) -> Matched:
@@ -127,7 +123,7 @@ def match(predictions: Iterable[Prediction], names: Iterable[str], ids: Mapping[
 
     A path fits a name when one is the end of the other ("photos/a/1.jpg" and "a/1.jpg"); a COCO number fits the name
     that has this number in `ids`, or in the name itself where there are none.
-    Raises PredictionsError for a path that fits several names, CocoError for names without numbers.
+    Raises DataError for a path that fits several names, DataError for names without numbers.
     """
     names = list(names)
     by_path: dict[str, list[str]] = {}  # every end of every name
@@ -165,9 +161,7 @@ def _name_of(path: str, names_by_end: Mapping[str, list[str]]) -> str | None:
         # A shorter end of the path must be a whole name: "x/1.jpg" is not "y/1.jpg".
         fitting = [name for name in candidates if name == end] or (candidates if end == ends[0] else [])
         if len(fitting) > 1:
-            raise PredictionsError(
-                f"{path} may be {' or '.join(fitting[:3])}: write the path as the captions file has it"
-            )
+            raise DataError(f"{path} may be {' or '.join(fitting[:3])}: write the path as the captions file has it")
         if fitting:
             return fitting[0]
     return None
@@ -175,17 +169,17 @@ def _name_of(path: str, names_by_end: Mapping[str, list[str]]) -> str | None:
 
 def _numbers(names: Iterable[str], ids: Mapping[str, int] | None) -> dict[int, str]:
     numbers: dict[int, str] = {}
-    problem: CocoError | None = None
+    problem: DataError | None = None
     for name in names:
         try:
             number = image_id(name, ids)
-        except CocoError as error:
+        except DataError as error:
             if ids is None:
                 raise
             problem = error  # a list of the evaluated pictures alone will do
             continue
         if numbers.setdefault(number, name) != name:
-            raise CocoError(
+            raise DataError(
                 f"{numbers[number]} and {name} have the same COCO number, {number}: give --coco-images FILE"
             )
     if problem and not numbers:

@@ -19,18 +19,18 @@ import torch
 from torch import Tensor
 
 from captioner.allocator import keep_freed_memory
-from captioner.errors import UserError
+from captioner.errors import CheckpointError, DeviceError, ImageError, OptionError
 from captioner.inference.decoding import ROWS, Hypothesis, decode, decode_state
 from captioner.inference.explanation import CANDIDATES, BeamRecorder, Branch, Candidate, Step, choices, heat_maps
-from captioner.inference.openvino_engine import EngineError, OpenVinoEncoder
+from captioner.inference.openvino_engine import OpenVinoEncoder
 from captioner.inference.prompt import prompt_ids
 from captioner.machine import available_cpus, in_order
-from captioner.network.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.header import find_checkpoint
 from captioner.network.model import fuse_for_inference
 from captioner.network.precision import computing_type, in_bfloat16
-from captioner.options import ENGINES, DecodeOptions, OptionError
-from captioner.pictures.load import ImageError, ImageSource, Preprocess, load_image
+from captioner.options import ENGINES, DecodeOptions
+from captioner.pictures.load import ImageSource, Preprocess, load_image
 from captioner.vocab import END, join_tokens
 
 T = TypeVar("T")
@@ -86,10 +86,6 @@ class FileResult:
     error: str | None = None
 
 
-class DeviceError(UserError):
-    """torch cannot compute on the device that was asked for."""
-
-
 def load(
     path: str | os.PathLike[str] | None = None, device: str = "auto", precision: str = "auto", engine: str = "torch"
 ) -> Captioner:
@@ -102,7 +98,7 @@ def load(
     and scores the same, but words some captions differently; float32 is the exact path.
     `engine` "openvino" runs, on the CPU, the encoder that `captioner export` wrote beside the checkpoint.
     Raises CheckpointError when the file is missing or damaged, DeviceError when there is no such device, OptionError
-    for another precision or engine, EngineError when there is no such encoder or the engine is not installed.
+    for another precision or engine, DeviceError when there is no such encoder or the engine is not installed.
     """
     if engine not in ENGINES:
         raise OptionError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
@@ -124,7 +120,7 @@ class Captioner:
     """A checkpoint, ready to write captions. Make one with `captioner.load()`; it may be shared by threads.
 
     Where a `prompt` is taken, every caption begins with its words and goes on from there; `max_length` counts them.
-    Raises PromptError for words that the model does not know, OptionError when no room is left for another.
+    Raises OptionError for words that the model does not know, OptionError when no room is left for another.
     The encoder that was `exported` beside a checkpoint's file takes the place of its own; see `openvino_engine`.
     """
 
@@ -148,7 +144,7 @@ class Captioner:
         self._encoder.to(self._device)
         self._decoder.to(self._device)
         if exported and self._device.type != "cpu":
-            raise EngineError(f"openvino computes on the CPU, not on {device!r}: leave --device out")
+            raise DeviceError(f"openvino computes on the CPU, not on {device!r}: leave --device out")
         self._exported = OpenVinoEncoder(exported, self._threads, self.precision) if exported else None
 
     def caption(self, image: ImageSource, options: DecodeOptions | None = None, *, prompt: str = "") -> Caption:

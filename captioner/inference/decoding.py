@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from captioner.options import DecodeOptions, OptionError
+from captioner.errors import OptionError
+from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, START, UNK
 
 STUTTER = 4  # words after a conjunction that are not the one before it: "jacket and a bright red jacket"

@@ -18,21 +18,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captioner.errors import UserError
+from captioner.errors import DeviceError, ImageError
 from captioner.files import replacing, sha256_of
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.model import fuse_for_inference
-from captioner.pictures.load import ImageError, ImageSource, Preprocess, load_image
+from captioner.pictures.load import ImageSource, Preprocess, load_image
 
 PICTURES = 300  # measured at most; further ones change the ranges little
 # The convolutions that look at the picture first stay in bfloat16 or float32: they are few channels and a small part of
 # the arithmetic, and rounded to 8 bits they do the most harm.
 _EXACT = 8
 _STAMP = ["captioner", "checkpoint"]  # where the file says which checkpoint's encoder it is
-
-
-class EngineError(UserError):
-    """An engine is not installed, or there is no encoder for it."""
 
 
 def encoder_file(checkpoint: Path) -> Path:
@@ -44,19 +40,19 @@ def export_encoder(checkpoint: Path, images: Sequence[ImageSource], output: Path
     """Write a checkpoint's encoder for OpenVINO and a copy of the checkpoint into the folder `output`; return the copy.
 
     Number ranges come from `images`, PICTURES of them at most: pictures such as will be captioned, those that cannot be
-    read left out. Raises EngineError when none can be read, when the extra is not installed, or when the folder
+    read left out. Raises DeviceError when none can be read, when the extra is not installed, or when the folder
     already holds such a file.
     """
     openvino, nncf = _import("openvino"), _import("nncf")
     copy = output / checkpoint.name
     if copy.exists() or encoder_file(copy).exists():
-        raise EngineError(f"{copy}: is there already: name another folder")
+        raise DeviceError(f"{copy}: is there already: name another folder")
     loaded = load_checkpoint(checkpoint)
     preprocess = loaded.preprocess
     measured, failures = _read(images, preprocess)
     if not measured:
         why = f" ({failures[0]})" if failures else ""
-        raise EngineError(f"none of the pictures can be read{why}, so no number ranges can be measured")
+        raise DeviceError(f"none of the pictures can be read{why}, so no number ranges can be measured")
     side = preprocess.size
     network = openvino.convert_model(
         fuse_for_inference(loaded.model.encoder),
@@ -95,20 +91,20 @@ class OpenVinoEncoder:
     """What `export_encoder` wrote, ready to run on `threads` processors; it may be shared by threads.
 
     `precision` is "float32" or "bfloat16", for what is not in 8 bits.
-    Raises EngineError when the file is missing, damaged or made from another checkpoint, or the extra is not installed.
+    Raises DeviceError when the file is missing, damaged or made from another checkpoint, or the extra is not installed.
     """
 
     def __init__(self, checkpoint: Path, threads: int, precision: str) -> None:
         openvino = _import("openvino")
         path = encoder_file(checkpoint)
         if not path.is_file():
-            raise EngineError(f"{path}: no such encoder: make it with `captioner export`")
+            raise DeviceError(f"{path}: no such encoder: make it with `captioner export`")
         try:
             core = openvino.Core()
             network = core.read_model(path)
             stamp = network.get_rt_info(_STAMP).astype(str) if network.has_rt_info(_STAMP) else None
             if stamp != sha256_of(checkpoint):
-                raise EngineError(f"{path}: is not the encoder of {checkpoint}: make it anew with `captioner export`")
+                raise DeviceError(f"{path}: is not the encoder of {checkpoint}: make it anew with `captioner export`")
             # As many pictures' batches at a time as there are threads, each on one of its own: see `Captioner`.
             self._compiled = core.compile_model(
                 network,
@@ -121,7 +117,7 @@ class OpenVinoEncoder:
                 },
             )
         except RuntimeError as error:
-            raise EngineError(f"{path}: damaged, or not a file of `captioner export`") from error
+            raise DeviceError(f"{path}: damaged, or not a file of `captioner export`") from error
         self._local = threading.local()
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -153,4 +149,4 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise EngineError(f'{name} is not installed: pip install "captioner[openvino]"') from error
+        raise DeviceError(f'{name} is not installed: pip install "captioner[openvino]"') from error

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.overrides import TorchFunctionMode
 
-from captioner.errors import CheckpointError as CheckpointError
+from captioner.errors import CheckpointError
 from captioner.files import replacing
 from captioner.network.model import CaptionModel, Decoder, Encoder, ModelConfig
 from captioner.pictures.load import Preprocess
@@ -178,7 +178,7 @@ def _build(path: Path, content: dict[str, Any]) -> tuple[Vocabulary, Preprocess,
             encoder = Encoder(config.encoder)
             decoder = Decoder(config, encoder.feature_size)
         return vocabulary, preprocess, CaptionModel(config, encoder, decoder)
-    except ValueError as error:
+    except (ValueError, CheckpointError) as error:
         raise CheckpointError(f"{path}: damaged header: {error!s:.300}") from error
 
 

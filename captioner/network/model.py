@@ -15,14 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioner.errors import UserError
+from captioner.errors import CheckpointError
 from captioner.network.dropout import Dropout
 from captioner.network.recurrent import CELLS, RecurrentLayer, State, has_memory
 from captioner.network.torchvision_compat import prepare_torchvision
-
-
-class UnknownEncoderError(UserError):
-    """The name is not one of a torchvision classification network that gives a feature vector."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Encoder(nn.Module):
     the convolutions have an identity there, which statistics of the batch would overturn. Scale and bias are
     trained like all other weights.
 
-    Raises UnknownEncoderError for a name that torchvision does not know or whose network has no feature vector.
+    Raises CheckpointError for a name that torchvision does not know or whose network has no feature vector.
     """
 
     def __init__(self, name: str) -> None:
@@ -87,7 +83,7 @@ class Encoder(nn.Module):
 
         if name not in encoder_names():
             some = "mobilenet_v2, mobilenet_v3_large, resnet18, resnet50, efficientnet_b0, convnext_tiny"
-            raise UnknownEncoderError(
+            raise CheckpointError(
                 f"unknown encoder {name!r}: give a classification network of torchvision.models, such as {some}"
             )
         extra: dict[str, Any] = {}
@@ -98,7 +94,7 @@ class Encoder(nn.Module):
         self.backbone: nn.Module = models.get_model(name, weights=None, **extra)
         head = find_head(self.backbone)
         if head is None:
-            raise UnknownEncoderError(f"encoder {name} has no linear classifier, so no feature vector can be had")
+            raise CheckpointError(f"encoder {name} has no linear classifier, so no feature vector can be had")
         self.head_name, layer = head
         self.feature_size: int = layer.in_features
         parent, _, attribute = self.head_name.rpartition(".")

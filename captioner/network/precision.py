@@ -9,7 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from captioner.options import PRECISIONS, OptionError
+from captioner.errors import OptionError
+from captioner.options import PRECISIONS
 
 Network = TypeVar("Network", bound=nn.Module)
 

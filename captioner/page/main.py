@@ -9,7 +9,7 @@ from typing import TypeAlias
 import streamlit as st
 
 import captioner
-from captioner.errors import UserError
+from captioner.errors import CaptionerError
 from captioner.page import models, show
 from captioner.page.texts import LANGUAGES, language, say
 from captioner.page.views import about as about_view
@@ -63,7 +63,7 @@ def draw(view: View) -> None:
         name = models.choose()
     try:
         model = models.load(name)
-    except UserError as error:
+    except CaptionerError as error:
         st.error(say("no_model", reason=error))
         return
     view(name, model)

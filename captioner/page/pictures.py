@@ -20,10 +20,11 @@ from torch import Tensor
 
 import captioner
 from captioner.allocator import give_back_freed_memory
+from captioner.errors import ImageError
 from captioner.page.models import turn
 from captioner.page.samples import SAMPLES, sample
 from captioner.page.texts import say
-from captioner.pictures.load import ImageError, ImageSource, load_image
+from captioner.pictures.load import ImageSource, load_image
 
 MAX_PICTURES = 12
 MAX_MEGABYTES = 50  # a file; also in .streamlit/config.toml

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO
 
-from captioner.errors import UserError
+from captioner.errors import InputError
 from captioner.pictures.load import SUFFIXES
 
 MAX_FILES = 500
@@ -19,10 +19,6 @@ MAX_ENTRIES = 5000  # of a zip, with what is no picture
 MAX_MEMBER = 50_000_000  # bytes of one unpacked picture
 MAX_TOTAL = 500_000_000  # bytes of all unpacked pictures
 _ENTRY = b"PK\x01\x02"  # begins each entry of a zip's table of contents
-
-
-class ArchiveError(UserError):
-    """A zip, or a file in it, cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ def count(files: Sequence[IO[bytes]]) -> int:
     for file in files:
         try:
             total += len(_pictures(_open(file))) if _is_zip(file) else 1
-        except ArchiveError:
+        except InputError:
             total += 1
     return total
 
@@ -65,13 +61,13 @@ def _all(files: Sequence[IO[bytes]]) -> Iterator[Member]:
             continue
         try:
             archive = _open(file)
-        except ArchiveError as error:
+        except InputError as error:
             yield Member(file.name, None, str(error))
             continue
         for info in _pictures(archive):
             try:
                 data = _read(archive, info, left)
-            except ArchiveError as error:
+            except InputError as error:
                 yield Member(info.filename, None, str(error))
             else:
                 left -= len(data)
@@ -86,11 +82,11 @@ def _open(file: IO[bytes]) -> zipfile.ZipFile:
     file.seek(0)
     # Counted before the table of contents is read, which takes memory for each entry whatever it holds.
     if file.read().count(_ENTRY) > MAX_ENTRIES:
-        raise ArchiveError(f"the zip has more than {MAX_ENTRIES} entries")
+        raise InputError(f"the zip has more than {MAX_ENTRIES} entries")
     try:
         return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError) as error:
-        raise ArchiveError("not a zip, or a damaged one") from error
+        raise InputError("not a zip, or a damaged one") from error
 
 
 def _pictures(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -106,21 +102,21 @@ def _is_picture(path: PurePosixPath) -> bool:
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
     """The bytes of one entry. What it declares is not believed: reading stops at the limit."""
     if info.filename.lower().endswith(".zip"):
-        raise ArchiveError("a zip inside a zip is not opened")
+        raise InputError("a zip inside a zip is not opened")
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise ArchiveError("a link, not a picture")
+        raise InputError("a link, not a picture")
     if info.flag_bits & 1:
-        raise ArchiveError("protected by a password")
+        raise InputError("protected by a password")
     limit = min(MAX_MEMBER, left)
     try:
         with archive.open(info) as file:
             data = file.read(limit + 1)
     # What damaged zips raise, unknown methods of compression among it.
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ArchiveError("damaged in the zip") from error
+        raise InputError("damaged in the zip") from error
     if len(data) > limit:
         which = f"{MAX_MEMBER / 1e6:.0f} MB" if limit == MAX_MEMBER else f"the {MAX_TOTAL / 1e6:.0f} MB for all"
-        raise ArchiveError(f"unpacked it is more than {which}")
+        raise InputError(f"unpacked it is more than {which}")
     return data
 
 

@@ -7,12 +7,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from captioner.errors import UserError
+from captioner.errors import InputError
 from captioner.pictures.load import SUFFIXES
-
-
-class InputError(UserError):
-    """There is nothing to caption in what was given."""
 
 
 def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iterable[str] = ()) -> list[str]:

@@ -27,7 +27,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from captioner.errors import UserError, one_line
+from captioner.errors import ImageError, one_line
 
 ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
 
@@ -72,10 +72,6 @@ _UPRIGHT = {  # what turns a picture upright, by its EXIF orientation
 }
 
 
-class ImageError(UserError):
-    """A picture cannot be read; the message says which and why."""
-
-
 def load_image(
     source: ImageSource, *, max_pixels: int = MAX_PIXELS, smallest: int | None = None, name: str = "the picture"
 ) -> Image.Image:
@@ -109,8 +105,6 @@ def load_image(
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file") from error
     except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name}: cannot be opened ({reason})") from error
 

@@ -7,7 +7,8 @@ import io
 
 from PIL import Image
 
-from captioner.pictures.load import ImageError, ImageSource, load_image
+from captioner.errors import ImageError
+from captioner.pictures.load import ImageSource, load_image
 
 SIDE = 180  # pixels; a gallery of 7,000 is then some 55 MB
 

@@ -7,6 +7,5 @@ The run folder holds `config.json`, `metrics.jsonl` (one line an epoch), `curves
 from captioner.training.finish import CHECKPOINT_NAME
 from captioner.training.run import train
 from captioner.training.start import Start
-from captioner.training.state import TrainingError
 
 __all__ = ["CHECKPOINT_NAME", "Start", "TrainingError", "train"]

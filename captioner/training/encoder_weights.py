@@ -11,15 +11,11 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from captioner.errors import UserError
+from captioner.errors import CheckpointError
 from captioner.files import sha256_of
-from captioner.network.checkpoint import CheckpointError, is_checkpoint, load_checkpoint
+from captioner.network.checkpoint import is_checkpoint, load_checkpoint
 from captioner.network.model import Encoder
 from captioner.pictures.load import Preprocess
-
-
-class EncoderWeightsError(UserError):
-    """Pretrained weights cannot be had, or do not fit the encoder; the message says what to do."""
 
 
 def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) -> tuple[dict[str, str], Preprocess]:
@@ -28,12 +24,12 @@ def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) 
     With a `file`, from there: one of our checkpoints, or a torchvision state dict (.pth). Without, from
     torchvision's weights API, which downloads them once.
     Returns their provenance, `source` and `sha256`, and what is done to the pictures they are for. Raises
-    EncoderWeightsError.
+    CheckpointError.
     """
     if file is None:
         return _load_published(encoder, name), Preprocess()
     if not file.is_file():
-        raise EncoderWeightsError(f"{file}: no such file of encoder weights")
+        raise CheckpointError(f"{file}: no such file of encoder weights")
     if is_checkpoint(file):
         preprocess = _load_from_checkpoint(encoder, name, file)
     else:
@@ -53,7 +49,7 @@ def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
             torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=_published_hash(file))
         except (URLError, OSError, RuntimeError) as error:
             reason = getattr(error, "reason", error)  # an URLError shows itself as "<urlopen error ...>"
-            raise EncoderWeightsError(
+            raise CheckpointError(
                 f"the pretrained weights of {name} cannot be downloaded ({reason}). Without a network: download "
                 f"{weights.url} on another machine and give the file with --encoder-weights FILE, or give one "
                 "of captioner's own checkpoints there"
@@ -78,10 +74,10 @@ def _load_from_checkpoint(encoder: Encoder, name: str, file: Path) -> Preprocess
     try:
         checkpoint = load_checkpoint(file)
     except CheckpointError as error:
-        raise EncoderWeightsError(str(error)) from error
+        raise CheckpointError(str(error)) from error
     theirs = checkpoint.model.config.encoder
     if theirs != name:
-        raise EncoderWeightsError(f"{file}: holds the weights of {theirs}, not of {name}: add --encoder {theirs}")
+        raise CheckpointError(f"{file}: holds the weights of {theirs}, not of {name}: add --encoder {theirs}")
     encoder.load_state_dict(checkpoint.model.encoder.state_dict())
     return checkpoint.preprocess
 
@@ -93,27 +89,27 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
         loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
     # It raises nearly anything on other files, and what it says would have people allow the code in them.
     except Exception as error:
-        raise EncoderWeightsError(
+        raise CheckpointError(
             f"{file}: not a file of PyTorch weights, or it holds more than tensors: give one made by "
             "torch.save(network.state_dict(), FILE)"
         ) from error
     pairs = loaded.items() if isinstance(loaded, dict) else [(None, None)]
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
-        raise EncoderWeightsError(f"{file}: holds no state dict (names and tensors)")
+        raise CheckpointError(f"{file}: holds no state dict (names and tensors)")
     for key, value in loaded.items():
         if not torch.isfinite(value).all():
-            raise EncoderWeightsError(f"{file}: {key} holds values that are not numbers")
+            raise CheckpointError(f"{file}: {key} holds values that are not numbers")
     # The classifier and auxiliary classifiers are not part of the encoder; everything else must fit exactly.
     extra = (encoder.head_name + ".", "aux", "AuxLogits")
     weights = {key: value for key, value in loaded.items() if not key.startswith(extra)}
     wanted = encoder.backbone.state_dict()
     for key in sorted(wanted.keys() | weights.keys()):
         if key not in weights:
-            raise EncoderWeightsError(f"{file}: not the weights of {name}: {key} is missing")
+            raise CheckpointError(f"{file}: not the weights of {name}: {key} is missing")
         if key not in wanted:
-            raise EncoderWeightsError(f"{file}: not the weights of {name}: {key} is not part of it")
+            raise CheckpointError(f"{file}: not the weights of {name}: {key} is not part of it")
         if wanted[key].shape != weights[key].shape:
-            raise EncoderWeightsError(
+            raise CheckpointError(
                 f"{file}: not the weights of {name}: {key} has shape {tuple(weights[key].shape)}, "
                 f"not {tuple(wanted[key].shape)}"
             )
@@ -121,7 +117,7 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
 
 
 def _refuse_bomb(file: Path) -> None:
-    """Raise EncoderWeightsError for a zip archive, as PyTorch writes, that holds more than its own size: PyTorch
+    """Raise CheckpointError for a zip archive, as PyTorch writes, that holds more than its own size: PyTorch
     compresses nothing, but would unpack what others did, whatever memory that takes.
     """
     if not zipfile.is_zipfile(file):
@@ -132,4 +128,4 @@ def _refuse_bomb(file: Path) -> None:
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
         return  # torch.load says what is to say
     if size > file.stat().st_size:
-        raise EncoderWeightsError(f"{file}: not as PyTorch writes files: {size / 1e6:.0f} MB in a smaller archive")
+        raise CheckpointError(f"{file}: not as PyTorch writes files: {size / 1e6:.0f} MB in a smaller archive")

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from captioner.training.state import TrainingError
+from captioner.errors import TrainingError
 
 TIMEOUT = timedelta(minutes=10)  # of a rank that says nothing; one that dies is noticed at once
 

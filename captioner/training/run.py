@@ -21,13 +21,13 @@ from tqdm import tqdm
 
 from captioner import __version__
 from captioner.data.splits import Split
+from captioner.errors import ImageError, TrainingError
 from captioner.files import remove_temporaries, replacing
 from captioner.inference.captioner import Captioner
 from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
 from captioner.network.model import CaptionModel, channels_last
 from captioner.network.precision import native_bfloat16
 from captioner.options import TrainConfig
-from captioner.pictures.load import ImageError
 from captioner.training.captions import Captions, mirror_table
 from captioner.training.features import FeatureCache, cache_file, cache_folder, features_of
 from captioner.training.finish import CHECKPOINT_NAME, finish
@@ -38,7 +38,7 @@ from captioner.training.ranks import Ranks, joined_ranks
 from captioner.training.records import write_curves, write_metrics, write_samples
 from captioner.training.stages import EndToEndStage, FrozenStage, Material, SelfCriticalStage, Stage
 from captioner.training.start import Start, first_model
-from captioner.training.state import STATE_NAME, Progress, TrainingError, damaged, load_state, save_state
+from captioner.training.state import STATE_NAME, Progress, damaged, load_state, save_state
 from captioner.training.validation import Validation
 
 
@@ -57,7 +57,7 @@ def train(
     been interrupted; its state is saved after every epoch and every `seconds_between_states` within.
     Raises TrainingError, whose message says what is left, when training diverges, a picture cannot be read any
     more or the disk is full, when `output` holds a run already, and when another process of the run died;
-    EncoderWeightsError, CheckpointError or ImageError before anything is trained; KeyboardInterrupt once the state
+    CheckpointError, CheckpointError or ImageError before anything is trained; KeyboardInterrupt once the state
     is saved. Of several processes that torchrun started (see `ranks`), the first one says and writes everything.
     """
     with joined_ranks() as ranks:

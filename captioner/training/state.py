@@ -13,16 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from captioner.errors import UserError, one_line
+from captioner.errors import TrainingError, one_line
 from captioner.files import replacing
 
 STATE_NAME = "state.safetensors"
 _KEY = "captioner training state"
 _RECORDED = {"epoch", "stage", "train_loss", "loss", "bleu_4", "cider", "samples"}  # of each epoch, at least
-
-
-class TrainingError(UserError):
-    """Training cannot begin or go on; the message says why and what is left."""
 
 
 @dataclass

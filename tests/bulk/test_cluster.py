@@ -125,7 +125,7 @@ def test_workers_take_what_the_cluster_has_or_the_error_says_what_it_lacks(
     if isinstance(expected, tuple):
         assert ray_runner.share(workers, device) == expected
     else:
-        with pytest.raises(ray_runner.RunnerError, match=expected):
+        with pytest.raises(ray_runner.DeviceError, match=expected):
             ray_runner.share(workers, device)
 
 
@@ -133,7 +133,7 @@ def test_an_address_where_no_cluster_listens_is_an_error_at_once(monkeypatch: py
     from captioner.bulk import cluster as ray_runner
 
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ray_runner.RunnerError, match="no cluster answers"), ray_runner.connected():
+    with pytest.raises(ray_runner.DeviceError, match="no cluster answers"), ray_runner.connected():
         pass
 
 
@@ -157,7 +157,7 @@ def test_what_is_missing_or_comes_twice_is_an_error(
     data = SimpleNamespace(from_items=lambda *_, **__: dataset, DataContext=MagicMock(), ActorPoolStrategy=MagicMock())
     monkeypatch.setattr(ray_runner, "ray", SimpleNamespace(put=MagicMock(), remote=MagicMock(), data=data))
     job = ray_runner.Job(b"", captioner.DecodeOptions())
-    with pytest.raises(ray_runner.RunnerError, match=message):
+    with pytest.raises(ray_runner.DeviceError, match=message):
         list(ray_runner.caption_units([{"rows": 2}, {"rows": None}, {"rows": 3}], job, 1, 1, {"num_gpus": 0.0}))
 
 

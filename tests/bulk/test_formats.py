@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from captioner.bulk.formats import row_of, sidecar_paths, sidecar_text, writer
-from captioner.data.names import CocoError
+from captioner.errors import DataError
 from captioner.evaluation.predictions import Prediction, read_predictions
 from captioner.inference.captioner import Caption, FileResult
 
@@ -57,7 +57,7 @@ def test_coco_takes_ids_from_file_names_or_from_the_list() -> None:
     names = [result("x/COCO_val2014_000000000042.jpg"), result("7.jpg")]
     assert [row["image_id"] for row in json.loads(rendered("coco", *names))] == [42, 7]
     assert json.loads(rendered("coco", result("dog.jpg"), coco_ids={"dog.jpg": 5}))[0]["image_id"] == 5
-    with pytest.raises(CocoError, match="--coco-images"):
+    with pytest.raises(DataError, match="--coco-images"):
         rendered("coco", result("dog.jpg"))
 
 

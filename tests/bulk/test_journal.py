@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from captioner.bulk.journal import Journal, JournalError
+from captioner.bulk.journal import Journal
+from captioner.errors import OutputError
 
 SETTINGS: dict[str, Any] = {"journal": 1, "batch_size": 2}
 
@@ -50,14 +51,14 @@ def test_a_failed_picture_is_not_captioned_until_it_succeeds(tmp_path: Path) -> 
 
 def test_a_journal_in_the_way_is_refused(tmp_path: Path) -> None:
     filled(tmp_path / "j", ["a"])
-    with pytest.raises(JournalError, match="--resume"):
+    with pytest.raises(OutputError, match="--resume"):
         Journal(tmp_path / "j", SETTINGS, resume=False)
 
 
 def test_a_journal_of_other_settings_is_refused_and_kept(tmp_path: Path) -> None:
     filled(tmp_path / "j", ["a"])
     before = (tmp_path / "j").read_bytes()
-    with pytest.raises(JournalError, match="batch_size 2, not 3"):
+    with pytest.raises(OutputError, match="batch_size 2, not 3"):
         Journal(tmp_path / "j", {**SETTINGS, "batch_size": 3}, resume=True)
     assert (tmp_path / "j").read_bytes() == before
 
@@ -65,7 +66,7 @@ def test_a_journal_of_other_settings_is_refused_and_kept(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", ["hello\n", "[1]\n", '{"journal": 1, "batch_size": 2}\n[]\n', "3\n"])
 def test_another_file_is_not_taken_for_a_journal(tmp_path: Path, content: str) -> None:
     (tmp_path / "j").write_text(content)
-    with pytest.raises(JournalError):
+    with pytest.raises(OutputError):
         Journal(tmp_path / "j", SETTINGS, resume=True)
     assert (tmp_path / "j").read_text() == content
 
@@ -95,5 +96,5 @@ def test_a_journal_that_was_changed_is_refused(tmp_path: Path, line: str) -> Non
     filled(tmp_path / "j", ["a"])
     with (tmp_path / "j").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(JournalError, match="not a journal of captioner"):
+    with pytest.raises(OutputError, match="not a journal of captioner"):
         Journal(tmp_path / "j", SETTINGS, resume=True)

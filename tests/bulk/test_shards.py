@@ -10,7 +10,8 @@ import pytest
 from captioner.bulk import shards
 from captioner.bulk.formats import row_of
 from captioner.bulk.journal import Row
-from captioner.bulk.shards import ShardError, Shards
+from captioner.bulk.shards import Shards
+from captioner.errors import OutputError
 from captioner.inference.captioner import Caption, FileResult
 
 CAPTION = Caption("Ein Hund 🐕", ("ein", "hund"), (0.5, 0.25), None, -2.0)
@@ -44,7 +45,7 @@ def test_jsonl_at_an_address_in_files_of_so_many_rows(rows: list[Row], monkeypat
     names = [f"/out/part-0000{n}.jsonl" for n in range(3)]
     assert sorted(store.find("/out")) == ["/out/_SUCCESS", *names]
     assert [json.loads(line) for name in names for line in store.cat_file(name).splitlines()] == rows
-    with pytest.raises(ShardError, match="memory://out: is not empty"):
+    with pytest.raises(OutputError, match="memory://out: is not empty"):
         Shards("memory://out", "jsonl")
 
 
@@ -60,5 +61,5 @@ def test_a_run_that_fails_leaves_no_mark_of_success_and_is_not_written_over(rows
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(ShardError, match="is not empty"):
+    with pytest.raises(OutputError, match="is not empty"):
         Shards(str(tmp_path / "out"), "jsonl")

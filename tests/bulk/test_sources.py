@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.bulk.sources import Picture, find_sources, pictures, units
-from captioner.pictures.find import InputError
-from captioner.pictures.load import ImageError
+from captioner.errors import ImageError, InputError
 
 
 @pytest.fixture

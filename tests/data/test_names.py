@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.data.names import CocoError, image_id, read_image_ids
-from captioner.errors import UserError
+from captioner.data.names import image_id, read_image_ids
+from captioner.errors import CaptionerError, DataError
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ def test_the_file_name_gives_the_number(path: str, number: int) -> None:
     "path", ["dog.jpg", "dog42.jpg", "42_dog.jpg", "1000268201_693b08cb0e.jpg", "42/dog.jpg", "٤٢.jpg"]
 )
 def test_a_name_without_a_number_says_what_to_give(path: str) -> None:
-    with pytest.raises(CocoError, match="--coco-images FILE") as caught:
+    with pytest.raises(DataError, match="--coco-images FILE") as caught:
         image_id(path, None)
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert isinstance(caught.value, UserError)
+    assert isinstance(caught.value, CaptionerError)
 
 
 def test_a_list_of_pictures_goes_before_the_file_name() -> None:
@@ -43,7 +43,7 @@ def test_a_list_of_pictures_goes_before_the_file_name() -> None:
     assert image_id("a/dog.jpg", ids) == 5
     assert image_id("a/b/dog.jpg", ids) == 7, "the longest end of the path decides"
     assert image_id("photos/42.jpg", ids) == 6
-    with pytest.raises(CocoError, match=r"43\.jpg: not among the 3 pictures"):
+    with pytest.raises(DataError, match=r"43\.jpg: not among the 3 pictures"):
         image_id("43.jpg", ids)
 
 
@@ -75,7 +75,7 @@ def test_reads_the_ids_of_an_annotation_file(tmp_path: Path) -> None:
 def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, content: str, complaint: str) -> None:
     file = tmp_path / "images.json"
     file.write_text(content)
-    with pytest.raises(CocoError) as caught:
+    with pytest.raises(DataError) as caught:
         read_image_ids(file)
     assert complaint in str(caught.value)
     assert str(file) in str(caught.value)
@@ -85,5 +85,5 @@ def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, content: str, complain
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "images.json"
     file.write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(CocoError, match="not a JSON file"):
+    with pytest.raises(DataError, match="not a JSON file"):
         read_image_ids(file)

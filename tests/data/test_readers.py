@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from captioner.data.readers import CaptionSet, DataError, read_captions
-from captioner.errors import UserError
+from captioner.data.readers import CaptionSet, read_captions
+from captioner.errors import CaptionerError, DataError
 
 # Captions as people write them: what files are torn at.
 ODD = (
@@ -281,7 +281,7 @@ class TestFolder:
         with pytest.raises(DataError, match=r"none of the pictures in this folder has its captions in a \.txt"):
             read_captions(pictures[0].parent)
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UserError, match="no pictures in this folder"):
+        with pytest.raises(CaptionerError, match="no pictures in this folder"):
             read_captions(tmp_path / "empty")
 
     def test_an_error_names_the_text(self, pictures: list[Path]) -> None:
@@ -365,7 +365,7 @@ def test_damaged_files_give_captions_or_one_clear_line(tmp_path: Path) -> None:
     for number in range(2000):
         try:
             found = read(tmp_path, mutated(originals[number % len(originals)], rng))
-        except UserError as error:
+        except CaptionerError as error:
             complaints.append(str(error))
             continue
         assert found.captions

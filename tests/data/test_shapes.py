@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captioner.data.shapes import ShapesError, make_shapes
+from captioner.data.shapes import make_shapes
 from captioner.data.splits import choose_split, read_captions
+from captioner.errors import OutputError
 from captioner.vocab import fitting_tokens
 
 
@@ -53,8 +54,8 @@ def test_chinese_captions_are_natural(tmp_path: Path) -> None:
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("mine")
-    with pytest.raises(ShapesError, match=r"train\.txt: is there already"):
+    with pytest.raises(OutputError, match=r"train\.txt: is there already"):
         make_shapes(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train.txt"]
-    with pytest.raises(ShapesError, match="at least 2"):
+    with pytest.raises(OutputError, match="at least 2"):
         make_shapes(tmp_path / "one", 1)

@@ -10,7 +10,6 @@ import pytest
 
 from captioner.data.splits import (
     CaptionSet,
-    DataError,
     Split,
     choose_split,
     find_examples,
@@ -22,6 +21,7 @@ from captioner.data.splits import (
     read_split_list,
     same_content,
 )
+from captioner.errors import DataError
 
 
 def written(path: Path, content: str | bytes) -> Path:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sentences import scenes
 
-from captioner.errors import UserError
-from captioner.evaluation.compare import CompareError, _resamples, compare, describe
+from captioner.errors import CaptionerError, DataError
+from captioner.evaluation.compare import _resamples, compare, describe
 from captioner.evaluation.metrics import bleu
 from captioner.evaluation.scores import METRICS, evaluate
 from captioner.vocab import tokenise
@@ -119,7 +119,7 @@ def test_other_pictures_or_references_are_refused(
     fewer = evaluated(tmp_path / "b.json", captions[:19], references[:19])
     others = evaluated(tmp_path / "c.json", captions[:20], [those[:4] for those in references[:20]])
     for second in (fewer, others):
-        with pytest.raises(CompareError, match="not of the same pictures and references"):
+        with pytest.raises(DataError, match="not of the same pictures and references"):
             compare(first, second)
 
 
@@ -135,7 +135,7 @@ def test_other_pictures_or_references_are_refused(
 def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, content: str, complaint: str) -> None:
     file = tmp_path / "a.json"
     file.write_text(content)
-    with pytest.raises(UserError, match=complaint) as caught:
+    with pytest.raises(CaptionerError, match=complaint) as caught:
         compare(file, file)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -160,7 +160,7 @@ def test_a_damaged_evaluation_is_refused(
     else:
         del content["images" if damage == "images" else "references_sha256"]
     file.write_text(json.dumps(content))
-    with pytest.raises(CompareError, match=r"a\.json: "):
+    with pytest.raises(DataError, match=r"a\.json: "):
         compare(file, file)
 
 
@@ -170,5 +170,5 @@ def test_words_and_characters_are_not_compared(
     first = evaluated(tmp_path / "a.json", captions, references)
     content = json.loads(first.read_text())
     (tmp_path / "b.json").write_text(json.dumps({**content, "tokens": "character"}))
-    with pytest.raises(CompareError, match=r"a\.json compares words and .*b\.json characters: evaluate both with one"):
+    with pytest.raises(DataError, match=r"a\.json compares words and .*b\.json characters: evaluate both with one"):
         compare(first, tmp_path / "b.json")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.data.names import CocoError
-from captioner.errors import UserError
-from captioner.evaluation.predictions import Prediction, PredictionsError, match, read_predictions
+from captioner.errors import CaptionerError, DataError
+from captioner.evaluation.predictions import Prediction, match, read_predictions
 
 
 def written(tmp_path: Path, content: str | bytes, name: str = "predictions") -> Path:
@@ -68,12 +67,12 @@ def test_reads_csv(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, content: str | bytes, complaint: str) -> None:
     file = written(tmp_path, content)
-    with pytest.raises(PredictionsError) as caught:
+    with pytest.raises(DataError) as caught:
         read_predictions(file)
     assert complaint in str(caught.value)
     assert str(caught.value).startswith(f"{file}: ")
     assert "\n" not in str(caught.value)
-    assert isinstance(caught.value, UserError)
+    assert isinstance(caught.value, CaptionerError)
 
 
 def test_a_path_fits_a_name_when_one_is_the_end_of_the_other() -> None:
@@ -96,7 +95,7 @@ def test_the_same_base_name_in_two_folders() -> None:
         "y/a.jpg": "why",
         "x/a.jpg": "ex",
     }
-    with pytest.raises(PredictionsError, match=r"^a\.jpg may be x/a\.jpg or y/a\.jpg: write the path as"):
+    with pytest.raises(DataError, match=r"^a\.jpg may be x/a\.jpg or y/a\.jpg: write the path as"):
         match([Prediction("a.jpg", "which?")], names)
     # A name that is the whole path wins over one that only ends with it.
     assert list(match([Prediction("a.jpg", "it")], ["a.jpg", "x/a.jpg"]).predictions) == ["a.jpg"]
@@ -125,14 +124,14 @@ def test_coco_numbers_from_a_list() -> None:
     names = ["dog.jpg", "cat.jpg", "not listed.jpg"]
     matched = match([Prediction(1, "a cat")], names, {"cat.jpg": 1, "dog.jpg": 2})
     assert list(matched.predictions) == ["cat.jpg"]
-    with pytest.raises(CocoError, match="not among the 1 pictures"):
+    with pytest.raises(DataError, match="not among the 1 pictures"):
         match([Prediction(1, "a cat")], names, {"bird.jpg": 1})
 
 
 def test_names_without_numbers_say_what_to_give() -> None:
-    with pytest.raises(CocoError, match="give --coco-images FILE"):
+    with pytest.raises(DataError, match="give --coco-images FILE"):
         match([Prediction(1, "a")], ["1.jpg", "dog.jpg"])
-    with pytest.raises(CocoError, match=r"a_1\.jpg and b_1\.jpg have the same COCO number, 1: give --coco-images FILE"):
+    with pytest.raises(DataError, match=r"a_1\.jpg and b_1\.jpg have the same COCO number, 1: give --coco-images FILE"):
         match([Prediction(1, "a")], ["a_1.jpg", "b_1.jpg"])
 
 

@@ -18,12 +18,9 @@ from PIL import Image
 
 import captioner
 from captioner import Caption, Captioner, DecodeOptions
-from captioner.errors import UserError
+from captioner.errors import CaptionerError, CheckpointError, ImageError, OptionError
 from captioner.inference.decoding import decode
-from captioner.inference.prompt import PromptError
-from captioner.network.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from captioner.options import OptionError
-from captioner.pictures.load import ImageError
+from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.vocab import PAD, START, UNK
 
 GREEDY = DecodeOptions("greedy")
@@ -252,17 +249,17 @@ def test_a_prompt_counts_in_the_probability_as_in_a_score(model: Captioner, pict
     [
         (
             "a dag and a zebra",
-            PromptError,
+            OptionError,
             r"every word of the prompt: not 'dag' \(did you mean 'dog'\?\), 'and'.*'zebra'",
         ),
-        ("...", PromptError, r"the prompt '\.\.\.' holds no word: give some"),
-        (" ", PromptError, "holds no word"),
-        ("<unk>", PromptError, "not 'unk'"),
+        ("...", OptionError, r"the prompt '\.\.\.' holds no word: give some"),
+        (" ", OptionError, "holds no word"),
+        ("<unk>", OptionError, "not 'unk'"),
         ("a dog runs", OptionError, "the prompt is 3 words long .* at least 4"),
     ],
 )
 def test_a_prompt_that_cannot_be_gone_on_from_is_refused_before_any_work(
-    model: Captioner, prompt: str, error: type[UserError], message: str
+    model: Captioner, prompt: str, error: type[CaptionerError], message: str
 ) -> None:
     options, missing = DecodeOptions(max_length=3), ["missing.jpg"]
     for write in (
@@ -278,7 +275,7 @@ def test_a_prompt_that_cannot_be_gone_on_from_is_refused_before_any_work(
 
 def test_an_unknown_character_is_named() -> None:
     chinese = Captioner(make_checkpoint(tokens="character"))
-    with pytest.raises(PromptError, match=r"every character of the prompt: not '猫'$"):
+    with pytest.raises(OptionError, match=r"every character of the prompt: not '猫'$"):
         chinese.sample(prompt="一只猫")
 
 

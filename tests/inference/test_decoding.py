@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from captioner.errors import OptionError
 from captioner.inference import decoding
 from captioner.inference.decoding import Hypothesis, StepDecoder, _beam, choose, decode, decode_state
 from captioner.network.model import Decoder, ModelConfig
-from captioner.options import DecodeOptions, OptionError
+from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, START, UNK
 
 A, B, C, D = range(4, 8)  # the first words after the special tokens

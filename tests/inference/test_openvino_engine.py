@@ -13,9 +13,9 @@ import torch
 from conftest import draw_picture
 
 import captioner
-from captioner.inference.openvino_engine import EngineError, OpenVinoEncoder, encoder_file, export_encoder
+from captioner.errors import DeviceError, OptionError
+from captioner.inference.openvino_engine import OpenVinoEncoder, encoder_file, export_encoder
 from captioner.network.header import find_checkpoint
-from captioner.options import OptionError
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint_file: Pat
 
 def test_without_an_export_it_says_how_to_make_one(tiny_checkpoint_file: Path) -> None:
     pytest.importorskip("openvino")
-    with pytest.raises(EngineError, match="captioner export"):
+    with pytest.raises(DeviceError, match="captioner export"):
         captioner.load(tiny_checkpoint_file, engine="openvino")
 
 
@@ -38,7 +38,7 @@ def test_without_the_extra_it_says_how_to_install_it(
     tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # makes importing it fail
-    with pytest.raises(EngineError, match=r"openvino is not installed: pip install .*\[openvino\]"):
+    with pytest.raises(DeviceError, match=r"openvino is not installed: pip install .*\[openvino\]"):
         captioner.load(tiny_checkpoint_file, engine="openvino")
 
 
@@ -73,21 +73,21 @@ class TestExported:
         other.write_bytes(exported.read_bytes() + b" ")
         for suffix in (".xml", ".bin"):
             shutil.copy(exported.with_suffix(suffix), other.with_suffix(suffix))
-        with pytest.raises(EngineError, match="is not the encoder of"):
+        with pytest.raises(DeviceError, match="is not the encoder of"):
             OpenVinoEncoder(other, 1, "float32")
 
     def test_damage_is_named(self, exported: Path, tmp_path: Path) -> None:
         copy = Path(shutil.copy(exported, tmp_path))
         encoder_file(copy).write_text("<net")
-        with pytest.raises(EngineError, match="damaged"):
+        with pytest.raises(DeviceError, match="damaged"):
             captioner.load(copy, engine="openvino")
 
     def test_a_folder_that_holds_one_is_refused(self, exported: Path) -> None:
-        with pytest.raises(EngineError, match="is there already"):
+        with pytest.raises(DeviceError, match="is there already"):
             export_encoder(exported, [], exported.parent)
 
     def test_where_no_picture_can_be_read_it_says_why(self, exported: Path, tmp_path: Path) -> None:
-        with pytest.raises(EngineError, match="nowhere: no such file"):
+        with pytest.raises(DeviceError, match="nowhere: no such file"):
             export_encoder(exported, [tmp_path / "nowhere"], tmp_path / "out")
 
 

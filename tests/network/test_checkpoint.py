@@ -22,14 +22,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 import captioner
-from captioner.errors import UserError
+from captioner.errors import CaptionerError, CheckpointError
 from captioner.inference.captioner import Captioner
 from captioner.inference.decoding import decode
 from captioner.network import checkpoint as checkpoint_module
 from captioner.network.checkpoint import (
     FORMAT_VERSION,
     Checkpoint,
-    CheckpointError,
     half_precision,
     is_checkpoint,
     load_checkpoint,
@@ -77,7 +76,7 @@ def refusal(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     message = str(caught.value)
-    assert isinstance(caught.value, UserError)
+    assert isinstance(caught.value, CaptionerError)
     assert message.startswith(f"{path}: ")
     assert message.isprintable()
     assert len(message) < len(str(path)) + 400

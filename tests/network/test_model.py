@@ -10,9 +10,9 @@ import torch
 from conftest import TINY_ENCODER
 from torch import Tensor, nn
 
-from captioner.errors import UserError
+from captioner.errors import CaptionerError, CheckpointError
 from captioner.inference.decoding import decode
-from captioner.network.model import CaptionModel, Decoder, Encoder, ModelConfig, UnknownEncoderError, fuse_for_inference
+from captioner.network.model import CaptionModel, Decoder, Encoder, ModelConfig, fuse_for_inference
 from captioner.network.recurrent import CELLS
 from captioner.options import DecodeOptions
 from captioner.training.losses import caption_loss, real_targets
@@ -166,9 +166,9 @@ def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> No
     ],
 )
 def test_an_encoder_without_a_feature_vector_is_refused(name: str, message: str) -> None:
-    with pytest.raises(UnknownEncoderError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         Encoder(name)
-    assert issubclass(UnknownEncoderError, UserError)
+    assert issubclass(CheckpointError, CaptionerError)
 
 
 def test_training_moves_weights_of_the_encoder_but_not_its_statistics() -> None:

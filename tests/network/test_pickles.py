@@ -14,8 +14,9 @@ import torch
 from conftest import draw_picture
 
 from captioner.data.shapes import make_shapes
+from captioner.errors import TrainingError
 from captioner.training.features import FeatureCache
-from captioner.training.state import TrainingError, load_state
+from captioner.training.state import load_state
 
 ROOT = Path(__file__).parent.parent.parent
 Command = Callable[..., tuple[int, str, str]]

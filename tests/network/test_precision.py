@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from captioner.errors import OptionError
 from captioner.network import precision
 from captioner.network.precision import computing_type, in_bfloat16
-from captioner.options import OptionError
 
 
 @pytest.mark.parametrize("native", [False, True])

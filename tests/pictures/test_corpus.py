@@ -18,9 +18,9 @@ from corpus import FORMATS, build, encoded, example, many_scans, strange_names
 from PIL import Image, ImageFile
 
 import captioner
-from captioner.errors import one_line
+from captioner.errors import ImageError, one_line
 from captioner.pictures import load as images
-from captioner.pictures.load import ImageError, Preprocess, load_image
+from captioner.pictures.load import Preprocess, load_image
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:PIL"),

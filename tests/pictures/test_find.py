@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.errors import UserError
-from captioner.pictures.find import InputError, find_pictures
+from captioner.errors import CaptionerError, InputError
+from captioner.pictures.find import find_pictures
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ class TestNothingFound:
     def test_the_message_says_where(self, arguments: list[str], stdin: list[str], message: str) -> None:
         with pytest.raises(InputError, match=message) as caught:
             find_pictures(arguments, stdin=stdin)
-        assert isinstance(caught.value, UserError)
+        assert isinstance(caught.value, CaptionerError)
 
     def test_recursive_is_not_advised_twice(self) -> None:
         with pytest.raises(InputError, match=r"no pictures in this folder$"):

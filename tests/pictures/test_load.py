@@ -21,8 +21,9 @@ import torch
 from conftest import draw_picture
 from PIL import Image, features
 
+from captioner.errors import ImageError
 from captioner.pictures import load as images
-from captioner.pictures.load import SUFFIXES, ImageError, Preprocess, load_image
+from captioner.pictures.load import SUFFIXES, Preprocess, load_image
 
 Pixels = npt.NDArray[Any]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from captioner.data.splits import Split, find_examples, read_captions, read_split_list
-from captioner.errors import UserError
+from captioner.errors import CaptionerError
 from captioner.network.checkpoint import Checkpoint
 from captioner.options import TrainConfig
 from captioner.pictures.load import Preprocess
@@ -60,7 +60,7 @@ def main() -> int:
             lambda line: print(line, flush=True),
             seconds_between_states=0.0,
         )
-    except UserError as error:
+    except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:

@@ -18,11 +18,11 @@ import torch
 from conftest import TINY_ENCODER, make_checkpoint
 from torch import Tensor
 
-from captioner.errors import UserError
+from captioner.errors import CaptionerError, CheckpointError
 from captioner.network.checkpoint import half_precision, load_checkpoint
 from captioner.network.model import Encoder
 from captioner.pictures.load import Preprocess
-from captioner.training.encoder_weights import EncoderWeightsError, load_encoder_weights
+from captioner.training.encoder_weights import load_encoder_weights
 
 State = dict[str, Tensor]
 
@@ -53,10 +53,10 @@ def file(tmp_path: Path) -> Path:
 
 def refusal(encoder: Encoder, file: Path | None, name: str = TINY_ENCODER) -> str:
     before = {key: tensor.clone() for key, tensor in encoder.backbone.state_dict().items()}
-    with pytest.raises(EncoderWeightsError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         load_encoder_weights(encoder, name, file)
     message = str(caught.value)
-    assert isinstance(caught.value, UserError)
+    assert isinstance(caught.value, CaptionerError)
     assert message.isprintable()
     assert same_backbone(encoder, before), "what is refused must not be half loaded"
     return message
@@ -142,7 +142,7 @@ class TestStateDict:
             file.write_bytes(damaged)
             try:
                 load_encoder_weights(encoder, TINY_ENCODER, file)
-            except EncoderWeightsError:
+            except CheckpointError:
                 continue
 
     @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

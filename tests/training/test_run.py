@@ -24,11 +24,12 @@ import captioner
 from captioner.cli.train import _enough_epochs
 from captioner.data.shapes import make_shapes
 from captioner.data.splits import Split, find_examples, read_captions, read_split_list
+from captioner.errors import TrainingError
 from captioner.evaluation.scores import score_captions
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.model import Encoder
 from captioner.options import TrainConfig
-from captioner.training import Start, TrainingError, train
+from captioner.training import Start, train
 from captioner.training.optimiser import Optimiser
 from captioner.training.state import Progress, load_state, save_state
 

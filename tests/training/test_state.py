@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from captioner.training.state import STATE_NAME, Progress, TrainingError, load_state, save_state
+from captioner.errors import TrainingError
+from captioner.training.state import STATE_NAME, Progress, load_state, save_state
 
 ROW = {"epoch": 1, "stage": "x", "train_loss": 2.5, "loss": 2.0, "bleu_4": 1.0, "cider": 3.0, "samples": ["狗"]}
 

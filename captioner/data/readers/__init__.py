@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path
 
 from captioner.data.readers import beside, columns, documents, numbered
-from captioner.data.readers.base import CaptionSet, DataError, Row, lines, writable
+from captioner.data.readers.base import CaptionSet, Row, lines, writable
+from captioner.errors import DataError
 
 __all__ = ["CaptionSet", "DataError", "lines", "read_captions"]
 

@@ -8,12 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from captioner.errors import UserError
-
-
-class DataError(UserError):
-    """A captions file, a split list or a folder of pictures is not as it should be."""
-
+from captioner.errors import DataError
 
 Row: TypeAlias = tuple[str, str, str]  # a picture's name, a caption, the split that the file puts it in ("": none)
 

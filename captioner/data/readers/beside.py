@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from captioner.data.readers.base import DataError, Row, lines
+from captioner.data.readers.base import Row, lines
+from captioner.errors import DataError
 
 FORM = "folder with a .txt beside each picture"
 

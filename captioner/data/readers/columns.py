@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from captioner.data.readers.base import DataError, Row
+from captioner.data.readers.base import Row
+from captioner.errors import DataError
 
 # The first of these that there is.
 IMAGE = (

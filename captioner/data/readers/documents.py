@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from captioner.data.readers.base import DataError, Row
+from captioner.data.readers.base import Row
 from captioner.data.readers.columns import rows_of
+from captioner.errors import DataError
 
 
 def read_lines(lines: Iterable[str]) -> Iterator[Row]:

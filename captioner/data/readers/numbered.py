@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from captioner.data.readers.base import DataError, Row
+from captioner.data.readers.base import Row
+from captioner.errors import DataError
 
 FORMS = {
     # 1000268201_693b08cb0e.jpg#0<TAB>A child in a pink dress .

@@ -17,12 +17,13 @@ import captioner
 from captioner.allocator import give_back_freed_memory
 from captioner.bulk.formats import csv_table, gallery, jsonl, row_of, sidecar_paths, sidecar_text
 from captioner.bulk.journal import Row
+from captioner.errors import ImageError
 from captioner.inference.captioner import FileResult
 from captioner.page import pictures
 from captioner.page.models import turn
 from captioner.page.texts import say
 from captioner.pictures import archives
-from captioner.pictures.load import SUFFIXES, ImageError, load_image
+from captioner.pictures.load import SUFFIXES, load_image
 from captioner.pictures.thumbnails import SIDE as THUMBNAIL
 from captioner.pictures.thumbnails import thumbnail
 
