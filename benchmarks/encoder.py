@@ -30,9 +30,8 @@ def measure(variant: str, encoder_name: str, batch_size: int) -> float:
     """Pictures a second of one variant, in this process."""
     import torch
 
-    from captioner.allocator import keep_freed_memory
-    from captioner.network.model import Encoder, channels_last, fuse_for_inference
-    from captioner.network.precision import in_bfloat16
+    from captioner.machine import keep_freed_memory
+    from captioner.network.encoder import Encoder, channels_last, fuse_for_inference, in_bfloat16
 
     if "kept memory" in variant:
         keep_freed_memory()

@@ -20,10 +20,9 @@ import torch
 from torch import nn
 from turns import answer_rounds, paired, take_turns
 
-from captioner.allocator import keep_freed_memory
-from captioner.network.folded import folded_for_training
-from captioner.network.model import Encoder, channels_last
-from captioner.network.precision import native_bfloat16
+from captioner.machine import keep_freed_memory
+from captioner.network.encoder import Encoder, channels_last, native_bfloat16
+from captioner.network.kernels import folded_for_training
 
 CONTESTANTS = ("captioner", "plain fp32", "channels last, bfloat16")
 

@@ -29,11 +29,12 @@ from torch import nn
 from training import material
 
 import captioner
-from captioner.allocator import keep_freed_memory
-from captioner.bulk.formats import row_of, writer
-from captioner.network.model import channels_last
-from captioner.options import TrainConfig
+from captioner.bulk.formats import writer
+from captioner.inference.results import row_of
+from captioner.machine import keep_freed_memory
+from captioner.network.encoder import channels_last
 from captioner.pictures.load import load_image
+from captioner.training.config import TrainConfig
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
 from captioner.training.stages import EndToEndStage, FrozenStage, Stage

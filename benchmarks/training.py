@@ -24,13 +24,14 @@ import torch
 from torch import nn
 from turns import answer_rounds, paired, take_turns
 
-from captioner.allocator import keep_freed_memory
+from captioner.machine import keep_freed_memory
+from captioner.network.encoder import native_bfloat16
+from captioner.network.kernels import GRU
 from captioner.network.model import CaptionModel, ModelConfig
-from captioner.network.precision import native_bfloat16
-from captioner.network.recurrent import GRU
-from captioner.options import CELLS, TrainConfig
-from captioner.pictures.load import Preprocess
+from captioner.network.preprocess import Preprocess
+from captioner.options import CELLS
 from captioner.training.captions import Captions, batches_by_length
+from captioner.training.config import TrainConfig
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import Ranks
 from captioner.training.stages import FrozenStage, Material, SelfCriticalStage

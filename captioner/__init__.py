@@ -15,7 +15,8 @@ __version__ = "0.1.0"
 __all__ = ["Caption", "Captioner", "DecodeOptions", "__version__", "load"]
 
 if TYPE_CHECKING:
-    from captioner.inference.captioner import Caption, Captioner, load
+    from captioner.inference.captioner import Captioner, load
+    from captioner.inference.results import Caption
     from captioner.options import DecodeOptions
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def available_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -33,17 +29,29 @@ def _quota(root: Path) -> float:
         return math.inf
 
 
-def in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """`work` of each item, in the items' order; up to `ahead` of them are on their way at a time."""
-    remaining = iter(items)
-    waiting: deque[Future[R]] = deque()
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Tell glibc's malloc to keep freed memory for the next batch; True where that worked.
+
+    By default it returns every large block to the kernel, which must clear it again for the next layer; threads other
+    than the first do so with arenas of their own whatever is set, and therefore share its one. With
+    MobileNetV2, batch 32, 2 cores, this alone made encoding 1.6 times as fast, for an eighth more peak memory
+    (`python benchmarks/encoder.py`). Holds for the whole process; does nothing with another C library.
+    """
     try:
-        for item in remaining:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) == ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:  # nobody waits for the rest any more
-        for future in waiting:
-            future.cancel()
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return all(
+        bool(mallopt(name, value))
+        for name, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_ARENA_MAX, 1))
+    )
+
+
+def give_back_freed_memory() -> None:
+    """Hand back what `keep_freed_memory` kept, once work is done: for a server, which then idles for hours."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from captioner.cli.main import main
 from captioner.network.checkpoint import Checkpoint, save_checkpoint
 from captioner.network.model import CaptionModel, ModelConfig
-from captioner.pictures.load import Preprocess
+from captioner.network.preprocess import Preprocess
 from captioner.vocab import END, Vocabulary
 
 # Without the extra, as in `make test-lowest`.

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import captioner
-from captioner.machine import available_cpus, in_order
+from captioner.inference.parallel import in_order
+from captioner.machine import available_cpus
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from captioner.errors import CaptionerError, OptionError
-from captioner.options import DecodeOptions, OptionSpec, TrainConfig, option_specs, parse_options
+from captioner.options import DecodeOptions, OptionSpec, option_specs, parse_options
+from captioner.training.config import TrainConfig
 
 SPECS = [pytest.param(kind, spec, id=spec.name) for kind in (DecodeOptions, TrainConfig) for spec in option_specs(kind)]
 USED_BY = {

@@ -24,11 +24,10 @@ from typing import Any
 
 import torch
 
-from captioner.bulk.formats import row_of
-from captioner.bulk.journal import Row
 from captioner.bulk.sources import Unit, pictures
 from captioner.errors import CaptionerError, DeviceError, one_line
 from captioner.inference.captioner import load
+from captioner.inference.results import Row, row_of
 from captioner.machine import available_cpus
 from captioner.options import DecodeOptions
 

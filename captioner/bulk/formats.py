@@ -17,37 +17,15 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
-from captioner.bulk.journal import Row
 from captioner.data.names import image_id
 from captioner.errors import one_line
-from captioner.inference.captioner import Caption, FileResult
-from captioner.pictures.thumbnails import thumbnail
+from captioner.inference.results import Row
+from captioner.pictures.load import thumbnail
 
 # At the start of a cell, also where it has an apostrophe before it already.
 _FORMULA = re.compile(r"^(?='*[=+\-@\t\r\n＝＋－＠])")
 
 Writer: TypeAlias = Callable[[Iterable[Row]], Iterator[str]]
-
-
-def row_of(result: FileResult) -> Row:
-    """A result as plain data: what the journal holds and the jsonl format shows."""
-    if result.caption is None:
-        return {"path": result.path, "error": result.error}
-    row: Row = {"path": result.path, **_caption_row(result.caption)}
-    if result.caption.alternatives:
-        row["alternatives"] = [_caption_row(other) for other in result.caption.alternatives]
-    return row
-
-
-def _caption_row(caption: Caption) -> Row:
-    words = zip(caption.tokens, caption.probabilities, strict=True)
-    return {
-        "caption": caption.text,
-        "logprob": caption.logprob,
-        "finished": caption.finished,
-        "words": [{"word": word, "probability": probability} for word, probability in words],
-        "end_probability": caption.end_probability,
-    }
 
 
 def writer(format: str, num_captions: int = 1, coco_ids: Mapping[str, int] | None = None) -> Writer:

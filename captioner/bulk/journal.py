@@ -10,11 +10,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from captioner.errors import OutputError
-
-Row: TypeAlias = dict[str, Any]  # what `writers.row_of` makes of a result
+from captioner.inference.results import Row
 
 
 class Journal:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from captioner.bulk.journal import Row
+from captioner.inference.results import Row
 
 
 class Progress:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.bulk.formats import jsonl
-from captioner.bulk.journal import Row
 from captioner.bulk.sources import filesystem
 from captioner.errors import OutputError
+from captioner.inference.results import Row
 
 ROWS = 10_000  # a file; what waits in memory
 

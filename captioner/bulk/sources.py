@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
 from captioner.errors import ImageError, InputError, one_line
-from captioner.machine import in_order
+from captioner.inference.parallel import in_order
 from captioner.pictures.find import find_pictures
 from captioner.pictures.load import MAX_FILE_BYTES, SUFFIXES
 

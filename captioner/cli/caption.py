@@ -25,7 +25,7 @@ from captioner.options import DecodeOptions
 if TYPE_CHECKING:
     from captioner.bulk.journal import Journal
     from captioner.bulk.progress import Progress
-    from captioner.inference.captioner import FileResult
+    from captioner.inference.results import FileResult
 
 FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html")
 
@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
         return caption_ray.run(args, options)
     args.format = args.format or "text"
     _check_usage(args)
-    from captioner.bulk.formats import row_of
     from captioner.bulk.progress import Progress
     from captioner.inference.captioner import load
+    from captioner.inference.results import row_of
     from captioner.network.header import find_checkpoint
     from captioner.pictures.find import find_pictures
 
@@ -148,8 +148,8 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
     from captioner.bulk.progress import Progress
     from captioner.files import replacing, sha256_of
     from captioner.inference.captioner import load
+    from captioner.inference.decoding import prompt_ids
     from captioner.inference.openvino_engine import encoder_file
-    from captioner.inference.prompt import prompt_ids
 
     sidecars = sidecar_paths(paths) if args.format == "sidecar" else {}
     render = None if sidecars else _renderer(args, options, paths)
@@ -223,7 +223,7 @@ def _fill(
     Batches are cut by position, and one that lacks anything is done again as a whole: a caption then never depends
     on where an earlier run stopped, as it might by the rounding of other batch sizes.
     """
-    from captioner.bulk.formats import row_of
+    from captioner.inference.results import row_of
 
     batches = [paths[start : start + size] for start in range(0, len(paths), size)]
     missing = [batch for batch in batches if not all(map(journal.captioned, batch))]

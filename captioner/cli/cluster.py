@@ -18,7 +18,7 @@ def run(args: argparse.Namespace, options: DecodeOptions) -> int:
     from captioner.bulk.progress import Progress
     from captioner.bulk.shards import Shards
     from captioner.bulk.sources import find_sources, units
-    from captioner.inference.prompt import prompt_ids
+    from captioner.inference.decoding import prompt_ids
     from captioner.network.checkpoint import load_checkpoint
     from captioner.network.header import find_checkpoint
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.cli.arguments import HelpFormatter, add_options, chosen, positive
 from captioner.errors import ImageError
-from captioner.options import DecodeOptions, TrainConfig
+from captioner.options import DecodeOptions
+from captioner.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from captioner.data.splits import CaptionSet, Example, SplitNames

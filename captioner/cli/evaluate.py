@@ -268,7 +268,7 @@ def _report(result: Evaluation, captions: _Captions, images: Path | None) -> str
     if images is None:
         return report(result, captions.words)
     from captioner.data.splits import find_files
-    from captioner.pictures.thumbnails import thumbnail  # which imports torch
+    from captioner.pictures.load import thumbnail
 
     files = find_files(captions.references, images)
     return report(result, captions.words, lambda name: thumbnail(files[name]) if name in files else None)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.cli.arguments import HelpFormatter, add_options
 from captioner.errors import OptionError, one_line
-from captioner.options import TrainConfig, option_specs, parse_options
+from captioner.options import option_specs, parse_options
+from captioner.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from captioner.data.splits import Split
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; print the path of the checkpoint."""
     given = {spec.name: vars(args)[spec.name] for spec in option_specs(TrainConfig) if spec.name in vars(args)}
     config: TrainConfig = parse_options(TrainConfig, {**(_read_config(args.config) if args.config else {}), **given})
-    from captioner.allocator import keep_freed_memory
+    from captioner.machine import keep_freed_memory
     from captioner.network.header import find_checkpoint
     from captioner.training import Start, train
     from captioner.training.start import FIXED

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -18,72 +17,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captioner.allocator import keep_freed_memory
 from captioner.errors import CheckpointError, DeviceError, ImageError, OptionError
-from captioner.inference.decoding import ROWS, Hypothesis, decode, decode_state
-from captioner.inference.explanation import CANDIDATES, BeamRecorder, Branch, Candidate, Step, choices, heat_maps
+from captioner.inference.decoding import ROWS, Hypothesis, decode, decode_state, prompt_ids
+from captioner.inference.explanation import CANDIDATES, BeamRecorder, Candidate, Step, choices, heat_maps
 from captioner.inference.openvino_engine import OpenVinoEncoder
-from captioner.inference.prompt import prompt_ids
-from captioner.machine import available_cpus, in_order
+from captioner.inference.parallel import in_batches, in_order, prefetched, readers
+from captioner.inference.results import Caption, Explanation, FileResult
+from captioner.machine import available_cpus, keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
+from captioner.network.encoder import computing_type, fuse_for_inference, in_bfloat16
 from captioner.network.header import find_checkpoint
-from captioner.network.model import fuse_for_inference
-from captioner.network.precision import computing_type, in_bfloat16
+from captioner.network.preprocess import Preprocess
 from captioner.options import ENGINES, DecodeOptions
-from captioner.pictures.load import ImageSource, Preprocess, load_image
+from captioner.pictures.load import ImageSource, load_image
 from captioner.vocab import END, join_tokens
 
 T = TypeVar("T")
 R = TypeVar("R")
 Named: TypeAlias = "tuple[str, ImageSource | ImageError]"  # a picture's name, and where it is
 BATCH_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A sentence for a picture, and what the model thinks of it.
-
-    `probabilities[i]` is the model's probability of `tokens[i]` after those before it, `end_probability` that of
-    stopping there (None when the length limit cut the caption off). Together they multiply to exp(`logprob`).
-    """
-
-    text: str  # as a person would read it
-    tokens: tuple[str, ...]  # the words as the model wrote them
-    probabilities: tuple[float, ...]
-    end_probability: float | None
-    logprob: float  # natural logarithm
-    alternatives: tuple[Caption, ...] = ()  # the picture's other captions, best first
-
-    @property
-    def finished(self) -> bool:
-        """Whether the model ended the sentence itself, before the length limit."""
-        return self.end_probability is not None
-
-    @property
-    def mean_probability(self) -> float:
-        """The geometric mean of the probabilities of all words and of the end: how sure the model is, 0 to 1."""
-        return math.exp(self.logprob / (len(self.tokens) + self.finished))
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What there is to see inside a caption; `explanation` says how it is made."""
-
-    caption: Caption
-    steps: tuple[Step, ...]  # one a word, and one for the end where the model ended the sentence itself
-    beam: tuple[tuple[Branch, ...], ...]  # the hypotheses at each step, best first; empty without a beam
-
-
-@dataclass(frozen=True)
-class FileResult:
-    """What became of one picture of many: its caption, or the reason why there is none."""
-
-    path: str
-    caption: Caption | None
-    error: str | None = None
 
 
 def load(
@@ -358,32 +310,7 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def readers() -> int:
-    """Threads that read pictures."""
-    return min(8, available_cpus())
-
-
 def _rows_at_once(options: DecodeOptions) -> int:
     """Pictures decoded together: one at least, and as many as keep the table of next words at ROWS."""
     rows = options.beam_size if options.strategy == "beam" else options.num_captions
     return max(1, ROWS // rows)
-
-
-def prefetched(
-    pool: ThreadPoolExecutor, read: Callable[[T], R], batches: Iterable[Sequence[T]]
-) -> Iterator[list[tuple[T, Future[R]]]]:
-    """Batches of sources, each with its picture being read; two further batches are always on their way."""
-    remaining = iter(batches)
-    waiting: deque[list[tuple[T, Future[R]]]] = deque()
-    while True:
-        for batch in islice(remaining, 3 - len(waiting)):
-            waiting.append([(source, pool.submit(read, source)) for source in batch])
-        if not waiting:
-            return
-        yield waiting.popleft()
-
-
-def in_batches(sources: Iterable[T], batch_size: int) -> Iterator[list[T]]:
-    """Sources, `batch_size` at a time."""
-    remaining = iter(sources)
-    return iter(lambda: list(islice(remaining, batch_size)), [])

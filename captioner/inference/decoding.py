@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from captioner.errors import OptionError
 from captioner.options import DecodeOptions
-from captioner.vocab import END, PAD, START, UNK
+from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary
 
 STUTTER = 4  # words after a conjunction that are not the one before it: "jacket and a bright red jacket"
 ROWS = 2048  # decoded together, where that can be chosen: each takes tables as long as the vocabulary
@@ -370,3 +371,25 @@ def _collect(written: Tensor, logprobs: Tensor) -> list[Hypothesis]:
         length = ids.index(PAD) if PAD in ids else len(ids)
         hypotheses.append(Hypothesis(tuple(ids[:length]), tuple(values[:length])))
     return hypotheses
+
+
+def prompt_ids(vocabulary: Vocabulary, prompt: str, options: DecodeOptions) -> list[int]:
+    """The token ids of a prompt, none for an empty one.
+
+    Raises OptionError for words outside the vocabulary and for a prompt of punctuation only, OptionError for one that
+    leaves no room below `max_length`.
+    """
+    words, ids = vocabulary.tokenise(prompt), vocabulary.encode(prompt)
+    if prompt and not words:
+        raise OptionError(f"the prompt {prompt!r} holds no word: give some, or leave the prompt out")
+    unknown = dict.fromkeys(word for word, index in zip(words, ids, strict=True) if index == UNK)
+    if unknown:
+        named = ", ".join(_suggestion(word, vocabulary) for word in unknown)
+        raise OptionError(f"the model does not know every {vocabulary.tokens} of the prompt: not {named}")
+    check_prompt(ids, options)
+    return ids
+
+
+def _suggestion(word: str, vocabulary: Vocabulary) -> str:
+    near = get_close_matches(word, vocabulary.words[len(SPECIAL_TOKENS) :])
+    return repr(word) + (f" (did you mean {' or '.join(map(repr, near))}?)" if near else "")

@@ -21,8 +21,9 @@ from torch import Tensor
 from captioner.errors import DeviceError, ImageError
 from captioner.files import replacing, sha256_of
 from captioner.network.checkpoint import load_checkpoint
-from captioner.network.model import fuse_for_inference
-from captioner.pictures.load import ImageSource, Preprocess, load_image
+from captioner.network.encoder import fuse_for_inference
+from captioner.network.preprocess import Preprocess
+from captioner.pictures.load import ImageSource, load_image
 
 PICTURES = 300  # measured at most; further ones change the ranges little
 # The convolutions that look at the picture first stay in bfloat16 or float32: they are few channels and a small part of

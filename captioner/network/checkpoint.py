@@ -20,8 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from captioner.errors import CheckpointError
 from captioner.files import replacing
-from captioner.network.model import CaptionModel, Decoder, Encoder, ModelConfig
-from captioner.pictures.load import Preprocess
+from captioner.network.encoder import Encoder
+from captioner.network.model import CaptionModel, Decoder, ModelConfig
+from captioner.network.preprocess import Preprocess
 from captioner.vocab import Vocabulary
 
 FORMAT_VERSION = 2  # 1 had no `tokens`, no `cell` and what came with it

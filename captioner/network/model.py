@@ -9,16 +9,14 @@ image caption generator"), after Vinyals et al. 2015, "Show and Tell", who fed i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioner.errors import CheckpointError
-from captioner.network.dropout import Dropout
+from captioner.network.encoder import Encoder
+from captioner.network.kernels import Dropout
 from captioner.network.recurrent import CELLS, RecurrentLayer, State, has_memory
-from captioner.network.torchvision_compat import prepare_torchvision
 
 
 @dataclass(frozen=True)
@@ -48,67 +46,6 @@ class ModelConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be from 0 to below 1, not {self.dropout}")
-
-
-def encoder_names() -> list[str]:
-    """The classification networks that torchvision offers by name."""
-    prepare_torchvision()
-    from torchvision import models
-
-    names: list[str] = models.list_models(module=models)
-    return names
-
-
-def find_head(backbone: nn.Module) -> tuple[str, nn.Linear] | None:
-    """A classification network's last linear layer, by its name; its input is the picture's feature."""
-    linear = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)]
-    return linear[-1] if linear else None
-
-
-class Encoder(nn.Module):
-    """Pictures (B, 3, S, S), float32 as `Preprocess.normalise` gives them, to features (B, F).
-
-    A classification network without its last layer. It stays in evaluation mode even while it is trained, so
-    that BatchNorm keeps its statistics: batches are small, and weights in which BatchNorm was already folded into
-    the convolutions have an identity there, which statistics of the batch would overturn. Scale and bias are
-    trained like all other weights.
-
-    Raises CheckpointError for a name that torchvision does not know or whose network has no feature vector.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        prepare_torchvision()
-        from torchvision import models
-
-        if name not in encoder_names():
-            some = "mobilenet_v2, mobilenet_v3_large, resnet18, resnet50, efficientnet_b0, convnext_tiny"
-            raise CheckpointError(
-                f"unknown encoder {name!r}: give a classification network of torchvision.models, such as {some}"
-            )
-        extra: dict[str, Any] = {}
-        if name in ("googlenet", "inception_v3"):
-            # No auxiliary classifiers; the input as their published weights expect it; no initialisation of their
-            # own, which is slow and about to be overwritten.
-            extra = {"aux_logits": False, "transform_input": True, "init_weights": False}
-        self.backbone: nn.Module = models.get_model(name, weights=None, **extra)
-        head = find_head(self.backbone)
-        if head is None:
-            raise CheckpointError(f"encoder {name} has no linear classifier, so no feature vector can be had")
-        self.head_name, layer = head
-        self.feature_size: int = layer.in_features
-        parent, _, attribute = self.head_name.rpartition(".")
-        setattr(self.backbone.get_submodule(parent), attribute, nn.Identity())
-        self.eval()
-
-    def train(self, mode: bool = True) -> Encoder:
-        """Does nothing but return itself: see the class."""
-        return super().train(False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, F)"""
-        feature: Tensor = self.backbone(images)
-        return feature
 
 
 class Decoder(nn.Module):
@@ -227,21 +164,3 @@ class CaptionModel(nn.Module):
         """A model of random weights, drawn from torch's global generator."""
         encoder = Encoder(config.encoder)
         return cls(config, encoder, Decoder(config, encoder.feature_size))
-
-
-def channels_last(network: nn.Module) -> nn.Module:
-    """Lay the convolutions' weights out for pictures in channels-last order, in place."""
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
-    return network
-
-
-def fuse_for_inference(encoder: Encoder) -> nn.Module:
-    """A copy of the encoder, the same function made faster: BatchNorm folded into convolutions, channels last.
-
-    How much faster, `python benchmarks/encoder.py` measures. For inference only: it computes (B, 3, S, S) -> (B, F)
-    like the encoder, but its weights are no longer those of a checkpoint.
-    """
-    from torch.fx.experimental.optimization import fuse
-
-    fused: nn.Module = fuse(encoder.backbone)
-    return channels_last(fused.eval().requires_grad_(False))

@@ -8,12 +8,12 @@ of tensors (1, B, H): (h, c) for cells with a memory cell c, (h,) for the others
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from captioner.network.kernels import GRU
 from captioner.options import CELLS as CELLS
 
 State: TypeAlias = "tuple[Tensor, ...]"
@@ -51,79 +51,6 @@ class RecurrentLayer(nn.Module):
         """(B, T, D), state -> (B, T, H), state"""
         hidden, after = self.cell(inputs, state if self.memory else state[0])
         return hidden, after if self.memory else (after,)
-
-
-class GRU(nn.GRU):
-    """torch's GRU with one layer, batch first: the same weights and the same function, with a faster way back.
-
-    z, r = sigma(W_x. x_t + b_x. + W_h. h_{t-1} + b_h.); n = tanh(W_xn x_t + b_xn + r * (W_hn h_{t-1} + b_hn));
-    h_t = n + z * (h_{t-1} - n). On a processor torch adds up the gradient of the weights step by step; here it is one
-    product over all steps at the end, which with the smaller number of operations saves an eighth of the layer's time
-    (`python benchmarks/training.py`). The rows of the weights are those of r, z and n.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True)
-
-    def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # never packed
-        """(B, T, D), (1, B, H) -> (B, T, H), (1, B, H)"""
-        if not torch.is_grad_enabled() or inputs.device.type != "cpu":
-            result: tuple[Tensor, Tensor] = super().forward(inputs, state)
-            return result
-        low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
-        weights = [
-            self.get_parameter(f"{kind}_l0").to(low) for kind in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
-        ]
-        with torch.autocast("cpu", enabled=False):
-            gates = F.linear(inputs.transpose(0, 1).to(low), *weights[:2])
-            hidden: Tensor = _GRUSteps.apply(gates, state[0].to(low), *weights[2:])  # type: ignore[no-untyped-call]  # torch's
-        return hidden.transpose(0, 1), hidden[-1:]
-
-
-class _GRUSteps(torch.autograd.Function):
-    """The recurrent part: what the inputs give to the gates (T, B, 3H), and h_0 (B, H) -> h_1 to h_T (T, B, H)."""
-
-    @staticmethod
-    def forward(ctx: Any, gates: Tensor, first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        steps, batch, size = len(gates), *first.shape
-        hidden = gates.new_empty(steps + 1, batch, size)
-        hidden[0] = first
-        rz, n = gates.new_empty(steps, batch, 2 * size), torch.empty_like(hidden[1:])
-        products = torch.empty_like(n)  # W_hn h_{t-1} + b_hn
-        from_hidden, turned = gates.new_empty(batch, 3 * size), weight.t()
-        for t in range(steps):
-            torch.addmm(bias, hidden[t], turned, out=from_hidden)
-            torch.add(gates[t, :, : 2 * size], from_hidden[:, : 2 * size], out=rz[t]).sigmoid_()
-            products[t] = from_hidden[:, 2 * size :]
-            torch.addcmul(gates[t, :, 2 * size :], rz[t, :, :size], products[t], out=n[t]).tanh_()
-            torch.lerp(n[t], hidden[t], rz[t, :, size:], out=hidden[t + 1])
-        ctx.save_for_backward(hidden, rz, n, products, weight)
-        return hidden[1:]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        hidden, rz, n, products, weight = ctx.saved_tensors
-        steps, batch, size = n.shape
-        r, z = rz.split(size, -1)
-        # How r, z, W_hn h + b_hn and W_xn x + b_xn, all before the nonlinearity, change h_t: (T, B, 4, H)
-        factors = gradient.new_empty(steps, batch, 4, size)
-        through_n = torch.mul(1 - z, 1 - n * n, out=factors[:, :, 3])
-        torch.mul(through_n, r, out=factors[:, :, 2])
-        torch.mul(z * (1 - z), hidden[:-1] - n, out=factors[:, :, 1])
-        torch.mul(through_n * products, r * (1 - r), out=factors[:, :, 0])
-        found = torch.empty_like(factors)
-        back = torch.zeros_like(hidden[0])  # of h_t, through the later steps
-        for t in reversed(range(steps)):
-            back = back + gradient[t]
-            torch.mul(factors[t], back[:, None], out=found[t])
-            back = torch.addmm(back * z[t], found[t, :, :3].flatten(1), weight)
-        of_gates = found[:, :, :3].flatten(2)  # of W_h h + b_h
-        return (
-            found[:, :, [0, 1, 3]].flatten(2),
-            back,
-            of_gates.flatten(0, 1).t() @ hidden[:-1].flatten(0, 1),
-            of_gates.sum((0, 1)),
-        )
 
 
 class PeepholeLSTM(nn.Module):

@@ -19,8 +19,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from torch import Tensor
 
 import captioner
-from captioner.allocator import give_back_freed_memory
 from captioner.errors import ImageError
+from captioner.machine import give_back_freed_memory
 from captioner.page.models import turn
 from captioner.page.samples import SAMPLES, sample
 from captioner.page.texts import say

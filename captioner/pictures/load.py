@@ -6,14 +6,14 @@ turns a batch of them into what the encoder was trained on.
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cache, partial
 from os import PathLike
 from pathlib import Path
@@ -21,11 +21,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from captioner.errors import ImageError, one_line
 
@@ -58,7 +55,7 @@ MAX_FILE_BYTES = 500_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000")
 _MAX_SCANS = 100  # of a JPEG, which has 10 if it is progressive; each takes as long as a picture
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
-_LARGE = 30_000_000  # pixels; several GB with all that the decoders of some formats hold
+LARGE = 30_000_000  # pixels; several GB with all that the decoders of some formats hold
 _one_large = threading.Lock()
 _STRIP = 1 << 20  # pixels
 _UPRIGHT = {  # what turns a picture upright, by its EXIF orientation
@@ -122,7 +119,7 @@ def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | No
         if smallest is not None:
             image.draft(None, (smallest, smallest))  # does nothing for other formats than JPEG
         # Threads take turns at large pictures, or a few small files of equal pixels would fill any memory.
-        with _one_large if image.width * image.height > _LARGE else nullcontext():
+        with _one_large if image.width * image.height > LARGE else nullcontext():
             return _upright_rgb(image, name, max_pixels)
 
 
@@ -258,39 +255,16 @@ def _prepare_pillow() -> tuple[str, ...]:
     return tuple(format for format in _FORMATS if format in Image.OPEN)
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """How a picture becomes the network's input; part of the checkpoint, the same everywhere.
+SIDE = 180  # pixels; a gallery of 7,000 is then some 55 MB
 
-    The whole picture is squeezed to a square, never cropped: what stands at the edge of a photo may matter for
-    its caption, and the pictures that the shipped model learned from were squeezed too.
-    """
 
-    size: int = 224
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, for values from 0 to 1
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def pixels(self, image: Image.Image) -> Tensor:
-        """Squeeze an RGB picture to (3, S, S), uint8, 0 to 255; in memory (S, S, 3)."""
-        if image.width * image.height > _LARGE:  # of which there is no room for copies
-            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image, np.uint8))[None].permute(0, 3, 1, 2)  # in memory (1, H, W, 3)
-        if image.size != (self.size, self.size):
-            # As Pillow does it, to one part in 256, and three times as fast: the filter is widened when it shrinks.
-            pixels = interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
-        return pixels[0]
-
-    @staticmethod
-    def batch(pixels: Sequence[Tensor]) -> Tensor:
-        """Pictures (3, S, S) of `pixels` to (B, 3, S, S), channels last, without reordering them in memory."""
-        return torch.stack([picture.permute(1, 2, 0) for picture in pixels]).permute(0, 3, 1, 2)
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 in 0 to 255 -> (B, 3, S, S) float32, channels last, about zero mean, unit variance."""
-        # One value a pixel and channel, not one a channel: torch is ten times as fast with rows of one length.
-        height_width = pixels.shape[2:]
-        mean, std = (
-            (torch.tensor(values, device=pixels.device) * 255.0).expand(*height_width, 3).contiguous().permute(2, 0, 1)
-            for values in (self.mean, self.std)
-        )
-        return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
+def thumbnail(image: ImageSource) -> str | None:
+    """A picture as a `data:` URI of a JPEG whose longer side is at most SIDE; None when it cannot be read."""
+    try:
+        small = load_image(image)
+    except ImageError:
+        return None
+    small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=60)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -14,8 +14,8 @@ from torch import Tensor
 from captioner.errors import CheckpointError
 from captioner.files import sha256_of
 from captioner.network.checkpoint import is_checkpoint, load_checkpoint
-from captioner.network.model import Encoder
-from captioner.pictures.load import Preprocess
+from captioner.network.encoder import Encoder
+from captioner.network.preprocess import Preprocess
 
 
 def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) -> tuple[dict[str, str], Preprocess]:

@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from captioner.files import sha256_of
-from captioner.inference.captioner import BATCH_SIZE, Captioner, in_batches, prefetched, readers
-from captioner.network.model import Encoder
-from captioner.pictures.load import Preprocess, load_image
+from captioner.inference.captioner import BATCH_SIZE, Captioner
+from captioner.inference.parallel import in_batches, prefetched, readers
+from captioner.network.encoder import Encoder
+from captioner.network.preprocess import Preprocess
+from captioner.pictures.load import load_image
 from captioner.training.ranks import Ranks
 
 FORMAT = 2  # of the records, and of the way features are computed

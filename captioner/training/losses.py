@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioner.network.kernels import summed_cross_entropy
 from captioner.network.model import Decoder
 from captioner.vocab import PAD, UNK, Vocabulary
 
@@ -31,38 +31,7 @@ class Losses:
 def caption_loss(decoder: Decoder, features: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Teacher-forced cross-entropy of captions (B, T), given features (B, F): the sum over all real tokens, ()"""
     logits = decoder(features, tokens[:, :-1])  # (B, T - 1, V)
-    total: Tensor = _CrossEntropy.apply(logits.flatten(0, 1), tokens[:, 1:].flatten(), label_smoothing)  # type: ignore[no-untyped-call]  # torch's
-    return total
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """`F.cross_entropy` of logits (N, V) with label smoothing, summed over targets (N,) that are no padding.
-
-    The gradient is found along with the value, a few rows at a time, which stay in the processor's cache: with a large
-    vocabulary half of torch's time for this goes into reading and writing (N, V) in float32 again and again.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        gradient = torch.empty_like(logits)
-        parts, even = [], smoothing / logits.shape[1]
-        for some, those, out in zip(*(t.split(GROUP_SIZE) for t in (logits, targets, gradient)), strict=True):
-            exact, real = some.float(), (those != PAD).float()[:, None]
-            # One exponential a logit: the largest one's probability tells what all of them add up to.
-            difference = exact.softmax(-1)  # from the smoothed target distribution
-            log_total = exact.amax(-1, keepdim=True) - difference.amax(-1, keepdim=True).log()
-            smoothed = (1.0 - smoothing) * exact.gather(1, those[:, None]) + smoothing * exact.mean(-1, keepdim=True)
-            parts.append(((smoothed - log_total) * real).sum())
-            difference.sub_(even).scatter_add_(1, those[:, None], torch.full_like(real, smoothing - 1.0))
-            torch.mul(difference, real, out=difference)
-            out.copy_(difference)
-        ctx.save_for_backward(gradient)
-        return -torch.stack(parts).sum()
-
-    @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None]:
-        [gradient] = ctx.saved_tensors
-        return gradient.mul_(factor), None, None  # in place: torch refuses to go back a second time
+    return summed_cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), label_smoothing)
 
 
 def real_targets(tokens: Tensor) -> int:

@@ -25,10 +25,10 @@ from captioner.errors import ImageError, TrainingError
 from captioner.files import remove_temporaries, replacing
 from captioner.inference.captioner import Captioner
 from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
-from captioner.network.model import CaptionModel, channels_last
-from captioner.network.precision import native_bfloat16
-from captioner.options import TrainConfig
+from captioner.network.encoder import channels_last, native_bfloat16
+from captioner.network.model import CaptionModel
 from captioner.training.captions import Captions, mirror_table
+from captioner.training.config import TrainConfig
 from captioner.training.features import FeatureCache, cache_file, cache_folder, features_of
 from captioner.training.finish import CHECKPOINT_NAME, finish
 from captioner.training.interrupts import deferred_interrupt

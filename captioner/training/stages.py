@@ -17,13 +17,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from captioner.inference.captioner import prefetched, readers
-from captioner.network.folded import folded_for_training
+from captioner.inference.parallel import prefetched, readers
+from captioner.network.kernels import folded_for_training
 from captioner.network.model import CaptionModel
-from captioner.options import TrainConfig
-from captioner.pictures.load import Preprocess, load_image
+from captioner.network.preprocess import Preprocess
+from captioner.pictures.load import load_image
 from captioner.training.augmentation import augmented
 from captioner.training.captions import Captions, batches_by_length
+from captioner.training.config import TrainConfig
 from captioner.training.losses import Losses, concept_loss, grouped_caption_loss
 from captioner.training.ranks import Ranks
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss

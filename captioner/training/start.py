@@ -13,8 +13,8 @@ from torch import Tensor
 from captioner.files import sha256_of
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.model import CaptionModel, ModelConfig
-from captioner.options import TrainConfig
-from captioner.pictures.load import Preprocess
+from captioner.network.preprocess import Preprocess
+from captioner.training.config import TrainConfig
 from captioner.training.encoder_weights import load_encoder_weights
 from captioner.vocab import UNK, Vocabulary, fitting_tokens
 

@@ -13,7 +13,7 @@ from captioner.data.splits import Example
 from captioner.evaluation.scores import score_captions
 from captioner.inference.captioner import Captioner
 from captioner.network.checkpoint import Checkpoint
-from captioner.network.precision import computing_type
+from captioner.network.encoder import computing_type
 from captioner.training.captions import Captions
 from captioner.training.features import cache_file
 from captioner.training.losses import caption_loss, real_targets
@@ -81,7 +81,7 @@ class Validation:
 
     def shown(self) -> list[tuple[str, str | None, str]]:
         """Name, thumbnail and a reference of each sample picture."""
-        from captioner.pictures.thumbnails import thumbnail
+        from captioner.pictures.load import thumbnail
 
         examples = self._examples[:: self._stride()][:SAMPLES]
         if not self._thumbnails:

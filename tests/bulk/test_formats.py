@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from captioner.bulk.formats import row_of, sidecar_paths, sidecar_text, writer
+from captioner.bulk.formats import sidecar_paths, sidecar_text, writer
 from captioner.errors import DataError
 from captioner.evaluation.predictions import Prediction, read_predictions
-from captioner.inference.captioner import Caption, FileResult
+from captioner.inference.results import Caption, FileResult, row_of
 
 
 def result(path: str, text: str = "A dog", others: tuple[str, ...] = ()) -> FileResult:

@@ -8,11 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.bulk import shards
-from captioner.bulk.formats import row_of
-from captioner.bulk.journal import Row
 from captioner.bulk.shards import Shards
 from captioner.errors import OutputError
-from captioner.inference.captioner import Caption, FileResult
+from captioner.inference.results import Caption, FileResult, Row, row_of
 
 CAPTION = Caption("Ein Hund 🐕", ("ein", "hund"), (0.5, 0.25), None, -2.0)
 NAMES = ["a.jpg", "caf\u00e9.jpg", "odd\udcff.jpg"]

@@ -34,11 +34,12 @@ from captioner.network.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from captioner.network.encoder import Encoder, encoder_names
 from captioner.network.header import find_checkpoint
-from captioner.network.model import CaptionModel, Decoder, Encoder, ModelConfig, encoder_names
+from captioner.network.model import CaptionModel, Decoder, ModelConfig
+from captioner.network.preprocess import Preprocess
 from captioner.network.recurrent import CELLS
 from captioner.options import DecodeOptions
-from captioner.pictures.load import Preprocess
 from captioner.vocab import Vocabulary
 
 Content = dict[str, Any]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from captioner.network.dropout import Dropout
+from captioner.network.kernels import Dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.network.folded import FoldedConvolution, folded_for_training
-from captioner.network.model import Encoder
+from captioner.network.encoder import Encoder
+from captioner.network.kernels import FoldedConvolution, folded_for_training
 
 
 def encoder_of(name: str) -> Encoder:

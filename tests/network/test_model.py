@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.inference.decoding import decode
-from captioner.network.model import CaptionModel, Decoder, Encoder, ModelConfig, fuse_for_inference
+from captioner.network.encoder import Encoder, fuse_for_inference
+from captioner.network.model import CaptionModel, Decoder, ModelConfig
 from captioner.network.recurrent import CELLS
 from captioner.options import DecodeOptions
 from captioner.training.losses import caption_loss, real_targets

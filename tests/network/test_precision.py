@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from captioner.errors import OptionError
-from captioner.network import precision
-from captioner.network.precision import computing_type, in_bfloat16
+from captioner.network import encoder as precision
+from captioner.network.encoder import computing_type, in_bfloat16
 
 
 @pytest.mark.parametrize("native", [False, True])

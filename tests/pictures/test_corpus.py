@@ -19,8 +19,9 @@ from PIL import Image, ImageFile
 
 import captioner
 from captioner.errors import ImageError, one_line
+from captioner.network.preprocess import Preprocess
 from captioner.pictures import load as images
-from captioner.pictures.load import Preprocess, load_image
+from captioner.pictures.load import load_image
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:PIL"),

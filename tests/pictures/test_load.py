@@ -22,8 +22,9 @@ from conftest import draw_picture
 from PIL import Image, features
 
 from captioner.errors import ImageError
+from captioner.network.preprocess import Preprocess
 from captioner.pictures import load as images
-from captioner.pictures.load import SUFFIXES, Preprocess, load_image
+from captioner.pictures.load import SUFFIXES, load_image
 
 Pixels = npt.NDArray[Any]
 

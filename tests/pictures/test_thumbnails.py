@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captioner.pictures.thumbnails import SIDE, thumbnail
+from captioner.pictures.load import SIDE, thumbnail
 
 
 @pytest.mark.parametrize(("size", "expected"), [((1000, 500), (SIDE, SIDE // 2)), ((30, 60), (30, 60))])

@@ -16,9 +16,9 @@ from torch import Tensor, distributed
 from captioner.data.splits import Split, find_examples, read_captions, read_split_list
 from captioner.errors import CaptionerError
 from captioner.network.checkpoint import Checkpoint
-from captioner.options import TrainConfig
-from captioner.pictures.load import Preprocess
+from captioner.network.preprocess import Preprocess
 from captioner.training import Start, train
+from captioner.training.config import TrainConfig
 from captioner.training.optimiser import Optimiser
 
 

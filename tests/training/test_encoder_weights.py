@@ -20,8 +20,8 @@ from torch import Tensor
 
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.network.checkpoint import half_precision, load_checkpoint
-from captioner.network.model import Encoder
-from captioner.pictures.load import Preprocess
+from captioner.network.encoder import Encoder
+from captioner.network.preprocess import Preprocess
 from captioner.training.encoder_weights import load_encoder_weights
 
 State = dict[str, Tensor]

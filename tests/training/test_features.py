@@ -11,8 +11,8 @@ from conftest import TINY_ENCODER, draw_picture
 from captioner.errors import ImageError
 from captioner.inference.captioner import Captioner
 from captioner.network.checkpoint import Checkpoint
-from captioner.network.model import Encoder
-from captioner.pictures.load import Preprocess
+from captioner.network.encoder import Encoder
+from captioner.network.preprocess import Preprocess
 from captioner.training.features import FeatureCache, cache_file, cache_folder, features_of
 from captioner.training.ranks import Ranks
 

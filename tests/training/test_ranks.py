@@ -19,9 +19,9 @@ from conftest import TINY_ENCODER
 
 import captioner
 from captioner.data.shapes import make_shapes
-from captioner.network.model import Encoder
-from captioner.options import TrainConfig
+from captioner.network.encoder import Encoder
 from captioner.training import Start, train
+from captioner.training.config import TrainConfig
 from captioner.training.ranks import Ranks
 from captioner.training.state import load_state
 

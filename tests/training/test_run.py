@@ -27,9 +27,9 @@ from captioner.data.splits import Split, find_examples, read_captions, read_spli
 from captioner.errors import TrainingError
 from captioner.evaluation.scores import score_captions
 from captioner.network.checkpoint import load_checkpoint
-from captioner.network.model import Encoder
-from captioner.options import TrainConfig
+from captioner.network.encoder import Encoder
 from captioner.training import Start, train
+from captioner.training.config import TrainConfig
 from captioner.training.optimiser import Optimiser
 from captioner.training.state import Progress, load_state, save_state
 

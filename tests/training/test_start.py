@@ -12,7 +12,7 @@ from conftest import TINY_ENCODER, make_checkpoint
 from captioner.errors import CheckpointError
 from captioner.network.checkpoint import load_checkpoint, save_checkpoint
 from captioner.network.model import CaptionModel
-from captioner.options import TrainConfig
+from captioner.training.config import TrainConfig
 from captioner.training.start import Start, first_model, warm_start
 from captioner.vocab import UNK
 

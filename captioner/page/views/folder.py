@@ -14,18 +14,16 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 import captioner
-from captioner.allocator import give_back_freed_memory
-from captioner.bulk.formats import csv_table, gallery, jsonl, row_of, sidecar_paths, sidecar_text
-from captioner.bulk.journal import Row
+from captioner.bulk.formats import csv_table, gallery, jsonl, sidecar_paths, sidecar_text
 from captioner.errors import ImageError
-from captioner.inference.captioner import FileResult
+from captioner.inference.results import FileResult, Row, row_of
+from captioner.machine import give_back_freed_memory
 from captioner.page import pictures
 from captioner.page.models import turn
 from captioner.page.texts import say
 from captioner.pictures import archives
-from captioner.pictures.load import SUFFIXES, load_image
-from captioner.pictures.thumbnails import SIDE as THUMBNAIL
-from captioner.pictures.thumbnails import thumbnail
+from captioner.pictures.load import SIDE as THUMBNAIL
+from captioner.pictures.load import SUFFIXES, load_image, thumbnail
 
 BATCH = 16  # pictures between two moments at which other visitors may have their turn
 GALLERY = 60  # pictures shown at once

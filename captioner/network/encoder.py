@@ -1,0 +1,143 @@
+"""The encoder: a convolutional network without its classifier, made fast for inference."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from captioner.errors import CheckpointError, OptionError
+from captioner.network.torchvision_compat import prepare_torchvision
+from captioner.options import PRECISIONS
+
+
+def encoder_names() -> list[str]:
+    """The classification networks that torchvision offers by name."""
+    prepare_torchvision()
+    from torchvision import models
+
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
+def find_head(backbone: nn.Module) -> tuple[str, nn.Linear] | None:
+    """A classification network's last linear layer, by its name; its input is the picture's feature."""
+    linear = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+class Encoder(nn.Module):
+    """Pictures (B, 3, S, S), float32 as `Preprocess.normalise` gives them, to features (B, F).
+
+    A classification network without its last layer. It stays in evaluation mode even while it is trained, so
+    that BatchNorm keeps its statistics: batches are small, and weights in which BatchNorm was already folded into
+    the convolutions have an identity there, which statistics of the batch would overturn. Scale and bias are
+    trained like all other weights.
+
+    Raises CheckpointError for a name that torchvision does not know or whose network has no feature vector.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        prepare_torchvision()
+        from torchvision import models
+
+        if name not in encoder_names():
+            some = "mobilenet_v2, mobilenet_v3_large, resnet18, resnet50, efficientnet_b0, convnext_tiny"
+            raise CheckpointError(
+                f"unknown encoder {name!r}: give a classification network of torchvision.models, such as {some}"
+            )
+        extra: dict[str, Any] = {}
+        if name in ("googlenet", "inception_v3"):
+            # No auxiliary classifiers; the input as their published weights expect it; no initialisation of their
+            # own, which is slow and about to be overwritten.
+            extra = {"aux_logits": False, "transform_input": True, "init_weights": False}
+        self.backbone: nn.Module = models.get_model(name, weights=None, **extra)
+        head = find_head(self.backbone)
+        if head is None:
+            raise CheckpointError(f"encoder {name} has no linear classifier, so no feature vector can be had")
+        self.head_name, layer = head
+        self.feature_size: int = layer.in_features
+        parent, _, attribute = self.head_name.rpartition(".")
+        setattr(self.backbone.get_submodule(parent), attribute, nn.Identity())
+        self.eval()
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Does nothing but return itself: see the class."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, F)"""
+        feature: Tensor = self.backbone(images)
+        return feature
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lay the convolutions' weights out for pictures in channels-last order, in place."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+    return network
+
+
+def fuse_for_inference(encoder: Encoder) -> nn.Module:
+    """A copy of the encoder, the same function made faster: BatchNorm folded into convolutions, channels last.
+
+    How much faster, `python benchmarks/encoder.py` measures. For inference only: it computes (B, 3, S, S) -> (B, F)
+    like the encoder, but its weights are no longer those of a checkpoint.
+    """
+    from torch.fx.experimental.optimization import fuse
+
+    fused: nn.Module = fuse(encoder.backbone)
+    return channels_last(fused.eval().requires_grad_(False))
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@cache
+def native_bfloat16(device_type: str) -> bool:
+    """True where bf16 arithmetic is done by the hardware; emulated, it is slower than float32."""
+    if device_type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device_type != "cpu":
+        return False
+    # torch says so only under private names, which may go; then float32 is right, only slower.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in names)
+
+
+def computing_type(precision: str, device_type: str) -> torch.dtype:
+    """What "auto", "float32" or "bfloat16" means on a device. Raises OptionError for another name."""
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision == "auto":
+        precision = "bfloat16" if native_bfloat16(device_type) else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def in_bfloat16(network: Network) -> Network:
+    """A copy of a network that computes in bfloat16, each kernel of its convolutions with the sum that it had.
+
+    bfloat16 keeps 8 bits of a weight. Neighbouring pixels are much alike, so what a k x k kernel makes of them hangs
+    on the sum of its weights more than on any one of them: each weight is rounded together with the rounding error of
+    the one before it (Floyd and Steinberg 1976, "An adaptive algorithm for spatial greyscale"). With the shipped
+    encoder the error of features falls from 4.4 to 2.8 % by that (`python benchmarks/precision.py`).
+    """
+    rounded = copy.deepcopy(network)
+    for module in rounded.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = _diffused(module.weight.data)
+    return rounded.to(torch.bfloat16)
+
+
+def _diffused(weight: Tensor) -> Tensor:
+    """(C', C, k, k), float32 to such values as bfloat16 holds, in the same memory format."""
+    found, carry = torch.empty_like(weight), weight.new_zeros(weight.shape[:2])
+    for i in range(weight.shape[2]):
+        for j in range(weight.shape[3]):
+            wanted = weight[:, :, i, j] + carry
+            found[:, :, i, j] = wanted.to(torch.bfloat16)
+            carry = wanted - found[:, :, i, j]
+    return found

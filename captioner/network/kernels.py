@@ -1,0 +1,239 @@
+"""Parts of the network that compute what torch computes, but faster. Each is tested against torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from captioner.network.encoder import Encoder
+from captioner.options import CELLS as CELLS
+from captioner.vocab import PAD
+
+_BITS = 16  # of randomness a unit: the share that is dropped is exact to 1/65,536
+
+
+class Dropout(nn.Module):
+    """In training, units are set to zero with probability `share` and the others scaled up by 1 / (1 - share).
+
+    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting". torch draws a random
+    number for every unit, one after the other, which took an eighth of the decoder's training time; one draw of 64
+    bits from the same generator is enough for four units.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) -> (...)"""
+        if not self.training or not self.share:
+            return x
+        per_draw = 64 // _BITS
+        draws = torch.empty(-(-x.numel() // per_draw), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        uniform = draws.view(torch.int16)[: x.numel()].view(x.shape)  # from -2^15 to 2^15 - 1
+        keep = uniform >= round(self.share * 2**_BITS) - 2 ** (_BITS - 1)
+        dropped: Tensor = x * keep.to(x.dtype).mul_(1.0 / (1.0 - self.share))
+        return dropped
+
+
+class GRU(nn.GRU):
+    """torch's GRU with one layer, batch first: the same weights and the same function, with a faster way back.
+
+    z, r = sigma(W_x. x_t + b_x. + W_h. h_{t-1} + b_h.); n = tanh(W_xn x_t + b_xn + r * (W_hn h_{t-1} + b_hn));
+    h_t = n + z * (h_{t-1} - n). On a processor torch adds up the gradient of the weights step by step; here it is one
+    product over all steps at the end, which with the smaller number of operations saves an eighth of the layer's time
+    (`python benchmarks/training.py`). The rows of the weights are those of r, z and n.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True)
+
+    def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # never packed
+        """(B, T, D), (1, B, H) -> (B, T, H), (1, B, H)"""
+        if not torch.is_grad_enabled() or inputs.device.type != "cpu":
+            result: tuple[Tensor, Tensor] = super().forward(inputs, state)
+            return result
+        low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
+        weights = [
+            self.get_parameter(f"{kind}_l0").to(low) for kind in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+        ]
+        with torch.autocast("cpu", enabled=False):
+            gates = F.linear(inputs.transpose(0, 1).to(low), *weights[:2])
+            hidden: Tensor = _GRUSteps.apply(gates, state[0].to(low), *weights[2:])  # type: ignore[no-untyped-call]  # torch's
+        return hidden.transpose(0, 1), hidden[-1:]
+
+
+class _GRUSteps(torch.autograd.Function):
+    """The recurrent part: what the inputs give to the gates (T, B, 3H), and h_0 (B, H) -> h_1 to h_T (T, B, H)."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        steps, batch, size = len(gates), *first.shape
+        hidden = gates.new_empty(steps + 1, batch, size)
+        hidden[0] = first
+        rz, n = gates.new_empty(steps, batch, 2 * size), torch.empty_like(hidden[1:])
+        products = torch.empty_like(n)  # W_hn h_{t-1} + b_hn
+        from_hidden, turned = gates.new_empty(batch, 3 * size), weight.t()
+        for t in range(steps):
+            torch.addmm(bias, hidden[t], turned, out=from_hidden)
+            torch.add(gates[t, :, : 2 * size], from_hidden[:, : 2 * size], out=rz[t]).sigmoid_()
+            products[t] = from_hidden[:, 2 * size :]
+            torch.addcmul(gates[t, :, 2 * size :], rz[t, :, :size], products[t], out=n[t]).tanh_()
+            torch.lerp(n[t], hidden[t], rz[t, :, size:], out=hidden[t + 1])
+        ctx.save_for_backward(hidden, rz, n, products, weight)
+        return hidden[1:]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        hidden, rz, n, products, weight = ctx.saved_tensors
+        steps, batch, size = n.shape
+        r, z = rz.split(size, -1)
+        # How r, z, W_hn h + b_hn and W_xn x + b_xn, all before the nonlinearity, change h_t: (T, B, 4, H)
+        factors = gradient.new_empty(steps, batch, 4, size)
+        through_n = torch.mul(1 - z, 1 - n * n, out=factors[:, :, 3])
+        torch.mul(through_n, r, out=factors[:, :, 2])
+        torch.mul(z * (1 - z), hidden[:-1] - n, out=factors[:, :, 1])
+        torch.mul(through_n * products, r * (1 - r), out=factors[:, :, 0])
+        found = torch.empty_like(factors)
+        back = torch.zeros_like(hidden[0])  # of h_t, through the later steps
+        for t in reversed(range(steps)):
+            back = back + gradient[t]
+            torch.mul(factors[t], back[:, None], out=found[t])
+            back = torch.addmm(back * z[t], found[t, :, :3].flatten(1), weight)
+        of_gates = found[:, :, :3].flatten(2)  # of W_h h + b_h
+        return (
+            found[:, :, [0, 1, 3]].flatten(2),
+            back,
+            of_gates.flatten(0, 1).t() @ hidden[:-1].flatten(0, 1),
+            of_gates.sum((0, 1)),
+        )
+
+
+def folded_for_training(encoder: Encoder) -> nn.Module:
+    """A module (B, 3, S, S) -> (B, F) that shares the encoder's weights, BatchNorm folded into convolutions.
+
+    How much faster it trains, `python benchmarks/finetuning.py` measures.
+    """
+    traced = fx.symbolic_trace(encoder.backbone)
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        norm, convolution = modules[node.target], modules.get(str(before.target))
+        if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d) and len(before.users) == 1:
+            name = f"{before.target}_folded"
+            traced.add_submodule(name, FoldedConvolution(convolution, norm))
+            with traced.graph.inserting_before(node):
+                folded = traced.graph.call_module(name, before.args)
+            node.replace_all_uses_with(folded)
+            traced.graph.erase_node(node)
+            traced.graph.erase_node(before)
+    traced.recompile()
+    return traced.eval()
+
+
+class FoldedConvolution(nn.Module):
+    """A convolution followed by a BatchNorm whose statistics are fixed, as one convolution."""
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.convolution, self.norm = convolution, norm
+        size = convolution.kernel_size[0]
+        self._halving_depthwise = (
+            convolution.groups == convolution.in_channels == convolution.out_channels
+            and convolution.stride == (2, 2)
+            and convolution.kernel_size == (size, size)
+            and size % 2 == 1
+            and convolution.padding == (size // 2, size // 2)
+            and convolution.dilation == (1, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')"""
+        conv, norm = self.convolution, self.norm
+        assert norm.running_mean is not None  # what "fixed" means
+        assert norm.running_var is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        weight, bias = conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+        if conv.bias is not None:
+            bias = bias + conv.bias * scale
+        if self._halving_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            low = torch.get_autocast_dtype("cpu")
+            return halving_depthwise(x.to(low), weight.to(low), bias.to(low))
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def halving_depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A depthwise convolution (B, C, H, W) -> (B, C, H / 2, W / 2), halves rounded up: see `_HalvingDepthwise`."""
+    result: Tensor = _HalvingDepthwise.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # torch's
+    return result
+
+
+class _HalvingDepthwise(torch.autograd.Function):
+    """A depthwise convolution with stride 2 whose gradient is fast on a processor in bfloat16.
+
+    oneDNN has no fast kernel for its gradient with respect to the input: in MobileNetV2 four such layers took half
+    of the whole step. That gradient is also a depthwise convolution with stride 1, for which it has one: of the
+    output's gradient with zeros between, with the kernel turned round (Dumoulin and Visin 2016, "A guide to
+    convolution arithmetic for deep learning", section 4).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, bias, 2, weight.shape[-1] // 2, 1, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        channels, padding = len(weight), weight.shape[-1] // 2
+        spread = torch.zeros_like(x)
+        spread[:, :, ::2, ::2] = gradient
+        of_input = F.conv2d(spread, weight.flip(2, 3), None, 1, padding, 1, channels)
+        _, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            gradient, x, weight, [channels], [2, 2], [padding] * 2, [1, 1], False, [0, 0], channels, [False, True, True]
+        )
+        return of_input, of_weight, of_bias
+
+
+_ROWS = 64  # of logits at a time, which stay in the processor's cache
+
+
+def summed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """`F.cross_entropy` of logits (N, V) with label smoothing, summed over the targets (N,) that are no padding: ()"""
+    total: Tensor = _CrossEntropy.apply(logits, targets, smoothing)  # type: ignore[no-untyped-call]  # torch's
+    return total
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """`F.cross_entropy` of logits (N, V) with label smoothing, summed over targets (N,) that are no padding.
+
+    The gradient is found along with the value, a few rows at a time, which stay in the processor's cache: with a large
+    vocabulary half of torch's time for this goes into reading and writing (N, V) in float32 again and again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        gradient = torch.empty_like(logits)
+        parts, even = [], smoothing / logits.shape[1]
+        for some, those, out in zip(*(t.split(_ROWS) for t in (logits, targets, gradient)), strict=True):
+            exact, real = some.float(), (those != PAD).float()[:, None]
+            # One exponential a logit: the largest one's probability tells what all of them add up to.
+            difference = exact.softmax(-1)  # from the smoothed target distribution
+            log_total = exact.amax(-1, keepdim=True) - difference.amax(-1, keepdim=True).log()
+            smoothed = (1.0 - smoothing) * exact.gather(1, those[:, None]) + smoothing * exact.mean(-1, keepdim=True)
+            parts.append(((smoothed - log_total) * real).sum())
+            difference.sub_(even).scatter_add_(1, those[:, None], torch.full_like(real, smoothing - 1.0))
+            torch.mul(difference, real, out=difference)
+            out.copy_(difference)
+        ctx.save_for_backward(gradient)
+        return -torch.stack(parts).sum()
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None]:
+        [gradient] = ctx.saved_tensors
+        return gradient.mul_(factor), None, None  # in place: torch refuses to go back a second time
