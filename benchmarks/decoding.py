@@ -1,8 +1,8 @@
-"""What each way of decoding is worth: scores and distinct captions, side by side.
+"""Compare the ways of decoding: their scores, their distinct captions and their time.
 
     python benchmarks/decoding.py --captions FILE --images DIR [--split-list FILE] [--checkpoint FILE]
 
-The pictures are encoded once. Sampling is the mean over three seeds.
+The pictures are encoded once. The rows for sampling are means over three seeds. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ WAYS = {
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Scores of each way of decoding.")
+    """Score every way of decoding and print the table."""
+    parser = argparse.ArgumentParser(description="Compare the ways of decoding by their scores and their time.")
     parser.add_argument("--captions", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--split-list", type=Path)
@@ -41,9 +41,9 @@ def main() -> None:
     model = captioner.load(args.checkpoint)
     features = model.encode(example.path for example in examples)
     references = [example.captions for example in examples]
-    print(f"| decoding | BLEU-1 | BLEU-4 | CIDEr | distinct of {len(examples)} | words | time, greedy = 1 |")
+    print(f"| decoding | BLEU-1 | BLEU-4 | CIDEr | distinct of {len(examples)} | words | time (greedy = 1) |")
     print("|---|---|---|---|---|---|---|")
-    model.caption_features(features, WAYS["greedy"][0])  # the first time takes longer
+    model.caption_features(features, WAYS["greedy"][0])  # warm up: the first call takes longer
     greedy = 0.0
     for name, runs in WAYS.items():
         rows = []

@@ -1,10 +1,10 @@
-"""Are captions the same whatever the threads, the batch and the way in?
+"""Count captions that depend on the number of threads, the batch size, or whether Python or the command is used.
 
     python benchmarks/determinism.py --images DIR [--split-list FILE] [--checkpoint FILE]
 
-Captions the pictures with each setting in a process of its own, and counts those that differ from one thread, batches
-of 32 and Python. Of captions that differ it shows how near the two were: the difference of their log-probabilities,
-which rounding must have made up for.
+Each setting captions the pictures in a process of its own. The script counts the captions that differ from those of the
+baseline: one thread, batches of 32, called from Python. For captions that differ, it also shows the difference of their
+log-probabilities. Rounding can only swap captions whose log-probabilities are close.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 Captions = Mapping[str, tuple[str, float]]
 
-# The threads of torch, the pictures of a batch, and whether by Python or by the command.
+# Each setting: torch's threads, the pictures per batch, and whether to call Python or the command.
 FIRST = (1, 32, "Python")
 OTHERS = [(2, 32, "Python"), (1, 32, "command"), (2, 32, "command"), (1, 8, "Python"), (1, 1, "Python")]
 IN_PYTHON = """
@@ -33,7 +33,7 @@ for row in captioner.load(checkpoint).caption_files(paths, batch_size=batch):
 
 
 def captions(paths: list[str], threads: int, batch: int, way: str, checkpoint: str | None) -> Captions:
-    """Caption and log-probability by path, from another process."""
+    """Caption the pictures in another process. Returns caption and log-probability by path."""
     if way == "Python":
         command = [sys.executable, "-c", IN_PYTHON]
         given = json.dumps([paths, batch, checkpoint])
@@ -49,8 +49,8 @@ def captions(paths: list[str], threads: int, batch: int, way: str, checkpoint: s
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Count captions that depend on threads, batch or way in.")
+    """Compare every setting with the first one and print the table."""
+    parser = argparse.ArgumentParser(description="Count captions that depend on threads, batch size or way of calling.")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--split-list", type=Path)
     parser.add_argument("--checkpoint")
@@ -63,7 +63,7 @@ def main() -> None:
     else:
         paths = find_pictures([str(args.images)])
     first = captions(paths, *FIRST, args.checkpoint)
-    print(f"| threads | batch | way | captions that differ, of {len(first)} | their distance in log-probability |")
+    print(f"| threads | batch size | called from | captions that differ, of {len(first)} | difference in logprob |")
     print("|---:|---:|---|---:|---|")
     for threads, batch, way in OTHERS:
         found = captions(paths, threads, batch, way, args.checkpoint)

@@ -1,9 +1,9 @@
-"""How fast the encoder runs, step by step from the plain network to what captioner uses.
+"""Measure how fast the encoder runs, step by step from the plain network to the one captioner uses.
 
     python benchmarks/encoder.py [--encoder mobilenet_v2] [--batch-size 32] [--rounds 5]
 
-Random weights and random pixels: only speed is measured. Each variant runs in a process of its own, the variants take
-turns, and the table shows the median over the rounds, in pictures a second, and its ratio to the plain network.
+Only speed is measured, so weights and pixels are random. Each variant runs in a process of its own, and the variants
+take turns. The table shows the median over the rounds in pictures per second, and its ratio to the plain network.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+# "folded" means that BatchNorm is folded into the convolutions; "kept memory" that freed memory stays with the process.
 VARIANTS = (
     "plain",
     "channels last",
@@ -27,7 +28,7 @@ VARIANTS = (
 
 
 def measure(variant: str, encoder_name: str, batch_size: int) -> float:
-    """Pictures a second of one variant, in this process."""
+    """Measure one variant in this process. Returns pictures per second."""
     import torch
 
     from captioner.machine import keep_freed_memory
@@ -52,8 +53,8 @@ def measure(variant: str, encoder_name: str, batch_size: int) -> float:
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Speed of the encoder, step by step.")
+    """Measure all variants in turn and print the table."""
+    parser = argparse.ArgumentParser(description="Measure how fast the encoder runs, step by step.")
     parser.add_argument("--encoder", default="mobilenet_v2")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)

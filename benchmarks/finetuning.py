@@ -1,11 +1,15 @@
-"""How fast the encoder trains end to end, against the plain ways of doing the same.
+"""Measure how fast the encoder trains end to end, compared with plain ways of doing the same.
 
     python benchmarks/finetuning.py
 
-Forward and backward through the encoder with random pictures. *plain fp32*: torchvision's network as it comes;
-*channels last, bfloat16*: the same under autocast; *captioner*: what `captioner train` runs, with BatchNorm folded into
-the convolutions, another gradient for strided depthwise ones, and freed memory kept. Every contestant is a process of
-its own; they take turns, and a figure is the median over the rounds.
+A step is one forward and one backward pass through the encoder with random pictures. The contestants are:
+
+- *plain fp32*: torchvision's network without changes.
+- *channels last, bfloat16*: the same network under autocast.
+- *captioner*: what `captioner train` runs. BatchNorm is folded into the convolutions, strided depthwise convolutions
+  have a different gradient, and freed memory is kept.
+
+Every contestant is a process of its own. They take turns, and each figure is the median over the rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ CONTESTANTS = ("captioner", "plain fp32", "channels last, bfloat16")
 
 
 def contestant(name: str, encoder_name: str, batch_size: int, size: int) -> Callable[[], float]:
-    """One step forward and backward, in seconds."""
+    """Prepare a contestant. Returns a function that runs one step and returns its seconds."""
     network: nn.Module = Encoder(encoder_name)
     pixels = torch.randn(batch_size, 3, size, size)
     bfloat16 = name != "plain fp32" and native_bfloat16("cpu")
@@ -37,7 +41,7 @@ def contestant(name: str, encoder_name: str, batch_size: int, size: int) -> Call
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     if name == "captioner":
         keep_freed_memory()
-        network = folded_for_training(network)  # type: ignore[arg-type]  # the Encoder of above
+        network = folded_for_training(network)  # type: ignore[arg-type]  # it is the Encoder created above
 
     def step() -> float:
         started = time.perf_counter()
@@ -50,11 +54,11 @@ def contestant(name: str, encoder_name: str, batch_size: int, size: int) -> Call
 
 
 def main() -> None:
-    """Print pictures a second and ratios."""
+    """Let the contestants take turns; print pictures per second and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--encoder", default="mobilenet_v2")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
+    parser.add_argument("--size", type=int, default=224, help="side of the pictures, in pixels")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()

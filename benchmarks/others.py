@@ -1,14 +1,18 @@
-"""How fast captioner is beside the captioners that people take instead: BLIP-base and ViT-GPT2 of transformers.
+"""Compare captioner's speed with that of the captioners people use instead: BLIP-base and ViT-GPT2 of transformers.
 
     pip install "captioner[compare]"
     python benchmarks/others.py [--images DIR] [--rounds 3]
 
-Only speed and size are compared, so the others have random weights: built from their configurations with the published
-sizes, written as safetensors, and read again by every contestant's process as a user's program reads a model that it
-has downloaded. No network is used. All caption JPEG files, greedily; the others in batches of 8, each caption 12 tokens
-long, with the image processor that comes with the model; captioner by `caption_files` as it comes, which ends captions
-where they end. In every round each contestant is a new process; figures are medians over the rounds, and ratios those
-of processes that ran after one another, so that a busy machine slows both.
+Only speed and size are compared, so the other captioners have random weights. They are built from their configurations
+with the published sizes and written as safetensors. Every contestant's process then reads them, as a user's program
+reads a downloaded model. No network is used.
+
+All contestants caption JPEG files greedily. The others work in batches of 8, write captions of 12 tokens, and use the
+image processor that comes with the model. captioner uses `caption_files` with its defaults, so its captions end where
+they end.
+
+In every round each contestant is a new process. The figures are medians over the rounds. The ratios are between
+processes that ran one after the other, so that a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -29,16 +33,16 @@ from pathlib import Path
 from speed import make_pictures
 
 BATCH, TOKENS = 8, 12
-PICTURES = {"captioner": 256}  # a round; the others take two batches
-BARS = {"BLIP-base": 100, "ViT-GPT2": 40}  # times their pictures a second
+PICTURES = {"captioner": 256}  # per round; the others take two batches
+BARS = {"BLIP-base": 100, "ViT-GPT2": 40}  # how many times as fast captioner has to be
 CONTESTANTS = ("captioner", *BARS, *(f"{name}, bfloat16" for name in BARS))
 
 
 def blip_base(folder: Path) -> None:
-    """Salesforce/blip-image-captioning-base: ViT-B/16 at 384 pixels, 12 layers of text decoder."""
+    """Write Salesforce/blip-image-captioning-base: ViT-B/16 at 384 pixels, a text decoder of 12 layers."""
     import transformers
 
-    # By default the weights of the vision part would all but vanish, which no trained ones do.
+    # The default initialisation makes the vision part's weights almost zero, unlike any trained weights.
     vision, text = {"image_size": 384, "initializer_range": 0.02}, {"num_attention_heads": 12}
     config = transformers.BlipConfig(vision_config=vision, text_config=text)
     transformers.BlipForConditionalGeneration(config).save_pretrained(folder)
@@ -46,7 +50,7 @@ def blip_base(folder: Path) -> None:
 
 
 def vit_gpt2(folder: Path) -> None:
-    """nlpconnect/vit-gpt2-image-captioning: ViT-B/16 at 224 pixels, GPT-2 small with cross-attention."""
+    """Write nlpconnect/vit-gpt2-image-captioning: ViT-B/16 at 224 pixels, GPT-2 small with cross-attention."""
     import transformers
 
     text = transformers.GPT2Config(is_decoder=True, add_cross_attention=True)
@@ -57,10 +61,10 @@ def vit_gpt2(folder: Path) -> None:
 
 
 def theirs(name: str, folder: Path) -> Callable[[list[str]], None]:
-    """A model of transformers, from JPEG files to token ids."""
+    """Load a model of transformers. Returns a function that takes JPEG files to token ids."""
     from captioner.network.torchvision_compat import prepare_torchvision
 
-    prepare_torchvision()  # transformers imports it, which fails beside some builds of torch
+    prepare_torchvision()  # transformers imports torchvision, which fails with some builds of torch
     import torch
     import transformers
     from PIL import Image
@@ -86,7 +90,7 @@ def theirs(name: str, folder: Path) -> Callable[[list[str]], None]:
 
 
 def ours() -> Callable[[list[str]], None]:
-    """`captioner.load().caption_files`."""
+    """Load captioner. Returns a function that captions JPEG files with `caption_files`."""
     import captioner
 
     model, options = captioner.load(), captioner.DecodeOptions("greedy")
@@ -98,28 +102,28 @@ def ours() -> Callable[[list[str]], None]:
 
 
 def contest(name: str, folder: Path, paths: list[str], started: float) -> list[float]:
-    """In a contestant's process: seconds from its start to its first caption, pictures a second, peak memory in MB."""
+    """Run a contestant. Returns seconds from process start to first caption, pictures per second, and peak MB."""
     run = ours() if name == "captioner" else theirs(name, folder)
     run(paths[:1])
     first = time.time() - started
-    run(paths[: PICTURES.get(name, BATCH)])  # warm
+    run(paths[: PICTURES.get(name, BATCH)])  # warm up
     paths = paths[: PICTURES.get(name, 2 * BATCH)]
     begun = time.perf_counter()
     run(paths)
     per_second = len(paths) / (time.perf_counter() - begun)
-    # Not getrusage's, which begins at what the process that started this one took to build the models.
+    # getrusage's figure would not do: it begins at what the parent process took to build the models.
     [peak] = re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
     return [first, per_second, int(peak) / 1024]
 
 
 def main() -> None:
-    """Print the table."""
+    """Run one contestant where asked to, else all of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--images", type=Path, help="a folder of small JPEGs, instead of generated ones")
+    parser.add_argument("--images", type=Path, help="folder of small JPEGs to use instead of generated ones")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contestant", nargs=3, metavar=("NAME", "FOLDER", "STARTED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    # No network, and no notes on what random weights say.
+    # Use no network, and print no warnings about random weights.
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TRANSFORMERS_VERBOSITY="error")
     if args.contestant:
         name, folder, started = args.contestant
@@ -130,7 +134,7 @@ def main() -> None:
 
 
 def table(args: argparse.Namespace, folder: Path) -> None:
-    """Let the contestants run and print what came of it."""
+    """Run the contestants in turn and print the table."""
     import torch
     import transformers
 
@@ -150,7 +154,7 @@ def table(args: argparse.Namespace, folder: Path) -> None:
             measured[name].append(json.loads(done.stdout))
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{platform.machine()}, {os.cpu_count()} processors, {versions}, {args.rounds} rounds\n")
-    print("| | pictures/s | captioner is | must be | seconds to the first caption | peak MB | weights, MB |")
+    print("| | pictures/s | captioner is faster by | required | seconds to the first caption | peak MB | weights, MB |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, rounds in measured.items():
         first, per_second, memory = (statistics.median(values) for values in zip(*rounds, strict=True))

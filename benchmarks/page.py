@@ -1,8 +1,9 @@
-"""Seconds that a visitor waits at the page: from upload to caption, from slider to captions, and beside each other.
+"""Measure how many seconds a visitor of the page waits, from upload to caption and from slider to captions.
 
     python benchmarks/page.py [--rounds 5]
 
-drives the page in headless Chromium, which takes its share of the processor. Medians, warm page.
+The script drives the page in headless Chromium, which takes its own share of the processor. All figures are medians on
+a warm page, except the first upload after the server starts. Captioning from Python is timed for comparison.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from selenium.webdriver.common.keys import Keys
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from browser import Visitor, server  # noqa: E402  # the driver of the tests
+from browser import Visitor, server  # noqa: E402  # the tests' browser driver
 
-import captioner  # noqa: E402  # after the path of the tests was set, as that driver
-from captioner.page.samples import SAMPLES, sample  # noqa: E402  # likewise
+import captioner  # noqa: E402  # the tests' folder has to be on the path first
+from captioner.page.samples import SAMPLES, sample  # noqa: E402  # as above
 
 
 def main() -> None:
-    """Print a table."""
+    """Time the page, then captioning in Python; print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
@@ -39,13 +40,13 @@ def main() -> None:
         cold = _first_caption(visitor, pictures[0])
         first = [_first_caption(visitor, pictures[number % len(pictures)]) for number in range(rounds)]
         again = [_decode_again(visitor, number) for number in range(rounds)]
-    print("| from … to … | seconds |\n|---|---:|")
-    print(f"| the first upload after the start to its caption | {cold:.2f} |")
-    print(f"| upload to caption, page warm | {statistics.median(first):.2f} |")
-    print(f"| slider to the captions of `Compare` | {statistics.median(again):.2f} |")
+    print("| what the visitor waits for | seconds |\n|---|---:|")
+    print(f"| the caption of the first upload after the server starts | {cold:.2f} |")
+    print(f"| the caption of an upload, page warm | {statistics.median(first):.2f} |")
+    print(f"| the captions of `Compare` after a slider moves | {statistics.median(again):.2f} |")
     model = captioner.load()
     for what, function in (
-        ("caption of a picture in Python, for comparison", lambda: model.caption(sample("beach"))),
+        ("for comparison: the caption of a picture in Python", lambda: model.caption(sample("beach"))),
         ("the same with `explain`", lambda: model.explain(sample("beach"))),
     ):
         function()
@@ -59,7 +60,7 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def _first_caption(visitor: Visitor, picture: Path) -> float:
-    """Seconds from the moment at which the browser has the file to that at which the caption stands there."""
+    """Upload a picture. Returns the seconds from when the browser has the file to when it shows the caption."""
     visitor.open()
     visitor.wait(lambda: visitor.all("input[type=file]"))
     start = time.perf_counter()

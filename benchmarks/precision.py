@@ -1,8 +1,10 @@
-"""How far features in bfloat16 are from those in float32, with weights rounded plainly and as captioner does it.
+"""Measure how far the encoder's features in bfloat16 are from those in float32.
 
     python benchmarks/precision.py --images DIR [--pictures 96]
 
-What that means for captions, `captioner evaluate` tells with --precision float32 and --precision bfloat16.
+Two ways of rounding the weights are compared: to the nearest value, and as captioner does it, so that each kernel keeps
+its sum. To see what this means for captions, run `captioner evaluate` with --precision float32 and with --precision
+bfloat16.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import captioner
 
 
 def main() -> None:
-    """Print the relative errors."""
+    """Print the relative error of both ways of rounding."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=96)
@@ -30,7 +32,7 @@ def main() -> None:
     plain = captioner.load(args.checkpoint, precision="bfloat16")
     plain._encoder = copy.deepcopy(exact._encoder).to(torch.bfloat16)
     features = exact.encode(paths)
-    for name, model in (("plainly rounded", plain), ("kernels keep their sums", ours)):
+    for name, model in (("rounded to nearest", plain), ("kernels keep their sums", ours)):
         error = (model.encode(paths) - features).norm() / features.norm()
         print(f"{name:25}{100 * float(error):5.1f} % of the features' length")
 

@@ -1,12 +1,17 @@
-"""What the parts of captioning cost on one thread, what that predicts for two, and how training grows to two processes.
+"""Measure what each part of captioning costs, what speed that predicts, and how training scales to two processes.
 
     python benchmarks/scaling.py
 
-*Parts* are timed one by one, a batch at a time, on one thread: reading and decoding a JPEG file, squeezing it, the
-encoder, a beam of 3 (and greedy), writing a line of jsonl. A worker does nothing else, so pictures a second should be
-one over their sum, times the workers; *measured* is a whole folder with the process bound to so many processors.
-*Training* runs both stages under torchrun, the same global batch on one and on two processes of one thread each, whose
-rounds take turns with nothing. Pictures are generated, captions are random.
+The script prints three tables:
+
+- *Parts.* Each part is timed on its own, on one thread, a batch at a time: reading and decoding a JPEG file, resizing
+  it, encoding, generating with a beam of 3 (and greedily), and writing a line of jsonl.
+- *Prediction.* A worker does nothing else, so the speed should be the number of workers over the sum of these costs.
+  *Measured* is the speed for a whole folder, with the process bound to that many processors.
+- *Training.* Both stages run under torchrun with the same global batch, on one and on two processes of one thread each.
+  These runs do not take turns with others.
+
+Pictures are generated, and captions are random. docs/scaling.md explains the results.
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ BATCH = 32
 
 
 def parts(paths: list[str], rounds: int) -> dict[str, float]:
-    """Milliseconds a picture of each part of captioning, medians."""
+    """Time each part of captioning. Returns the median milliseconds per picture."""
     model = captioner.load()
     torch.set_num_threads(1)
     batch = paths[:BATCH]
@@ -63,7 +68,7 @@ def parts(paths: list[str], rounds: int) -> dict[str, float]:
         "write": lambda: list(render(row_of(result) for result in results)),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
-    torch.set_num_threads(1)  # which a folder that is done has set back
+    torch.set_num_threads(1)  # again, because captioning the batch above reset it
     for _ in range(rounds + 1):
         for name, step in steps.items():
             started = time.perf_counter()
@@ -73,7 +78,7 @@ def parts(paths: list[str], rounds: int) -> dict[str, float]:
 
 
 def folder(paths: list[str], workers: int, rounds: int) -> float:
-    """Pictures a second of a whole folder on so many processors: a median."""
+    """Caption a whole folder on this many processors. Returns the median pictures per second."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:workers])
     model = captioner.load()
     speeds = []
@@ -86,7 +91,7 @@ def folder(paths: list[str], workers: int, rounds: int) -> float:
 
 
 def train(paths: list[str], rounds: int) -> dict[str, float]:
-    """Seconds of a step in each stage, as one of torchrun's processes: medians."""
+    """Train in each stage as one of torchrun's processes. Returns the median seconds per step."""
     keep_freed_memory()
     torch.set_num_threads(1)
     with joined_ranks() as ranks:
@@ -122,7 +127,7 @@ def _step(stage: Stage, steps: int, rounds: int) -> float:
 
 
 def _process(task: str, paths: list[str], rounds: int, ranks: int = 0) -> str:
-    """Run a task of this file in a process of its own, or in several under torchrun; its last line."""
+    """Run a task of this file in its own process, or in several under torchrun. Returns the last line it printed."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks else []
     command = [sys.executable, *torchrun, __file__, "--task", task, "--rounds", str(rounds)]
     done = subprocess.run(command, input=json.dumps(paths), stdout=subprocess.PIPE, text=True, check=True)
@@ -130,7 +135,7 @@ def _process(task: str, paths: list[str], rounds: int, ranks: int = 0) -> str:
 
 
 def main() -> None:
-    """Print three tables."""
+    """Measure everything and print the three tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pictures", type=int, default=512, help="pictures in the folder")
     parser.add_argument("--rounds", type=int, default=5)
@@ -143,25 +148,25 @@ def main() -> None:
         make_pictures(Path(directory), args.pictures, 0)
         paths = [str(path) for path in sorted((Path(directory) / "small").iterdir())]
         costs = json.loads(_process("parts", paths, args.rounds))
-        print("| part | ms a picture, one thread |\n|---|---:|")
+        print("| part | ms per picture, one thread |\n|---|---:|")
         for name, cost in costs.items():
             print(f"| {name} | {cost:.2f} |")
         a_picture = sum(cost for name, cost in costs.items() if name != "generate, greedy")
-        print("\n| processors | pictures/s, predicted | measured | the prediction is off by |\n|---:|---:|---:|---:|")
+        print("\n| processors | predicted pictures/s | measured | the prediction is off by |\n|---:|---:|---:|---:|")
         for workers in (1, 2):
             predicted, measured = workers * 1000 / a_picture, float(_process(f"folder {workers}", paths, args.rounds))
             print(f"| {workers} | {predicted:.0f} | {measured:.0f} | {100 * (predicted / measured - 1):+.0f} % |")
         listing = Path(directory) / "paths.json"
         listing.write_text(json.dumps(paths))
         steps = [json.loads(_process(f"train {listing}", [], args.rounds, ranks)) for ranks in (1, 2)]
-        print("\n| training, ms a step | 1 process of one thread | 2 | times as fast |\n|---|---:|---:|---:|")
+        print("\n| training, ms per step, one thread each | 1 process | 2 | times as fast |\n|---|---:|---:|---:|")
         for name in steps[0]:
             one, two = (step[name] * 1000 for step in steps)
             print(f"| {name} | {one:.0f} | {two:.0f} | {one / two:.2f} |")
 
 
 def _task(task: str, rounds: int) -> None:
-    """What a process of its own was started for. Prints its result."""
+    """Run the task that this process was started for and print its result."""
     name, _, argument = task.partition(" ")
     if name == "train":  # torchrun's processes have no stdin
         result: object = train(json.loads(Path(argument).read_text()), rounds)

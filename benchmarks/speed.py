@@ -1,11 +1,14 @@
-"""How fast captioner is against a plain loop over the same checkpoint, and what it costs beside the arithmetic itself.
+"""Measure captioner's speed against a plain loop over the same checkpoint, and its overhead on top of the arithmetic.
 
     python benchmarks/speed.py [--images DIR] [--rounds 5] [--only ROW ...] [--largest 10000]
 
-*plain loop*: Pillow open, torchvision's transforms, the network as it comes in batches of 32, greedy decoding until the
-last caption of a batch has ended, in float32. Every contestant is a process of its own; they take turns, one round
-each, and a figure is the median over the rounds of the ratio to what ran beside it, so that a busy machine slows both.
-Without --images the pictures are crops of matplotlib's sample photograph with noise, 224 to 500 pixels wide.
+The *plain loop* opens pictures with Pillow, applies torchvision's transforms, and runs the unchanged network in batches
+of 32, in float32. It decodes greedily until the last caption of a batch has ended.
+
+Every contestant is a process of its own. They take turns, one round each. Each figure is the median over the rounds of
+the ratio to the contestant that ran beside it, so that a busy machine slows both.
+
+Without --images, the pictures are crops of matplotlib's sample photograph with noise, 224 to 500 pixels wide.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ ROWS = ("folder", "bare", "photos", "beams", "one", "cold", "help", "same", "mem
 
 
 def make_pictures(folder: Path, number: int, photos: int) -> None:
-    """JPEG files: `number` of 224 to 500 pixels in folder/small, `photos` of 12 megapixels and 3 MB in folder/large."""
+    """Make JPEG files: `number` of 224 to 500 pixels in folder/small, `photos` of 12 megapixels in folder/large."""
     import numpy as np
     from matplotlib import cbook
     from PIL import Image
@@ -53,11 +56,11 @@ def make_pictures(folder: Path, number: int, photos: int) -> None:
             picture.save(folder / name / f"{index:04}.jpg", quality=90)
 
 
-# The contestants: each makes itself ready and returns what one round does with the paths of pictures.
+# The contestants. Each one prepares itself and returns a function that runs one round and returns its captions.
 
 
 def plain_loop(paths: list[str]) -> Callable[[], list[str]]:
-    """What one would write: see the top of this file."""
+    """Prepare the plain loop that is described at the top of this file."""
     import torch
     from PIL import Image
 
@@ -65,7 +68,7 @@ def plain_loop(paths: list[str]) -> Callable[[], list[str]]:
     from captioner.network.header import find_checkpoint
     from captioner.vocab import END, PAD, START, UNK
 
-    checkpoint = load_checkpoint(find_checkpoint())  # first: it prepares the import of torchvision
+    checkpoint = load_checkpoint(find_checkpoint())  # comes first, because it prepares the import of torchvision
     from torchvision import transforms
 
     model, preprocess = checkpoint.model, checkpoint.preprocess
@@ -101,7 +104,7 @@ def plain_loop(paths: list[str]) -> Callable[[], list[str]]:
 
 
 def ours(paths: list[str], precision: str = "auto", beam: int = 1) -> Callable[[], list[str]]:
-    """`captioner.load().caption_files`."""
+    """Prepare captioner: `captioner.load().caption_files`."""
     import captioner
 
     model, options = captioner.load(precision=precision), captioner.DecodeOptions(beam_size=beam)
@@ -109,7 +112,7 @@ def ours(paths: list[str], precision: str = "auto", beam: int = 1) -> Callable[[
 
 
 def reference(paths: list[str]) -> Callable[[], list[str]]:
-    """Captions of the network as it comes, in float32, by the same rules as ours."""
+    """Prepare the unchanged network in float32, with captioner's rules of decoding, to compare captions with."""
     import captioner
     from captioner.network.checkpoint import load_checkpoint
     from captioner.network.header import find_checkpoint
@@ -121,7 +124,10 @@ def reference(paths: list[str]) -> Callable[[], list[str]]:
 
 
 def bare(paths: list[str], workers: bool) -> Callable[[], list[str]]:
-    """The encoder alone in the faster precision, on random tensors: all threads a batch, or a batch a thread."""
+    """Prepare the encoder alone, in the faster precision, on random tensors.
+
+    With `workers`, each thread takes a batch of its own; otherwise all threads work on one batch.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     import torch
@@ -150,7 +156,7 @@ def bare(paths: list[str], workers: bool) -> Callable[[], list[str]]:
 
 
 def one_eager(paths: list[str]) -> Callable[[], list[str]]:
-    """The network as it comes, on one random picture at a time."""
+    """Prepare the unchanged encoder on one random picture at a time."""
     import torch
 
     from captioner.network.checkpoint import load_checkpoint
@@ -170,7 +176,7 @@ def one_eager(paths: list[str]) -> Callable[[], list[str]]:
 
 
 def one_ours(paths: list[str]) -> Callable[[], list[str]]:
-    """`Captioner.caption` of one picture at a time, greedily."""
+    """Prepare `Captioner.caption` on one picture at a time, greedily."""
     import captioner
 
     model, options = captioner.load(), captioner.DecodeOptions("greedy")
@@ -185,14 +191,14 @@ CONTESTANTS: dict[str, Callable[[list[str]], Callable[[], list[str]]]] = {
     "beam 3": lambda paths: ours(paths, beam=3),
     "beam 5": lambda paths: ours(paths, beam=5),
     "bare": lambda paths: bare(paths, workers=False),
-    "bare, a batch a thread": lambda paths: bare(paths, workers=True),
+    "bare, one batch per thread": lambda paths: bare(paths, workers=True),
     "one eager": one_eager,
     "one ours": one_ours,
 }
 
 
 def contest(name: str, paths: list[str]) -> None:
-    """A contestant's process: rounds of seconds and captions."""
+    """Run a contestant in its own process. Each round answers with its seconds and captions."""
     run = CONTESTANTS[name](paths)
     run()
 
@@ -205,7 +211,7 @@ def contest(name: str, paths: list[str]) -> None:
 
 
 def rounds_of(names: list[str], paths: list[str], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
-    """Seconds of each round and the captions of each contestant."""
+    """Let contestants take turns. Returns the seconds of each round, and the captions of each contestant."""
     commands = {name: [__file__, "--contestant", name] for name in names}
     answers = take_turns(commands, rounds, hello=json.dumps(paths))
     seconds = {name: [value for value, _ in values] for name, values in answers.items()}
@@ -213,14 +219,14 @@ def rounds_of(names: list[str], paths: list[str], rounds: int) -> tuple[dict[str
 
 
 def process_seconds(*arguments: str) -> float:
-    """Wall time of a Python process, from start to exit."""
+    """Run a Python process. Returns its wall time from start to exit."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     return time.perf_counter() - started
 
 
 def peak_memory(paths: list[str], number: int) -> tuple[float, float]:
-    """Pictures a second and peak memory in MB of a process that captions `number` pictures."""
+    """Caption `number` pictures in a process of its own. Returns pictures per second and peak memory in MB."""
     code = (
         "import sys, json, time, resource, itertools, captioner\n"
         "paths, number = json.load(sys.stdin)\n"
@@ -238,14 +244,14 @@ def peak_memory(paths: list[str], number: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Run one contestant where asked to, else measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--images", type=Path, help="a folder of small JPEGs, instead of generated ones")
-    parser.add_argument("--pictures", type=int, default=256, help="pictures a round")
+    parser.add_argument("--images", type=Path, help="folder of small JPEGs to use instead of generated ones")
+    parser.add_argument("--pictures", type=int, default=256, help="pictures per round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="rows of the table")
-    parser.add_argument("--largest", type=int, default=10_000, help="pictures in the largest run that takes memory")
-    parser.add_argument("--json", type=Path, help="also write the ratios there")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="rows of the table to measure")
+    parser.add_argument("--largest", type=int, default=10_000, help="pictures in the largest run for the memory row")
+    parser.add_argument("--json", type=Path, help="also write the ratios to this file")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contestant:
@@ -256,7 +262,7 @@ def main() -> None:
 
 
 def table(args: argparse.Namespace, folder: Path) -> None:
-    """Measure the rows asked for and print them as they come."""
+    """Measure the requested rows and print each as soon as it is done."""
     import torch
 
     make_pictures(folder, 0 if args.images else args.pictures, 64 if "photos" in args.only else 0)
@@ -264,7 +270,7 @@ def table(args: argparse.Namespace, folder: Path) -> None:
     small = random.Random(0).sample(found, min(args.pictures, len(found)))
     large = [str(path) for path in sorted((folder / "large").iterdir())]
     print(f"{platform.machine()}, {os.cpu_count()} processors, torch {torch.__version__}, {args.rounds} rounds")
-    print("| what | against | must reach | measured | pictures/s |\n|---|---|---:|---:|---:|")
+    print("| what is measured | compared with | required | result | pictures/s |\n|---|---|---:|---:|---:|")
     ratios: dict[str, float] = {}
 
     def row(key: str, what: str, against: str, bar: str, value: float, note: str = "") -> None:
@@ -286,11 +292,11 @@ def table(args: argparse.Namespace, folder: Path) -> None:
             note,
         )
     if "bare" in args.only:
-        kinds = ["bare", "bare, a batch a thread"]
+        kinds = ["bare", "bare, one batch per thread"]
         times, _ = rounds_of(["greedy", *kinds], small, args.rounds)
         best = min(kinds, key=lambda kind: statistics.median(times[kind]))
         note = f"{speed(times['greedy'], small)} to {speed(times[best], small)}"
-        row("bare", "the same", f"encoder alone ({best})", "0.7", paired(times[best], times["greedy"]), note)
+        row("bare", "the same folder", f"encoder alone ({best})", "0.7", paired(times[best], times["greedy"]), note)
     if "photos" in args.only:
         times, _ = rounds_of(["plain", "greedy"], large, args.rounds)
         note = f"{speed(times['greedy'], large)} to {speed(times['plain'], large)}"
@@ -310,12 +316,12 @@ def table(args: argparse.Namespace, folder: Path) -> None:
             for _ in range(args.rounds)
         ]
         ratio = statistics.median(a / b for a, b in pairs)
-        row("cold", "`captioner caption one.jpg`, cold", "import torch, torchvision", "at most 1.25", ratio)
+        row("cold", "`captioner caption one.jpg`, cold start", "importing torch, torchvision", "at most 1.25", ratio)
     if "help" in args.only:
         more = statistics.median(
             process_seconds("-m", "captioner", "--help") - process_seconds("-c", "pass") for _ in range(args.rounds)
         )
-        row("help", "`captioner --help`", "`python -c pass`", "0.15 s more", more)
+        row("help", "`captioner --help`", "`python -c pass`", "at most 0.15 s more", more)
     if "same" in args.only:
         _, captions = rounds_of(["reference", "float32", "greedy"], small, 1)
         for name, bar in (("float32", "0.98"), ("greedy", "")):
@@ -326,7 +332,7 @@ def table(args: argparse.Namespace, folder: Path) -> None:
         sizes = [size for size in (100, 1000, 10_000, 100_000) if size <= args.largest]
         costs = {size: peak_memory(small, size) for size in sizes}
         if 1000 in costs and 10_000 in costs:
-            row("memory", "peak memory, 10,000", "1,000", "at most 1.05", costs[10_000][1] / costs[1000][1])
+            row("memory", "peak memory, 10,000 pictures", "1,000", "at most 1.05", costs[10_000][1] / costs[1000][1])
         print("\n| pictures | pictures/s | peak MB |\n|---:|---:|---:|")
         for size, (per_second, memory) in costs.items():
             print(f"| {size:,} | {per_second:.0f} | {memory:.0f} |")

@@ -1,13 +1,20 @@
-"""How fast an epoch of the frozen stage is, against two plain ways of doing the same.
+"""Measure how long an epoch of the decoder on cached features takes, compared with two plain ways of doing the same.
 
     python benchmarks/training.py
 
-*plain loop*: the same network in float32 with what torch brings along (its GRU, dropout, cross-entropy and AdamW, the
-allocator as it is), random batches padded to their longest caption, no average of the weights. *eager encoding*: the
-plain loop, and the picture of every caption encoded again by torchvision's network as it comes.
-Captions and features are random, the captions' lengths are drawn like those of Flickr8k. Every contestant is a process
-of its own; they take turns, and a figure is the median over the rounds. Below stands how much of a self-critical step
-goes into its rewards, CIDEr-D of the captions that it drew.
+The contestants are:
+
+- *captioner*: the stage as `captioner train` runs it.
+- *plain loop*: the same network in float32 with torch's own GRU, dropout, cross-entropy, AdamW and allocator. Batches
+  are random and padded to their longest caption. Weights are not averaged.
+- *plain loop, encoding again*: the plain loop, which also encodes the picture of every caption again with torchvision's
+  network, without changes.
+
+Captions and features are random. The lengths of the captions are drawn like those of Flickr8k. Every contestant is a
+process of its own. They take turns, and each figure is the median over the rounds.
+
+The last line of the output says how much of a self-critical step goes into its rewards, which are the CIDEr-D of the
+captions it drew.
 """
 
 from __future__ import annotations
@@ -37,20 +44,20 @@ from captioner.training.ranks import Ranks
 from captioner.training.stages import FrozenStage, Material, SelfCriticalStage
 from captioner.vocab import PAD, SPECIAL_TOKENS, Vocabulary
 
-WORDS = 2917  # of Flickr8k's training captions, those that occur four times
+WORDS = 2917  # the vocabulary of Flickr8k's training captions: see benchmarks/README.md
 
 
 def texts_of_pictures(captions: int) -> list[list[str]]:
-    """Random captions, five a picture."""
+    """Make random captions, five per picture."""
     torch.manual_seed(0)
-    # Log-normal: 11.8 words on average, one caption in a hundred longer than 23.
+    # Log-normal, like the lengths of Flickr8k's captions: see benchmarks/README.md.
     lengths = torch.empty(captions).log_normal_(2.41, 0.34).round().clamp(2, 40).int().tolist()
     texts = [" ".join(f"w{index}" for index in torch.randint(WORDS - 4, (length,)).tolist()) for length in lengths]
     return [texts[start : start + 5] for start in range(0, captions, 5)]
 
 
 def material(config: TrainConfig, captions: int) -> Material:
-    """Random captions and random features."""
+    """Make random captions and random features."""
     vocabulary = Vocabulary(SPECIAL_TOKENS + tuple(f"w{index}" for index in range(WORDS - 4)))
     pictures = texts_of_pictures(captions)
     model = CaptionModel.create(ModelConfig(config.encoder, len(vocabulary), cell=config.cell))
@@ -72,7 +79,7 @@ def material(config: TrainConfig, captions: int) -> Material:
 
 
 def ours(material: Material, steps: int) -> Iterator[float]:
-    """Rounds of the frozen stage as `captioner train` runs it: seconds an epoch."""
+    """Run rounds of the stage as `captioner train` does. Yields seconds per epoch."""
     keep_freed_memory()
     stage = FrozenStage(material)
     stage.prepare()
@@ -92,7 +99,7 @@ def ours(material: Material, steps: int) -> Iterator[float]:
 
 
 def reward_share(material: Material, texts: list[list[str]], steps: int) -> float:
-    """Of the time of self-critical steps, how much the rewards take."""
+    """Return the share of the time of self-critical steps that the rewards take."""
     stage = SelfCriticalStage(material, texts)
     stage.prepare()
     optimiser = Optimiser(stage.weights, 0.02, 5.0, 1000)
@@ -113,10 +120,10 @@ def reward_share(material: Material, texts: list[list[str]], steps: int) -> floa
 
 
 def plain(material: Material, steps: int, eager: bool) -> Iterator[float]:
-    """Rounds of the plain loop: seconds an epoch."""
+    """Run rounds of the plain loop. Yields seconds per epoch."""
     decoder, captions, size = material.model.decoder, material.captions, material.config.batch_size
     for name in ("dropout", "feature_dropout"):
-        setattr(decoder, name, nn.Dropout(getattr(decoder, name).share))  # torch's own
+        setattr(decoder, name, nn.Dropout(getattr(decoder, name).share))  # use torch's own
     for layer in decoder.recurrent:
         if isinstance(layer.cell, GRU):
             layer.cell = nn.GRU(layer.cell.input_size, layer.cell.hidden_size, batch_first=True)
@@ -146,15 +153,15 @@ def plain(material: Material, steps: int, eager: bool) -> Iterator[float]:
 CONTESTANTS: dict[str, Callable[[Material, int], Iterator[float]]] = {
     "captioner": ours,
     "plain loop": lambda data, steps: plain(data, steps, eager=False),
-    "eager encoding": lambda data, steps: plain(data, max(1, steps // 10), eager=True),
+    "plain loop, encoding again": lambda data, steps: plain(data, max(1, steps // 10), eager=True),
 }
 
 
 def main() -> None:
-    """Print seconds an epoch and ratios."""
+    """Let the contestants take turns; print seconds per epoch and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--captions", type=int, default=30_000)
-    parser.add_argument("--steps", type=int, default=20, help="of a round")
+    parser.add_argument("--steps", type=int, default=20, help="steps per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cell", choices=CELLS, default=TrainConfig().cell)
     parser.add_argument("--batch-size", type=int, default=TrainConfig().batch_size)
@@ -177,7 +184,7 @@ def main() -> None:
         print(f"| {name} | {statistics.median(values):.1f} | {paired(values, seconds['captioner']):.1f} |")
     keep_freed_memory()
     share = reward_share(data, texts_of_pictures(args.captions), args.steps)
-    print(f"\nof a self-critical step, rewards take {100 * share:.0f} %")
+    print(f"\nrewards take {100 * share:.0f} % of the time of a self-critical step")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Contestants as processes of their own that take turns, one round each: a busy machine slows all of them alike."""
+"""Run contestants as processes of their own that take turns, one round each.
+
+Because they take turns, a busy machine slows all of them alike.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from typing import Any
 
 
 def take_turns(commands: Mapping[str, list[str]], rounds: int, hello: str = "") -> dict[str, list[Any]]:
-    """What each contestant answers in each of the rounds, by name.
+    """Let contestants take turns. Returns, by name, what each of them answered in each round.
 
-    `commands` are arguments for Python, whose process calls `answer_rounds`; with `hello`, it is sent that line first.
-    A first round, in which some are still getting ready, does not count.
+    `commands` are arguments for Python. Each process has to call `answer_rounds`. If `hello` is given, the process is
+    sent that line first. An extra first round does not count, because some contestants are still getting ready in it.
     """
     processes = {
         name: subprocess.Popen([sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -36,11 +39,11 @@ def take_turns(commands: Mapping[str, list[str]], rounds: int, hello: str = "") 
 
 
 def answer_rounds(one_round: Callable[[], Any]) -> None:
-    """A contestant's side: a round for each line of stdin, answered by what it returns, in JSON."""
+    """Run one round for each line of stdin and print its result as JSON. This is the contestant's side of a round."""
     for _ in sys.stdin:
         print(json.dumps(one_round()), flush=True)
 
 
 def paired(one: Iterable[float], other: Iterable[float]) -> float:
-    """The median over rounds of one / other."""
+    """Return the median over the rounds of one / other."""
     return statistics.median(a / b for a, b in zip(one, other, strict=True))

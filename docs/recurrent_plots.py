@@ -1,7 +1,9 @@
-"""Draw the figures of recurrent-networks.md, from small networks trained here: `python docs/recurrent_plots.py`.
+"""Draw the figures of recurrent-networks.md. The script trains the small networks that they show.
 
-The task that they train on is to recall: a sentence is a key word, n - 1 words of noise, a question mark and the key
-word again. Only the last word can be known, and only by a state that kept the key over n steps.
+    python docs/recurrent_plots.py
+
+The networks train on a recall task. A sentence is a key word, n - 1 words of noise, a question mark, and the key word
+again. Only the last word can be predicted, and only from a state that kept the key for n steps.
 """
 
 from __future__ import annotations
@@ -33,34 +35,34 @@ from matplotlib.axes import Axes
 KEYS, NOISE = range(4, 12), range(12, 16)
 QUESTION = START
 CHANCE = math.log(len(KEYS))
-# Okabe and Ito's colours, which colour-blind people can tell apart.
+# Okabe and Ito's colours. Colour-blind people can tell them apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 
 
 def recall_sentences(batch: int, n: int, generator: torch.Generator) -> Tensor:
-    """Sentences of the task, (batch, n + 2) int64: between the key and the step that is to recall it are n steps."""
+    """Draw sentences of the task, (batch, n + 2) int64. The key is n steps before the step that has to recall it."""
     key = torch.randint(KEYS.start, KEYS.stop, (batch, 1), generator=generator)
     noise = torch.randint(NOISE.start, NOISE.stop, (batch, n - 1), generator=generator)
     return torch.cat([key, noise, torch.full_like(key, QUESTION), key], 1)
 
 
 def small_decoder(cell: str) -> Decoder:
-    """captioner's decoder with 48 hidden units, freshly initialised, and always the same."""
+    """Make captioner's decoder with 48 hidden units. Its fresh weights are the same on every call."""
     torch.manual_seed(0)
     return Decoder(ModelConfig("none", NOISE.stop, hidden_size=48, embedding_size=16, dropout=0.0, cell=cell), 1)
 
 
 def recall_loss(decoder: Decoder, sentences: Tensor, k: int | None = None) -> Tensor:
-    """Cross-entropy of the last word of (B, T), (); with `k` the gradient is cut every k steps."""
+    """Return the cross-entropy of the last word of (B, T), (). With `k`, the gradient is cut every k steps."""
     state = decoder.zero_state(len(sentences))
     for tokens in sentences[:, :-1].split(k or sentences.shape[1], 1):
-        state = tuple(part.detach() for part in state)  # its numbers go on, its history is forgotten
+        state = tuple(part.detach() for part in state)  # keeps its values, forgets its history
         hidden, state = decoder.read(tokens, state)
     return F.cross_entropy(decoder.logits(hidden[:, -1]), sentences[:, -1])
 
 
 def train_to_recall(cell: str, n: int, steps: int, k: int | None = None) -> tuple[Decoder, list[float]]:
-    """A decoder trained on the task, by BPTT or truncated BPTT, and the loss at each step."""
+    """Train a decoder on the task by BPTT, or by truncated BPTT with `k`. Returns it and the loss at each step."""
     decoder, generator = small_decoder(cell), torch.Generator().manual_seed(1)
     optimiser = torch.optim.Adam(decoder.parameters(), lr=0.01)
     losses = []
@@ -75,9 +77,9 @@ def train_to_recall(cell: str, n: int, steps: int, k: int | None = None) -> tupl
 
 
 def gradient_norms(decoder: Decoder, sentences: Tensor) -> list[float]:
-    """How long the gradient of the last word's loss is at the state 0, 1, 2, ... steps before, as a share of the first.
+    """Return the gradient norms of the last word's loss at the states 0, 1, 2, ... steps before, relative to the first.
 
-    The state is all that a step hands to the next: h, and c where there is one.
+    The state is everything that a step hands to the next one: h, and c where the cell has one.
     """
     state = decoder.zero_state(len(sentences))
     states = []
@@ -92,10 +94,10 @@ def gradient_norms(decoder: Decoder, sentences: Tensor) -> list[float]:
 
 
 def train_by_plain_descent(rate: float, tau: float | None, steps: int) -> tuple[list[float], list[float]]:
-    """Losses of an rnn-relu as a language model of the task's sentences, and the norms of its gradient before clipping.
+    """Train an rnn-relu as a language model of the task's sentences. Returns losses and unclipped gradient norms.
 
-    Without momentum or scaling: each step is as long as the gradient, clipped to `tau`, says. Ends early when the loss
-    leaves all bounds.
+    There is no momentum or scaling, so the length of each step depends only on the gradient, clipped to `tau`. Training
+    ends early when the loss explodes.
     """
     decoder, generator = small_decoder("rnn-relu"), torch.Generator().manual_seed(1)
     optimiser = torch.optim.SGD(decoder.parameters(), lr=rate)
@@ -115,30 +117,30 @@ def train_by_plain_descent(rate: float, tau: float | None, steps: int) -> tuple[
 
 @dataclass(frozen=True)
 class Draws:
-    """Captions drawn at one temperature."""
+    """The captions drawn at one temperature."""
 
     captions: list[str]
     distinct_words: int
 
 
 def average_picture(decoder: Decoder) -> Tensor:
-    """The mean feature of the pictures that it was trained on, (1, F)"""
+    """Return the mean feature of the pictures that the decoder was trained on, (1, F)."""
     return decoder.feature_mean.unsqueeze(0)
 
 
 def next_words(checkpoint: Checkpoint, written: str) -> tuple[list[str], Tensor]:
-    """The ten likeliest words after some others, for the average picture, and all logits, (V,), likeliest first."""
+    """Return the ten likeliest words after `written`, for the average picture, and all logits, (V,), descending."""
     decoder, vocabulary = checkpoint.model.decoder, checkpoint.vocabulary
     with torch.inference_mode():
         tokens = torch.tensor([[START, *vocabulary.encode(written)]])
         logits = decoder(average_picture(decoder), tokens)[0, -1]
-        logits[[PAD, START, UNK]] = -torch.inf  # never written
+        logits[[PAD, START, UNK]] = -torch.inf  # these are never written
         logits, ids = logits.sort(descending=True)
     return [vocabulary.words[id] for id in ids[:10].tolist()], logits
 
 
 def draw(checkpoint: Checkpoint, temperature: float, number: int) -> Draws:
-    """Captions for the average picture."""
+    """Draw captions for the average picture."""
     decoder = checkpoint.model.decoder
     options = DecodeOptions("sample", temperature=temperature, num_captions=number)
     [drawn] = decode(decoder, average_picture(decoder), options)
@@ -147,7 +149,7 @@ def draw(checkpoint: Checkpoint, temperature: float, number: int) -> Draws:
 
 
 def smooth(values: Sequence[float], width: int) -> list[float]:
-    """The mean of each value and up to width - 1 before it"""
+    """Return the mean of each value and of up to width - 1 values before it."""
     return [sum(part) / len(part) for part in (values[max(0, i + 1 - width) : i + 1] for i in range(len(values)))]
 
 
@@ -215,7 +217,7 @@ def draw_temperature(left: Axes, right: Axes) -> None:
     temperatures = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
     draws = [draw(checkpoint, temperature, 200) for temperature in temperatures]
     for temperature, drawn in zip(temperatures, draws, strict=True):
-        middle = drawn.captions[100]  # the captions stand in the order of their probability
+        middle = drawn.captions[100]  # the captions are in order of probability
         print(f"temperature {temperature}: {drawn.distinct_words} words; {middle}")
     right.plot(temperatures, [drawn.distinct_words for drawn in draws], "o-", color=BLUE)
     right.set(title="different words in 200 captions", xlabel="temperature", ylim=(0, None))
@@ -230,13 +232,13 @@ FIGURES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the figures of recurrent-networks.md.")
+    parser = argparse.ArgumentParser(description="Draw the figures of docs/recurrent-networks.md.")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "images", help="folder for the figures")
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)}; all if none is named")
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"figures to draw: {', '.join(FIGURES)} [all]")
     arguments = parser.parse_args()
     if unknown := set(arguments.figures) - FIGURES.keys():
         parser.error(f"unknown figures: {', '.join(sorted(unknown))}")
-    torch.set_num_threads(1)  # the networks are so small that a second thread only waits
+    torch.set_num_threads(1)  # these networks are so small that a second thread would only wait
     pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True})
     pyplot.rcParams.update({"grid.color": "#dddddd", "axes.axisbelow": True, "legend.frameon": False})
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -246,7 +248,7 @@ def main() -> None:
         drawn = io.BytesIO()
         figure.savefig(drawn, dpi=110)
         pyplot.close(figure)
-        # So few colours need no more than a palette, which makes a third of the file.
+        # A palette is enough for so few colours, and it makes the file much smaller.
         Image.open(drawn).convert("RGB").quantize(64).save(arguments.output / f"{name}.png", optimize=True)
 
 

@@ -1,8 +1,8 @@
-"""Take the screenshots of the README: every view of the page, at the width of a desk and of a phone.
+"""Take the README's screenshots: every view of the page, on a desktop screen, on a phone, and in dark mode.
 
     python docs/screenshots.py
 
-needs Chromium and its driver, as the page's tests do.
+The script needs Chromium and its driver, as the page's tests do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from browser import Visitor, server  # noqa: E402  # the driver of the tests
+from browser import Visitor, server  # noqa: E402  # the tests' browser driver
 
 from captioner.page.samples import sample  # noqa: E402
 
@@ -24,7 +24,7 @@ FOLDER = ROOT / "docs" / "images" / "page"
 
 
 def main() -> None:
-    """Write docs/images/page/{desk,phone,dark}-VIEW.webp."""
+    """Write docs/images/page/{desk,phone,dark}-VIEW.webp for every view."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary, server() as page:
         pictures = []
