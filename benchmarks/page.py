@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser import Visitor, server  # noqa: E402  # the driver of the tests
 
 import captioner  # noqa: E402  # after the path of the tests was set, as that driver
-from captioner.page.samples import SAMPLES, sample  # noqa: E402  # likewise
+from captioner.page.sample_pictures import SAMPLES, sample  # noqa: E402  # likewise
 
 
 def main() -> None:
