@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser import Visitor, server  # noqa: E402  # the tests' browser driver
 
 import captioner  # noqa: E402  # the tests' folder has to be on the path first
-from captioner.page.samples import SAMPLES, sample  # noqa: E402  # as above
+from captioner.page.sample_pictures import SAMPLES, sample  # noqa: E402  # as above
 
 
 def main() -> None:

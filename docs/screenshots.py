@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import Visitor, server  # noqa: E402  # the tests' browser driver
 
-from captioner.page.samples import sample  # noqa: E402
+from captioner.page.sample_pictures import sample  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images" / "page"
 

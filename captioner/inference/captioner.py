@@ -85,6 +85,7 @@ class Captioner:
         # Words between which nobody says the same thing twice.
         self._conjunctions = [token for token, word in enumerate(self.vocabulary.words) if word in ("and", "or")]
         self.preprocess = checkpoint.preprocess
+        self.config = checkpoint.model.config
         self._device = torch.device(device)
         self._threads = min(available_cpus(), torch.get_num_threads())
         self._dtype = computing_type(precision, self._device.type)

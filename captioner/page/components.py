@@ -1,4 +1,4 @@
-"""What no element of Streamlit does: a caption as buttons coloured by probability, and drawings as SVG."""
+"""Elements that Streamlit lacks: words as buttons coloured by probability, and drawings as SVG."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ button[aria-pressed=true] { border-color: var(--st-text-color) }
 button:focus-visible { outline: 3px solid var(--st-primary-color); outline-offset: 2px }
 """
 
-# Words go in as text, never as HTML. The row is made anew at each run, so the focus has to be put back.
+# Words go in as text, never as HTML. Each run builds the row again, so the focus has to be restored.
 _WORDS_JS = """
 export default function ({ data, parentElement, setStateValue }) {
   const row = parentElement.querySelector("[role=group]");
@@ -51,7 +51,7 @@ _mount_words = st.components.v2.component("captioner_words", html=_WORDS_HTML, c
 
 
 def choose_word(words: Sequence[str], probabilities: Sequence[float], chosen: int, label: str, key: str) -> None:
-    """Show the words; the place of the one that is clicked comes into the session state as `key`."""
+    """Show the words. The place of the one that is clicked is stored in the session state under `key`."""
 
     def keep() -> None:
         st.session_state[key] = st.session_state[f"{key}-buttons"]["chosen"]
@@ -64,7 +64,7 @@ def choose_word(words: Sequence[str], probabilities: Sequence[float], chosen: in
     )
 
 
-# `st.html` drops SVG. What comes here was made in `drawings`, where every text is escaped.
+# `st.html` drops SVG. Drawings come from templates that escape every text.
 _mount_drawing = st.components.v2.component(
     "captioner_drawing",
     html="<div></div>",

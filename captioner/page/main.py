@@ -1,4 +1,4 @@
-"""The frame of the page: views, language, model."""
+"""The frame of the page: its views, its language and its model."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def main() -> None:
 
 
 def draw(view: View) -> None:
-    """A view, or the reason why there is no model."""
+    """Show a view, or the reason why the model cannot be loaded."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title(say("title"), anchor=False, width="content")
-        name = models.choose()
+        name = models.choose_model()
     try:
-        model = models.load(name)
+        model = models.loaded(name)
     except CaptionerError as error:
         st.error(say("no_model", reason=error))
         return

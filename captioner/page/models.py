@@ -1,4 +1,4 @@
-"""The checkpoints that a visitor may choose, each loaded once a process."""
+"""The checkpoints that a visitor may choose. Each is loaded once for all visitors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captioner.page.texts import language, say
 
 
 def given_folder() -> Path | None:
-    """The folder in `streamlit run app.py -- --checkpoints FOLDER`. What a visitor types never becomes a path."""
+    """The folder in `streamlit run app.py -- --checkpoints FOLDER`. Nothing that a visitor types becomes a path."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--checkpoints", type=Path)
     folder: Path | None = parser.parse_known_args(sys.argv[1:])[0].checkpoints
@@ -24,7 +24,7 @@ def given_folder() -> Path | None:
 
 
 def available() -> dict[str, Path]:
-    """Checkpoint files by the name under which they are offered: shipped ones, then those of the folder given."""
+    """Checkpoint files by the name that the page gives them: the shipped ones, then those of the given folder."""
     files = dict(shipped_checkpoints())
     if folder := given_folder():
         files.update({path.stem: path for path in sorted(folder.glob("*.safetensors")) if _is_checkpoint(path)})
@@ -32,15 +32,15 @@ def available() -> dict[str, Path]:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """Whether a file is one at first sight: beside it in a run's folder lies what `--resume` goes on from."""
+    """Whether a file looks like a checkpoint. A run's folder also holds the state that `--resume` goes on from."""
     try:
         return "vocabulary" in describe(path)
-    except Exception:  # whatever else it is, it is not offered
+    except Exception:  # whatever else it is, the page does not offer it
         return False
 
 
-def choose() -> str:
-    """The checkpoint that the visitor chose, by name; where there is but one, nothing to choose is shown."""
+def choose_model() -> str:
+    """The name of the checkpoint that the visitor chose. With only one checkpoint there is no choice to show."""
     names = list(available()) or [DEFAULT]
     preferred = "flickr8k-zh" if language() == "zh" else DEFAULT
     if st.session_state.get("model") not in names:
@@ -57,8 +57,8 @@ def choose() -> str:
     return chosen
 
 
-def load(name: str) -> captioner.Captioner:
-    """The Captioner of a name that `choose` gave. Raises CheckpointError."""
+def loaded(name: str) -> captioner.Captioner:
+    """The Captioner of a name from `choose_model`. Raises CheckpointError."""
     with st.spinner(say("loading"), show_time=False):
         return _load(name, available().get(name))
 
@@ -66,11 +66,11 @@ def load(name: str) -> captioner.Captioner:
 @st.cache_resource(show_spinner=False)
 def _load(name: str, path: Path | None) -> captioner.Captioner:
     model = captioner.load(path or name)
-    model.caption(np.zeros((8, 8, 3), np.uint8))  # the first time takes longer: not at a visitor's expense
+    model.caption(np.zeros((8, 8, 3), np.uint8))  # the first caption takes longer, so no visitor should wait for it
     return model
 
 
 @st.cache_resource(show_spinner=False)
 def turn() -> threading.Lock:
-    """Held while a picture goes through the encoder: one at a time is as fast and bounds their memory."""
+    """Held while a picture goes through the encoder. One at a time is as fast as several, and bounds the memory."""
     return threading.Lock()

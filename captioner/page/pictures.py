@@ -1,4 +1,4 @@
-"""A visitor's pictures: taken in, looked at once, kept small and only for as long as the visit."""
+"""A visitor's pictures. Each is encoded once, kept small, and forgotten when the visit ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import captioner
 from captioner.errors import ImageError
 from captioner.machine import give_back_freed_memory
 from captioner.page.models import turn
-from captioner.page.samples import SAMPLES, sample
+from captioner.page.sample_pictures import SAMPLES, sample
 from captioner.page.texts import say
 from captioner.pictures.load import ImageSource, load_image
 
@@ -33,8 +33,8 @@ PREVIEW = (1024, 1024)
 
 
 @dataclass
-class Picture:
-    """What is kept of a picture: a preview, what the encoder sees, and features. The file itself is let go."""
+class KeptPicture:
+    """What the page keeps of a picture: a preview, what the encoder sees, and features. The file itself is freed."""
 
     name: str
     digest: str  # of its content
@@ -46,12 +46,12 @@ class Picture:
     def for_model(self, model: captioner.Captioner) -> npt.NDArray[np.uint8]:
         """The picture as this model's encoder sees it, (S, S, 3) uint8."""
         size = model.preprocess.size
-        if size not in self.prepared:  # a model chosen later, of another size
+        if size not in self.prepared:  # a model that was chosen later and reads pictures of another size
             self.prepared[size] = model.prepare(self.preview)
         return self.prepared[size]
 
     def encoded(self, name: str, model: captioner.Captioner) -> Tensor:
-        """The feature, (1, F), made once a model."""
+        """The feature (1, F), computed once for each model."""
         if name not in self.features:
             prepared = self.for_model(model)
             with turn():
@@ -62,16 +62,16 @@ class Picture:
         return self.features[name]
 
 
-def read(name: str, source: ImageSource, model: captioner.Captioner) -> Picture:
-    """Take a picture in: a file's bytes or an RGB picture. Raises ImageError when it cannot be read."""
+def read(name: str, source: ImageSource, model: captioner.Captioner) -> KeptPicture:
+    """Read a picture from the bytes of a file or from an RGB picture. Raises ImageError when it cannot be read."""
     data: Any = source.tobytes() if isinstance(source, Image.Image) else source
     with turn():
         small = load_image(source, max_pixels=MAX_PIXELS, smallest=max(PREVIEW)).copy()
         small.thumbnail(PREVIEW)
         preview = io.BytesIO()
         small.save(preview, "JPEG", quality=90)
-        prepared = {model.preprocess.size: model.prepare(source)}  # read as the command reads it
-    return Picture(name, hashlib.sha256(data).hexdigest(), preview.getvalue(), prepared)
+        prepared = {model.preprocess.size: model.prepare(source)}  # as the command reads it
+    return KeptPicture(name, hashlib.sha256(data).hexdigest(), preview.getvalue(), prepared)
 
 
 def reason(error: ImageError) -> str:
@@ -79,8 +79,8 @@ def reason(error: ImageError) -> str:
     return str(error).removeprefix("the picture: ")
 
 
-def current(model: captioner.Captioner) -> Picture | None:
-    """The picture that a view is about: the visitor's choice among those taken in, or what is now taken in."""
+def current(model: captioner.Captioner) -> KeptPicture | None:
+    """The picture that a view is about: the visitor's choice among the kept ones. With none, ask for pictures."""
     pictures = taken()
     if not pictures:
         take_in(model)
@@ -99,17 +99,17 @@ def current(model: captioner.Captioner) -> Picture | None:
     return pictures[st.session_state.current]
 
 
-def taken() -> dict[str, Picture]:
-    """The visitor's pictures by a digest of their content, the oldest first."""
-    pictures: dict[str, Picture] = st.session_state.setdefault("pictures", {})
+def taken() -> dict[str, KeptPicture]:
+    """The visitor's pictures by the digest of their content, the oldest first."""
+    pictures: dict[str, KeptPicture] = st.session_state.setdefault("pictures", {})
     return pictures
 
 
 def take_in(model: captioner.Captioner) -> None:
-    """Where pictures come from: files, the camera, samples.
+    """Ask for pictures: from files, the camera or samples.
 
-    They are taken in before the page is drawn anew, and by a key of its own each time: what was uploaded is let go as
-    soon as it has been read.
+    Callbacks read them before the page is drawn again. Each upload box has a key of its own, so that the page can free
+    the uploaded files as soon as it has read them.
     """
     sources = ["upload", "camera", "sample"]
     source = st.segmented_control(
@@ -141,7 +141,7 @@ def take_in(model: captioner.Captioner) -> None:
 
 
 def _add_uploads(key: str, model: captioner.Captioner) -> None:
-    """Take in what stands in a box for files, or in the camera."""
+    """Read what lies in the upload box or in the camera."""
     uploads = st.session_state[key] or []
     uploads = uploads if isinstance(uploads, list) else [uploads]
     _add([(upload.name, upload.getvalue()) for upload in uploads], model)
@@ -150,7 +150,7 @@ def _add_uploads(key: str, model: captioner.Captioner) -> None:
 
 
 def let_go(uploads: Iterable[UploadedFile]) -> None:
-    """Free the memory of uploads that have been read: Streamlit would keep them until minutes after the visit."""
+    """Free the memory of uploads that have been read. Streamlit would keep them until minutes after the visit."""
     context = get_script_run_ctx()
     if context and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
         for upload in uploads:
@@ -158,7 +158,7 @@ def let_go(uploads: Iterable[UploadedFile]) -> None:
 
 
 def _add(new: Sequence[tuple[str, ImageSource]], model: captioner.Captioner) -> None:
-    """Take pictures in; those that cannot be read and those that made room are told of on the page."""
+    """Keep new pictures. The page then names those that cannot be read, and says when old ones were removed."""
     pictures, messages = taken(), st.session_state.setdefault("messages", [])
     for name, source in new:
         try:
@@ -175,5 +175,5 @@ def _add(new: Sequence[tuple[str, ImageSource]], model: captioner.Captioner) -> 
 
 
 def as_text(name: str) -> str:
-    """A file's name, of which nothing is taken for Markdown."""
+    """A file's name with all of Markdown's signs escaped."""
     return "".join("\\" + letter if letter in r"\`*_{}[]()<>#+-.!|~$:" else letter for letter in name)

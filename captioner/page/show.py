@@ -20,7 +20,7 @@ STYLE = """<style>
 
 
 def sure(caption: captioner.Caption, times: int = 1) -> str:
-    """How likely the model found a caption, and how often it was drawn."""
+    """How likely the model found a caption, and how many times it was drawn."""
     text = say("sure", percent=percent(caption.mean_probability))
     return text if times == 1 else f"{text}, {say('times', count=times)}"
 
@@ -35,14 +35,14 @@ def caption(caption: captioner.Caption, times: int = 1) -> None:
 def decoded(
     model: captioner.Captioner, feature: Tensor, options: captioner.DecodeOptions | None = None
 ) -> tuple[captioner.Caption, float]:
-    """The caption of a feature, (1, F), and the milliseconds that it took."""
+    """The caption of a feature (1, F), and how many milliseconds decoding took."""
     start = time.perf_counter()
     [best] = model.caption_features(feature, options)
     return best, 1000 * (time.perf_counter() - start)
 
 
 def options_of(strategy: str, **values: Any) -> captioner.DecodeOptions:
-    """DecodeOptions from widgets: the beam is at least as wide as the captions that are asked of it."""
+    """DecodeOptions from the values of widgets. A beam gives no more captions than it has hypotheses."""
     if strategy == "beam":
         values["num_captions"] = min(values.get("num_captions", 1), values["beam_size"])
     return captioner.DecodeOptions(strategy, **values)

@@ -19,7 +19,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 import captioner
-from captioner.page.samples import sample
+from captioner.page.sample_pictures import sample
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -100,14 +100,14 @@ def test_a_slider_changes_captions_and_encodes_nothing(visitor: Visitor, beach: 
     uploaded(visitor, beach)
     visitor.click("Compare")
     visitor.wait(lambda: len(visitor.captions()) > 5)
-    before, cost = visitor.captions(), note(visitor, "The picture was looked at once")
+    before, cost = visitor.captions(), note(visitor, "Encoding the picture took")
     (temperature,) = visitor.all("input[type=range][aria-label=Temperature]")
     visitor.driver.execute_script("arguments[0].focus()", temperature)
     ActionChains(visitor.driver).send_keys(*[Keys.ARROW_LEFT] * 12).perform()
     visitor.wait(lambda: visitor.captions() != before)
     assert visitor.captions()[:4] == before[:4]  # greedy and beam draw nothing
     # The time that encoding took is the one of before: it was not done again.
-    assert note(visitor, "The picture was looked at once").split(";")[0] == cost.split(";")[0]
+    assert note(visitor, "Encoding the picture took").split(",")[0] == cost.split(",")[0]
 
 
 def note(visitor: Visitor, start: str) -> str:

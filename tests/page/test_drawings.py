@@ -21,7 +21,7 @@ def test_bars_are_as_long_as_the_probabilities() -> None:
 
 
 def test_words_stand_with_their_probabilities() -> None:
-    html = drawings.coloured(["a", EVIL], [1.0, 0.00001])
+    html = drawings.words(["a", EVIL], [1.0, 0.00001])
     assert re.findall(r"<small>(.*?)</small>", html) == ["100%", "0.001%"]
     assert EVIL not in html
 
@@ -79,10 +79,12 @@ def test_the_tree_marks_the_way_of_the_winner() -> None:
 
 
 def test_the_drawing_of_the_network_has_the_sizes_of_this_one() -> None:
-    html = drawings.pipeline(EVIL, 320, 512)
-    assert "320 × 320" in html
-    assert ">512<" in html
+    html = drawings.network(EVIL, 320, "resnet18", 512, "LSTM", memory=True)
+    for text in ("320 × 320", ">512<", ">resnet18<", ">h₀, c₀<"):
+        assert text in html
+    assert html.count(">LSTM<") == 4
     assert EVIL not in html
+    assert ">h₀<" in drawings.network("", 320, "resnet18", 512, "GRU", memory=False)
 
 
 @pytest.mark.parametrize(("probability", "text"), [(1.0, "100%"), (0.376, "38%"), (0.0415, "4.2%"), (1e-5, "0.001%")])

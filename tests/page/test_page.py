@@ -94,7 +94,7 @@ def test_the_page_opens_with_its_first_view() -> None:
     assert shown(page) == []
     assert not page.error
     assert page.title[0].value == TEXTS["title"][0]
-    assert any("not kept" in caption.value for caption in page.caption)
+    assert any("neither stored nor sent" in caption.value for caption in page.caption)
 
 
 def test_each_picture_has_its_caption_the_newest_first(model: captioner.Captioner, encoded: list[Any]) -> None:
@@ -356,6 +356,21 @@ def test_about_tells_what_the_model_is(model: captioner.Captioner) -> None:
     text = " ".join(element.value for element in open_view("about").markdown)
     for words in ("non-commercial research and education", f"{len(model.vocabulary)} words", "often wrong"):
         assert words in text
+
+
+def test_about_tells_of_the_checkpoint_that_is_chosen(
+    tiny_checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(tiny_checkpoint_file.read_bytes())
+    monkeypatch.setattr("captioner.page.models.given_folder", lambda: tmp_path)
+    page = open_view("about")
+    page.session_state.model = "mine"
+    text = " ".join(element.value for element in page.run().markdown)
+    assert "shufflenet_v2_x0_5" in text
+    assert "(LSTM)" in text
+    # What a person found in the shipped model's captions, and the terms of its data, say nothing of this one.
+    for words in ("MobileNetV2", "GRU", "61", "Flickr8k"):
+        assert words not in text
 
 
 def test_the_language_of_the_captions_is_chosen(

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import captioner.page
-from captioner.page.samples import SAMPLES
+from captioner.page.sample_pictures import SAMPLES
 from captioner.page.texts import TEXTS
 
 SOURCES = "".join(path.read_text(encoding="utf-8") for path in Path(captioner.page.__file__).parent.rglob("*.py"))

@@ -13,7 +13,7 @@ from browser import Visitor
 from PIL import Image
 
 import captioner
-from captioner.page.samples import SAMPLES, sample
+from captioner.page.sample_pictures import SAMPLES, sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

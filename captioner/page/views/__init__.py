@@ -1,1 +1,1 @@
-"""The views of the page, one a module."""
+"""The views of the page, a module for each."""

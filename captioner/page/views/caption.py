@@ -1,4 +1,4 @@
-"""The first view: a picture, its caption."""
+"""The first view: a picture and its caption."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import streamlit as st
 
 import captioner
 from captioner.page import pictures, show
-from captioner.page.pictures import Picture
+from captioner.page.pictures import KeptPicture
 from captioner.page.texts import say
 
 
 def view(name: str, model: captioner.Captioner) -> None:
-    """Take pictures in, and show each with its caption, the newest first."""
+    """Ask for pictures, and show each with its caption, the newest first."""
     pictures.take_in(model)
     with st.spinner(say("looking"), show_time=False):
         for picture in reversed(list(pictures.taken().values())):
@@ -23,7 +23,7 @@ def view(name: str, model: captioner.Captioner) -> None:
         st.rerun()
 
 
-def _result(name: str, model: captioner.Captioner, picture: Picture) -> None:
+def _result(name: str, model: captioner.Captioner, picture: KeptPicture) -> None:
     best, decode_ms = show.decoded(model, picture.encoded(name, model))
     left, right = st.columns([3, 2], gap="medium")
     left.image(picture.preview, width="stretch", alt=best.text)

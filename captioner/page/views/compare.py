@@ -20,7 +20,7 @@ SEEDS = 2**31
 
 
 def view(name: str, model: captioner.Captioner) -> None:
-    """Three columns, each with what steers it."""
+    """Three columns of captions, each with its own sliders."""
     picture = pictures.current(model)
     if picture is None:
         return
@@ -32,7 +32,7 @@ def view(name: str, model: captioner.Captioner) -> None:
     _columns(model, feature, picture.encode_ms)
 
 
-@st.fragment  # so that a slider re-runs this part only
+@st.fragment  # a slider then reruns this part only
 def _columns(model: captioner.Captioner, feature: Tensor, encode_ms: float) -> None:
     max_length = slider("max_length", key="longest")
     spent = 0.0
@@ -71,17 +71,17 @@ def _head(title: str, what: str) -> None:
 
 
 def slider(name: str, key: str, start: float | None = None) -> Any:
-    """A slider for one of DecodeOptions, over what fits a page of the values that it allows."""
+    """A slider for one of DecodeOptions. Its range is what the option allows, cut to what is useful on a page."""
     spec = SPECS[name]
     high = min(spec.high or math.inf, HIGHEST.get(name, math.inf))
     step = spec.kind(1) if spec.kind is int else 0.05
-    low = math.ceil((spec.low or 0) / step) * step  # so that the steps end at the highest value
+    low = math.ceil((spec.low or 0) / step) * step  # the steps then end at the highest value
     low, high, start = (spec.kind(value) for value in (low, high, spec.default if start is None else start))
     return st.slider(say(name), low, high, start, step, key=key, help=say(f"help_{name}"), persist_state="session")
 
 
 def stops(spec: OptionSpec) -> list[float]:
-    """Values from low to high for a slider, 20 for each factor of ten; the default is one of them."""
+    """Values for a slider from low to high, 20 for each factor of ten, the default among them."""
     low, high = (round(20 * math.log10(end or 1)) for end in (spec.low, spec.high))
     return sorted({spec.default, *(float(f"{10 ** (i / 20):.2g}") for i in range(low, high + 1))})
 

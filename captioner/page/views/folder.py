@@ -1,4 +1,4 @@
-"""Many pictures or a zip in; a table, a gallery and files to download out."""
+"""Many pictures or a zip, captioned: a table, a gallery, and files to download."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from captioner.pictures import archives
 from captioner.pictures.load import SIDE as THUMBNAIL
 from captioner.pictures.load import SUFFIXES, load_image, thumbnail
 
-BATCH = 16  # pictures between two moments at which other visitors may have their turn
+BATCH = 16  # pictures after which other visitors get their turn
 GALLERY = 60  # pictures shown at once
 
 
 @dataclass
-class Batch:
-    """What became of a visitor's pictures: rows as the writers take them, and small copies by name."""
+class Collection:
+    """What became of a visitor's pictures: rows for the output formats, and thumbnails by name."""
 
     rows: list[Row]
     thumbnails: dict[str, str]
@@ -44,7 +44,7 @@ class Batch:
 
 
 def view(name: str, model: captioner.Captioner) -> None:
-    """Take files in, write captions, show and offer them."""
+    """Ask for files, caption them, show the captions and offer them for download."""
     limits = {
         "count": archives.MAX_FILES,
         "size": pictures.MAX_MEGABYTES,
@@ -74,9 +74,9 @@ def view(name: str, model: captioner.Captioner) -> None:
         _show(batch)
 
 
-def _caption(model: captioner.Captioner, files: Sequence[UploadedFile]) -> Batch:
+def _caption(model: captioner.Captioner, files: Sequence[UploadedFile]) -> Collection:
     total = archives.count(files)
-    batch = Batch([], {}, cut=total > archives.MAX_FILES)
+    batch = Collection([], {}, cut=total > archives.MAX_FILES)
     total = min(total, archives.MAX_FILES)
     bar = st.progress(0.0, say("progress", done=0, total=total))
     members = archives.members(files)
@@ -105,7 +105,7 @@ def _caption(model: captioner.Captioner, files: Sequence[UploadedFile]) -> Batch
     return batch
 
 
-def _show(batch: Batch) -> None:
+def _show(batch: Collection) -> None:
     done = batch.captioned
     st.write(say("summary", done=len(done), failed=len(batch.rows) - len(done)))
     if batch.cut:

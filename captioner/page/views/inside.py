@@ -1,4 +1,4 @@
-"""How a caption came about: words weighed, where the network looked, the beam, the hidden state."""
+"""How a caption came about: the words considered, where the network looked, the beam, the hidden states."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from captioner.inference.results import Explanation
 from captioner.page import drawings, pictures
 from captioner.page.components import choose_word, drawing
 from captioner.page.models import turn
-from captioner.page.pictures import Picture
+from captioner.page.pictures import KeptPicture
 from captioner.page.texts import say
 from captioner.page.views.compare import slider
 from captioner.pictures.load import load_image
 
-WEAK = 0.2  # nats; hiding a part that matters less than this says nothing
+WEAK = 0.2  # nats: hiding a part that matters less than this tells nothing
 
 
 def view(name: str, model: captioner.Captioner) -> None:
-    """One picture, one caption, from all sides."""
+    """One picture and its caption, from all sides."""
     picture = pictures.current(model)
     if picture is None:
         return
@@ -52,7 +52,9 @@ def shown_word(word: str) -> str:
     return {"<end>": say("end"), "<unk>": say("unknown")}.get(word, word)
 
 
-def _explain(name: str, model: captioner.Captioner, picture: Picture, options: captioner.DecodeOptions) -> Explanation:
+def _explain(
+    name: str, model: captioner.Captioner, picture: KeptPicture, options: captioner.DecodeOptions
+) -> Explanation:
     """The explanation, kept until another is asked for."""
     asked = picture.digest, name, options
     if st.session_state.get("explained") != asked:
@@ -65,7 +67,7 @@ def _explain(name: str, model: captioner.Captioner, picture: Picture, options: c
 
 
 def _first_telling(explanation: Explanation) -> int:
-    """The word about which the picture has most to say: shown first."""
+    """The word that depends most on one part of the picture. It is shown first."""
     return max(range(len(explanation.steps)), key=lambda place: float(explanation.steps[place].heat.max()))
 
 
@@ -83,7 +85,7 @@ def _weighed(explanation: Explanation, chosen: int, space: str) -> None:
     )
 
 
-def _looked(picture: Picture, step: Step) -> None:
+def _looked(picture: KeptPicture, step: Step) -> None:
     st.header(say("where"), anchor=False)
     word = shown_word(step.word)
     where, strength = drawings.strongest(step.heat)

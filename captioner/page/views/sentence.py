@@ -1,4 +1,4 @@
-"""How likely the model finds a visitor's own sentence, beside its own."""
+"""A visitor's own sentence, scored beside the model's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captioner.page import drawings, pictures, show
 from captioner.page.texts import say
 from captioner.vocab import UNK
 
-EVEN = 0.01  # nats a word: closer than this, neither is likelier
+EVEN = 0.01  # nats per word: a smaller difference counts as equal
 
 
 def view(name: str, model: captioner.Captioner) -> None:
@@ -43,7 +43,7 @@ def _words(title: str, words: Sequence[str], caption: captioner.Caption) -> None
     st.header(say(title), anchor=False)
     ends = () if caption.end_probability is None else (caption.end_probability,)
     shown = [*words, say("end")] if ends else words
-    st.html(drawings.coloured(shown, [*caption.probabilities, *ends]))
+    st.html(drawings.words(shown, [*caption.probabilities, *ends]))
     st.caption(show.sure(caption), help=say("sure_help"))
 
 
