@@ -93,7 +93,7 @@ def test_the_page_opens_with_its_first_view() -> None:
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     assert shown(page) == []
     assert not page.error
-    assert page.title[0].value == TEXTS["title"][0]
+    assert page.title[0].value == TEXTS["title"]["en"]
     assert any("neither stored nor sent" in caption.value for caption in page.caption)
 
 
@@ -278,7 +278,9 @@ def test_a_look_inside_shows_every_side(model: captioner.Captioner) -> None:
         step.candidates[0].word
     ]
     assert states.count("<tr>") == len(explanation.steps)
-    assert [header.value for header in page.header] == [TEXTS[key][0] for key in ("weighed", "where", "tree", "state")]
+    assert [header.value for header in page.header] == [
+        TEXTS[key]["en"] for key in ("weighed", "where", "tree", "state")
+    ]
     (picture,) = page.image
     assert picture.proto.imgs[0].alt
 
@@ -287,7 +289,7 @@ def test_a_word_that_is_chosen_is_looked_into(model: captioner.Captioner) -> Non
     page = open_view("inside", DOG)
     page.session_state.word = 0
     page.run()
-    assert any(TEXTS["weighed_first"][0] in element.value for element in page.get("html"))
+    assert any(TEXTS["weighed_first"]["en"] in element.value for element in page.get("html"))
     # Fewer words than before: the choice moves to the last.
     page.session_state.word = 10_000
     assert not page.run().exception
@@ -296,7 +298,7 @@ def test_a_word_that_is_chosen_is_looked_into(model: captioner.Captioner) -> Non
 def test_greedy_decoding_has_no_beam_to_show(model: captioner.Captioner) -> None:
     page = open_view("inside", DOG)
     page.slider(key="inside-beam").set_value(1).run()
-    assert TEXTS["tree"][0] not in [header.value for header in page.header]
+    assert TEXTS["tree"]["en"] not in [header.value for header in page.header]
 
 
 def test_the_explanation_is_that_of_the_picture_chosen(model: captioner.Captioner) -> None:
@@ -325,7 +327,7 @@ def test_a_sentence_without_words_is_not_scored(model: captioner.Captioner, sent
     page = open_view("sentence", DOG)
     page.text_input(key="sentence").set_value(sentence).run()
     assert not page.exception
-    assert [header.value for header in page.header] == [TEXTS["its_own"][0]]
+    assert [header.value for header in page.header] == [TEXTS["its_own"]["en"]]
 
 
 def test_many_pictures_become_a_table(model: captioner.Captioner) -> None:
@@ -347,8 +349,8 @@ def test_many_pictures_become_a_table(model: captioner.Captioner) -> None:
     assert [button.proto.label for button in page.get("download_button")] == [
         "CSV",
         "JSONL",
-        TEXTS["sidecars"][0],
-        TEXTS["web_page"][0],
+        TEXTS["sidecars"]["en"],
+        TEXTS["web_page"]["en"],
     ]
 
 
@@ -397,7 +399,7 @@ def test_the_language_of_the_captions_is_chosen(
 def test_the_page_speaks_chinese() -> None:
     page = open_view("caption")
     page.session_state.language = "zh"
-    assert page.run().title[0].value == TEXTS["title"][1]
+    assert page.run().title[0].value == TEXTS["title"]["zh"]
 
 
 def test_a_missing_checkpoint_gives_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
