@@ -11,7 +11,8 @@ import numpy as np
 import streamlit as st
 
 import captioner
-from captioner.network.header import DEFAULT, LANGUAGES, describe, shipped_checkpoints
+from captioner.errors import CheckpointError
+from captioner.network.header import DEFAULT, LANGUAGES, read_header, shipped_checkpoints
 from captioner.page.texts import language, say
 
 
@@ -34,9 +35,10 @@ def available() -> dict[str, Path]:
 def _is_checkpoint(path: Path) -> bool:
     """Whether a file is one at first sight: beside it in a run's folder lies what `--resume` goes on from."""
     try:
-        return "vocabulary" in describe(path)
-    except Exception:  # whatever else it is, it is not offered
+        read_header(path)
+    except CheckpointError:
         return False
+    return True
 
 
 def choose() -> str:
