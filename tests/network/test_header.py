@@ -92,11 +92,15 @@ def test_the_list_names_what_load_takes(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_header_is_read_without_torch(tiny_checkpoint_file: Path) -> None:
-    program = "import sys; from captioner.network.header import models, read_header; from pathlib import Path; models()"
-    program += (
-        f"; assert read_header(Path({str(tiny_checkpoint_file)!r})).vocabulary; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    program = """
+import sys
+from pathlib import Path
+from captioner.network.header import models, read_header
+assert models()
+assert read_header(Path(sys.argv[1])).vocabulary
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program, str(tiny_checkpoint_file)], check=True)
 
 
 def test_the_header_is_that_of_the_checkpoint(tiny_checkpoint: Checkpoint, tiny_checkpoint_file: Path) -> None:

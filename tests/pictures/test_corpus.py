@@ -143,7 +143,7 @@ class TestScans:
 
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or else a few files of some kB, each with the most pixels that are allowed, would fill the memory."""
-    monkeypatch.setattr(images, "_LARGE", 5000)
+    monkeypatch.setattr(images, "LARGE", 5000)
     at_once, most, lock = 0, 0, threading.Lock()
     plain = ImageFile.ImageFile.load
 
