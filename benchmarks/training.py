@@ -60,7 +60,9 @@ def material(config: TrainConfig, captions: int) -> Material:
     """Make random captions and random features."""
     vocabulary = Vocabulary(SPECIAL_TOKENS + tuple(f"w{index}" for index in range(WORDS - 4)))
     pictures = texts_of_pictures(captions)
-    model = CaptionModel.create(ModelConfig(config.encoder, len(vocabulary), cell=config.cell))
+    sizes = config.hidden_size, config.embedding_size
+    network = ModelConfig(config.encoder, len(vocabulary), *sizes, config.dropout, config.cell, config.layers)
+    model = CaptionModel.create(network)
     features = torch.randn(len(pictures), 2, model.encoder.feature_size)
     return Material(
         config=config,

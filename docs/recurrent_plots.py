@@ -49,7 +49,7 @@ def recall_sentences(batch: int, n: int, generator: torch.Generator) -> Tensor:
 def small_decoder(cell: str) -> Decoder:
     """Make captioner's decoder with 48 hidden units. Its fresh weights are the same on every call."""
     torch.manual_seed(0)
-    return Decoder(ModelConfig("none", NOISE.stop, hidden_size=48, embedding_size=16, dropout=0.0, cell=cell), 1)
+    return Decoder(ModelConfig("none", NOISE.stop, 48, 16, dropout=0.0, cell=cell, layers=1), 1)
 
 
 def recall_loss(decoder: Decoder, sentences: Tensor, k: int | None = None) -> Tensor:

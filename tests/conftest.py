@@ -35,7 +35,7 @@ def make_checkpoint(
     """
     torch.manual_seed(seed)
     vocabulary = Vocabulary.build([" ".join(TINY_WORDS) if tokens == "word" else CHINESE], tokens=tokens)
-    config = ModelConfig(TINY_ENCODER, len(vocabulary), hidden_size=hidden_size, embedding_size=12, dropout=0.1)
+    config = ModelConfig(TINY_ENCODER, len(vocabulary), hidden_size, 12, 0.1, "lstm", 1)
     model = CaptionModel.create(config)
     torch.nn.init.normal_(model.decoder.output.weight, std=spread)
     torch.nn.init.normal_(model.decoder.embedding.weight, std=1.0)

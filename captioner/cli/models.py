@@ -1,4 +1,4 @@
-"""captioner models: the checkpoints that come along."""
+"""captioner models: the checkpoints that come with captioner."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ def add_parser(commands: Any) -> None:
     """Declare the command's arguments."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "models",
-        help="list the checkpoints that come along",
-        description="List the checkpoints that come along, the default one first: what --checkpoint takes by name.",
+        help="list the checkpoints that come with captioner",
+        description="List the checkpoints that come with captioner, the default one first. "
+        "--checkpoint takes their names.",
         formatter_class=HelpFormatter,
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line a checkpoint."""
-    from captioner.network.header import LANGUAGES, describe, shipped_checkpoints
+    """Print one line for each checkpoint."""
+    from captioner.network.header import models
 
-    for name, path in shipped_checkpoints().items():
-        content = describe(path)
-        scores = content["provenance"].get("validation", {})
-        shown = ", ".join(
-            f"{label} {scores[key]:.1f}" for key, label in (("bleu_4", "BLEU-4"), ("cider", "CIDEr")) if key in scores
-        )
+    for model in models():
+        labels = {"bleu_4": "BLEU-4", "cider": "CIDEr"}
+        scores = ", ".join(f"{labels[name]} {model.scores[name]:.1f}" for name in labels if name in model.scores)
         print(
-            f"{name:14} {LANGUAGES.get(name, '')}, {path.stat().st_size / 1e6:.0f} MB, {content['model']['encoder']}, "
-            f"{len(content['vocabulary']):,} {content.get('tokens', 'word')}s{f'; validation {shown}' if shown else ''}"
-            f"  {path}"
+            f"{model.name:14} {model.language}, {model.size / 1e6:.0f} MB, {model.encoder}, {model.vocabulary_size:,} "
+            f"{model.tokens}s{'; validation ' if scores else ''}{scores}  {model.path}"
         )
     return 0

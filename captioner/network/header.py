@@ -1,23 +1,84 @@
-"""The checkpoints that come with captioner, by their short names.
+"""The checkpoints that come with captioner, and the headers of all checkpoints. Nothing here needs torch.
 
-A file is called NAME-ENCODER.safetensors: flickr8k-mobilenet_v2.safetensors is `flickr8k`.
+A checkpoint is one file of plain safetensors. Its header carries a JSON text under the key "captioner".
+A shipped file is called NAME-ENCODER.safetensors: flickr8k-mobilenet_v2.safetensors is `flickr8k`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from captioner.errors import CheckpointError
+from captioner.network.config import ModelConfig
+from captioner.vocab import Vocabulary
 
 DEFAULT = "flickr8k"
-LANGUAGES = {"flickr8k": "English", "flickr8k-zh": "中文"}  # in which they write, as their speakers call it
+LANGUAGES = {"flickr8k": "English", "flickr8k-zh": "中文"}  # of shipped checkpoints, in the words of their speakers
+
+KEY = "captioner"
+# Version 1 had neither `tokens` nor `cell` and `layers`. Version 2 had two options that are gone: see _GONE.
+FORMAT_VERSION = 3
+_GONE = ("tie_embeddings", "variational_dropout")
+# A file is refused for its size before it takes memory. Both limits are far above what a checkpoint needs: a
+# vocabulary of 10,000 words, and the largest network of torchvision in single precision.
+_MAX_HEADER_BYTES = 16_000_000
+_MAX_FILE_BYTES = 4_000_000_000
+_MAX_SIZE = 1 << 20  # of a layer; torch cannot multiply sizes that are much larger
+_MAX_LAYERS = 100
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # would garble a terminal, or cannot be written
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says about itself. `preprocess` is checked where it is used, in `checkpoint.py`."""
+
+    version: int
+    config: ModelConfig
+    vocabulary: Vocabulary
+    preprocess: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A shipped checkpoint: `captioner.load` takes its name. `size` is in bytes; `scores` are those of validation."""
+
+    name: str
+    path: Path
+    language: str
+    size: int
+    encoder: str
+    cell: str
+    vocabulary_size: int
+    tokens: str
+    scores: dict[str, float]
+
+
+def models() -> list[Model]:
+    """The checkpoints that come with captioner, the default one first. Raises CheckpointError for a damaged one."""
+    found = []
+    for name, path in shipped_checkpoints().items():
+        header = read_header(path)
+        config, scores = header.config, header.provenance.get("validation", {})
+        numbers = {metric: value for metric, value in scores.items() if type(value) in (int, float)}
+        language, size = LANGUAGES.get(name, ""), path.stat().st_size
+        words, tokens = config.vocabulary_size, header.vocabulary.tokens
+        found.append(Model(name, path, language, size, config.encoder, config.cell, words, tokens, numbers))
+    return found
 
 
 def shipped_checkpoints() -> dict[str, Path]:
-    """Files by short name, the default first; empty where none came along."""
+    """The files of shipped checkpoints by name, the default one first; empty where none came along."""
     package = Path(__file__).parent.parent
     for folder in (package / "checkpoints", package.parent / "checkpoints"):  # installed; in a clone
         files = {path.stem.rpartition("-")[0]: path for path in folder.glob("*-*.safetensors")}
@@ -27,9 +88,9 @@ def shipped_checkpoints() -> dict[str, Path]:
 
 
 def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:
-    """The file that is meant by a path, by the short name of a shipped checkpoint, or by None, the default one.
+    """The file that is meant by a path, by the name of a shipped checkpoint, or by None, the default one.
 
-    A short name wins over a file of that name in the current folder, which is still `./flickr8k`.
+    The name of a shipped checkpoint comes before a file of that name in the current folder, which is `./flickr8k`.
     Raises CheckpointError when there is neither.
     """
     shipped = shipped_checkpoints()
@@ -45,10 +106,114 @@ def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:
     return Path(name)
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """What the header of a checkpoint says, without its weights and without torch. For shipped ones: it trusts them."""
-    from safetensors import safe_open
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is meant to be safetensors, judged by its first bytes: a length and the start of a JSON object."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER_BYTES
 
-    with safe_open(path, framework="numpy") as file:
-        content: dict[str, Any] = json.loads((file.metadata() or {})["captioner"])
-    return content
+
+def read_header(path: Path) -> Header:
+    """The header of a checkpoint file. Raises CheckpointError, naming what is wrong."""
+    with opened(path, "numpy") as (_, header):
+        return header
+
+
+@contextmanager
+def opened(path: Path, framework: str) -> Iterator[tuple[Any, Header]]:
+    """A checkpoint opened with safetensors for a framework ("numpy" or "pt"), and its header.
+
+    Raises CheckpointError, naming what is wrong, also for what safetensors raises while the file is open.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give the .safetensors file in it")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        if path.stat().st_size == 0:
+            raise CheckpointError(f"{path}: the file is empty")
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise CheckpointError(f"{path}: is larger than {_MAX_FILE_BYTES / 1e9:.0f} GB: no checkpoint of captioner")
+        with path.open("rb") as raw:
+            length = int.from_bytes(raw.read(8), "little")
+        if length > _MAX_HEADER_BYTES:
+            raise CheckpointError(f"{path}: damaged, or not a .safetensors file (a header of {length} bytes)")
+        with safe_open(path, framework=framework) as file:
+            yield file, _checked(path, file.metadata())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
+
+
+def _checked(path: Path, metadata: dict[str, str] | None) -> Header:
+    if not metadata or KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: a safetensors file of another program (no {KEY!r} in its header); "
+            "make a checkpoint with `captioner train`"
+        )
+    try:
+        content: Any = json.loads(metadata[KEY])
+    except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits
+        raise CheckpointError(f"{path}: damaged header ({error})") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if type(version) is not int:
+        raise CheckpointError(f"{path}: damaged header: no format_version")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format version {version}, this program reads up to {FORMAT_VERSION}: update captioner"
+        )
+    if version < 1:
+        raise CheckpointError(f"{path}: damaged header: format_version {version}")
+    content = {"tokens": "word", **content} if version == 1 else content
+    parts = {"model": dict, "tokens": str, "vocabulary": list, "preprocess": dict, "provenance": dict}
+    for name, kind in parts.items():
+        if not isinstance(content.get(name), kind):
+            raise CheckpointError(f"{path}: damaged header: {name} is missing or of the wrong type")
+    try:
+        config = _config(content["model"], version)
+        words = content["vocabulary"]
+        if not all(isinstance(word, str) and not _NOT_TEXT.search(word) for word in words):
+            raise ValueError("the vocabulary holds something that is not text")
+        vocabulary = Vocabulary(tuple(words), content["tokens"])
+        if len(vocabulary) != config.vocabulary_size:
+            raise ValueError(f"{len(vocabulary)} words for an output layer of {config.vocabulary_size}")
+    except ValueError as error:
+        raise damaged_header(path, error) from error
+    return Header(version, config, vocabulary, content["preprocess"], content["provenance"])
+
+
+def damaged_header(path: Path, error: Exception) -> CheckpointError:
+    """The error for a header whose fields are all there, but impossible."""
+    return CheckpointError(f"{path}: damaged header: {error!s:.300}")
+
+
+def _config(values: dict[str, Any], version: int) -> ModelConfig:
+    if version == 1:  # it knew one kind of network
+        values = {"cell": "lstm", "layers": 1, **values}
+    if version == 2:
+        values = dict(values)
+        for name in _GONE:
+            if (value := values.pop(name, None)) is not False:
+                raise ValueError(f"{name} must be false, not {value!r}: this version of captioner no longer has it")
+    config: ModelConfig = dataclass_from(ModelConfig, values)
+    if max(config.hidden_size, config.embedding_size) > _MAX_SIZE or config.layers > _MAX_LAYERS:
+        raise ValueError(f"sizes can be {_MAX_SIZE} at most, layers {_MAX_LAYERS}")
+    return config
+
+
+def dataclass_from(kind: type, values: dict[str, Any]) -> Any:
+    """A dataclass from JSON, every field present and of its type. Raises ValueError naming the field."""
+    hints: dict[str, Any] = {"str": str, "int": int, "float": (float, int)}
+    names = {field.name for field in dataclasses.fields(kind)}
+    for name in sorted(names ^ values.keys()):
+        raise ValueError(f"{name!r:.80} is {'missing' if name in names else 'unknown'} in {kind.__name__}")
+    checked = dict(values)
+    for field in dataclasses.fields(kind):
+        value = values[field.name]
+        if str(field.type).startswith("tuple"):
+            triple = isinstance(value, list) and len(value) == 3
+            if not triple or not all(type(v) in (int, float) and abs(v) <= 1000.0 for v in value):
+                raise ValueError(f"{field.name} must be three numbers below 1000, not {value!r}")
+            checked[field.name] = tuple(float(v) for v in value)
+        elif isinstance(value, bool) or not isinstance(value, hints[str(field.type)]):
+            raise ValueError(f"{field.name} must be {field.type}, not {value!r}")
+    return kind(**checked)

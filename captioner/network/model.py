@@ -8,44 +8,13 @@ image caption generator"), after Vinyals et al. 2015, "Show and Tell", who fed i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from captioner.network.config import ModelConfig as ModelConfig
 from captioner.network.encoder import Encoder
 from captioner.network.kernels import Dropout
-from captioner.network.recurrent import CELLS, RecurrentLayer, State, has_memory
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything that fixes the function and the shapes of a CaptionModel. Raises ValueError for what is impossible.
-
-    `cell` is one of CELLS. `dropout` is the share of units dropped between layers in training, and half of it that of
-    the features; with `variational_dropout` units stay dropped over all time steps of a caption. With `tie_embeddings`
-    a word's embedding is also its row of the output layer.
-    """
-
-    encoder: str
-    vocabulary_size: int
-    hidden_size: int = 512
-    embedding_size: int = 256
-    dropout: float = 0.5
-    cell: str = "lstm"
-    layers: int = 1
-    tie_embeddings: bool = False
-    variational_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        if self.cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
-        for name in ("vocabulary_size", "hidden_size", "embedding_size", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be from 0 to below 1, not {self.dropout}")
+from captioner.network.recurrent import RecurrentLayer, State, has_memory
 
 
 class Decoder(nn.Module):
@@ -72,14 +41,7 @@ class Decoder(nn.Module):
         self.recurrent = nn.ModuleList(
             RecurrentLayer(config.cell, embedding if layer == 0 else hidden, hidden) for layer in range(layers)
         )
-        if config.tie_embeddings:
-            # Press and Wolf 2017, "Using the output embedding to improve language models"; the embeddings are the
-            # rows of the output layer, so the hidden state must come to their size and scale first.
-            self.projection = nn.Linear(hidden, embedding)
-            self.output_bias = nn.Parameter(torch.zeros(config.vocabulary_size))
-            nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
-        else:
-            self.output = nn.Linear(hidden, config.vocabulary_size)
+        self.output = nn.Linear(hidden, config.vocabulary_size)
         self.dropout = Dropout(config.dropout)
         # A feature is all that is known of a picture. With half of it dropped, too, captions on frozen features scored
         # 1.1 to 1.6 CIDEr-D less on Flickr8k, and were less often distinct (docs/experiments.md).
@@ -125,29 +87,18 @@ class Decoder(nn.Module):
 
     def read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Hidden states (B, T, H) of the last layer after each of the tokens (B, T), and the new state."""
-        hidden = self._drop(self.embedding(tokens))
+        hidden = self.dropout(self.embedding(tokens))
         after = []
         for layer, recurrent in enumerate(self.recurrent):
             hidden, own = recurrent(hidden, tuple(part[layer : layer + 1] for part in state))
-            hidden = self._drop(hidden)
+            hidden = self.dropout(hidden)
             after.append(own)
         return hidden, tuple(torch.cat(parts) for parts in zip(*after, strict=True))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., V)"""
-        if self.config.tie_embeddings:
-            return F.linear(self.projection(hidden), self.embedding.weight, self.output_bias)
         logits: Tensor = self.output(hidden)
         return logits
-
-    def _drop(self, sequence: Tensor) -> Tensor:
-        """Dropout for (B, T, D), anew at each time step or the same at all of them."""
-        if not (self.config.variational_dropout and self.training):
-            dropped: Tensor = self.dropout(sequence)
-            return dropped
-        # Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks"
-        mask: Tensor = self.dropout(torch.ones_like(sequence[:, :1]))
-        return sequence * mask
 
 
 class CaptionModel(nn.Module):

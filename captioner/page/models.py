@@ -11,7 +11,8 @@ import numpy as np
 import streamlit as st
 
 import captioner
-from captioner.network.header import DEFAULT, LANGUAGES, describe, shipped_checkpoints
+from captioner.errors import CheckpointError
+from captioner.network.header import DEFAULT, LANGUAGES, read_header, shipped_checkpoints
 from captioner.page.texts import language, say
 
 
@@ -34,9 +35,10 @@ def available() -> dict[str, Path]:
 def _is_checkpoint(path: Path) -> bool:
     """Whether a file looks like a checkpoint. A run's folder also holds the state that `--resume` goes on from."""
     try:
-        return "vocabulary" in describe(path)
-    except Exception:  # whatever else it is, the page does not offer it
+        read_header(path)
+    except CheckpointError:  # whatever else it is, the page does not offer it
         return False
+    return True
 
 
 def choose_model() -> str:

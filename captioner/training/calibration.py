@@ -74,11 +74,7 @@ def _summary(count: Tensor, confidence: Tensor, accuracy: Tensor) -> Calibration
 @torch.no_grad()
 def divide_logits(decoder: Decoder, temperature: float) -> None:
     """Make a temperature part of the network, in place: its last linear layer is scaled, and needs no other."""
-    if decoder.config.tie_embeddings:
-        last: list[Tensor] = [*decoder.projection.parameters(), decoder.output_bias]
-    else:
-        last = [*decoder.output.parameters()]
-    for weights in last:
+    for weights in decoder.output.parameters():
         weights.div_(temperature)
 
 

@@ -33,8 +33,6 @@ class TrainConfig:
     layers: int = option(1, "recurrent layers, each reading the one before", low=1, high=100)
     hidden_size: int = option(512, "size of the hidden state", low=1, high=65_536)
     embedding_size: int = option(256, "size of a word's embedding", low=1, high=65_536)
-    tie_embeddings: bool = option(False, "use the embeddings as output layer, too")
-    variational_dropout: bool = option(False, "drop the same units at all time steps of a caption")
     dropout: float = option(
         0.5, "share of units dropped between the decoder's layers, and half of it of the features", low=0.0, high=0.95
     )

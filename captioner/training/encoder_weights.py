@@ -13,8 +13,9 @@ from torch import Tensor
 
 from captioner.errors import CheckpointError
 from captioner.files import sha256_of
-from captioner.network.checkpoint import is_checkpoint, load_checkpoint
+from captioner.network.checkpoint import load_checkpoint
 from captioner.network.encoder import Encoder
+from captioner.network.header import is_checkpoint
 from captioner.network.preprocess import Preprocess
 
 

@@ -18,7 +18,7 @@ from captioner.training.config import TrainConfig
 from captioner.training.encoder_weights import load_encoder_weights
 from captioner.vocab import UNK, Vocabulary, fitting_tokens
 
-FIXED = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_size", "embedding_size", "tie_embeddings")
+FIXED = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_size", "embedding_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,6 @@ def warm_start(config: TrainConfig, captions: Sequence[str], path: Path) -> tupl
         old,
         vocabulary_size=len(words),
         dropout=config.dropout,
-        variational_dropout=config.variational_dropout,
     )
     model = CaptionModel.create(model_config)
     model.load_state_dict(_extended(checkpoint.model, len(words)))
@@ -88,11 +87,9 @@ def warm_start(config: TrainConfig, captions: Sequence[str], path: Path) -> tupl
 def _extended(model: CaptionModel, words: int) -> dict[str, Tensor]:
     """The state dict with as many rows for words, further ones like that of `<unk>`."""
     state = model.state_dict()
-    for name in ("embedding.weight", "output.weight", "output.bias", "output_bias"):
-        key = "decoder." + name
-        if key in state:
-            rows = state[key]
-            more = rows[UNK].expand(words - len(rows), *rows.shape[1:])
-            # Alike in all but a little, so that the words can grow apart.
-            state[key] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
+    for name in ("embedding.weight", "output.weight", "output.bias"):
+        rows = state["decoder." + name]
+        more = rows[UNK].expand(words - len(rows), *rows.shape[1:])
+        # Alike in all but a little, so that the words can grow apart.
+        state["decoder." + name] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
     return state

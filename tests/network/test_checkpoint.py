@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import dataclasses
-import json
 import os
 import random
 import sys
@@ -17,89 +15,22 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_ENCODER, draw_picture
-from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor
+from memory import forget_peak, peak_memory
 
 import captioner
-from captioner.errors import CaptionerError, CheckpointError
+from captioner.errors import CheckpointError
 from captioner.inference.captioner import Captioner
 from captioner.inference.decoding import decode
 from captioner.network import checkpoint as checkpoint_module
-from captioner.network.checkpoint import (
-    FORMAT_VERSION,
-    Checkpoint,
-    half_precision,
-    is_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
 from captioner.network.encoder import Encoder, encoder_names
-from captioner.network.header import find_checkpoint
+from captioner.network.header import FORMAT_VERSION, find_checkpoint
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
 from captioner.network.preprocess import Preprocess
 from captioner.network.recurrent import CELLS
 from captioner.options import DecodeOptions
 from captioner.vocab import Vocabulary
-
-Content = dict[str, Any]
-Tensors = dict[str, Tensor]
-WEIGHT = "decoder.output.weight"
-
-
-def read_parts(path: Path) -> tuple[Content, Tensors]:
-    """The description and the tensors of a checkpoint file, by safetensors alone."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
-        return json.loads(file.metadata()["captioner"]), tensors
-
-
-def write_parts(path: Path, content: Content | str, tensors: Tensors) -> Path:
-    text = content if isinstance(content, str) else json.dumps(content)
-    path.write_bytes(save(tensors, metadata={"captioner": text}))
-    return path
-
-
-@pytest.fixture
-def changed(tiny_checkpoint_file: Path, tmp_path: Path) -> Callable[[Callable[[Content, Tensors], Any]], Path]:
-    """The tiny checkpoint with a change; a text that the change returns takes the place of the description."""
-
-    def make(change: Callable[[Content, Tensors], Any]) -> Path:
-        content, tensors = read_parts(tiny_checkpoint_file)
-        text = change(content, tensors)
-        return write_parts(tmp_path / "changed.safetensors", text if isinstance(text, str) else content, tensors)
-
-    return make
-
-
-def refusal(path: Path) -> str:
-    """Why a file is refused: what comes after its name, in one line."""
-    with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(path)
-    message = str(caught.value)
-    assert isinstance(caught.value, CaptionerError)
-    assert message.startswith(f"{path}: ")
-    assert message.isprintable()
-    assert len(message) < len(str(path)) + 400
-    return message.removeprefix(f"{path}: ")
-
-
-def set_to(part: str, *keys: str, value: Any) -> Callable[[Content, Tensors], None]:
-    def change(content: Content, _: Tensors) -> None:
-        for key in (inner := [part, *keys])[:-1]:
-            content = content[key]
-        content[inner[-1]] = value
-
-    return change
-
-
-def without(*keys: str) -> Callable[[Content, Tensors], None]:
-    def change(content: Content, _: Tensors) -> None:
-        for key in keys[:-1]:
-            content = content[key]
-        del content[keys[-1]]
-
-    return change
+from network.checkpoint_files import WEIGHT, Content, Tensors, read_parts, refusal, set_to, without
 
 
 class TestRoundTrip:
@@ -162,7 +93,7 @@ class TestRoundTrip:
     def test_other_encoders_compute_the_same_afterwards(self, encoder: str, tmp_path: Path) -> None:
         """Weights are loaded into a network that has none: what is not in the file must be made as usual."""
         vocabulary = Vocabulary.build(["a dog"])
-        model = CaptionModel.create(ModelConfig(encoder, len(vocabulary), 4, 4))
+        model = CaptionModel.create(ModelConfig(encoder, len(vocabulary), 4, 4, 0.5, "lstm", 1))
         save_checkpoint(tmp_path / "c", Checkpoint(model, vocabulary, Preprocess(64)))
         model.load_state_dict(half_precision(model))
         images = torch.randn(1, 3, 64, 64)
@@ -178,28 +109,18 @@ class TestRoundTrip:
                 tensors = {name for name, _ in (*encoder.named_parameters(), *encoder.named_buffers())}
                 assert tensors == encoder.state_dict().keys(), name
 
-    @pytest.mark.parametrize(
-        ("layers", "tied", "variational", "tokens"),
-        [
-            (1, False, False, "word"),
-            (1, True, True, "character"),
-            (2, True, False, "word"),
-            (2, False, True, "character"),
-        ],
-    )
+    @pytest.mark.parametrize(("layers", "tokens"), [(1, "word"), (1, "character"), (2, "word"), (2, "character")])
     @pytest.mark.parametrize("cell", CELLS)
     def test_every_kind_of_decoder_writes_the_same_captions_afterwards(
         self,
         cell: str,
         layers: int,
-        tied: bool,
-        variational: bool,
         tokens: str,
         tiny_checkpoint: Checkpoint,
         tmp_path: Path,
     ) -> None:
         encoder, vocabulary = tiny_checkpoint.model.encoder, Vocabulary.build(["一只狗在草地上跑"], tokens=tokens)
-        config = ModelConfig(TINY_ENCODER, len(vocabulary), 8, 6, 0.1, cell, layers, tied, variational)
+        config = ModelConfig(TINY_ENCODER, len(vocabulary), 8, 6, 0.1, cell, layers)
         torch.manual_seed(0)
         decoder = Decoder(config, encoder.feature_size).eval()
         for weights in decoder.parameters():
@@ -239,40 +160,51 @@ def as_version_1(content: Content, tensors: Tensors) -> None:
     """What version 1 wrote for the same captioner."""
     content["format_version"] = 1
     del content["tokens"]
-    for field in ("cell", "layers", "tie_embeddings", "variational_dropout"):
+    for field in ("cell", "layers"):
         del content["model"][field]
     for name in [name for name in tensors if name.startswith("decoder.recurrent.")]:
         tensors[name.replace("decoder.recurrent.0.cell.", "decoder.lstm.")] = tensors.pop(name)
 
 
-class TestVersion1:
-    def test_it_writes_the_same_captions(self, changed: Callable[..., Path], tiny_checkpoint_file: Path) -> None:
-        path = changed(as_version_1)
+def as_version_2(content: Content, _: Tensors) -> None:
+    """What version 2 wrote for the same captioner."""
+    content["format_version"] = 2
+    content["model"] |= {"tie_embeddings": False, "variational_dropout": False}
+
+
+@pytest.mark.parametrize("as_version", [as_version_1, as_version_2])
+class TestOlderVersions:
+    def test_they_write_the_same_captions(
+        self, as_version: Callable[..., None], changed: Callable[..., Path], tiny_checkpoint_file: Path
+    ) -> None:
+        path = changed(as_version)
         content, tensors = read_parts(path)
-        assert len(content["model"]) == 5
-        assert "decoder.lstm.weight_ih_l0" in tensors
+        assert (len(content["model"]), "decoder.lstm.weight_ih_l0" in tensors) in ((5, True), (9, False))
         pictures = [draw_picture(index) for index in range(6)]
         expected = Captioner(load_checkpoint(tiny_checkpoint_file)).caption_batch(pictures)
         assert Captioner(load_checkpoint(path)).caption_batch(pictures) == expected
 
-    def test_saved_again_it_is_of_this_version(
-        self, changed: Callable[..., Path], tiny_checkpoint_file: Path, tmp_path: Path
+    def test_saved_again_they_are_of_this_version(
+        self, as_version: Callable[..., None], changed: Callable[..., Path], tiny_checkpoint_file: Path, tmp_path: Path
     ) -> None:
-        save_checkpoint(tmp_path / "again", load_checkpoint(changed(as_version_1)))
+        save_checkpoint(tmp_path / "again", load_checkpoint(changed(as_version)))
         assert (tmp_path / "again").read_bytes() == tiny_checkpoint_file.read_bytes()
 
-    def test_a_file_half_of_each_version_is_refused(self, changed: Callable[..., Path]) -> None:
-        def new_names(content: Content, tensors: Tensors) -> None:
-            as_version_1(content, tensors)
-            content["format_version"] = 2
+    def test_a_file_half_of_another_version_is_refused(
+        self, as_version: Callable[..., None], changed: Callable[..., Path]
+    ) -> None:
+        def mixed(content: Content, tensors: Tensors) -> None:
+            as_version(content, tensors)
+            content["format_version"] = 3 - content["format_version"]
 
-        assert "tokens is missing" in refusal(changed(new_names))
+        message = refusal(changed(mixed), load_checkpoint)
+        assert "tokens is missing" in message or "'tie_embeddings' is unknown" in message
 
 
 @pytest.mark.parametrize(("name", "tokens"), [("flickr8k", "word"), ("flickr8k-zh", "character")])
 def test_shipped_checkpoints_are_complete(name: str, tokens: str) -> None:
     content, _ = read_parts(find_checkpoint(name))
-    assert content["format_version"] == FORMAT_VERSION
+    assert content["format_version"] <= FORMAT_VERSION
     loaded = load_checkpoint(find_checkpoint(name))
     assert loaded.vocabulary.tokens == tokens
     assert {"data", "encoder_weights", "training", "calibration", "validation"} <= loaded.provenance.keys()
@@ -306,48 +238,13 @@ class TestSaving:
         assert path.read_text() == "old"
         assert list(tmp_path.iterdir()) == [path]
 
-
-class TestOtherFiles:
-    @pytest.mark.parametrize(
-        ("content", "message"),
-        [
-            (b"", "the file is empty"),
-            (b"Once upon a time there was a text file.", "damaged, or not a .safetensors file"),
-            (random.Random(0).randbytes(5000), "damaged, or not a .safetensors file"),
-            (b"PK\x03\x04" + bytes(100), "damaged, or not a .safetensors file"),
-            (b"\x02" + bytes(7) + b"{}", "a safetensors file of another program"),
-            (save({"x": torch.zeros(3)}), "a safetensors file of another program"),
-            (save({"x": torch.zeros(3)}, {"format": "pt"}), "a safetensors file of another program"),
-            (b"\xff" * 7 + b"\x7f" + b"{}", "a header of 9223372036854775807 bytes"),
-            (b"\xa0\x86\x01" + bytes(5) + b"[" * 100_000, "damaged, or not a .safetensors file"),
-        ],
-        ids=["empty", "text", "random", "zip", "nothing", "other", "other with metadata", "huge header", "deep header"],
-    )
-    def test_another_file_is_refused(self, content: bytes, message: str, tmp_path: Path) -> None:
-        path = tmp_path / "x.safetensors"
-        path.write_bytes(content)
-        assert message in refusal(path)
-
-    def test_a_missing_file_a_folder_and_a_pipe(self, tmp_path: Path) -> None:
-        if hasattr(os, "mkfifo"):
-            os.mkfifo(tmp_path / "pipe")
-        assert refusal(tmp_path / "missing") == refusal(tmp_path / "pipe") == "no such checkpoint"
-        assert refusal(tmp_path) == "is a folder; give the .safetensors file in it"
-
-    def test_every_truncation_is_refused(self, tiny_checkpoint_file: Path, tmp_path: Path) -> None:
-        data = tiny_checkpoint_file.read_bytes()
-        path = tmp_path / "cut.safetensors"
-        for cut in (1, 7, 8, 9, *range(0, len(data), len(data) // 20), len(data) - 1):
-            path.write_bytes(data[:cut])
-            assert "the file is empty" in refusal(path) or "not a .safetensors file" in refusal(path)
-
     def test_a_pickle_is_not_unpickled_whatever_its_name(self, tmp_path: Path) -> None:
         class Evil:
             def __reduce__(self) -> tuple[Any, ...]:
                 return Path.touch, (tmp_path / "it ran",)
 
         torch.save({"weights": torch.zeros(3), "evil": Evil()}, tmp_path / "weights.safetensors")
-        assert "not a .safetensors file" in refusal(tmp_path / "weights.safetensors")
+        assert "not a .safetensors file" in refusal(tmp_path / "weights.safetensors", load_checkpoint)
         assert not (tmp_path / "it ran").exists()
 
     def test_nothing_in_the_package_unpickles(self) -> None:
@@ -366,64 +263,13 @@ class TestOtherFiles:
 
 
 DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
-    "no JSON": (lambda c, t: "{'a': 1}", "damaged header (Expecting property name"),
-    "half a JSON": (lambda c, t: json.dumps(c)[:-50], "damaged header ("),
-    "deep JSON": (lambda c, t: "[" * 100_000, "damaged header (maximum recursion"),
-    "a number of 5000 digits": (lambda c, t: "9" * 5000, "damaged header (Exceeds the limit"),
-    "a list": (lambda c, t: "[1]", "damaged header: no format_version"),
-    "no version": (without("format_version"), "no format_version"),
-    "version as text": (set_to("format_version", value="1"), "no format_version"),
-    "version true": (set_to("format_version", value=True), "no format_version"),
-    "version 0": (set_to("format_version", value=0), "format_version 0"),
-    "newer version": (set_to("format_version", value=FORMAT_VERSION + 1), "update captioner"),
     **{
-        f"no {part}": (without(part), f"{part} is missing or of the wrong type")
-        for part in ("model", "tokens", "vocabulary", "preprocess", "provenance")
+        f"no {field}": (without("preprocess", field), f"'{field}' is missing in Preprocess")
+        for field in ("size", "mean", "std")
     },
-    **{
-        f"{part} of the wrong type": (set_to(part, value="text"), f"{part} is missing or of the wrong type")
-        for part in ("model", "vocabulary", "preprocess", "provenance")
-    },
-    **{
-        f"no {field}": (without(part, field), f"'{field}' is missing in {kind}")
-        for part, kind, fields in (
-            ("model", "ModelConfig", tuple(field.name for field in dataclasses.fields(ModelConfig))),
-            ("preprocess", "Preprocess", ("size", "mean", "std")),
-        )
-        for field in fields
-    },
-    "unknown field": (set_to("model", "colour", value=1), "'colour' is unknown in ModelConfig"),
-    "long unknown field": (set_to("model", "x" * 10_000, value=1), "is unknown in ModelConfig"),
-    "encoder of the wrong type": (set_to("model", "encoder", value=3), "encoder must be str, not 3"),
-    "size of the wrong type": (set_to("model", "hidden_size", value=24.0), "hidden_size must be int, not 24.0"),
-    "size true": (set_to("model", "embedding_size", value=True), "embedding_size must be int, not True"),
-    "size of the wrong type and long": (set_to("model", "hidden_size", value="x" * 10_000), "hidden_size must be int"),
-    "dropout of the wrong type": (set_to("model", "dropout", value="0.5"), "dropout must be float, not '0.5'"),
-    "dropout 1": (set_to("model", "dropout", value=1), "dropout must be from 0 to below 1"),
-    "dropout NaN": (set_to("model", "dropout", value=float("nan")), "dropout must be from 0 to below 1"),
-    "dropout of 4000 digits": (set_to("model", "dropout", value=10**4000), "dropout must be from 0 to below 1"),
-    "negative size": (set_to("model", "hidden_size", value=-24), "hidden_size must be at least 1"),
-    "unknown cell": (
-        set_to("model", "cell", value="transformer"),
-        "cell must be one of lstm, gru, rnn, rnn-relu, peeph",
-    ),
-    "cell of the wrong type": (set_to("model", "cell", value=["lstm"]), "cell must be str, not ['lstm']"),
     "another cell": (set_to("model", "cell", value="peephole"), "the tensor 'decoder.recurrent.0.cell."),
     "a cell without memory": (set_to("model", "cell", value="gru"), "the tensor 'decoder.c0.bias' does not belong"),
-    "no layers": (set_to("model", "layers", value=0), "layers must be at least 1, not 0"),
-    "layers true": (set_to("model", "layers", value=True), "layers must be int, not True"),
-    "layers as a fraction": (set_to("model", "layers", value=1.0), "layers must be int, not 1.0"),
     "a layer too many": (set_to("model", "layers", value=2), "the tensor 'decoder.recurrent.1.cell."),
-    "huge number of layers": (set_to("model", "layers", value=10**9), "layers 100"),
-    "tied as a number": (set_to("model", "tie_embeddings", value=1), "tie_embeddings must be bool, not 1"),
-    "tied as text": (set_to("model", "tie_embeddings", value="no"), "tie_embeddings must be bool, not 'no'"),
-    "tied, but not so": (set_to("model", "tie_embeddings", value=True), "the tensor 'decoder.output"),
-    "variational none": (
-        set_to("model", "variational_dropout", value=None),
-        "variational_dropout must be bool, not None",
-    ),
-    "unknown tokens": (set_to("tokens", value="syllable"), "tokens must be word or character, not 'syllable'"),
-    "tokens of the wrong type": (set_to("tokens", value=1), "tokens is missing or of the wrong type"),
     "two means": (set_to("preprocess", "mean", value=[0.5, 0.5]), "mean must be three numbers"),
     "a mean as text": (set_to("preprocess", "mean", value=[0.5, 0.5, "0.5"]), "mean must be three numbers"),
     "a mean NaN": (set_to("preprocess", "mean", value=[0.5, 0.5, float("nan")]), "mean must be three numbers"),
@@ -435,14 +281,6 @@ DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
     "huge image size": (set_to("preprocess", "size", value=10**9), "impossible preprocessing"),
     "unknown encoder": (set_to("model", "encoder", value="resnet9000"), "unknown encoder 'resnet9000'"),
     "encoder without feature": (set_to("model", "encoder", value="squeezenet1_0"), "no feature vector"),
-    "short vocabulary": (lambda c, t: c["vocabulary"].remove("a"), "17 words for an output layer of 18"),
-    "long vocabulary": (lambda c, t: c["vocabulary"].append("zebra"), "19 words for an output layer of 18"),
-    "empty vocabulary": (set_to("vocabulary", value=[]), "the vocabulary must begin with <pad> <start>"),
-    "word twice": (lambda c, t: c["vocabulary"].__setitem__(6, c["vocabulary"][5]), "twice"),
-    "no specials": (lambda c, t: c["vocabulary"].__setitem__(0, "pad"), "the vocabulary must begin with <pad>"),
-    "a number as word": (lambda c, t: c["vocabulary"].__setitem__(5, 5), "something that is not text"),
-    "half a character": (lambda c, t: c["vocabulary"].__setitem__(5, "\ud83d"), "something that is not text"),
-    "a control character": (lambda c, t: c["vocabulary"].__setitem__(5, "\x1b[2J"), "something that is not text"),
     "missing tensor": (lambda c, t: t.pop(WEIGHT), f"the tensor '{WEIGHT}' is missing"),
     "no tensors": (lambda c, t: t.clear(), "is missing"),
     "extra tensor": (lambda c, t: t.update(extra=t[WEIGHT].clone()), "the tensor 'extra' does not belong"),
@@ -463,7 +301,6 @@ DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
         lambda c, t: t["decoder.feature_std"].__setitem__(3, 0.0),
         "feature_std holds zeros or less",
     ),
-    "long header": (lambda c, t: c.update(provenance={"x": [{}] * 6_000_000}), "a header of"),
     "another network": (set_to("model", "encoder", value="resnet18"), "the tensor 'encoder.backbone."),
 }
 
@@ -473,7 +310,7 @@ class TestDamage:
     def test_it_is_named(
         self, change: Callable[[Content, Tensors], Any], message: str, changed: Callable[..., Path]
     ) -> None:
-        assert message in refusal(changed(change))
+        assert message in refusal(changed(change), load_checkpoint)
 
     def test_without_damage_the_changed_file_loads(self, changed: Callable[..., Path]) -> None:
         load_checkpoint(changed(lambda content, tensors: None))
@@ -492,21 +329,19 @@ class TestDamage:
             {"layers": 100, "hidden_size": 1 << 20},
             {"cell": "rnn-relu", "hidden_size": 1 << 20},
             {"cell": "peephole", "hidden_size": 1 << 20, "layers": 100},
-            {"tie_embeddings": True, "hidden_size": 1 << 20, "embedding_size": 1 << 20},
+            {"hidden_size": 1 << 20, "embedding_size": 1 << 20},
         ],
         ids=str,
     )
     def test_sizes_that_lie_take_neither_memory_nor_time(
         self, fields: dict[str, Any], changed: Callable[..., Path]
     ) -> None:
-        import resource
-
-        refusal(changed(set_to("model", "encoder", value="resnet18")))  # imports what loading imports
-        peak, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        refusal(changed(set_to("model", "encoder", value="resnet18")), load_checkpoint)  # imports what loading imports
         path = changed(lambda content, _: content["model"].update(fields))
-        refusal(path)
-        unit = 1 if sys.platform == "darwin" else 1024
-        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit < 100_000_000
+        forget_peak()
+        before, started = peak_memory(), time.process_time()
+        refusal(path, load_checkpoint)
+        assert peak_memory() - before < 100_000_000
         assert time.process_time() - started < 5.0
 
     def test_random_changes_of_the_header_never_raise_anything_else(
@@ -524,23 +359,3 @@ class TestDamage:
                 load_checkpoint(tmp_path / "x")
             except CheckpointError:
                 continue
-
-
-class TestIsCheckpoint:
-    def test_it_tells_safetensors_from_other_files(self, tiny_checkpoint_file: Path, tmp_path: Path) -> None:
-        assert is_checkpoint(tiny_checkpoint_file)
-        torch.save({}, tmp_path / "a.pth")
-        assert not is_checkpoint(tmp_path / "a.pth")
-
-    @pytest.mark.parametrize("content", [b"", b"\x02" + bytes(7), b"12345678{}", b"\x02" + bytes(7) + b"["])
-    def test_what_cannot_be_one_is_none(self, content: bytes, tmp_path: Path) -> None:
-        (tmp_path / "x").write_bytes(content)
-        assert not is_checkpoint(tmp_path / "x")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs files with holes")
-def test_a_file_of_terabytes_that_holds_nothing_is_refused_at_once(tiny_checkpoint_file: Path, tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(tiny_checkpoint_file.read_bytes())
-    os.truncate(path, 10**12)
-    assert refusal(path) == "is larger than 4 GB: no checkpoint of captioner"

@@ -26,8 +26,6 @@ class Network:
     """The weights of a decoder of L layers.
 
     `inject` has W_v (L * H, F) and b_v of h_0 and, where there is a memory, of c_0. `output` has W_y (V, H) and b_y.
-    With tied embeddings W_y is E, and `output` has W_p (D, H) and b_p, which bring h_t to the size of an embedding,
-    and b_y.
     """
 
     cell: Cell
@@ -37,10 +35,6 @@ class Network:
     output: Weights
     mean: Array
     std: Array
-
-    @property
-    def tied(self) -> bool:
-        return "W_y" not in self.output
 
 
 @dataclass(frozen=True)
@@ -109,10 +103,7 @@ def forward(net: Network, features: Array, tokens: NDArray[np.int64]) -> Forward
         hs, state, memo = run(net.cell, w, hs, tuple(part[layer] for part in before))
         after.append(state)
         memos.append(memo)
-    if net.tied:
-        logits = (hs @ net.output["W_p"].T + net.output["b_p"]) @ net.embeddings.T + net.output["b_y"]
-    else:
-        logits = hs @ net.output["W_y"].T + net.output["b_y"]  # y_t = W_y h_t + b_y
+    logits = hs @ net.output["W_y"].T + net.output["b_y"]  # y_t = W_y h_t + b_y
     loss, _ = loss_of(logits, tokens[:, 1:])
     states = before, tuple(np.stack(parts) for parts in zip(*after, strict=True))
     return Forward(v, tokens, states, memos, hs, logits, loss)
@@ -121,21 +112,10 @@ def forward(net: Network, features: Array, tokens: NDArray[np.int64]) -> Forward
 def backward(net: Network, done: Forward, k: int | None = None) -> Gradients:
     """The gradient of the loss, by BPTT, truncated to `k` steps if given: `forward` read from its end."""
     _, dy = loss_of(done.logits, done.tokens[:, 1:])
-    d_embeddings = np.zeros_like(net.embeddings)
     rows = dy.reshape(-1, dy.shape[-1])  # all steps of all captions below each other: (B * T, V)
     top = done.top.reshape(len(rows), -1)
-    d_output = {"b_y": rows.sum(0)}
-    if net.tied:
-        projected = top @ net.output["W_p"].T + net.output["b_p"]
-        d_embeddings += rows.T @ projected  # an embedding is used twice: here as a row of the output layer ...
-        d_projected = rows @ net.embeddings
-        d_output |= {"W_p": d_projected.T @ top, "b_p": d_projected.sum(0)}
-        d_top = d_projected @ net.output["W_p"]
-    else:
-        d_output |= {"W_y": rows.T @ top}
-        d_top = rows @ net.output["W_y"]
-
-    d_hs = d_top.reshape(done.top.shape)
+    d_output = {"b_y": rows.sum(0), "W_y": rows.T @ top}
+    d_hs = (rows @ net.output["W_y"]).reshape(done.top.shape)
     d_layers: list[Weights] = []
     d_before: list[State] = []
     for layer in reversed(range(len(net.layers))):
@@ -144,7 +124,8 @@ def backward(net: Network, done: Forward, k: int | None = None) -> Gradients:
         d_hs, d_state, dw = back_through_time(net.cell, net.layers[layer], done.memos[layer], d_hs, nothing, k)
         d_layers.insert(0, dw)
         d_before.insert(0, d_state)
-    np.add.at(d_embeddings, done.tokens[:, :-1], d_hs)  # ... and here as input; a word may come many times
+    d_embeddings = np.zeros_like(net.embeddings)
+    np.add.at(d_embeddings, done.tokens[:, :-1], d_hs)  # a word may come many times
 
     d_inject, d_v = [], np.zeros_like(done.v)
     for w, s, ds in zip(net.inject, done.states[0], zip(*d_before, strict=True), strict=True):

@@ -19,7 +19,7 @@ from captioner.vocab import PAD, Vocabulary
 def test_groups_by_length_change_nothing_but_the_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     vocabulary = Vocabulary.build(["a b c d e f"])
-    decoder = Decoder(ModelConfig("none", len(vocabulary), 8, 8, 0.0), 3)
+    decoder = Decoder(ModelConfig("none", len(vocabulary), 8, 8, 0.0, "lstm", 1), 3)
     texts = [("a b", "c d e f a"), ("b",), ("c d e", "f f f f f f")]
     tokens = Captions.of(texts, vocabulary).batch(torch.arange(5))
     features, owner = torch.randn(3, 3), torch.tensor([0, 0, 1, 2, 2])
@@ -35,7 +35,7 @@ def test_groups_by_length_change_nothing_but_the_padding(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_the_loss_and_its_gradients_are_those_of_torchs_cross_entropy(smoothing: float, bfloat16: bool) -> None:
     torch.manual_seed(0)
-    decoder = Decoder(ModelConfig("none", 50, 8, 8, 0.0), 3)
+    decoder = Decoder(ModelConfig("none", 50, 8, 8, 0.0, "lstm", 1), 3)
     features, tokens = torch.randn(40, 3), torch.randint(4, 50, (40, 9))
     tokens[::3, 5:] = PAD
 

@@ -36,7 +36,7 @@ def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
 
 def test_samples_end_once_and_follow_the_global_seed() -> None:
     torch.manual_seed(0)
-    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0), 3).eval()
+    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0, "lstm", 1), 3).eval()
     features = torch.randn(40, 3)
     torch.manual_seed(1)
     tokens = sample_captions(decoder, features, 6)
@@ -56,7 +56,7 @@ def test_samples_end_once_and_follow_the_global_seed() -> None:
 def test_a_draw_among_one_likely_word_each_is_greedy_decoding() -> None:
     """Captions end one after the other, and the others' states must stay theirs."""
     torch.manual_seed(0)
-    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0), 3).eval()
+    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0, "lstm", 1), 3).eval()
     with torch.no_grad():
         decoder.output.weight.mul_(1e4)
     features = torch.randn(40, 3)
@@ -68,7 +68,7 @@ def test_a_draw_among_one_likely_word_each_is_greedy_decoding() -> None:
 
 def test_the_loss_is_the_sum_over_tokens_that_are_no_padding() -> None:
     torch.manual_seed(0)
-    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0), 3).eval()
+    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0, "lstm", 1), 3).eval()
     features, weights = torch.randn(200, 3), torch.randn(200)
     tokens = sample_captions(decoder, features, 9)
     logprobs = decoder(features, tokens[:, :-1]).log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
@@ -84,7 +84,7 @@ def test_each_sample_is_measured_against_the_others_of_its_picture() -> None:
 
 def test_a_step_makes_the_rewarded_caption_likelier_and_the_other_less() -> None:
     torch.manual_seed(0)
-    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 16, 8, 0.0), 3)
+    decoder = Decoder(ModelConfig("none", len(VOCABULARY), 16, 8, 0.0, "lstm", 1), 3)
     features = torch.randn(1, 3).expand(2, 3)
     tokens = tokens_of("a dog runs", "a cat sits")
 

@@ -325,7 +325,7 @@ def test_the_same_seed_gives_the_same_weights_and_the_encoder_learns_only_end_to
 def test_every_cell_learns_in_every_stage(
     shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, cell: str
 ) -> None:
-    config = dataclasses.replace(TINY, cell=cell, layers=2, tie_embeddings=True, variational_dropout=True)
+    config = dataclasses.replace(TINY, cell=cell, layers=2)
     path = train(config, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=quiet)
     log = metrics(tmp_path / "run")
     assert log[1]["loss"] < log[0]["loss"] < math.log(30)

@@ -1,0 +1,33 @@
+"""What a network is made of; apart from the network, so that a checkpoint's header can be read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from captioner.options import CELLS
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes the function and the shapes of a CaptionModel. Raises ValueError for impossible values.
+
+    `cell` is one of CELLS. In training, `dropout` is the share of units that are dropped between layers; half of it is
+    the share of features that are dropped.
+    """
+
+    encoder: str
+    vocabulary_size: int
+    hidden_size: int
+    embedding_size: int
+    dropout: float
+    cell: str
+    layers: int
+
+    def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        for name in ("vocabulary_size", "hidden_size", "embedding_size", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be from 0 to below 1, not {self.dropout}")

@@ -1,0 +1,62 @@
+"""Checkpoint files, taken apart and put together again with changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from captioner.errors import CaptionerError, CheckpointError
+
+Content = dict[str, Any]
+Tensors = dict[str, Tensor]
+WEIGHT = "decoder.output.weight"
+
+
+def read_parts(path: Path) -> tuple[Content, Tensors]:
+    """The description and the tensors of a checkpoint file, by safetensors alone."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
+        return json.loads(file.metadata()["captioner"]), tensors
+
+
+def write_parts(path: Path, content: Content | str, tensors: Tensors) -> Path:
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_bytes(save(tensors, metadata={"captioner": text}))
+    return path
+
+
+def set_to(part: str, *keys: str, value: Any) -> Callable[[Content, Tensors], None]:
+    def change(content: Content, _: Tensors) -> None:
+        for key in (inner := [part, *keys])[:-1]:
+            content = content[key]
+        content[inner[-1]] = value
+
+    return change
+
+
+def without(*keys: str) -> Callable[[Content, Tensors], None]:
+    def change(content: Content, _: Tensors) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        del content[keys[-1]]
+
+    return change
+
+
+def refusal(path: Path, read: Callable[[Path], Any]) -> str:
+    """Why `read` refuses a file: what comes after its name, in one line."""
+    with pytest.raises(CheckpointError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert isinstance(caught.value, CaptionerError)
+    assert message.startswith(f"{path}: ")
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 400
+    return message.removeprefix(f"{path}: ")
