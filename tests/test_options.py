@@ -187,11 +187,11 @@ class Steps:
 def test_none_is_accepted_only_where_it_is_the_default() -> None:
     assert Steps().epochs is None
     assert Steps(epochs=3).epochs == 3
-    with pytest.raises(OptionError, match="^epochs must be a whole number, not 'many'$"):
+    with pytest.raises(OptionError, match=r"^epochs must be a whole number, not 'many'$"):
         Steps(epochs="many")  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="^epochs must be at least 1, not 0$"):
+    with pytest.raises(OptionError, match=r"^epochs must be at least 1, not 0$"):
         Steps(epochs=0)
-    with pytest.raises(OptionError, match="^longest must be a whole number, not None$"):
+    with pytest.raises(OptionError, match=r"^longest must be a whole number, not None$"):
         Steps(longest=None)  # type: ignore[arg-type]
 
 
