@@ -30,7 +30,7 @@ def main() -> None:
     paths = random.Random(0).sample(files, min(args.pictures, len(files)))
     exact, ours = (captioner.load(args.checkpoint, precision=name) for name in ("float32", "bfloat16"))
     plain = captioner.load(args.checkpoint, precision="bfloat16")
-    plain._encoder = copy.deepcopy(exact._encoder).to(torch.bfloat16)
+    plain.encoder.network = copy.deepcopy(exact.encoder.network).to(torch.bfloat16)
     features = exact.encode(paths)
     for name, model in (("rounded to nearest", plain), ("kernels keep their sums", ours)):
         error = (model.encode(paths) - features).norm() / features.norm()

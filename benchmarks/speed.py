@@ -118,7 +118,7 @@ def reference(paths: list[str]) -> Callable[[], list[str]]:
     from captioner.network.header import find_checkpoint
 
     model = captioner.load(precision="float32")
-    model._encoder = load_checkpoint(find_checkpoint()).model.encoder
+    model.encoder.network = load_checkpoint(find_checkpoint()).model.encoder
     options = captioner.DecodeOptions("greedy")
     return lambda: [caption.text for caption in model.caption_batch(paths, options)]
 
@@ -136,19 +136,19 @@ def bare(paths: list[str], workers: bool) -> Callable[[], list[str]]:
 
     model = captioner.load()
     size = model.preprocess.size
-    pixels = torch.rand(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last).to(model._dtype)
+    pixels = torch.rand(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last).to(model.encoder.dtype)
     rounds = range(-(-len(paths) // BATCH))
 
     @torch.inference_mode()
     def encode(_: int) -> None:
-        model._encoder(pixels)
+        model.encoder.network(pixels)
 
     def run() -> list[str]:
         if not workers:
             for index in rounds:
                 encode(index)
             return []
-        with ThreadPoolExecutor(model._threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(model.encoder.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             list(pool.map(encode, rounds))
         return []
 

@@ -148,14 +148,13 @@ def _to_files(args: argparse.Namespace, options: DecodeOptions, paths: list[str]
     from captioner.bulk.progress import Progress
     from captioner.files import replacing, sha256_of
     from captioner.inference.captioner import load
-    from captioner.inference.decoding import prompt_ids
     from captioner.inference.openvino_engine import encoder_file
 
     sidecars = sidecar_paths(paths) if args.format == "sidecar" else {}
     render = None if sidecars else _renderer(args, options, paths)
     # Both before the journal is made, so that a wrong checkpoint or prompt leaves nothing.
     model = load(checkpoint, args.device, args.precision, args.engine)
-    prompt_ids(model.vocabulary, args.prompt, options)
+    model.rules(options, args.prompt)
     settings = {
         "journal": 1,
         "checkpoint": sha256_of(checkpoint) if checkpoint.is_file() else str(checkpoint),

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace, options: DecodeOptions) -> int:
     from captioner.bulk.progress import Progress
     from captioner.bulk.shards import Shards
     from captioner.bulk.sources import find_sources, units
-    from captioner.inference.decoding import prompt_ids
+    from captioner.inference.rules import Rules
     from captioner.network.checkpoint import load_checkpoint
     from captioner.network.header import find_checkpoint
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, options: DecodeOptions) -> int:
         raise OptionError("no pictures were given: every table is empty")
     checkpoint = find_checkpoint(args.checkpoint)
     # Here too, so that a wrong checkpoint or prompt is said at once, and leaves nothing.
-    prompt_ids(load_checkpoint(checkpoint).vocabulary, args.prompt, options)
+    Rules.of(options, load_checkpoint(checkpoint).vocabulary, args.prompt)
     job = Job(checkpoint.read_bytes(), options, args.prompt, args.batch_size, args.precision)
     total = sum(unit["rows"] for unit in work) if all(unit["rows"] is not None for unit in work) else None
     progress = Progress(total, args.quiet)

@@ -1,26 +1,28 @@
-"""Inside a caption: the words that were weighed at each step, the beam's hypotheses, hidden states, and heat maps.
+"""Inside a caption: the candidates at each step, the beam's hypotheses, hidden states, and heat maps.
 
-Pure torch: sees pictures as uint8 tensors, token ids and logits, no text.
+Pictures come in as uint8 tensors, captions as token ids; the vocabulary is only used to name tokens.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from captioner.inference.decoding import Hypothesis
 from captioner.network.model import Decoder
 from captioner.vocab import END, START
 
-GRID = 7  # heat maps are GRID x GRID; a part that is hidden is two cells wide
-CANDIDATES = 10
+GRID = 7  # heat maps are GRID x GRID cells; the parts that are hidden are two cells wide
+CANDIDATES = 10  # shown at each step
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A word that could have come next, with its probability."""
+    """A word that could have come next."""
 
     word: str
     probability: float
@@ -28,36 +30,36 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Step:
-    """One word of a caption, or its end, and what could have stood there."""
+    """One word of a caption, or its end, and what could have come in its place."""
 
     word: str
     probability: float
-    candidates: tuple[Candidate, ...]  # the likeliest words, the likeliest first
+    candidates: tuple[Candidate, ...]  # the most likely words, the most likely first
     hidden: Tensor  # (H,) float32: the last layer's hidden state from which the word was chosen
-    heat: Tensor  # (GRID, GRID) float32: how far the word's log-probability falls when this part is hidden
+    heat: Tensor  # (GRID, GRID) float32: how far the word's log-probability falls when that part is hidden
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A hypothesis of a beam at one step: a word after one of the hypotheses of the step before."""
+    """A hypothesis of a beam at one step: a word added to one of the hypotheses of the step before."""
 
     word: str
-    parent: int | None  # its place among the branches of the step before; None at the first step
+    parent: int | None  # the place of that one among the branches of its step; None at the first step
     logprob: float  # of all words so far, natural logarithm
-    score: float | None  # what ranks the finished ones; None where it goes on
+    score: float | None  # by which finished hypotheses are ranked; None for one that continues
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a decoder makes of one picture and one caption of T tokens, read with teacher forcing."""
+    """What a decoder computes for one picture and one caption of T tokens, with teacher forcing."""
 
-    logprobs: Tensor  # (T, V), of each token after those before it
-    hidden: Tensor  # (T, H), of the last layer, before each token
+    logprobs: Tensor  # (T, V), of all tokens in each place
+    hidden: Tensor  # (T, H), states of the last layer, before each token
 
 
 @torch.inference_mode()
 def choices(decoder: Decoder, feature: Tensor, tokens: Sequence[int]) -> Choices:
-    """Read the tokens of a caption for one feature, (1, F)."""
+    """Let the decoder read the tokens of a caption, for one feature (1, F)."""
     inputs = torch.tensor([[START, *tokens[:-1]]], device=feature.device)
     hidden, _ = decoder.read(inputs, decoder.init_state(feature))
     return Choices(decoder.logits(hidden)[0].float().log_softmax(-1), hidden[0])
@@ -70,8 +72,8 @@ def heat_maps(
     """How far the log-probability of each token falls when a part of the picture is hidden: (T, GRID, GRID).
 
     Occlusion, as in Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks": a grey square
-    moves over the picture (3, S, S), uint8, and what it does to a word is measured. It asks nothing of the encoder;
-    gradients on the last feature map, the other way, showed much less clearly where the thing was that a word names.
+    moves over the picture, (3, S, S) uint8, and its effect on every word is measured. This works with any encoder.
+    Gradients on the last feature map showed much less clearly where the thing is that a word names.
     """
     features = encode_pixels(torch.cat([pixels[None], _occluded(pixels)]))
     inputs = torch.tensor([[START, *tokens[:-1]]], device=features.device).expand(len(features), -1)
@@ -82,7 +84,7 @@ def heat_maps(
 
 
 def _occluded(pixels: Tensor) -> Tensor:
-    """(3, S, S) -> (GRID^2, 3, S, S): one part after the other in the picture's mean colour, row by row."""
+    """(3, S, S) -> (GRID^2, 3, S, S): in each, another part is painted in the picture's mean colour, row by row."""
     mean = pixels.float().mean((1, 2), keepdim=True).round().to(pixels.dtype)
     cell = pixels.shape[-1] / GRID
     pictures = pixels.repeat(GRID * GRID, 1, 1, 1)
@@ -94,8 +96,26 @@ def _occluded(pixels: Tensor) -> Tensor:
     return pictures
 
 
+def steps_of(words: Sequence[str], caption: Hypothesis, read: Choices, heat: Tensor) -> tuple[Step, ...]:
+    """The steps of a caption, from what `choices` and `heat_maps` found for it; `words[id]` names a token."""
+    top = read.logprobs.exp().topk(min(CANDIDATES, len(words)))
+    tops = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return tuple(
+        Step(
+            word=words[token],
+            probability=math.exp(logprob),
+            candidates=tuple(Candidate(words[other], found) for other, found in zip(*others, strict=True)),
+            hidden=hidden.float().cpu(),
+            heat=heat_map.cpu(),
+        )
+        for token, logprob, others, hidden, heat_map in zip(
+            caption.tokens, caption.token_logprobs, tops, read.hidden, heat, strict=True
+        )
+    )
+
+
 class BeamRecorder:
-    """Watches a beam of one picture (see `decoding.BeamWatcher`) and keeps what it went on with."""
+    """Watches the beam of one picture (see `decoding.BeamWatcher`) and keeps the hypotheses of each step."""
 
     def __init__(self, words: Sequence[str], length_penalty: float) -> None:
         self.steps: list[tuple[Branch, ...]] = []
@@ -103,7 +123,7 @@ class BeamRecorder:
         self._places: dict[int, int] = {}  # place in the beam -> place among the branches of the last step
 
     def __call__(self, parent: Tensor, token: Tensor, logprob: Tensor) -> None:
-        """Keep what one step chose, (1, K) each."""
+        """Keep the hypotheses of one step, (1, K) each."""
         branches: list[Branch] = []
         places: dict[int, int] = {}
         for place, (source, word, total) in enumerate(

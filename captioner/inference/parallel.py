@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -11,47 +11,33 @@ from typing import TypeVar
 from captioner.machine import available_cpus
 
 T = TypeVar("T")
-
-
 R = TypeVar("R")
 
 
+def readers() -> int:
+    """The number of threads that read pictures."""
+    return min(8, available_cpus())
+
+
 def in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """`work` of each item, in the items' order; up to `ahead` of them are on their way at a time."""
-    remaining = iter(items)
+    """The results of `work` for each item, in the order of the items. At most `ahead` items are in work at a time.
+
+    An error that `work` raises comes out in the place of its result. What has not been begun by then is cancelled.
+    """
     waiting: deque[Future[R]] = deque()
     try:
-        for item in remaining:
+        for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) == ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # nobody waits for the rest any more
+    finally:
         for future in waiting:
             future.cancel()
 
 
-def readers() -> int:
-    """Threads that read pictures."""
-    return min(8, available_cpus())
-
-
-def prefetched(
-    pool: ThreadPoolExecutor, read: Callable[[T], R], batches: Iterable[Sequence[T]]
-) -> Iterator[list[tuple[T, Future[R]]]]:
-    """Batches of sources, each with its picture being read; two further batches are always on their way."""
-    remaining = iter(batches)
-    waiting: deque[list[tuple[T, Future[R]]]] = deque()
-    while True:
-        for batch in islice(remaining, 3 - len(waiting)):
-            waiting.append([(source, pool.submit(read, source)) for source in batch])
-        if not waiting:
-            return
-        yield waiting.popleft()
-
-
-def in_batches(sources: Iterable[T], batch_size: int) -> Iterator[list[T]]:
-    """Sources, `batch_size` at a time."""
-    remaining = iter(sources)
+def in_batches(items: Iterable[T], batch_size: int) -> Iterator[list[T]]:
+    """Lists of `batch_size` items; the last may be shorter."""
+    remaining = iter(items)
     return iter(lambda: list(islice(remaining, batch_size)), [])

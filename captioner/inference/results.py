@@ -1,4 +1,4 @@
-"""What captioning gives: captions, what is inside them, and plain rows for files."""
+"""What captioning returns: captions, what is inside them, and plain rows for files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from captioner.inference.decoding import Hypothesis
 from captioner.inference.explanation import Branch, Step
+from captioner.vocab import END, Vocabulary, join_tokens
+
+# A result as plain data, which is what the journal holds and the jsonl format shows: "path", then either "error", or
+# "caption", "logprob", "finished", "words" (a list of "word" and "probability"), "end_probability", and "alternatives"
+# where there are any (a list of the same without "path").
+Row: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence for a picture, and what the model thinks of it.
+    """A sentence for a picture, and how likely the model finds it.
 
-    `probabilities[i]` is the model's probability of `tokens[i]` after those before it, `end_probability` that of
-    stopping there (None when the length limit cut the caption off). Together they multiply to exp(`logprob`).
+    `probabilities[i]` is the model's probability of `tokens[i]` after the tokens before it. `end_probability` is that
+    of ending there; it is None when the length limit cut the caption off. Their product is exp(`logprob`).
     """
 
     text: str  # as a person would read it
@@ -24,6 +31,19 @@ class Caption:
     logprob: float  # natural logarithm
     alternatives: tuple[Caption, ...] = ()  # the picture's other captions, best first
 
+    @classmethod
+    def of(cls, hypothesis: Hypothesis, vocabulary: Vocabulary) -> Caption:
+        """A hypothesis in words."""
+        words = [vocabulary.words[token] for token in hypothesis.tokens if token != END]
+        probabilities = [math.exp(logprob) for logprob in hypothesis.token_logprobs]
+        return cls(
+            text=join_tokens(words, vocabulary.tokens),
+            tokens=tuple(words),
+            probabilities=tuple(probabilities[: len(words)]),
+            end_probability=probabilities[-1] if hypothesis.finished else None,
+            logprob=hypothesis.logprob,
+        )
+
     @property
     def finished(self) -> bool:
         """Whether the model ended the sentence itself, before the length limit."""
@@ -31,7 +51,7 @@ class Caption:
 
     @property
     def mean_probability(self) -> float:
-        """The geometric mean of the probabilities of all words and of the end: how sure the model is, 0 to 1."""
+        """How sure the model is, 0 to 1: the geometric mean of the probabilities of all words and of the end."""
         return math.exp(self.logprob / (len(self.tokens) + self.finished))
 
     def __str__(self) -> str:
@@ -40,16 +60,16 @@ class Caption:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What there is to see inside a caption; `explanation` says how it is made."""
+    """What is inside a caption. See `explanation` for how it is made."""
 
     caption: Caption
-    steps: tuple[Step, ...]  # one a word, and one for the end where the model ended the sentence itself
+    steps: tuple[Step, ...]  # one per word, and one for the end where the model ended the sentence itself
     beam: tuple[tuple[Branch, ...], ...]  # the hypotheses at each step, best first; empty without a beam
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one picture of many: its caption, or the reason why there is none."""
+    """The result for one picture of many: its caption, or the reason why it has none."""
 
     path: str
     caption: Caption | None
@@ -57,7 +77,7 @@ class FileResult:
 
 
 def row_of(result: FileResult) -> Row:
-    """A result as plain data: what the journal holds and the jsonl format shows."""
+    """A result as plain data."""
     if result.caption is None:
         return {"path": result.path, "error": result.error}
     row: Row = {"path": result.path, **_caption_row(result.caption)}
@@ -75,6 +95,3 @@ def _caption_row(caption: Caption) -> Row:
         "words": [{"word": word, "probability": probability} for word, probability in words],
         "end_probability": caption.end_probability,
     }
-
-
-Row: TypeAlias = dict[str, Any]  # what `writers.row_of` makes of a result

@@ -14,6 +14,7 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ import torch
 from torch import Tensor
 
 from captioner.files import sha256_of
-from captioner.inference.captioner import BATCH_SIZE, Captioner
-from captioner.inference.parallel import in_batches, prefetched, readers
+from captioner.inference.captioner import BATCH_SIZE, PictureEncoder
+from captioner.inference.parallel import in_batches, in_order, readers
 from captioner.network.encoder import Encoder
 from captioner.network.preprocess import Preprocess
 from captioner.pictures.load import load_image
@@ -100,8 +101,7 @@ def _crc(record: np.void) -> int:
 
 def features_of(
     paths: Sequence[str],
-    captioner: Captioner,
-    preprocess: Preprocess,
+    encoder: PictureEncoder,
     cache: FeatureCache,
     progress: Callable[[int], object],
     ranks: Ranks,
@@ -124,21 +124,21 @@ def features_of(
         progress(len(paths) - len(missing))
 
         def read(place: int) -> Tensor:
-            return preprocess.pixels(load_image(paths[place]))
+            return encoder.preprocess.pixels(load_image(paths[place]))
 
         rounds = list(in_batches(missing, BATCH_SIZE * ranks.size))
-        for whole, batch in zip(
-            rounds, prefetched(pool, read, (part[ranks.rank :: ranks.size] for part in rounds)), strict=True
-        ):
-            features = torch.zeros(0, 2, captioner.feature_size)
-            if batch:
-                pixels = torch.stack([future.result() for _, future in batch])
-                features = torch.stack([captioner.encode_pixels(p) for p in (pixels, pixels.flip(-1))], 1)
+        shares = [part[ranks.rank :: ranks.size] for part in rounds]
+        ahead = in_order(pool, read, chain.from_iterable(shares), 3 * BATCH_SIZE)
+        for whole, share in zip(rounds, shares, strict=True):
+            features = torch.zeros(0, 2, encoder.feature_size)
+            if share:
+                pixels = torch.stack(list(islice(ahead, len(share))))
+                features = torch.stack([encoder.encode_pixels(p) for p in (pixels, pixels.flip(-1))], 1)
             features = ranks.gather(features, len(whole))
             if ranks.first:
                 cache.append([pictures[place] for place in whole], features)
             progress(len(whole))
-    return _from_first(cache, pictures, captioner.feature_size, ranks)
+    return _from_first(cache, pictures, encoder.feature_size, ranks)
 
 
 def _from_first(cache: FeatureCache, pictures: Sequence[bytes], feature_size: int, ranks: Ranks) -> Tensor:

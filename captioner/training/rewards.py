@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captioner.evaluation.metrics import Cider, DocumentFrequencies
-from captioner.inference.decoding import ban, choose
+from captioner.inference.rules import Rules
 from captioner.network.model import Decoder
-from captioner.options import DecodeOptions
 from captioner.training.losses import groups_by_length, real_targets
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, Vocabulary
 
@@ -37,12 +36,12 @@ class Rewards:
 
 
 @torch.no_grad()
-def sample_captions(decoder: Decoder, features: Tensor, max_length: int) -> Tensor:
-    """A caption drawn for each feature of (B, F), with torch's global randomness: (B, T) int64.
+def sample_captions(decoder: Decoder, features: Tensor, rules: Rules) -> Tensor:
+    """A caption drawn for each feature of (B, F) by the rules, with torch's global randomness: (B, T) int64.
 
     Begins with `<start>`, ends with `<end>` unless the length limit comes first, then padding.
     """
-    options = DecodeOptions("sample", max_length=max_length)
+    max_length = rules.options.max_length
     state = decoder.init_state(features)
     written = torch.full((len(features), max_length + 1), PAD, device=features.device)
     written[:, 0] = START
@@ -50,8 +49,7 @@ def sample_captions(decoder: Decoder, features: Tensor, max_length: int) -> Tens
     for length in range(1, max_length + 1):
         logits, state = decoder.step(written[rows, length - 1], state)
         uniform = torch.rand(len(rows), dtype=torch.float64).to(features.device)
-        logprobs = ban(logits.float().log_softmax(-1), written[rows, 1:length], options)
-        token = choose(logprobs, options, uniform)
+        token = rules.next_token(rules.scores(logits.float().log_softmax(-1), written[rows, 1:length]), uniform)
         written[rows, length] = token
         going_on = token != END
         rows, state = rows[going_on], tuple(part[:, going_on] for part in state)

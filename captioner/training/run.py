@@ -23,7 +23,7 @@ from captioner import __version__
 from captioner.data.splits import Split
 from captioner.errors import ImageError, TrainingError
 from captioner.files import remove_temporaries, replacing
-from captioner.inference.captioner import Captioner
+from captioner.inference.captioner import PictureEncoder
 from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
 from captioner.network.encoder import channels_last, native_bfloat16
 from captioner.network.model import CaptionModel
@@ -360,12 +360,12 @@ class _Run:
         seeds it made no difference that could be seen (docs/experiments.md).
         """
         encoder = self.model.encoder
-        captioner = Captioner(self._checkpoint(self.model), str(self.ranks.device), "float32")
-        file = cache_file(encoder, self.preprocess, captioner.precision, cache_folder())
+        fast = PictureEncoder(encoder, self.preprocess, str(self.ranks.device), "float32")
+        file = cache_file(encoder, self.preprocess, fast.precision, cache_folder())
         cache = FeatureCache(file, encoder.feature_size)
         paths = self.material.paths
         with tqdm(total=len(paths), desc="encoding", unit="picture", **self._bar()) as bar:
-            return features_of(paths, captioner, self.preprocess, cache, bar.update, self.ranks)
+            return features_of(paths, fast, cache, bar.update, self.ranks)
 
     def _bar(self) -> dict[str, Any]:
         """How tqdm shows progress: on a terminal, for the first rank."""

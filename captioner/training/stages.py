@@ -12,15 +12,18 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from captioner.inference.parallel import prefetched, readers
+from captioner.inference.parallel import in_order, readers
+from captioner.inference.rules import Rules
 from captioner.network.kernels import folded_for_training
 from captioner.network.model import CaptionModel
 from captioner.network.preprocess import Preprocess
+from captioner.options import DecodeOptions
 from captioner.pictures.load import load_image
 from captioner.training.augmentation import augmented
 from captioner.training.captions import Captions, batches_by_length
@@ -168,12 +171,12 @@ class EndToEndStage:
         shares = [self._m.share(batch) for batch in batches]
         parts = [batch[mine].tolist() for batch, (mine, _) in zip(batches, shares, strict=True)]
         with ThreadPoolExecutor(readers()) as pool:
-            ahead = prefetched(pool, read, parts)
-            for batch, (_, weight), part in zip(batches, shares, ahead, strict=True):
+            ahead = in_order(pool, read, chain.from_iterable(parts), 3 * self._m.config.finetune_batch_size)
+            for batch, (_, weight), part in zip(batches, shares, parts, strict=True):
                 self._m.ranks.own_randomness()
-                ready = [future.result() for _, future in part]
+                ready = list(islice(ahead, len(part)))
                 total, captions = objective(
-                    torch.tensor([picture for picture, _ in part]),
+                    torch.tensor(part),
                     torch.stack([pixels for pixels, _ in ready]),
                     torch.tensor([mirrored for _, mirrored in ready]),
                     weight,
@@ -219,7 +222,8 @@ class SelfCriticalStage:
     def prepare(self) -> None:
         self._features = self._m.features()
         self.rewards = Rewards(self._texts, self._m.vocabulary)
-        self._max_length = int(self._m.captions.lengths().max())
+        options = DecodeOptions("sample", max_length=int(self._m.captions.lengths().max()))
+        self._rules = Rules.of(options, self._m.vocabulary)
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         order = torch.randperm(len(self._m.paths), generator=generator)
@@ -244,7 +248,7 @@ class SelfCriticalStage:
         # In an autocast of its own, because torch 2.6 keeps the weights that it has rounded until the end of it, and
         # those that were rounded without gradients would have none later.
         with self._m.autocast():
-            tokens = sample_captions(decoder, several, self._max_length)
+            tokens = sample_captions(decoder, several, self._rules)
         rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
         rewards = rewards.view(len(pictures), config.scst_samples)
         with self._m.autocast():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captioner.data.splits import Example
 from captioner.evaluation.scores import score_captions
-from captioner.inference.captioner import Captioner
+from captioner.inference.captioner import Captioner, PictureEncoder
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.encoder import computing_type
 from captioner.training.captions import Captions
@@ -30,7 +30,7 @@ class Validation:
         self._examples, self._vocabulary, self._ranks = examples, vocabulary, ranks
         self._mine = [examples[place] for place in ranks.share(len(examples)).tolist()]
         self._captions = Captions.of([example.captions for example in self._mine], vocabulary)
-        self._features: tuple[str, Tensor] | None = None
+        self._features: tuple[str, Tensor, PictureEncoder] | None = None
         self._thumbnails: list[str | None] = []
 
     def alone(self) -> Validation:
@@ -46,8 +46,8 @@ class Validation:
 
     def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Loss and free-running scores with default decoding, and the captions of the sample pictures."""
-        captioner = Captioner(checkpoint, str(self._ranks.device), "auto")
-        mine = [caption.text for caption in captioner.caption_features(self._encoded(checkpoint))]
+        features, encoder = self._encoded(checkpoint)
+        mine = [caption.text for caption in Captioner(checkpoint, encoder).caption_features(features)]
         captions = self._ranks.gather_texts(mine, len(self._examples))
         loss, count = 0.0, 0
         with torch.inference_mode():
@@ -61,19 +61,19 @@ class Validation:
 
     def batches(self, checkpoint: Checkpoint) -> list[tuple[Tensor, Tensor]]:
         """All captions of this rank's share, (B, T), with the features of their pictures, (B, F)."""
-        features = self._encoded(checkpoint)
+        features, _ = self._encoded(checkpoint)
         return [
             (features[self._captions.picture[rows].long()], self._captions.batch(rows).to(self._ranks.device))
             for rows in torch.arange(len(self._captions)).split(256)
         ]
 
-    def _encoded(self, checkpoint: Checkpoint) -> Tensor:
-        """Features (n, F) of the share, computed anew only when the encoder is another one."""
+    def _encoded(self, checkpoint: Checkpoint) -> tuple[Tensor, PictureEncoder]:
+        """Features (n, F) of the share and what encoded them, computed anew only when the encoder is another one."""
         key = str(cache_file(checkpoint.model.encoder, checkpoint.preprocess, "auto", Path()))
         if self._features is None or self._features[0] != key:
-            captioner = Captioner(checkpoint, str(self._ranks.device), "auto")
-            self._features = key, captioner.encode(example.path for example in self._mine)
-        return self._features[1]
+            encoder = PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess, str(self._ranks.device), "auto")
+            self._features = key, encoder.encode(example.path for example in self._mine), encoder
+        return self._features[1:]
 
     def _stride(self) -> int:
         """The samples are spread over all validation pictures."""

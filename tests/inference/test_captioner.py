@@ -18,8 +18,10 @@ from PIL import Image
 
 import captioner
 from captioner import Caption, Captioner, DecodeOptions
-from captioner.errors import CaptionerError, CheckpointError, ImageError, OptionError
+from captioner.errors import CaptionerError, CheckpointError, DeviceError, ImageError, OptionError
+from captioner.inference.captioner import PictureEncoder
 from captioner.inference.decoding import decode
+from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.vocab import PAD, START, UNK
 
@@ -99,7 +101,7 @@ def test_features_decoded_in_parts_are_those_decoded_at_once(
     options = DecodeOptions("sample", num_captions=number, max_length=4)
     features = model.encode(pictures[:3])
     with torch.inference_mode():
-        at_once = decode(model._decoder, features, options)
+        at_once = decode(model._decoder, features, Rules(options))
     for caption, draws in zip(model.caption_features(features, options), at_once, strict=True):
         assert 1 + len(caption.alternatives) == len(draws) == number
         assert caption.logprob == pytest.approx(draws[0].logprob, abs=1e-3)
@@ -370,7 +372,7 @@ def test_a_stream_does_not_read_far_ahead(model: Captioner, pictures: list[Path]
     for taken in range(1, 20):
         next(stream)
         # The batch being handed out, one in each worker, and one that waits for a worker.
-        assert asked <= taken + (model._threads + 2) * 2
+        assert asked <= taken + (model.encoder.workers + 2) * 2
     stream.close()
 
 
@@ -393,7 +395,8 @@ def test_load_reads_a_checkpoint_file(tiny_checkpoint_file: Path, pictures: list
 
 def test_bfloat16_is_nearly_the_same_network(tiny_checkpoint: Checkpoint, pictures: list[Path]) -> None:
     """Emulated where the processor lacks it."""
-    exact, fast = Captioner(tiny_checkpoint), Captioner(tiny_checkpoint, precision="bfloat16")
+    encoder = PictureEncoder(tiny_checkpoint.model.encoder, tiny_checkpoint.preprocess, precision="bfloat16")
+    exact, fast = Captioner(tiny_checkpoint), Captioner(tiny_checkpoint, encoder)
     assert (exact.precision, fast.precision) == ("float32", "bfloat16")
     features, near = exact.encode(pictures), fast.encode(pictures)
     assert near.dtype == torch.float32
@@ -415,7 +418,7 @@ def test_another_precision_is_refused(tiny_checkpoint_file: Path) -> None:
 
 
 def test_an_unknown_device_is_refused(tiny_checkpoint_file: Path) -> None:
-    with pytest.raises(ValueError, match="no device 'abacus' here: give cpu"):
+    with pytest.raises(DeviceError, match="no device 'abacus' here: give cpu"):
         captioner.load(tiny_checkpoint_file, device="abacus")
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from captioner.errors import OptionError
 from captioner.inference import decoding
-from captioner.inference.decoding import Hypothesis, StepDecoder, _beam, choose, decode, decode_state
+from captioner.inference.decoding import Hypothesis, StepDecoder, _beam, decode, decode_state
+from captioner.inference.rules import Rules
 from captioner.network.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, START, UNK
@@ -138,7 +139,7 @@ def every_caption(decoder: StepDecoder, feature: Tensor, max_length: int) -> Ite
 
 def test_greedy_takes_the_likeliest_word_and_stops_at_end() -> None:
     decoder = table({START: {A: 0.6, B: 0.4}, A: {B: 0.7, END: 0.3}, B: {END: 0.8, B: 0.2}})
-    [[caption]] = decode(decoder, decoder.features(1), GREEDY)
+    [[caption]] = decode(decoder, decoder.features(1), Rules(GREEDY))
     assert caption.tokens == (A, B, END)
     assert caption.finished
     assert caption.token_logprobs == pytest.approx([math.log(0.6), math.log(0.7), math.log(0.8)], abs=1e-6)
@@ -148,7 +149,8 @@ def test_greedy_takes_the_likeliest_word_and_stops_at_end() -> None:
 @pytest.mark.parametrize("max_length", [1, 2, 5])
 def test_a_caption_that_never_ends_is_cut_off_at_the_length_limit(options: DecodeOptions, max_length: int) -> None:
     decoder = table({START: {A: 1.0}, A: {A: 1.0}})
-    for caption in decode(decoder, decoder.features(1), DecodeOptions(options.strategy, max_length=max_length))[0]:
+    rules = Rules(DecodeOptions(options.strategy, max_length=max_length))
+    for caption in decode(decoder, decoder.features(1), rules)[0]:
         assert caption.tokens == (A,) * max_length
         assert not caption.finished
 
@@ -156,14 +158,14 @@ def test_a_caption_that_never_ends_is_cut_off_at_the_length_limit(options: Decod
 @pytest.mark.parametrize("options", STRATEGIES)
 def test_an_end_at_the_length_limit_counts(options: DecodeOptions) -> None:
     decoder = table({START: {A: 1.0}, A: {END: 1.0}})
-    [[caption]] = decode(decoder, decoder.features(1), DecodeOptions(options.strategy, max_length=2))
+    [[caption]] = decode(decoder, decoder.features(1), Rules(DecodeOptions(options.strategy, max_length=2)))
     assert caption.tokens == (A, END)
     assert caption.finished
 
 
 @pytest.mark.parametrize("options", EVERY_WAY)
 def test_a_caption_ends_at_its_first_end_or_at_the_limit(options: DecodeOptions) -> None:
-    captions = [caption for picture in decode(network(1), pictures(20), options) for caption in picture]
+    captions = [caption for picture in decode(network(1), pictures(20), Rules(options)) for caption in picture]
     for caption in captions:
         assert caption.finished == (END in caption.tokens)
         assert END not in caption.tokens[:-1]
@@ -186,8 +188,8 @@ def test_greedy_takes_the_likeliest_word_that_the_rules_allow(n: int, min_length
             allowed = words + [END] * (len(written) >= min_length)
             written = (*written, max(allowed, key=lambda word: logits[word]))
         options = DecodeOptions("greedy", max_length=10, min_length=min_length, no_repeat_ngram=n)
-        [[caption]] = decode(decoder, decoder.features(1), options)
-        [[free]] = decode(decoder, decoder.features(1), DecodeOptions("greedy", max_length=10))
+        [[caption]] = decode(decoder, decoder.features(1), Rules(options))
+        [[free]] = decode(decoder, decoder.features(1), Rules(DecodeOptions("greedy", max_length=10)))
         assert caption.tokens == written
         changed += caption.tokens != free.tokens
     assert bool(changed) == bool(n or min_length)
@@ -211,9 +213,9 @@ def test_no_caption_stutters(options: DecodeOptions) -> None:
     conjunction, before, after = 4, 0, 0
     for seed in range(20):
         decoder = uneven_table(seed, words=7)
-        for group in decode(decoder, decoder.features(3), options):
+        for group in decode(decoder, decoder.features(3), Rules(options)):
             before += sum(stutters(caption.tokens, conjunction) for caption in group)
-        for group in decode(decoder, decoder.features(3), options, conjunctions=[conjunction]):
+        for group in decode(decoder, decoder.features(3), Rules(options, conjunctions=(conjunction,))):
             after += sum(stutters(caption.tokens, conjunction) for caption in group)
     assert before
     assert not after
@@ -230,17 +232,17 @@ def test_a_beam_of_one_is_greedy(rules: dict[str, int], length_penalty: float) -
     one = DecodeOptions("beam", beam_size=1, length_penalty=length_penalty, **rules)
     for seed in range(5):
         decoder, features = network(seed), pictures(12, seed)
-        greedy = decode(decoder, features, DecodeOptions("greedy", **rules))
-        assert decode(decoder, features, one) == greedy
+        greedy = decode(decoder, features, Rules(DecodeOptions("greedy", **rules)))
+        assert decode(decoder, features, Rules(one)) == greedy
         # decode() hands a beam of 1 to greedy decoding; the search itself must come to the same.
-        assert tokens_of(_beam(decoder, decoder.init_state(features), one, (), ())) == tokens_of(greedy)
+        assert tokens_of(_beam(decoder, decoder.init_state(features), Rules(one))) == tokens_of(greedy)
 
 
 @pytest.mark.parametrize("options", [DecodeOptions("beam", beam_size=1), DecodeOptions("sample", top_k=1)])
 def test_ties_go_to_the_same_word_as_in_greedy_decoding(options: DecodeOptions) -> None:
     decoder = Table(torch.randint(0, 2, (60, 60), generator=torch.Generator().manual_seed(0)).float())
-    assert decode(decoder, decoder.features(1), options) == decode(
-        decoder, decoder.features(1), DecodeOptions("greedy")
+    assert decode(decoder, decoder.features(1), Rules(options)) == decode(
+        decoder, decoder.features(1), Rules(DecodeOptions("greedy"))
     )
 
 
@@ -254,7 +256,7 @@ def test_a_beam_that_prunes_nothing_equals_brute_force(
     options = DecodeOptions(
         "beam", beam_size=100, num_captions=100, max_length=max_length, length_penalty=length_penalty
     )
-    for picture, captions in enumerate(decode(decoder, features, options)):
+    for picture, captions in enumerate(decode(decoder, features, Rules(options))):
         possible = [c for c in every_caption(decoder, features[picture : picture + 1], max_length) if c[1] > -math.inf]
         # Finished ones come first; among them, and among the others, the score decides.
         possible.sort(key=lambda c: (c[0][-1] != END, -c[1] / len(c[0]) ** length_penalty))
@@ -298,7 +300,7 @@ def test_a_beam_finds_what_a_plain_one_finds(beam_size: int, prompt: tuple[int, 
     for end in (-1.0, 0.5, 2.0):
         decoder, features = network(7, words=5, end=end), pictures(12)
         expected = [plain_beam(decoder, feature, options, prompt) for feature in features.split(1)]
-        assert tokens_of(decode(decoder, features, options, prompt)) == expected
+        assert tokens_of(decode(decoder, features, Rules(options, prompt))) == expected
         lengths |= {len(tokens) for captions in expected for tokens in captions}
     assert len(lengths) > 4
 
@@ -306,13 +308,17 @@ def test_a_beam_finds_what_a_plain_one_finds(beam_size: int, prompt: tuple[int, 
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_fewer_captions_of_a_beam_are_its_best(number: int) -> None:
     decoder, features = network(3), pictures(5)
-    every = decode(decoder, features, DecodeOptions(beam_size=8, num_captions=8))
-    assert decode(decoder, features, DecodeOptions(beam_size=8, num_captions=number)) == [c[:number] for c in every]
+    every = decode(decoder, features, Rules(DecodeOptions(beam_size=8, num_captions=8)))
+    assert decode(decoder, features, Rules(DecodeOptions(beam_size=8, num_captions=number))) == [
+        c[:number] for c in every
+    ]
 
 
 def test_a_wider_beam_finds_what_greedy_misses() -> None:
     decoder = table({START: {A: 0.6, B: 0.4}, A: {C: 0.5, D: 0.5}, B: {END: 1.0}, C: {END: 1.0}, D: {END: 1.0}})
-    found = [decode(decoder, decoder.features(1), DecodeOptions(beam_size=k, length_penalty=0.0)) for k in (1, 2)]
+    found = [
+        decode(decoder, decoder.features(1), Rules(DecodeOptions(beam_size=k, length_penalty=0.0))) for k in (1, 2)
+    ]
     assert tokens_of(found[0]) == [[(A, C, END)]]
     assert tokens_of(found[1]) == [[(B, END)]]
     assert found[1][0][0].logprob > found[0][0][0].logprob
@@ -321,7 +327,7 @@ def test_a_wider_beam_finds_what_greedy_misses() -> None:
 def test_a_finished_caption_is_not_lost_to_longer_ones() -> None:
     """The short one ends in the first steps of a search that goes on to the limit with more likely beginnings."""
     decoder = table({START: {A: 0.9, END: 0.1}, A: {A: 0.99, B: 0.01}, B: {B: 1.0}})
-    [[caption]] = decode(decoder, decoder.features(1), DecodeOptions(beam_size=2, max_length=10))
+    [[caption]] = decode(decoder, decoder.features(1), Rules(DecodeOptions(beam_size=2, max_length=10)))
     assert caption.tokens == (END,)
 
 
@@ -331,7 +337,7 @@ def test_a_larger_length_penalty_gives_longer_captions() -> None:
     lengths = []
     for penalty in (0.0, 0.5, 1.0, 2.0, 3.0):
         options = DecodeOptions(beam_size=100, max_length=5, length_penalty=penalty)
-        lengths.append([len(caption.tokens) for [caption] in decode(decoder, features, options)])
+        lengths.append([len(caption.tokens) for [caption] in decode(decoder, features, Rules(options))])
     assert all(a <= b for shorter, longer in itertools.pairwise(lengths) for a, b in zip(shorter, longer, strict=True))
     assert sum(lengths[0]) < sum(lengths[2]) < sum(lengths[4])
 
@@ -357,7 +363,7 @@ def test_who_watches_a_beam_can_follow_every_hypothesis(prompt: tuple[int, ...])
         seen.update(rows)
 
     options = DecodeOptions(beam_size=4, num_captions=4, max_length=8)
-    [captions] = decode(decoder, features, options, prompt, watch=watch)
+    [captions] = decode(decoder, features, Rules(options, prompt), watch)
     assert {caption.tokens for caption in captions} <= seen
     assert 1 < steps <= 8
 
@@ -375,9 +381,9 @@ def test_captions_that_have_ended_cost_nothing(options: DecodeOptions) -> None:
             rows.append(len(tokens))
             return decoder.step(tokens, state)
 
-    captions = decode(Counting(), features, options)
+    captions = decode(Counting(), features, Rules(options))
     each = options.beam_size if options.strategy == "beam" else options.num_captions
-    assert captions == decode(decoder, features, options)
+    assert captions == decode(decoder, features, Rules(options))
     assert rows[1:] == sorted(rows[1:], reverse=True)
     if options.strategy != "beam":
         lengths = [len(caption.tokens) for picture in captions for caption in picture]
@@ -425,7 +431,7 @@ def test_draws_fit_the_softmax(knobs: dict[str, Any]) -> None:
     draws = 20_000
     decoder = Table(torch.randn(9, 9, generator=torch.Generator().manual_seed(3)))
     options = DecodeOptions("sample", num_captions=draws, max_length=2, **knobs)
-    [captions] = decode(decoder, decoder.features(1), options)
+    [captions] = decode(decoder, decoder.features(1), Rules(options))
     counts = Counter(caption.tokens for caption in captions)
 
     shape = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **knobs}
@@ -451,8 +457,8 @@ def test_draws_fit_the_softmax(knobs: dict[str, Any]) -> None:
 def test_sampling_that_leaves_no_choice_is_greedy(knob: dict[str, Any]) -> None:
     for seed in range(10):
         decoder = uneven_table(seed)  # of two nearly equal words, a low temperature still draws both
-        [captions] = decode(decoder, decoder.features(1), DecodeOptions("sample", num_captions=5, **knob))
-        assert captions == decode(decoder, decoder.features(1), DecodeOptions("greedy"))[0] * 5
+        [captions] = decode(decoder, decoder.features(1), Rules(DecodeOptions("sample", num_captions=5, **knob)))
+        assert captions == decode(decoder, decoder.features(1), Rules(DecodeOptions("greedy")))[0] * 5
 
 
 def entropy(captions: list[Hypothesis]) -> float:
@@ -473,7 +479,9 @@ def test_more_freedom_gives_more_varied_draws(settings: list[dict[str, Any]]) ->
     decoder = Table(torch.randn(10, 10, generator=torch.Generator().manual_seed(0)))
     varied = [
         entropy(
-            decode(decoder, decoder.features(1), DecodeOptions("sample", num_captions=2000, max_length=2, **knob))[0]
+            decode(
+                decoder, decoder.features(1), Rules(DecodeOptions("sample", num_captions=2000, max_length=2, **knob))
+            )[0]
         )
         for knob in settings
     ]
@@ -482,30 +490,30 @@ def test_more_freedom_gives_more_varied_draws(settings: list[dict[str, Any]]) ->
 
 def test_the_seed_fixes_the_draws() -> None:
     decoder, features = network(2), pictures(3)
-    first, again, other = (decode(decoder, features, DecodeOptions("sample", seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (decode(decoder, features, Rules(DecodeOptions("sample", seed=seed))) for seed in (1, 1, 2))
     assert first == again
     assert tokens_of(first) != tokens_of(other)
 
 
 def test_draws_of_one_picture_differ() -> None:
-    [captions] = decode(network(2, end=-3.0), pictures(1), DecodeOptions("sample", num_captions=20))
+    [captions] = decode(network(2, end=-3.0), pictures(1), Rules(DecodeOptions("sample", num_captions=20)))
     assert len({caption.tokens for caption in captions}) > 10
 
 
 def test_sampling_neither_uses_nor_moves_the_global_generator() -> None:
     decoder, features = network(2), pictures(3)
     torch.manual_seed(1)
-    before, first = torch.get_rng_state(), decode(decoder, features, SAMPLE)
+    before, first = torch.get_rng_state(), decode(decoder, features, Rules(SAMPLE))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert decode(decoder, features, SAMPLE) == first
+    assert decode(decoder, features, Rules(SAMPLE)) == first
 
 
 @pytest.mark.parametrize("number", [1, 3, 10])
 def test_asking_for_more_captions_keeps_the_first_draws(number: int) -> None:
     decoder, features = network(4), pictures(3)
-    few = decode(decoder, features, DecodeOptions("sample", num_captions=number))
-    many = decode(decoder, features, DecodeOptions("sample", num_captions=2 * number + 1))
+    few = decode(decoder, features, Rules(DecodeOptions("sample", num_captions=number)))
+    many = decode(decoder, features, Rules(DecodeOptions("sample", num_captions=2 * number + 1)))
     for some, more in zip(tokens_of(few), tokens_of(many), strict=True):
         assert Counter(some) <= Counter(more)
 
@@ -513,13 +521,13 @@ def test_asking_for_more_captions_keeps_the_first_draws(number: int) -> None:
 @pytest.mark.parametrize("rows", [1, 4, 9])
 def test_draws_are_the_same_however_many_are_made_at_a_time(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, features, options = network(4), pictures(2), DecodeOptions("sample", num_captions=5, max_length=6)
-    at_once = decode(decoder, features, options)
+    at_once = decode(decoder, features, Rules(options))
     monkeypatch.setattr(decoding, "ROWS", rows)
-    assert tokens_of(decode(decoder, features, options)) == tokens_of(at_once)
+    assert tokens_of(decode(decoder, features, Rules(options))) == tokens_of(at_once)
 
 
 def test_draws_come_best_first() -> None:
-    for captions in decode(network(4), pictures(5), DecodeOptions("sample", num_captions=20)):
+    for captions in decode(network(4), pictures(5), Rules(DecodeOptions("sample", num_captions=20))):
         logprobs = [caption.logprob for caption in captions]
         assert logprobs == sorted(logprobs, reverse=True)
         assert len(set(logprobs)) > 1
@@ -534,7 +542,9 @@ def test_no_number_draws_a_banned_word(knobs: dict[str, Any], uniform: float) ->
     for size in (8, 5000):
         scores = torch.randn(3, size, generator=torch.Generator().manual_seed(size)).log_softmax(-1)
         scores[:, :4] = scores[:, -2:] = -torch.inf
-        chosen = choose(scores, DecodeOptions("sample", **knobs), torch.full((3,), uniform, dtype=torch.float64))
+        chosen = Rules(DecodeOptions("sample", **knobs)).next_token(
+            scores, torch.full((3,), uniform, dtype=torch.float64)
+        )
         assert scores.gather(1, chosen[:, None]).isfinite().all()
 
 
@@ -547,8 +557,8 @@ PROMPT = (A, B, A)
 @pytest.mark.parametrize("options", EVERY_WAY)
 def test_every_caption_begins_with_the_prompt_and_its_probabilities_are_the_decoders(options: DecodeOptions) -> None:
     decoder, features = network(6, words=9), pictures(5)
-    captions = decode(decoder, features, options, PROMPT)
-    assert tokens_of(captions) != tokens_of(decode(decoder, features, options))
+    captions = decode(decoder, features, Rules(options, PROMPT))
+    assert tokens_of(captions) != tokens_of(decode(decoder, features, Rules(options)))
     for feature, hypotheses in zip(features, captions, strict=True):
         assert len(hypotheses) == options.num_captions
         for caption in hypotheses:
@@ -565,9 +575,9 @@ def test_a_caption_goes_on_from_its_own_beginning_to_the_same_end(options: Decod
     """Draws too: a word's random number is that of its place."""
     decoder, features, compared = network(2, words=9), pictures(8), 0
     for feature in features.split(1):
-        [[caption]] = decode(decoder, feature, options)
+        [[caption]] = decode(decoder, feature, Rules(options))
         for length in range(min(len(words_of(caption)), options.max_length - 1) + 1):
-            [[again]] = decode(decoder, feature, options, caption.tokens[:length])
+            [[again]] = decode(decoder, feature, Rules(options, caption.tokens[:length]))
             assert again.tokens == caption.tokens
             assert again.token_logprobs == pytest.approx(caption.token_logprobs, abs=1e-5)
             compared += 1
@@ -581,7 +591,7 @@ def test_a_beam_that_prunes_nothing_finds_the_best_captions_with_that_beginning(
 ) -> None:
     decoder, features = network(3, words=3), pictures(3)
     options = DecodeOptions(beam_size=100, num_captions=100, max_length=4, length_penalty=length_penalty)
-    for feature, captions in zip(features.split(1), decode(decoder, features, options, prompt), strict=True):
+    for feature, captions in zip(features.split(1), decode(decoder, features, Rules(options, prompt)), strict=True):
         possible = [c for c in every_caption(decoder, feature, 4) if c[0][: len(prompt)] == prompt]
         given = sum(forced(decoder, feature[0], prompt))
         possible.sort(key=lambda c: (c[0][-1] != END, (given - c[1]) / (len(c[0]) - len(prompt)) ** length_penalty))
@@ -594,7 +604,7 @@ def test_a_beam_that_prunes_nothing_finds_the_best_captions_with_that_beginning(
 def test_no_sequence_of_the_prompt_is_written_again(options: DecodeOptions, n: int) -> None:
     def captions(no_repeat_ngram: int) -> list[tuple[int, ...]]:
         rules = DecodeOptions(options.strategy, max_length=7, no_repeat_ngram=no_repeat_ngram)
-        return [words_of(c) for [c] in decode(network(1, end=-5.0), pictures(20), rules, (A, B, C))]
+        return [words_of(c) for [c] in decode(network(1, end=-5.0), pictures(20), Rules(rules, (A, B, C)))]
 
     assert any(repeats(words, n) for words in captions(0))
     assert not any(repeats(words, n) for words in captions(n))
@@ -605,43 +615,43 @@ def test_the_least_length_counts_the_words_of_the_prompt(options: DecodeOptions)
     decoder = table({word: {B: 1e-6, END: 1.0} for word in (A, B, C, D)})
     for least, length in ((0, 2), (2, 2), (3, 3), (5, 5)):
         rules = DecodeOptions(options.strategy, min_length=least)
-        [[caption]] = decode(decoder, decoder.features(1), rules, (A, B))
+        [[caption]] = decode(decoder, decoder.features(1), Rules(rules, (A, B)))
         assert words_of(caption) == (A, *(B,) * (length - 1))
 
 
 @pytest.mark.parametrize("options", EVERY_WAY)
 def test_a_prompt_means_the_same_alone_and_in_a_batch(options: DecodeOptions) -> None:
     decoder, features = network(2, words=9), pictures(7)
-    batch = tokens_of(decode(decoder, features, options, PROMPT))
-    assert [tokens_of(decode(decoder, row, options, PROMPT))[0] for row in features.split(1)] == batch
+    batch = tokens_of(decode(decoder, features, Rules(options, PROMPT)))
+    assert [tokens_of(decode(decoder, row, Rules(options, PROMPT)))[0] for row in features.split(1)] == batch
     assert len({tuple(captions) for captions in batch}) > 1
 
 
 def test_a_beam_of_one_is_greedy_after_a_prompt() -> None:
     decoder, features = network(0), pictures(12)
-    greedy = decode(decoder, features, DecodeOptions("greedy"), PROMPT)
+    greedy = decode(decoder, features, Rules(DecodeOptions("greedy"), PROMPT))
     one = DecodeOptions(beam_size=1)
-    assert decode(decoder, features, one, PROMPT) == greedy
-    assert tokens_of(_beam(decoder, decoder.init_state(features), one, PROMPT, ())) == tokens_of(greedy)
+    assert decode(decoder, features, Rules(one, PROMPT)) == greedy
+    assert tokens_of(_beam(decoder, decoder.init_state(features), Rules(one, PROMPT))) == tokens_of(greedy)
 
 
 @pytest.mark.parametrize("options", STRATEGIES)
 def test_a_prompt_must_leave_room_for_a_word(options: DecodeOptions) -> None:
     decoder, features = network(0), pictures(2)
     short = DecodeOptions(options.strategy, max_length=3)
-    assert all(c.tokens[:2] == (A, B) for [c] in decode(decoder, features, short, (A, B)))
+    assert all(c.tokens[:2] == (A, B) for [c] in decode(decoder, features, Rules(short, (A, B))))
     for prompt in (PROMPT, PROMPT * 2):
         message = f"the prompt is {len(prompt)} words long .* max_length 3 .* at least {len(prompt) + 1}"
         with pytest.raises(OptionError, match=message):
-            decode(decoder, features, short, prompt)
+            decode(decoder, features, Rules(short, prompt))
         with pytest.raises(OptionError, match=message):
-            decode(decoder, pictures(0), short, prompt)
+            decode(decoder, pictures(0), Rules(short, prompt))
 
 
 @pytest.mark.parametrize("token", [PAD, START, END, UNK])
 def test_special_tokens_are_no_prompt(token: int) -> None:
     with pytest.raises(ValueError, match="a prompt cannot hold <pad>, <start>, <end> or <unk>"):
-        decode(network(0), pictures(1), GREEDY, (A, token))
+        decode(network(0), pictures(1), Rules(GREEDY, (A, token)))
 
 
 # Every kind of decoder
@@ -653,14 +663,14 @@ def test_special_tokens_are_no_prompt(token: int) -> None:
 class TestEveryKindOfDecoder:
     def test_a_beam_of_one_is_greedy(self, cell: str, layers: int) -> None:
         decoder, features = network(0, cell=cell, layers=layers), pictures(12)
-        greedy, one = decode(decoder, features, GREEDY), DecodeOptions(beam_size=1, max_length=8)
-        assert tokens_of(_beam(decoder, decoder.init_state(features), one, (), ())) == tokens_of(greedy)
+        greedy, one = decode(decoder, features, Rules(GREEDY)), DecodeOptions(beam_size=1, max_length=8)
+        assert tokens_of(_beam(decoder, decoder.init_state(features), Rules(one))) == tokens_of(greedy)
 
     def test_a_beam_that_prunes_nothing_equals_brute_force(self, cell: str, layers: int) -> None:
         """Which shows that every part of the state follows its hypothesis."""
         decoder, features = network(0, words=3, cell=cell, layers=layers), pictures(2)
         options = DecodeOptions(beam_size=100, num_captions=100, max_length=3, length_penalty=1.0)
-        for feature, captions in zip(features.split(1), decode(decoder, features, options), strict=True):
+        for feature, captions in zip(features.split(1), decode(decoder, features, Rules(options)), strict=True):
             possible = sorted(every_caption(decoder, feature, 3), key=lambda c: (c[0][-1] != END, -c[1] / len(c[0])))
             assert [caption.tokens for caption in captions] == [tokens for tokens, _ in possible]
 
@@ -670,10 +680,10 @@ class TestEveryKindOfDecoder:
         self, cell: str, layers: int, options: DecodeOptions, prompt: tuple[int, ...]
     ) -> None:
         decoder, features = network(1, words=9, cell=cell, layers=layers), pictures(5)
-        batch = decode(decoder, features, options, prompt)
+        batch = decode(decoder, features, Rules(options, prompt))
         assert len({tuple(tokens) for tokens in tokens_of(batch)}) > 1
         for row, captions in zip(features, batch, strict=True):
-            assert tokens_of(decode(decoder, row.unsqueeze(0), options, prompt)) == tokens_of([captions])
+            assert tokens_of(decode(decoder, row.unsqueeze(0), Rules(options, prompt))) == tokens_of([captions])
             for caption in captions:
                 expected = forced(decoder, row, caption.tokens)
                 assert caption.token_logprobs == pytest.approx(expected, abs=1e-5, rel=1e-6)
@@ -681,7 +691,7 @@ class TestEveryKindOfDecoder:
     @pytest.mark.parametrize("options", STRATEGIES)
     def test_without_a_picture_it_is_a_language_model(self, cell: str, layers: int, options: DecodeOptions) -> None:
         decoder = network(1, words=9, cell=cell, layers=layers)
-        [captions] = decode_state(decoder, decoder.zero_state(1), options)
+        [captions] = decode_state(decoder, decoder.zero_state(1), Rules(options))
         assert len(captions) == options.num_captions
         for caption in captions:
             with torch.inference_mode():
@@ -698,11 +708,13 @@ class TestEveryKindOfDecoder:
 def test_a_picture_gets_the_same_captions_alone_in_a_batch_and_in_any_order(options: DecodeOptions) -> None:
     for seed in range(3):  # without near-ties: see `network`
         decoder, features = network(seed, words=9), pictures(9, seed)
-        batch = tokens_of(decode(decoder, features, options))
-        assert [tokens_of(decode(decoder, row, options))[0] for row in features.split(1)] == batch
-        assert [caption for part in features.split(4) for caption in tokens_of(decode(decoder, part, options))] == batch
+        batch = tokens_of(decode(decoder, features, Rules(options)))
+        assert [tokens_of(decode(decoder, row, Rules(options)))[0] for row in features.split(1)] == batch
+        assert [
+            caption for part in features.split(4) for caption in tokens_of(decode(decoder, part, Rules(options)))
+        ] == batch
         order = torch.randperm(9, generator=torch.Generator().manual_seed(seed))
-        assert tokens_of(decode(decoder, features[order], options)) == [batch[i] for i in order.tolist()]
+        assert tokens_of(decode(decoder, features[order], Rules(options))) == [batch[i] for i in order.tolist()]
         assert len({tuple(captions) for captions in batch}) > 1  # the pictures are told apart
 
 
@@ -710,7 +722,7 @@ def test_a_picture_gets_the_same_captions_alone_in_a_batch_and_in_any_order(opti
 def test_probabilities_are_those_of_the_full_softmax(options: DecodeOptions) -> None:
     """Whatever was banned, cut or heated to come to the caption."""
     decoder, features = network(6, words=9), pictures(5)
-    for feature, captions in zip(features, decode(decoder, features, options), strict=True):
+    for feature, captions in zip(features, decode(decoder, features, Rules(options)), strict=True):
         for caption in captions:
             expected = forced(decoder, feature, caption.tokens)
             assert caption.token_logprobs == pytest.approx(expected, abs=1e-5)
@@ -721,7 +733,7 @@ def test_probabilities_are_those_of_the_full_softmax(options: DecodeOptions) -> 
 def test_special_tokens_are_never_written_even_where_the_decoder_prefers_them(options: DecodeOptions) -> None:
     decoder = Table(torch.randn(20, 20, generator=torch.Generator().manual_seed(0)))
     decoder.logits[:, [PAD, START, UNK]] += 20.0
-    captions = [caption for picture in decode(decoder, decoder.features(2), options) for caption in picture]
+    captions = [caption for picture in decode(decoder, decoder.features(2), Rules(options)) for caption in picture]
     assert not {PAD, START, UNK} & {token for caption in captions for token in caption.tokens}
     assert all(logprob < -10.0 for caption in captions for logprob in caption.token_logprobs)
 
@@ -734,7 +746,7 @@ def test_the_length_is_within_its_limits(options: DecodeOptions, name: str, valu
     totals = []
     for value in values:
         limited = DecodeOptions(options.strategy, **{"max_length": 8, name: value})
-        lengths = [len(words_of(caption)) for [caption] in decode(decoder, features, limited)]
+        lengths = [len(words_of(caption)) for [caption] in decode(decoder, features, Rules(limited))]
         assert all(limited.min_length <= length <= limited.max_length for length in lengths)
         totals.append(sum(lengths))
     assert totals[0] < totals[1] < totals[2]
@@ -745,7 +757,7 @@ def test_the_length_is_within_its_limits(options: DecodeOptions, name: str, valu
 def test_no_sequence_of_n_words_occurs_twice(options: DecodeOptions, n: int) -> None:
     def captions(no_repeat_ngram: int) -> list[tuple[int, ...]]:
         rules = DecodeOptions(options.strategy, max_length=20, no_repeat_ngram=no_repeat_ngram)
-        return [words_of(caption) for [caption] in decode(network(1, end=-5.0), pictures(20), rules)]
+        return [words_of(caption) for [caption] in decode(network(1, end=-5.0), pictures(20), Rules(rules))]
 
     assert any(repeats(words, n) for words in captions(0))
     assert not any(repeats(words, n) for words in captions(n))
@@ -755,7 +767,7 @@ def test_no_sequence_of_n_words_occurs_twice(options: DecodeOptions, n: int) -> 
 @pytest.mark.parametrize(("strategy", "more"), [("sample", {}), ("beam", {"beam_size": 7})])
 @pytest.mark.parametrize("number", [1, 2, 7])
 def test_as_many_captions_are_given_as_asked_for(strategy: str, more: dict[str, int], number: int) -> None:
-    captions = decode(network(1), pictures(3), DecodeOptions(strategy, num_captions=number, **more))
+    captions = decode(network(1), pictures(3), Rules(DecodeOptions(strategy, num_captions=number, **more)))
     assert [len(picture) for picture in captions] == [number] * 3
 
 
@@ -767,7 +779,7 @@ def test_there_is_a_caption_even_where_the_rules_leave_nothing(
     strategy: str, words: int, end: float, rules: dict[str, int]
 ) -> None:
     decoder = network(0, words=words, end=end)
-    for captions in decode(decoder, pictures(3), DecodeOptions(strategy, **rules)):
+    for captions in decode(decoder, pictures(3), Rules(DecodeOptions(strategy, **rules))):
         assert len(captions) == 1
         [caption] = captions
         assert caption.finished == (words == 0 or "no_repeat_ngram" in rules)
@@ -777,19 +789,21 @@ def test_there_is_a_caption_even_where_the_rules_leave_nothing(
 
 
 def test_a_beam_wider_than_the_number_of_captions_gives_those_there_are() -> None:
-    captions = decode(network(0, words=1), pictures(2), DecodeOptions(beam_size=50, num_captions=50, max_length=3))
+    captions = decode(
+        network(0, words=1), pictures(2), Rules(DecodeOptions(beam_size=50, num_captions=50, max_length=3))
+    )
     assert [len(picture) for picture in captions] == [4, 4]  # "", "a", "a a", and "a a a", cut off
     assert all(len(set(tokens)) == 4 for tokens in tokens_of(captions))
 
 
 @pytest.mark.parametrize("options", EVERY_WAY)
 def test_no_pictures_give_no_captions(options: DecodeOptions) -> None:
-    assert decode(network(0), pictures(0), options) == []
+    assert decode(network(0), pictures(0), Rules(options)) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("options", STRATEGIES)
 def test_any_precision_of_the_network_will_do(options: DecodeOptions, dtype: torch.dtype) -> None:
     decoder = network(0).to(dtype)
-    for captions in decode(decoder, pictures(3).to(dtype), options):
+    for captions in decode(decoder, pictures(3).to(dtype), Rules(options)):
         assert all(math.isfinite(caption.logprob) for caption in captions)

@@ -13,6 +13,7 @@ from conftest import draw_picture
 import captioner
 from captioner.inference.decoding import decode
 from captioner.inference.explanation import GRID, BeamRecorder, heat_maps
+from captioner.inference.rules import Rules
 from captioner.vocab import END
 
 
@@ -94,8 +95,8 @@ def test_a_watched_beam_chooses_as_an_unwatched_one(model: captioner.Captioner) 
     feature = model.encode([PICTURE])
     options = captioner.DecodeOptions(num_captions=3)
     recorder = BeamRecorder(model.vocabulary.words, options.length_penalty)
-    watched = decode(model._decoder, feature, options, watch=recorder)
-    assert watched == decode(model._decoder, feature, options)
+    watched = decode(model._decoder, feature, Rules(options), recorder)
+    assert watched == decode(model._decoder, feature, Rules(options))
     assert recorder.steps
 
 

@@ -21,6 +21,7 @@ import captioner
 from captioner.errors import CheckpointError
 from captioner.inference.captioner import Captioner
 from captioner.inference.decoding import decode
+from captioner.inference.rules import Rules
 from captioner.network import checkpoint as checkpoint_module
 from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
 from captioner.network.encoder import Encoder, encoder_names
@@ -133,8 +134,8 @@ class TestRoundTrip:
         decoder.load_state_dict({name: tensor.half().float() for name, tensor in decoder.state_dict().items()})
         features = torch.randn(4, encoder.feature_size)
         for options in (DecodeOptions(num_captions=2), DecodeOptions("sample", seed=1)):
-            captions = decode(decoder, features, options)
-            assert decode(loaded.model.decoder, features, options) == captions
+            captions = decode(decoder, features, Rules(options))
+            assert decode(loaded.model.decoder, features, Rules(options)) == captions
             assert len({best.logprob for best, *_ in captions}) == 4
         save_checkpoint(tmp_path / "again", loaded)
         assert (tmp_path / "again").read_bytes() == (tmp_path / "c").read_bytes()

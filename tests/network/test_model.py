@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.inference.decoding import decode
+from captioner.inference.rules import Rules
 from captioner.network.encoder import Encoder, fuse_for_inference
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
 from captioner.network.recurrent import CELLS
@@ -66,7 +67,9 @@ def test_a_handful_of_captions_is_learned_by_heart() -> None:
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.05
-    assert [written.tokens for [written] in decode(decoder.eval(), features, DecodeOptions("greedy"))] == captions
+    assert [
+        written.tokens for [written] in decode(decoder.eval(), features, Rules(DecodeOptions("greedy")))
+    ] == captions
 
 
 @pytest.mark.parametrize("layers", [1, 2])

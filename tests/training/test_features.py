@@ -9,7 +9,7 @@ import torch
 from conftest import TINY_ENCODER, draw_picture
 
 from captioner.errors import ImageError
-from captioner.inference.captioner import Captioner
+from captioner.inference.captioner import PictureEncoder
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.encoder import Encoder
 from captioner.network.preprocess import Preprocess
@@ -61,21 +61,21 @@ def test_a_cache_belongs_to_one_encoder_one_preprocessing_and_one_precision(tmp_
 def test_only_what_is_new_is_encoded_and_a_changed_picture_is_new(
     tiny_checkpoint: Checkpoint, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    captioner, preprocess = Captioner(tiny_checkpoint), tiny_checkpoint.preprocess
+    encoder = PictureEncoder(tiny_checkpoint.model.encoder, tiny_checkpoint.preprocess)
     encoded: list[int] = []
-    plain = captioner.encode_pixels
-    monkeypatch.setattr(captioner, "encode_pixels", lambda pixels: encoded.append(len(pixels)) or plain(pixels))
+    plain = encoder.encode_pixels
+    monkeypatch.setattr(encoder, "encode_pixels", lambda pixels: encoded.append(len(pixels)) or plain(pixels))
 
     def features(paths: list[Path]) -> torch.Tensor:
         encoded.clear()
-        cache = FeatureCache(tmp_path / "features.bin", captioner.feature_size)
-        return features_of([str(path) for path in paths], captioner, preprocess, cache, lambda number: None, Ranks())
+        cache = FeatureCache(tmp_path / "features.bin", encoder.feature_size)
+        return features_of([str(path) for path in paths], encoder, cache, lambda number: None, Ranks())
 
     first = features(pictures[:4])
     assert encoded == [4, 4]
-    assert torch.allclose(first[:, 0], captioner.encode(pictures[:4]), atol=1e-3, rtol=1e-3)
+    assert torch.allclose(first[:, 0], encoder.encode(pictures[:4]), atol=1e-3, rtol=1e-3)
     mirrored = [draw_picture(index).transpose(0) for index in range(4)]
-    assert first.shape == (4, 2, captioner.feature_size)
+    assert first.shape == (4, 2, encoder.feature_size)
     assert not torch.equal(first[:, 0], first[:, 1])
     del mirrored
     assert torch.equal(features(pictures[:4]), first)
@@ -91,14 +91,12 @@ def test_what_was_encoded_before_a_bad_picture_is_kept(
     tiny_checkpoint: Checkpoint, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("captioner.training.features.BATCH_SIZE", 2)
-    captioner = Captioner(tiny_checkpoint)
+    encoder = PictureEncoder(tiny_checkpoint.model.encoder, tiny_checkpoint.preprocess)
     pictures[5].write_bytes(b"no picture")
-    cache = FeatureCache(tmp_path / "features.bin", captioner.feature_size)
+    cache = FeatureCache(tmp_path / "features.bin", encoder.feature_size)
     with pytest.raises(ImageError, match=r"picture5\.jpg"):
-        features_of(
-            [str(path) for path in pictures], captioner, tiny_checkpoint.preprocess, cache, lambda n: None, Ranks()
-        )
-    assert len(FeatureCache(cache.file, captioner.feature_size)._rows) == 4
+        features_of([str(path) for path in pictures], encoder, cache, lambda n: None, Ranks())
+    assert len(FeatureCache(cache.file, encoder.feature_size)._rows) == 4
 
 
 def test_the_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from captioner.evaluation.metrics import Cider, DocumentFrequencies
 from captioner.inference.decoding import decode
+from captioner.inference.rules import Rules
 from captioner.network.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
@@ -14,6 +15,7 @@ from captioner.vocab import END, PAD, START, UNK, Vocabulary
 
 TEXTS = [("a dog runs", "the dog runs fast"), ("a cat sits",), ("a man with a ball",)]
 VOCABULARY = Vocabulary.build([text for those in TEXTS for text in those])
+RULES = Rules.of(DecodeOptions("sample", max_length=6), VOCABULARY)
 
 
 def tokens_of(*texts: str) -> torch.Tensor:
@@ -39,10 +41,10 @@ def test_samples_end_once_and_follow_the_global_seed() -> None:
     decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0, "lstm", 1), 3).eval()
     features = torch.randn(40, 3)
     torch.manual_seed(1)
-    tokens = sample_captions(decoder, features, 6)
+    tokens = sample_captions(decoder, features, RULES)
     torch.manual_seed(1)
-    assert torch.equal(tokens, sample_captions(decoder, features, 6))
-    assert not torch.equal(tokens, sample_captions(decoder, features, 6))
+    assert torch.equal(tokens, sample_captions(decoder, features, RULES))
+    assert not torch.equal(tokens, sample_captions(decoder, features, RULES))
     assert tokens.shape[1] <= 7
     assert (tokens[:, 0] == START).all()
     assert not ((tokens[:, 1:] == UNK) | (tokens[:, 1:] == START)).any()
@@ -60,8 +62,8 @@ def test_a_draw_among_one_likely_word_each_is_greedy_decoding() -> None:
     with torch.no_grad():
         decoder.output.weight.mul_(1e4)
     features = torch.randn(40, 3)
-    found = [[token for token in row if token != PAD] for row in sample_captions(decoder, features, 6).tolist()]
-    greedy = decode(decoder, features, DecodeOptions("greedy", max_length=6))
+    found = [[token for token in row if token != PAD] for row in sample_captions(decoder, features, RULES).tolist()]
+    greedy = decode(decoder, features, Rules(DecodeOptions("greedy", max_length=6)))
     assert found == [[START, *those[0].tokens] for those in greedy]
     assert len({len(row) for row in found}) > 2
 
@@ -70,7 +72,7 @@ def test_the_loss_is_the_sum_over_tokens_that_are_no_padding() -> None:
     torch.manual_seed(0)
     decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0, "lstm", 1), 3).eval()
     features, weights = torch.randn(200, 3), torch.randn(200)
-    tokens = sample_captions(decoder, features, 9)
+    tokens = sample_captions(decoder, features, Rules.of(DecodeOptions("sample", max_length=9), VOCABULARY))
     logprobs = decoder(features, tokens[:, :-1]).log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
     real = tokens[:, 1:] != PAD
     expected = -(weights[:, None] * logprobs * real).sum() / real.sum()

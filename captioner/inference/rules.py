@@ -1,0 +1,151 @@
+"""The rules of decoding: one object, built once from options, vocabulary and prompt.
+
+Rules hold token ids and numbers. `Rules.of` is the only place where decoding meets text.
+Shapes: R rows (one per unfinished caption), t tokens written so far, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from captioner.errors import OptionError
+from captioner.options import DecodeOptions
+from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary
+
+CONJUNCTIONS = ("and", "or")
+STUTTER = 4  # the number of words after a conjunction that must differ from the word before it
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How captions are written: the options, and the token ids that apply them to one vocabulary.
+
+    Every caption begins with the tokens of `prompt`. Its length limits and its rules include them.
+    Raises OptionError when the prompt leaves no room below `max_length`, ValueError for special tokens in it.
+    """
+
+    options: DecodeOptions
+    prompt: tuple[int, ...] = ()
+    conjunctions: tuple[int, ...] = ()  # around which captions must not stutter, unless options.allow_stutter
+
+    def __post_init__(self) -> None:
+        if not {PAD, START, END, UNK}.isdisjoint(self.prompt):
+            raise ValueError(f"a prompt cannot hold <pad>, <start>, <end> or <unk>: {list(self.prompt)}")
+        length, most = len(self.prompt), self.options.max_length
+        if length >= most:
+            raise OptionError(
+                f"the prompt is {length} words long and max_length {most} counts them: "
+                f"set max_length to at least {length + 1}, or shorten the prompt"
+            )
+
+    @classmethod
+    def of(cls, options: DecodeOptions, vocabulary: Vocabulary, prompt: str = "") -> Rules:
+        """The rules for a model that writes the words of `vocabulary`; every caption begins with the text `prompt`.
+
+        Raises OptionError for a prompt of punctuation only, with words that the model does not know, or so long that
+        no other word fits.
+        """
+        words, ids = vocabulary.tokenise(prompt), vocabulary.encode(prompt)
+        if prompt and not words:
+            raise OptionError(f"the prompt {prompt!r} holds no word: give some, or leave the prompt out")
+        unknown = dict.fromkeys(word for word, token in zip(words, ids, strict=True) if token == UNK)
+        if unknown:
+            named = ", ".join(_with_suggestions(word, vocabulary) for word in unknown)
+            raise OptionError(f"the model does not know every {vocabulary.tokens} of the prompt: not {named}")
+        conjunctions = tuple(token for token, word in enumerate(vocabulary.words) if word in CONJUNCTIONS)
+        return cls(options, tuple(ids), conjunctions)
+
+    @property
+    def rows(self) -> int:
+        """How many captions of a picture are decoded side by side."""
+        return self.options.beam_size if self.options.strategy == "beam" else self.options.num_captions
+
+    def uniforms(self) -> Tensor:
+        """All the random numbers that sampling needs, from the seed: (N, T) float64 in [0, 1).
+
+        Every picture gets the same numbers, so its captions do not depend on the batch it is in. Each caption of a
+        picture gets its own. The first captions stay the same when more are asked for.
+        """
+        generator = torch.Generator().manual_seed(self.options.seed)
+        shape = self.options.num_captions, self.options.max_length
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    def scores(self, logprobs: Tensor, written: Tensor) -> Tensor:
+        """Scores of the next token, (R, V): the log-probabilities (R, V), with -inf where a rule forbids the token.
+
+        `written` are the tokens so far, (R, t), without `<start>`. `<pad>`, `<start>` and `<unk>` are never written.
+        Where the rules forbid every token, `<end>` is allowed.
+        """
+        scores = logprobs.clone()
+        scores[:, [PAD, START, UNK]] = -torch.inf
+        self._forbid_stutter(scores, written)
+        scores = self._without_repetition(scores, written)
+        end = scores[:, END].clone()
+        if written.shape[1] < self.options.min_length:
+            scores[:, END] = -torch.inf
+        stuck = scores.amax(-1).isneginf()
+        # Finite even where the decoder itself rules out `<end>`: something has to be written.
+        scores[:, END] = torch.where(stuck, end.clamp(min=torch.finfo(end.dtype).min), scores[:, END])
+        return scores
+
+    def _forbid_stutter(self, scores: Tensor, written: Tensor) -> None:
+        """Forbid, in place, the word before a conjunction for the next few words after it.
+
+        Models like to write "a red jacket and a red jacket". People hardly ever do.
+        """
+        t = written.shape[1]
+        if self.options.allow_stutter or not self.conjunctions or t < 2:
+            return
+        first = max(1, t - STUTTER)
+        joins = torch.isin(written[:, first:], torch.tensor(self.conjunctions, device=written.device))
+        scores.scatter_(1, torch.where(joins, written[:, first - 1 : -1], PAD), -torch.inf)
+
+    def _without_repetition(self, scores: Tensor, written: Tensor) -> Tensor:
+        """The scores without the tokens that would repeat a sequence of `no_repeat_ngram` tokens."""
+        n, t = self.options.no_repeat_ngram, written.shape[1]
+        if not n or t < n:
+            return scores
+        windows = written.unfold(1, n, 1)  # (R, t - n + 1, n)
+        # Windows that begin with the last n - 1 tokens written: repeating their last token would repeat them.
+        repeats = (windows[:, :, :-1] == written[:, None, t - n + 1 :]).all(-1)
+        forbidden = torch.zeros_like(scores, dtype=torch.bool)
+        forbidden.scatter_(1, torch.where(repeats, windows[:, :, -1], PAD), True)
+        return scores.masked_fill(forbidden, -torch.inf)
+
+    def next_token(self, scores: Tensor, uniform: Tensor | None) -> Tensor:
+        """The next token of each row, (R,) int64, from `scores` (R, V).
+
+        Without `uniform` the most likely one. With one number in [0, 1) per row, (R,), the word at which the
+        cumulative distribution passes that number, after temperature, top-k and top-p (Holtzman et al. 2020, "The
+        curious case of neural text degeneration").
+        """
+        options = self.options
+        if uniform is None or options.top_k == 1:
+            return scores.argmax(-1)  # the first of equal scores, which topk does not promise
+        # Double precision, so that a sum over thousands of small probabilities still ends at 1. Words only have to be
+        # ranked where some of them are left out.
+        if options.top_k:
+            ranked, ids = scores.double().topk(min(options.top_k, scores.shape[-1]), dim=-1)
+        elif options.top_p < 1.0:
+            ranked, ids = scores.double().sort(dim=-1, descending=True, stable=True)
+        else:
+            ranked, ids = scores.double(), torch.arange(scores.shape[-1], device=scores.device).expand(scores.shape)
+        probabilities = (ranked / options.temperature).softmax(-1)
+        if options.top_p < 1.0:
+            before = probabilities.cumsum(-1) - probabilities
+            probabilities[before >= options.top_p] = 0.0  # the first word always stays
+        cumulative = probabilities.cumsum(-1)
+        total = cumulative[:, -1]
+        # Rounding must not take the product up to the total itself, because no word would pass that.
+        target = (uniform * total).minimum(torch.nextafter(total, torch.zeros_like(total)))
+        rank = torch.searchsorted(cumulative, target.unsqueeze(1), right=True)
+        return ids.gather(1, rank).squeeze(1)
+
+
+def _with_suggestions(word: str, vocabulary: Vocabulary) -> str:
+    near = get_close_matches(word, vocabulary.words[len(SPECIAL_TOKENS) :])
+    return repr(word) + (f" (did you mean {' or '.join(map(repr, near))}?)" if near else "")
