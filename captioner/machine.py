@@ -1,4 +1,4 @@
-"""How many processors we may use, and how a stream of work is spread over them."""
+"""What this machine offers: processors, and memory that is kept instead of being given back."""
 
 from __future__ import annotations
 
@@ -6,18 +6,71 @@ import contextlib
 import ctypes
 import math
 import os
+import time
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+_TOO_SHORT = 0.05  # seconds; the kernel counts time in steps of 0.01 s
+
 
 def available_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Processors that this process may keep busy: those it is bound to, and no more than its container's quota."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(bound, _quota(root))))
+    """The number of processors that this process may use: its affinity, limited by its container's quota."""
+    return max(1, math.ceil(min(len(_affinity()), _quota(root))))
+
+
+@dataclass(frozen=True)
+class CpuTimes:
+    """A reading of how long other programs have kept our processors busy, in seconds since the machine started."""
+
+    at: float  # on the monotonic clock
+    others: float
+
+
+def cpu_times(stat: Path = Path("/proc/stat")) -> CpuTimes | None:
+    """The reading for now, to be handed to `free_cpus` later; None where the system keeps no such record."""
+    try:
+        lines = dict(line.split(maxsplit=1) for line in stat.read_text().splitlines() if line.startswith("cpu"))
+        counts = [[int(count) for count in lines[f"cpu{cpu}"].split()] for cpu in _affinity()]
+        # user, nice, system, idle, iowait, irq, softirq, steal. Niced programs count like all others: between
+        # sessions, Linux shares a processor without regard to niceness (autogroups).
+        busy = sum(sum(row[:3]) + sum(row[5:8]) for row in counts) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, KeyError):
+        return None
+    return CpuTimes(time.monotonic(), busy - sum(os.times()[:4]))
+
+
+def free_cpus(since: CpuTimes | None = None, stat: Path = Path("/proc/stat")) -> int:
+    """The number of available processors that other programs do not keep busy; at least 1.
+
+    Use no more threads than that: threads that share a layer's work wait for each other in a spin, so one thread that
+    has to share its processor with another program slows all of them down many times.
+
+        since = cpu_times()     # before something that takes a while anyway
+        ...
+        torch.set_num_threads(min(torch.get_num_threads(), free_cpus(since)))
+
+    The time between `since` and now is judged. Work of this process and of its finished children does not count.
+    Without `since` the call sleeps 0.2 seconds and judges those. Where the system keeps no record, or the time was
+    too short to tell, all available processors count as free.
+    """
+    if since is None:
+        since = cpu_times(stat)
+        time.sleep(0.2)
+    now = cpu_times(stat)
+    if since is None or now is None or now.at - since.at < _TOO_SHORT:
+        return available_cpus()
+    busy = round((now.others - since.others) / (now.at - since.at))
+    return max(1, min(available_cpus(), len(_affinity()) - busy))
+
+
+def _affinity() -> set[int]:
+    """The numbers of the processors that this process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _quota(root: Path) -> float:
-    """Processors' worth of time that control groups grant, of version 2 or 1; infinite without a limit."""
+    """The processors' worth of time that control groups (version 2 or 1) grant; infinite without a limit."""
     try:
         if (root / "cpu.max").is_file():
             quota, period = (root / "cpu.max").read_text().split()

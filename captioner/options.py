@@ -1,6 +1,6 @@
-"""Options that Python, the command line and the web page share: declared once here, checked once on creation.
+"""Options that Python, the command line and the web page share. Each is declared once and checked on creation.
 
-This module imports nothing heavy, so that `captioner --help` is instant.
+This module imports nothing heavy, so that `captioner --help` stays fast.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ ENGINES = ("torch", "openvino")
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """What is known of one option: enough for a check, a command-line flag and a slider."""
+    """What is known of one option: enough to check it, and to make a command-line flag or a slider of it."""
 
     name: str
     kind: type
     default: Any
     help: str
+    group: str = ""  # the heading of its flag in `--help`
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()  # the strategies that use it; empty: all of them
+    strategies: tuple[str, ...] = ()  # the decoding strategies that use it; empty: all of them
+    unset: str = ""  # what a default of None means, in words
 
     @property
     def flag(self) -> str:
@@ -41,40 +43,49 @@ def option(
     default: Any,
     help: str,
     *,
+    kind: type | None = None,
+    group: str = "",
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
     strategies: tuple[str, ...] = (),
+    unset: str = "",
 ) -> Any:
-    """Declare a dataclass field together with its help text and permitted range (both ends included)."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices, "strategies": strategies}
-    return dataclasses.field(default=default, metadata=metadata)
+    """Declare a dataclass field together with its help text and permitted range (both ends included).
+
+    An option whose default is None also needs its `kind`, and in `unset` what None means, in a few words.
+    """
+    if default is None and not (kind and unset):
+        raise TypeError(f"an option whose default is None needs kind= and unset=: {help!r}")
+    facts = {"help": help, "group": group, "low": low, "high": high, "choices": choices, "strategies": strategies}
+    return dataclasses.field(default=default, metadata={**facts, "kind": kind or type(default), "unset": unset})
 
 
 def option_specs(options: type) -> Iterator[OptionSpec]:
     """The options of a dataclass whose fields were declared with `option`, in their order."""
     for field in dataclasses.fields(options):
-        yield OptionSpec(field.name, type(field.default), field.default, **field.metadata)
+        yield OptionSpec(name=field.name, default=field.default, **field.metadata)
 
 
 def check_ranges(options: Any) -> None:
     """Raise OptionError for the first field whose type, range or choice is wrong."""
     for spec in option_specs(type(options)):
         value: Any = getattr(options, spec.name)
+        if value is None and spec.default is None:
+            continue
         wanted: Any = (int, float) if spec.kind is float else spec.kind
         if not isinstance(value, wanted) or (isinstance(value, bool) and spec.kind is not bool):
-            raise OptionError(f"{spec.name} must be {_article(spec.kind)}, not {value!r}")
+            raise OptionError(f"{spec.name} must be {_KINDS[spec.kind]}, not {value!r}")
         if spec.choices and value not in spec.choices:
             raise OptionError(f"{spec.name} must be one of {', '.join(spec.choices)}, not {value!r}")
-        # "not (low <= value)" also catches NaN, which compares false with everything.
+        # "not value >= low" instead of "value < low", so that NaN is refused as well.
         if spec.low is not None and not value >= spec.low:
             raise OptionError(f"{spec.name} must be at least {spec.low:g}, not {value!r}")
         if spec.high is not None and not value <= spec.high:
             raise OptionError(f"{spec.name} must be at most {spec.high:g}, not {value!r}")
 
 
-def _article(kind: type) -> str:
-    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -86,44 +97,44 @@ class DecodeOptions:
 
     strategy: str = option(
         "beam",
-        "greedy takes the likeliest word at each step, sample draws words, beam keeps the best few hypotheses",
+        "greedy takes the most likely word at each step, sample draws words at random, "
+        "beam follows the best few beginnings at once",
         choices=("greedy", "sample", "beam"),
     )
-    beam_size: int = option(3, "hypotheses kept at each step", low=1, high=100, strategies=("beam",))
+    beam_size: int = option(3, "number of unfinished captions a beam follows", low=1, high=100, strategies=("beam",))
     length_penalty: float = option(
         0.7,
-        "a, where hypotheses are ranked by log-probability / length^a: 0 favours short captions",
+        "the exponent a in log-probability / length^a, by which a beam ranks captions; 0 favours short ones",
         low=0.0,
         high=3.0,
         strategies=("beam",),
     )
     temperature: float = option(
-        1.0,
-        "below 1 draws likely words more often, above 1 less often",
-        low=0.01,
-        high=10.0,
-        strategies=("sample",),
+        1.0, "below 1 draws likely words more often, above 1 less often", low=0.01, high=10.0, strategies=("sample",)
     )
-    top_k: int = option(0, "draw from the k likeliest words only; 0: all", low=0, strategies=("sample",))
+    top_k: int = option(0, "draw from the k most likely words only; 0: from all", low=0, strategies=("sample",))
     top_p: float = option(
         1.0,
-        "draw from the likeliest words that together have this probability",
+        "draw from the fewest words that together have this probability",
         low=0.01,
         high=1.0,
         strategies=("sample",),
     )
     num_captions: int = option(
         1,
-        "captions a picture: the best hypotheses of a beam, or independent draws",
+        "captions per picture: the best ones of a beam, or so many independent draws",
         low=1,
         high=100_000,
         strategies=("sample", "beam"),
     )
-    min_length: int = option(0, "words a caption has at least", low=0, high=200)
-    max_length: int = option(20, "words a caption has at most", low=1, high=200)
-    no_repeat_ngram: int = option(0, "no sequence of n words twice in a caption; 0: allowed", low=0, high=20)
-    # Not limited to sampling: a script that always passes its seed asks for nothing contradictory.
-    seed: int = option(0, "fixes the draws: the same seed gives the same captions", low=0, high=2**63 - 1)
+    min_length: int = option(0, "fewest words in a caption", low=0, high=200)
+    max_length: int = option(20, "most words in a caption", low=1, high=200)
+    no_repeat_ngram: int = option(0, "never repeat a sequence of n words in a caption; 0: allowed", low=0, high=20)
+    allow_stutter: bool = option(
+        False, "write 'a red jacket and a red jacket' where the model would; otherwise it must find other words"
+    )
+    # Every strategy accepts a seed, so that a script may always pass one.
+    seed: int = option(0, "the same seed draws the same captions", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -146,7 +157,7 @@ class DecodeOptions:
             )
 
     def used(self) -> dict[str, Any]:
-        """What this strategy uses, by name; what says in a report how captions were made."""
+        """The options that this strategy uses, by name: a report says with them how captions were made."""
         return {
             spec.name: getattr(self, spec.name)
             for spec in option_specs(type(self))
@@ -155,6 +166,6 @@ class DecodeOptions:
 
 
 def parse_options(options: type, given: Mapping[str, Any]) -> Any:
-    """An options object from those of `given` that it declares, the others left at their defaults."""
+    """An options object from the values in `given` that it declares; the others keep their defaults."""
     names = {spec.name for spec in option_specs(options)}
     return options(**{name: value for name, value in given.items() if name in names})

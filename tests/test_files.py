@@ -1,4 +1,4 @@
-"""Files are replaced whole or not at all."""
+"""Files are replaced whole or not at all, and JSON is read with care."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
-from captioner.files import remove_temporaries, replacing, sha256_of
+from captioner.errors import DataError
+from captioner.files import read_json, remove_temporaries, replacing, sha256_of
 
 
 def test_a_new_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
@@ -188,3 +190,37 @@ def test_what_kills_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_temporaries(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {".captioner.journal", "a.tmp"}
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_json_is_read_with_and_without_a_byte_order_mark(mark: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(mark + '{"a": [1, "é"]}\n'.encode())
+    assert read_json(file) == {"a": [1, "é"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "the file is empty"),
+        (b" \n", "the file is empty"),
+        (b"\xef\xbb\xbf", "the file is empty"),
+        (b"\xff\xd8\xff\xe0", "not a list of rows (*)"),
+        (b"{", "not a list of rows (*)"),
+        (b"[" * 100_000, "not a list of rows (*)"),
+        (b"1" * 10_000, "not a list of rows (*)"),
+    ],
+    ids=range(7),
+)
+def test_what_is_no_json_is_named(content: bytes, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_json(file, "a list of rows")
+    assert fnmatchcase(str(caught.value), f"{file}: {complaint}")
+    assert "\n" not in str(caught.value)
+
+
+def test_json_that_cannot_be_read_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")

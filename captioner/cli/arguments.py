@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from captioner.options import ENGINES, PRECISIONS, TOKEN_KINDS, DecodeOptions, option_specs, parse_options
+from captioner.options import ENGINES, PRECISIONS, TOKEN_KINDS, DecodeOptions, OptionSpec, option_specs, parse_options
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -17,32 +17,33 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 def add_options(
-    group: argparse._ArgumentGroup,
+    place: argparse.ArgumentParser | argparse._ArgumentGroup,
     options: type,
     only: Iterable[str] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> None:
-    """A flag for each field of an options dataclass (or those named in `only`), with its help and default.
+    """A flag for each field of an options dataclass, or for those named in `only`, with its help and default.
 
-    `defaults` are a command's own, by name.
+    In a parser, options that were declared with a group stand under its heading; a group keeps all of them together.
+    `defaults` are those of a command that differ from the dataclass's, by name.
     """
-    own = defaults or {}
+    own, groups = defaults or {}, {}
     for spec in option_specs(options):
         if only is not None and spec.name not in only:
             continue
+        group: argparse._ActionsContainer = place
+        if spec.group and isinstance(place, argparse.ArgumentParser):
+            if spec.group not in groups:
+                groups[spec.group] = place.add_argument_group(spec.group)
+            group = groups[spec.group]
+        # What is not given is left out, so that the dataclass supplies its default.
+        given: dict[str, Any] = {"default": own.get(spec.name, argparse.SUPPRESS), "help": spec.help}
         if spec.kind is bool:
-            group.add_argument(
-                spec.flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=spec.help
-            )
+            group.add_argument(spec.flag, action=argparse.BooleanOptionalAction, **given)
         else:
-            group.add_argument(
-                spec.flag,
-                type=spec.kind,
-                choices=spec.choices or None,
-                metavar=None if spec.choices else _METAVARS[spec.kind],
-                default=own.get(spec.name, argparse.SUPPRESS),  # the dataclass knows the default
-                help=f"{spec.help} [{_shown(own.get(spec.name, spec.default))}]",
-            )
+            given["help"] += f" [{_shown(own.get(spec.name, spec.default), spec)}]"
+            metavar = None if spec.choices else _METAVARS[spec.kind]
+            group.add_argument(spec.flag, type=spec.kind, choices=spec.choices or None, metavar=metavar, **given)
 
 
 def chosen(options: type, args: argparse.Namespace) -> Any:
@@ -96,5 +97,7 @@ positive.__name__ = "positive whole number"  # argparse says "invalid positive w
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
-def _shown(default: object) -> str:
+def _shown(default: object, spec: OptionSpec) -> str:
+    if default is None:
+        return spec.unset
     return f"{default:g}" if isinstance(default, float) else str(default)
