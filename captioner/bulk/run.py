@@ -1,0 +1,224 @@
+"""Caption pictures into a file, into sidecar files or onto a stream: `caption_files`.
+
+Captions for files go into a journal first, and the output is rendered from the journal when all pictures are done. A
+run that was interrupted can therefore be resumed, and then ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TextIO, TypeAlias, cast
+
+from captioner.bulk.formats import Writer, sidecar_paths, sidecar_text, writer
+from captioner.bulk.journal import Journal
+from captioner.bulk.progress import Progress, Summary
+from captioner.data.names import image_id, read_image_ids
+from captioner.errors import DataError, OptionError, OutputError
+from captioner.files import replacing, sha256_of
+from captioner.inference.captioner import Captioner, load
+from captioner.inference.openvino_engine import encoder_file
+from captioner.inference.parallel import in_batches
+from captioner.inference.results import Row, row_of
+from captioner.options import FILE_FORMATS, DecodeOptions
+from captioner.pictures.find import find_pictures
+
+AnyPath: TypeAlias = "str | os.PathLike[str]"
+
+
+def caption_files(
+    paths: AnyPath | Iterable[AnyPath],
+    output: AnyPath | TextIO | None = None,
+    *,
+    format: str = "text",
+    options: DecodeOptions | None = None,
+    prompt: str = "",
+    model: Captioner | Callable[[], Captioner] = load,
+    recursive: bool = False,
+    stdin: Iterable[str] = (),
+    batch_size: int = 32,
+    resume: bool = False,
+    overwrite: bool = False,
+    prefix: str = "",
+    suffix: str = "",
+    coco_images: AnyPath | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Write a caption for each picture; what `captioner caption` does.
+
+        captioner.caption_files("photos", "captions.csv", format="csv", progress=Progress())
+
+    `paths` are files, folders, patterns, or "-" for the lines of `stdin`, as in `pictures.find.find_pictures`.
+    `output` is a file's path or an open text file; None means stdout. Sidecar files (photo.txt beside photo.jpg) take
+    none; `prefix` and `suffix` go around each of their captions, and `overwrite` allows to replace those that exist.
+    `format` is text, jsonl, csv, coco, html or sidecar. Image ids for coco come from the file names, or from
+    `coco_images`, a JSON file in COCO's layout.
+    `model` is a Captioner, or a function that loads one. The function is called only after all else was checked.
+    `resume` goes on with the journal that an interrupted run left: OUTPUT.journal, or .captioner.journal in the folder
+    of the pictures for sidecars. After a KeyboardInterrupt, and when pictures failed, it stays there for that.
+    `progress` reports how the run is going. Without it nothing is printed.
+
+    A picture that cannot be read is counted as failed and does not stop the others. Raises OptionError, InputError,
+    OutputError, DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
+    """
+    options = options or DecodeOptions()
+    progress = progress or Progress(quiet=True, say=lambda line: None)
+    file = Path(output) if isinstance(output, str | os.PathLike) else None
+    stream = None if file or format == "sidecar" else output or sys.stdout
+    for_sidecars = {"prefix": prefix, "suffix": suffix, "overwrite": overwrite}
+    _check_usage(format, output, batch_size, for_sidecars, coco_images, resume and stream is not None)
+    found = find_pictures(listed(paths), recursive, stdin)
+    sidecars = sidecar_paths(found) if format == "sidecar" else {}
+    render = None if sidecars else _renderer(format, options, found, coco_images)
+    journal = None if stream else Journal(_journal_path(file, found), resume)
+    if journal and not overwrite:
+        _refuse_existing([sidecar for path, sidecar in sidecars.items() if not journal.captioned(path)])
+
+    def write(rows: Iterable[Row]) -> None:
+        if render:
+            with replacing(file) if file else nullcontext(cast("TextIO", stream)) as text:
+                text.writelines(render(rows))
+        for row in rows if sidecars else ():
+            with replacing(sidecars[row["path"]]) as text:
+                text.write(sidecar_text(row, prefix, suffix))
+
+    captioner = model if isinstance(model, Captioner) else model()
+    job = _Job(captioner, options, prompt, batch_size)
+    if journal:
+        return _through_journal(journal, job, found, write, progress)
+    rows = job.rows(found)
+    progress.begin(len(found))
+    write(row for row in progress.watch(rows) if "error" not in row)
+    return progress.finish()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A captioner, and how it is to caption."""
+
+    captioner: Captioner
+    options: DecodeOptions
+    prompt: str
+    batch_size: int
+
+    def rows(self, paths: Iterable[str]) -> Iterator[Row]:
+        """The rows of pictures, as they are asked for. Raises OptionError at once for a prompt that is no good."""
+        return map(row_of, self.captioner.caption_files(paths, self.options, self.batch_size, prompt=self.prompt))
+
+    def settings(self) -> dict[str, Any]:
+        """All that the captions depend on, as plain data."""
+        return {
+            "journal": 2,
+            **_identity(self.captioner),
+            "precision": self.captioner.precision,
+            "options": asdict(self.options),
+            "prompt": self.prompt,
+            "batch_size": self.batch_size,
+        }
+
+
+def _identity(captioner: Any) -> dict[str, str]:
+    """The checkpoint and the engine. With another engine the digest of its weights is named, too, because two exports
+    of one checkpoint write different captions.
+    """
+    if not hasattr(captioner, "digest"):  # until Captioner says by itself what it is
+        weights = b"".join(t.float().cpu().numpy().tobytes() for t in captioner._decoder.state_dict().values())
+        return {"checkpoint": sha256(weights).hexdigest(), "engine": "openvino" if captioner._exported else "torch"}
+    engine: str = captioner.engine
+    if engine != "torch":
+        engine += " " + sha256_of(encoder_file(captioner.path).with_suffix(".bin"))
+    return {"checkpoint": captioner.digest(), "engine": engine}
+
+
+def _through_journal(
+    journal: Journal, job: _Job, paths: list[str], write: Callable[[Iterable[Row]], None], progress: Progress
+) -> Summary:
+    """Caption the pictures that the journal lacks, batch by batch, then write all of them from the journal.
+
+    Batches are cut by position, and a batch that lacks anything is captioned again as a whole. No caption then depends
+    on where an earlier run stopped, as it could through the rounding that comes with another batch size.
+    """
+    batches = list(in_batches(paths, job.batch_size))
+    missing = [batch for batch in batches if not all(map(journal.captioned, batch))]
+    rows = job.rows(chain.from_iterable(missing))  # before the journal is made: a wrong prompt leaves nothing
+    journal.begin(job.settings())
+    try:
+        progress.begin(len(paths), len(paths) - sum(map(len, missing)))
+        watched = progress.watch(rows)
+        for batch in missing:
+            journal.append(islice(watched, len(batch)))
+        write(journal.rows(paths))
+    except KeyboardInterrupt:
+        progress.say(f"captioner: add resume (--resume) to go on from {journal.path}")
+        raise
+    finally:
+        journal.close()
+    summary = progress.finish()
+    if not summary.failed:
+        journal.path.unlink()
+    return summary
+
+
+def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
+    """One path or several, as the texts that they are in results."""
+    return [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+
+
+def _check_usage(
+    format: str,
+    output: object,
+    batch_size: int,
+    for_sidecars: Mapping[str, object],
+    coco_images: object,
+    resume_stream: bool,
+) -> None:
+    """Raise OptionError for options that are impossible or contradict each other."""
+    if format not in FILE_FORMATS:
+        raise OptionError(f"format must be one of {', '.join(FILE_FORMATS)}, not {format!r}")
+    if batch_size < 1:
+        raise OptionError(f"batch_size must be at least 1, not {batch_size}")
+    if format == "sidecar" and output is not None:
+        raise OptionError("sidecar files go beside their pictures: leave out output (--output)")
+    if resume_stream:
+        raise OptionError("resume (--resume) needs output (--output FILE): a stream cannot be resumed")
+    for name, value in for_sidecars.items():
+        if value and format != "sidecar":
+            raise OptionError(f"{name} (--{name}) goes with the format sidecar only")
+    if coco_images and format != "coco":
+        raise OptionError("coco_images (--coco-images) goes with the format coco only")
+    if isinstance(output, str) and "://" in output:
+        raise OptionError(f"{output}: is an address, not a file: only `captioner cluster` writes to addresses")
+    if isinstance(output, str | os.PathLike) and Path(output).is_dir():
+        raise OptionError(f"{output}: is a folder: give the name of a file")
+
+
+def _renderer(format: str, options: DecodeOptions, paths: list[str], coco_images: AnyPath | None) -> Writer:
+    """The function from rows to text. Raises DataError when a picture has no image id, or two have the same."""
+    ids = read_image_ids(Path(coco_images)) if coco_images else None
+    if format == "coco":
+        owner: dict[int, str] = {}
+        for path in paths:
+            other = owner.setdefault(image_id(path, ids), path)
+            if other != path:
+                raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
+    return writer(format, options.num_captions, ids)
+
+
+def _journal_path(file: Path | None, paths: list[str]) -> Path:
+    """Beside the output, or for sidecars in the deepest folder that holds all pictures."""
+    if file:
+        return file.with_name(file.name + ".journal")
+    return Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
+
+
+def _refuse_existing(sidecars: list[Path]) -> None:
+    existing = [file for file in sidecars if file.exists()]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise OutputError(f"{existing[0]}{more} would be replaced: add overwrite (--overwrite) if that is meant")
