@@ -1,4 +1,4 @@
-"""What Ray costs and brings: the local runner on one thread, `--runner ray` with one worker and with two.
+"""What Ray costs and brings: `captioner caption` on one thread, `captioner cluster` with one worker and with two.
 
     python benchmarks/ray_captioning.py [--pictures 2000] [--rounds 3]
 
@@ -21,15 +21,15 @@ from pathlib import Path
 from speed import make_pictures
 
 RUNNERS = {
-    "local, one thread": ["-f", "jsonl"],
-    "ray, 1 worker": ["--runner", "ray", "--workers", "1"],
-    "ray, 2 workers": ["--runner", "ray", "--workers", "2"],
+    "caption, one thread": ["caption", "-f", "jsonl"],
+    "cluster, 1 worker": ["cluster", "--workers", "1"],
+    "cluster, 2 workers": ["cluster", "--workers", "2"],
 }
 
 
 def seconds(arguments: list[str], folder: Path, output: Path) -> float:
     """How long one run takes, from the start of its process to its end."""
-    command = [sys.executable, "-m", "captioner", "caption", str(folder), "-q", "-o", str(output), *arguments]
+    command = [sys.executable, "-m", "captioner", *arguments, str(folder), "-q", "-o", str(output)]
     # torch reads the number of threads from here; Ray's workers have one each in any case.
     started = time.perf_counter()
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)

@@ -33,7 +33,7 @@ from captioner.inference.results import Row, row_of
 from captioner.machine import available_cpus
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.header import find_checkpoint
-from captioner.options import SHARD_FORMATS, DecodeOptions
+from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions
 
 CPUS = 0.5  # reserved for a thread, so that there is room for Ray Data itself and for the workers of a lost node
 ATTEMPTS = 6  # at a unit; Ray itself would never give up a unit that kills its worker every time
@@ -80,13 +80,7 @@ def caption_on_cluster(
     installed, the cluster lacks what was asked for, or a worker fails for another reason than a picture.
     """
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
-    if format not in SHARD_FORMATS:
-        raise OptionError(f"format must be one of {', '.join(SHARD_FORMATS)}, not {format!r}")
-    if device not in ("auto", "cpu", "cuda"):
-        raise OptionError(f"device must be auto, cpu or cuda on a cluster, which assigns GPUs itself, not {device!r}")
-    for name, number in (("batch_size", batch_size), ("workers", 1 if workers is None else workers)):
-        if number < 1:
-            raise OptionError(f"{name} must be at least 1, not {number}")
+    _check_usage(format, device, precision, batch_size, workers)
     _ray()
     from captioner.bulk.shards import Shards  # these two need the extra, too
     from captioner.bulk.sources import find_sources, units
@@ -124,12 +118,30 @@ def _ray() -> Any:
     return ray
 
 
+def _check_usage(format: str, device: str, precision: str, batch_size: int, workers: int | None) -> None:
+    """Raise OptionError for values that are impossible."""
+    for name, value, choices in (
+        ("format", format, SHARD_FORMATS),
+        ("device", device, ("auto", "cpu", "cuda")),  # Ray assigns single GPUs itself
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in choices:
+            raise OptionError(f"{name} must be one of {', '.join(choices)} on a cluster, not {value!r}")
+    for name, number in (("batch_size", batch_size), ("workers", 1 if workers is None else workers)):
+        if number < 1:
+            raise OptionError(f"{name} must be at least 1, not {number}")
+
+
 @contextmanager
 def connected() -> Iterator[None]:
-    """Connected to the cluster at RAY_ADDRESS, or to a local one that ends with this process."""
+    """Connected to the cluster at RAY_ADDRESS, or to a local one that ends with this process. Raises DeviceError."""
     address = os.environ.get("RAY_ADDRESS")
-    if address:
-        _check_listening(address)
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if port.isdigit():  # Ray itself would try for many minutes where nobody listens
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise DeviceError(f"RAY_ADDRESS is {address}, where no cluster answers ({error})") from error
     local: dict[str, Any] = {} if address else {"num_cpus": available_cpus(), "include_dashboard": False}
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors also come as exceptions
     ray = _ray()
@@ -140,20 +152,9 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_listening(address: str) -> None:
-    """Raise DeviceError where nobody listens. Ray itself would try for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise DeviceError(f"RAY_ADDRESS is {address}, where no cluster answers ({error})") from error
-
-
 def share(workers: int | None, device: str = "auto") -> tuple[int, int, dict[str, float]]:
-    """The number of workers, the threads of each, and what Ray shall reserve for each: a GPU where there are any.
-
-    Raises DeviceError when the cluster is too small for that.
+    """The number of workers, the threads of each, and what Ray shall reserve for each. Raises DeviceError when the
+    cluster is too small for them.
     """
     cluster = _ray().cluster_resources()
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)

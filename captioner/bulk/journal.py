@@ -26,17 +26,16 @@ class Journal:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
-        self._offsets: dict[str, int] = {}
-        self._captioned: set[str] = set()
+        self._offsets: dict[str, int] = {}  # of captioned pictures
         self._settings: dict[str, Any] | None = None
         self._end = 0
         self._file: IO[bytes] | None = None
         self._resumed = path.exists()
+        if self._resumed and not resume:
+            raise OutputError(
+                f"{path}: an interrupted run left its journal: add resume (--resume) to go on with it, or delete it"
+            )
         if self._resumed:
-            if not resume:
-                raise OutputError(
-                    f"{path}: an interrupted run left its journal: add resume (--resume) to go on with it, or delete it"
-                )
             self._read()
 
     def _read(self) -> None:
@@ -48,12 +47,12 @@ class Journal:
                     content = json.loads(line)
                     if self._settings is None:
                         self._settings = {**content}
+                        self._end = len(line)
                     else:
                         _check(content)
-                        self._note(content, self._end)
+                        self._note(content, len(line))
                 except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                     raise OutputError(f"{self.path}: not a journal of captioner: delete it to start again") from error
-                self._end += len(line)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Open the file to append rows.
@@ -75,25 +74,23 @@ class Journal:
         self._file = self.path.open(mode, buffering=0)
         self._file.truncate(self._end)
         if theirs is None:
-            self._write([dict(settings)])
+            [self._end] = self._write([dict(settings)])
 
     def captioned(self, path: str) -> bool:
         """Whether a picture has its caption. A picture that failed has none, and is tried again."""
-        return path in self._captioned
+        return path in self._offsets
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add rows. When this returns they are on disk, and survive a kill of the process and of the machine."""
         rows = list(rows)
-        start = self._end
         for row, length in zip(rows, self._write(rows), strict=True):
-            self._note(row, start)
-            start += length
+            self._note(row, length)
 
     def rows(self, paths: Iterable[str]) -> Iterator[Row]:
         """The rows of those `paths` that are captioned, in the order of `paths`, read from disk one by one."""
         with self.path.open("rb") as file:
             for path in paths:
-                if path in self._captioned:
+                if path in self._offsets:
                     file.seek(self._offsets[path])
                     yield json.loads(file.readline())
 
@@ -102,10 +99,10 @@ class Journal:
         if self._file:
             self._file.close()
 
-    def _note(self, row: Row, offset: int) -> None:
-        self._offsets[row["path"]] = offset
+    def _note(self, row: Row, length: int) -> None:
         if "error" not in row:
-            self._captioned.add(row["path"])
+            self._offsets[row["path"]] = self._end
+        self._end += length
 
     def _write(self, rows: list[Row]) -> list[int]:
         """Write rows as lines; the length of each in bytes."""
@@ -118,9 +115,7 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:  # such as a full disk; the error does not name the file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
-        lengths = [len(line) for line in lines]
-        self._end += sum(lengths)
-        return lengths
+        return [len(line) for line in lines]
 
 
 def _check(row: Row) -> None:

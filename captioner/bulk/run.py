@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias, cast
+from typing import Any, TextIO, TypeAlias
 
 from captioner.bulk.formats import Writer, sidecar_paths, sidecar_text, writer
 from captioner.bulk.journal import Journal
@@ -25,7 +26,7 @@ from captioner.files import replacing, sha256_of
 from captioner.inference.captioner import Captioner, load
 from captioner.inference.openvino_engine import encoder_file
 from captioner.inference.parallel import in_batches
-from captioner.inference.results import Row, row_of
+from captioner.inference.results import FileResult, Row, row_of
 from captioner.options import FILE_FORMATS, DecodeOptions
 from captioner.pictures.find import find_pictures
 
@@ -69,90 +70,67 @@ def caption_files(
     """
     options = options or DecodeOptions()
     progress = progress or Progress(quiet=True, say=lambda line: None)
-    file = Path(output) if isinstance(output, str | os.PathLike) else None
-    stream = None if file or format == "sidecar" else output or sys.stdout
-    for_sidecars = {"prefix": prefix, "suffix": suffix, "overwrite": overwrite}
-    _check_usage(format, output, batch_size, for_sidecars, coco_images, resume and stream is not None)
+    place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
+    to_stream = not isinstance(place, Path) and format != "sidecar"
+    only_sidecar = {"prefix": prefix, "suffix": suffix, "overwrite": overwrite}
+    _check_usage(format, output, batch_size, resume and to_stream, only_sidecar, coco_images)
     found = find_pictures(listed(paths), recursive, stdin)
     sidecars = sidecar_paths(found) if format == "sidecar" else {}
-    render = None if sidecars else _renderer(format, options, found, coco_images)
-    journal = None if stream else Journal(_journal_path(file, found), resume)
+    if sidecars:
+        write = partial(_write_sidecars, sidecars, prefix, suffix)
+    else:
+        write = partial(_write_text, place, _renderer(format, options, found, coco_images))
+    journal = None if to_stream else Journal(_journal_path(place, found), resume)
     if journal and not overwrite:
         _refuse_existing([sidecar for path, sidecar in sidecars.items() if not journal.captioned(path)])
-
-    def write(rows: Iterable[Row]) -> None:
-        if render:
-            with replacing(file) if file else nullcontext(cast("TextIO", stream)) as text:
-                text.writelines(render(rows))
-        for row in rows if sidecars else ():
-            with replacing(sidecars[row["path"]]) as text:
-                text.write(sidecar_text(row, prefix, suffix))
-
     captioner = model if isinstance(model, Captioner) else model()
-    job = _Job(captioner, options, prompt, batch_size)
+    caption = partial(captioner.caption_files, options=options, batch_size=batch_size, prompt=prompt)
     if journal:
-        return _through_journal(journal, job, found, write, progress)
-    rows = job.rows(found)
+        settings = {**_facts(captioner), "options": asdict(options), "prompt": prompt, "batch_size": batch_size}
+        return _through_journal(journal, settings, caption, found, write, progress)
+    rows = map(row_of, caption(found))
     progress.begin(len(found))
     write(row for row in progress.watch(rows) if "error" not in row)
     return progress.finish()
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A captioner, and how it is to caption."""
+def _facts(captioner: Any) -> dict[str, Any]:
+    """What captions depend on besides options: the checkpoint, the precision and the engine.
 
-    captioner: Captioner
-    options: DecodeOptions
-    prompt: str
-    batch_size: int
-
-    def rows(self, paths: Iterable[str]) -> Iterator[Row]:
-        """The rows of pictures, as they are asked for. Raises OptionError at once for a prompt that is no good."""
-        return map(row_of, self.captioner.caption_files(paths, self.options, self.batch_size, prompt=self.prompt))
-
-    def settings(self) -> dict[str, Any]:
-        """All that the captions depend on, as plain data."""
-        return {
-            "journal": 2,
-            **_identity(self.captioner),
-            "precision": self.captioner.precision,
-            "options": asdict(self.options),
-            "prompt": self.prompt,
-            "batch_size": self.batch_size,
-        }
-
-
-def _identity(captioner: Any) -> dict[str, str]:
-    """The checkpoint and the engine. With another engine the digest of its weights is named, too, because two exports
-    of one checkpoint write different captions.
+    Two exports of one checkpoint write different captions. An engine therefore comes with the digest of its weights.
     """
-    if not hasattr(captioner, "digest"):  # until Captioner says by itself what it is
+    if hasattr(captioner, "digest"):
+        digest, engine = captioner.digest(), captioner.engine
+        if engine != "torch":
+            engine += " " + sha256_of(encoder_file(captioner.path).with_suffix(".bin"))
+    else:  # until Captioner has them
         weights = b"".join(t.float().cpu().numpy().tobytes() for t in captioner._decoder.state_dict().values())
-        return {"checkpoint": sha256(weights).hexdigest(), "engine": "openvino" if captioner._exported else "torch"}
-    engine: str = captioner.engine
-    if engine != "torch":
-        engine += " " + sha256_of(encoder_file(captioner.path).with_suffix(".bin"))
-    return {"checkpoint": captioner.digest(), "engine": engine}
+        digest, engine = sha256(weights).hexdigest(), "openvino" if captioner._exported else "torch"
+    return {"journal": 2, "checkpoint": digest, "precision": captioner.precision, "engine": engine}
 
 
 def _through_journal(
-    journal: Journal, job: _Job, paths: list[str], write: Callable[[Iterable[Row]], None], progress: Progress
+    journal: Journal,
+    settings: dict[str, Any],
+    caption: Callable[[Iterable[str]], Iterator[FileResult]],
+    paths: list[str],
+    write: Callable[[Iterable[Row]], None],
+    progress: Progress,
 ) -> Summary:
     """Caption the pictures that the journal lacks, batch by batch, then write all of them from the journal.
 
     Batches are cut by position, and a batch that lacks anything is captioned again as a whole. No caption then depends
     on where an earlier run stopped, as it could through the rounding that comes with another batch size.
     """
-    batches = list(in_batches(paths, job.batch_size))
+    batches = list(in_batches(paths, settings["batch_size"]))
     missing = [batch for batch in batches if not all(map(journal.captioned, batch))]
-    rows = job.rows(chain.from_iterable(missing))  # before the journal is made: a wrong prompt leaves nothing
-    journal.begin(job.settings())
+    results = caption(chain.from_iterable(missing))  # before the journal is made: a wrong prompt leaves nothing
+    journal.begin(settings)
     try:
         progress.begin(len(paths), len(paths) - sum(map(len, missing)))
-        watched = progress.watch(rows)
+        rows = progress.watch(map(row_of, results))
         for batch in missing:
-            journal.append(islice(watched, len(batch)))
+            journal.append(islice(rows, len(batch)))
         write(journal.rows(paths))
     except KeyboardInterrupt:
         progress.say(f"captioner: add resume (--resume) to go on from {journal.path}")
@@ -166,36 +144,31 @@ def _through_journal(
 
 
 def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
-    """One path or several, as the texts that they are in results."""
+    """One path or several, as the texts that stand for them in results."""
     return [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
 def _check_usage(
-    format: str,
-    output: object,
-    batch_size: int,
-    for_sidecars: Mapping[str, object],
-    coco_images: object,
-    resume_stream: bool,
+    format: str, output: Any, batch_size: int, resume_stream: bool, only_sidecar: dict[str, object], coco_images: object
 ) -> None:
     """Raise OptionError for options that are impossible or contradict each other."""
-    if format not in FILE_FORMATS:
-        raise OptionError(f"format must be one of {', '.join(FILE_FORMATS)}, not {format!r}")
-    if batch_size < 1:
-        raise OptionError(f"batch_size must be at least 1, not {batch_size}")
-    if format == "sidecar" and output is not None:
-        raise OptionError("sidecar files go beside their pictures: leave out output (--output)")
-    if resume_stream:
-        raise OptionError("resume (--resume) needs output (--output FILE): a stream cannot be resumed")
-    for name, value in for_sidecars.items():
-        if value and format != "sidecar":
-            raise OptionError(f"{name} (--{name}) goes with the format sidecar only")
-    if coco_images and format != "coco":
-        raise OptionError("coco_images (--coco-images) goes with the format coco only")
-    if isinstance(output, str) and "://" in output:
-        raise OptionError(f"{output}: is an address, not a file: only `captioner cluster` writes to addresses")
-    if isinstance(output, str | os.PathLike) and Path(output).is_dir():
-        raise OptionError(f"{output}: is a folder: give the name of a file")
+    stray = next((name for name, value in only_sidecar.items() if value and format != "sidecar"), None)
+    is_path = isinstance(output, str | os.PathLike)
+    for wrong, message in (
+        (format not in FILE_FORMATS, f"format must be one of {', '.join(FILE_FORMATS)}, not {format!r}"),
+        (batch_size < 1, f"batch_size must be at least 1, not {batch_size}"),
+        (
+            format == "sidecar" and output is not None,
+            "sidecar files go beside their pictures: leave out output (--output)",
+        ),
+        (resume_stream, "resume (--resume) needs output (--output FILE): a stream cannot be resumed"),
+        (stray, f"{stray} (--{stray}) goes with the format sidecar only"),
+        (coco_images and format != "coco", "coco_images (--coco-images) goes with the format coco only"),
+        (is_path and "://" in str(output), f"{output}: is an address: only `captioner cluster` writes to addresses"),
+        (is_path and Path(output).is_dir(), f"{output}: is a folder: give the name of a file"),
+    ):
+        if wrong:
+            raise OptionError(message)
 
 
 def _renderer(format: str, options: DecodeOptions, paths: list[str], coco_images: AnyPath | None) -> Writer:
@@ -210,10 +183,21 @@ def _renderer(format: str, options: DecodeOptions, paths: list[str], coco_images
     return writer(format, options.num_captions, ids)
 
 
-def _journal_path(file: Path | None, paths: list[str]) -> Path:
+def _write_text(place: Path | TextIO, render: Writer, rows: Iterable[Row]) -> None:
+    with replacing(place) if isinstance(place, Path) else nullcontext(place) as text:
+        text.writelines(render(rows))
+
+
+def _write_sidecars(sidecars: dict[str, Path], prefix: str, suffix: str, rows: Iterable[Row]) -> None:
+    for row in rows:
+        with replacing(sidecars[row["path"]]) as text:
+            text.write(sidecar_text(row, prefix, suffix))
+
+
+def _journal_path(place: Path | TextIO, paths: list[str]) -> Path:
     """Beside the output, or for sidecars in the deepest folder that holds all pictures."""
-    if file:
-        return file.with_name(file.name + ".journal")
+    if isinstance(place, Path):
+        return place.with_name(place.name + ".journal")
     return Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
 
 

@@ -7,14 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from captioner.cli.arguments import (
-    HelpFormatter,
-    add_checkpoint,
-    add_decode_options,
-    add_prompt,
-    chosen,
-    positive,
-)
+from captioner.cli.arguments import HelpFormatter, add_checkpoint, add_decode_options, add_prompt, chosen, positive
 from captioner.options import FILE_FORMATS, DecodeOptions
 
 
@@ -67,21 +60,14 @@ def run(args: argparse.Namespace) -> int:
     from captioner.bulk.run import caption_files
     from captioner.inference.captioner import load
 
+    names = ("format", "prompt", "recursive", "batch_size", "resume", "overwrite", "prefix", "suffix", "coco_images")
     summary = caption_files(
         args.paths,
         args.output,
-        format=args.format,
+        **{name: getattr(args, name) for name in names},
         options=options,
-        prompt=args.prompt,
         model=lambda: load(args.checkpoint, args.device, args.precision, args.engine),
-        recursive=args.recursive,
         stdin=sys.stdin,
-        batch_size=args.batch_size,
-        resume=args.resume,
-        overwrite=args.overwrite,
-        prefix=args.prefix,
-        suffix=args.suffix,
-        coco_images=args.coco_images,
         progress=Progress(args.quiet),
     )
     if summary.failed and not args.quiet and (args.output or args.format == "sidecar"):

@@ -51,19 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from captioner.bulk.cluster import caption_on_cluster
     from captioner.bulk.progress import Progress
 
-    summary = caption_on_cluster(
-        args.paths,
-        args.output,
-        format=args.format,
-        options=options,
-        prompt=args.prompt,
-        checkpoint=args.checkpoint,
-        device=args.device,
-        precision=args.precision,
-        workers=args.workers,
-        recursive=args.recursive,
-        stdin=sys.stdin,
-        batch_size=args.batch_size,
-        progress=Progress(args.quiet),
-    )
+    names = ("format", "prompt", "checkpoint", "device", "precision", "workers", "recursive", "batch_size")
+    given = {name: getattr(args, name) for name in names}
+    progress = Progress(args.quiet)
+    summary = caption_on_cluster(args.paths, args.output, **given, options=options, stdin=sys.stdin, progress=progress)
     return 1 if summary.failed else 0

@@ -54,8 +54,9 @@ def host(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"format": "html"}, "format must be one of parquet, jsonl, not 'html'"),
-        ({"device": "cuda:1"}, "device must be auto, cpu or cuda on a cluster"),
+        ({"format": "html"}, "format must be one of parquet, jsonl on a cluster, not 'html'"),
+        ({"device": "cuda:1"}, "device must be one of auto, cpu, cuda on a cluster, not 'cuda:1'"),
+        ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16 on a cluster"),
         ({"workers": 0}, "workers must be at least 1, not 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"output": "full"}, "full: is not empty"),

@@ -55,6 +55,15 @@ def test_a_failed_picture_is_not_captioned_until_it_succeeds(tmp_path: Path) -> 
     assert [found["caption"] for found in journal.rows(["a"])] == ["mended"]
 
 
+def test_a_picture_that_fails_when_its_batch_is_done_again_keeps_its_caption(tmp_path: Path) -> None:
+    filled(tmp_path / "j", ["a", "b"])
+    journal = begun(tmp_path / "j", SETTINGS, resume=True)
+    journal.append([{"path": "a", "error": "gone"}])
+    journal.close()
+    for found in (journal, Journal(tmp_path / "j", resume=True)):
+        assert [row["caption"] for row in found.rows(["a", "b"])] == ["of a", "of b"]
+
+
 def test_a_journal_in_the_way_is_refused(tmp_path: Path) -> None:
     filled(tmp_path / "j", ["a"])
     with pytest.raises(OutputError, match="--resume"):
