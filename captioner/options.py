@@ -16,6 +16,8 @@ CELLS = ("lstm", "gru", "rnn", "rnn-relu", "peephole")
 TOKEN_KINDS = ("word", "character")
 PRECISIONS = ("auto", "float32", "bfloat16")
 ENGINES = ("torch", "openvino")
+FILE_FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html")  # of `caption_files`
+SHARD_FORMATS = ("parquet", "jsonl")  # of `caption_on_cluster`
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Many pictures: captioned, kept through kills, and written."""
+"""Many pictures: captioned into files by `run`, or by many workers into shards by `cluster`."""

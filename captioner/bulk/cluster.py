@@ -1,11 +1,11 @@
-"""Captioning by workers of Ray Data, on this machine or on a cluster: units of pictures out, rows back.
+"""Caption pictures with many workers of Ray Data, on this machine or on a cluster: `caption_on_cluster`.
 
-A worker has the model and takes a unit at a time from reading to rows. When it is killed, Ray starts another and gives
-it the unit again; of a unit's result, Ray Data hands one copy over. Only the process that asked for it writes, so that
-a second try can add nothing.
+Pictures are cut into units of work. Each worker holds the model, and makes rows of one unit after the other. When a
+worker is killed, Ray starts another one and gives it the same unit. Only the process that called `caption_on_cluster`
+writes, and Ray Data gives it one result for each unit, so a second attempt cannot add rows.
 
-Needs pip install "captioner[ray]" on every node. The checkpoint travels through Ray; pictures with paths must be on a
-disk that all nodes see. The precision "auto" is each worker's own choice, by its processor.
+Every node needs pip install "captioner[ray]". The checkpoint is sent through Ray. Pictures that are given by paths must
+be on a disk that all nodes can see. With the precision "auto" each worker chooses by its own processor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import socket
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,74 +24,142 @@ from typing import Any
 
 import torch
 
-from captioner.bulk.sources import Unit, pictures
-from captioner.errors import CaptionerError, DeviceError, one_line
+from captioner.bulk.progress import Progress, Summary
+from captioner.bulk.run import AnyPath, listed
+from captioner.errors import DeviceError, InputError, OptionError, one_line
 from captioner.inference.captioner import load
 from captioner.inference.results import Row, row_of
+from captioner.inference.rules import Rules
 from captioner.machine import available_cpus
-from captioner.options import DecodeOptions
+from captioner.network.checkpoint import load_checkpoint
+from captioner.network.header import find_checkpoint
+from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions
 
-try:
-    # Before the import: no usage statistics, no errors beside exceptions, no warning of what Ray will do some day.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-    import ray.data
-    from ray.exceptions import RayError
-except ImportError as error:
-    hint = 'pip install "captioner[ray]" (in a clone: pip install -e ".[ray]")'
-    raise CaptionerError(f"--runner ray needs Ray: {hint}") from error
-
-CPUS = 0.5  # of one that keeps a thread busy: room for Ray Data itself, and for the workers of a node that is lost
-ATTEMPTS = 6  # at a unit; Ray itself would try for ever what kills its worker every time
+CPUS = 0.5  # reserved for a thread, so that there is room for Ray Data itself and for the workers of a lost node
+ATTEMPTS = 6  # at a unit; Ray itself would never give up a unit that kills its worker every time
 
 
 @dataclass(frozen=True)
 class Job:
     """How workers caption."""
 
-    checkpoint: bytes  # the file's content
+    checkpoint: bytes  # the content of the file
     options: DecodeOptions
     prompt: str = ""
     batch_size: int = 32
     precision: str = "auto"
 
 
+def caption_on_cluster(
+    paths: AnyPath | Iterable[AnyPath],
+    output: AnyPath,
+    *,
+    format: str = "parquet",
+    options: DecodeOptions | None = None,
+    prompt: str = "",
+    checkpoint: AnyPath | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    recursive: bool = False,
+    stdin: Iterable[str] = (),
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> Summary:
+    """Write the captions of many pictures into a folder of shards; what `captioner cluster` does.
+
+    `paths` are files, folders, patterns and "-" as in `bulk.run.caption_files`, and also webdataset tar files, parquet
+    files, and addresses such as "s3://bucket/photos/*.jpg". `output` is a new or empty folder, or its address. It gets
+    files in the `format` parquet or jsonl, and at the end one named _SUCCESS. A picture that cannot be read gets a row
+    with an error.
+    The cluster is the one at the address in the environment variable RAY_ADDRESS; without it, workers run on this
+    machine. `device` is cpu, cuda, or auto, which takes GPUs where there are any. `workers` is as many as there are
+    GPUs or processors by default.
+
+    Raises OptionError, InputError, OutputError (the folder is not empty), CheckpointError, and DeviceError: Ray is not
+    installed, the cluster lacks what was asked for, or a worker fails for another reason than a picture.
+    """
+    options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
+    _check_usage(format, device, precision, batch_size, workers)
+    _ray()
+    from captioner.bulk.shards import Shards  # these two need the extra, too
+    from captioner.bulk.sources import find_sources, units
+
+    shards = Shards(os.fspath(output), format)
+    work = list(units(find_sources(listed(paths), recursive, stdin), batch_size))
+    if not work:
+        raise InputError("no pictures were given: every table is empty")
+    file = find_checkpoint(checkpoint)
+    Rules.of(options, load_checkpoint(file).vocabulary, prompt)  # a wrong checkpoint or prompt is reported here
+    job = Job(file.read_bytes(), options, prompt, batch_size, precision)
+    rows = [unit["rows"] for unit in work]
+    with connected():
+        workers, threads, each = share(workers, device)
+        progress.begin(None if None in rows else sum(rows))
+        if not progress.quiet:
+            progress.say(f"captioner: workers: {workers}, threads of each: {threads}, units of work: {len(work)}")
+        shards.write(progress.watch(caption_units(work, job, workers, threads, each)))
+    return progress.finish()
+
+
+def _ray() -> Any:
+    """The package, which takes seconds to import. Raises DeviceError when it is not installed."""
+    # Before the import: send no usage statistics, log no errors that also come as exceptions, and do not warn of what
+    # a future version will do.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        hint = 'pip install "captioner[ray]" (in a clone: pip install -e ".[ray]")'
+        raise DeviceError(f"captioning on a cluster needs Ray: {hint}") from error
+    return ray
+
+
+def _check_usage(format: str, device: str, precision: str, batch_size: int, workers: int | None) -> None:
+    """Raise OptionError for values that are impossible."""
+    for name, value, choices in (
+        ("format", format, SHARD_FORMATS),
+        ("device", device, ("auto", "cpu", "cuda")),  # Ray assigns single GPUs itself
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in choices:
+            raise OptionError(f"{name} must be one of {', '.join(choices)} on a cluster, not {value!r}")
+    for name, number in (("batch_size", batch_size), ("workers", 1 if workers is None else workers)):
+        if number < 1:
+            raise OptionError(f"{name} must be at least 1, not {number}")
+
+
 @contextmanager
 def connected() -> Iterator[None]:
-    """With the cluster at RAY_ADDRESS, or a local one of this process's own."""
+    """Connected to the cluster at RAY_ADDRESS, or to a local one that ends with this process. Raises DeviceError."""
     address = os.environ.get("RAY_ADDRESS")
-    if address:
-        _knock(address)
-    here: dict[str, Any] = {} if address else {"num_cpus": available_cpus(), "include_dashboard": False}
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors come as exceptions, too
-    ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if port.isdigit():  # Ray itself would try for many minutes where nobody listens
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise DeviceError(f"RAY_ADDRESS is {address}, where no cluster answers ({error})") from error
+    local: dict[str, Any] = {} if address else {"num_cpus": available_cpus(), "include_dashboard": False}
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors also come as exceptions
+    ray = _ray()
+    ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raise DeviceError where nobody listens: Ray would try for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise DeviceError(f"RAY_ADDRESS is {address}, where no cluster answers ({error})") from error
-
-
 def share(workers: int | None, device: str = "auto") -> tuple[int, int, dict[str, float]]:
-    """The number of workers, the threads of each, and what Ray shall reserve for each: a GPU where there are any.
-
-    Raises DeviceError when the cluster is too small for that.
+    """The number of workers, the threads of each, and what Ray shall reserve for each. Raises DeviceError when the
+    cluster is too small for them.
     """
-    cluster = ray.cluster_resources()
+    cluster = _ray().cluster_resources()
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     if device == "cuda" and not gpus:
-        raise DeviceError("--device cuda: the cluster has no GPU")
+        raise DeviceError("device cuda: the cluster has no GPU")
     on_gpus = gpus >= 1 and device != "cpu"
     workers = workers or max(1, int(gpus if on_gpus else cpus))
     threads = max(1, int(cpus / workers)) if on_gpus else 1
@@ -100,26 +168,29 @@ def share(workers: int | None, device: str = "auto") -> tuple[int, int, dict[str
         if workers * needed > there:
             raise DeviceError(
                 f"the cluster is too small: {workers} workers need {workers * needed:g} {name}s "
-                f"({needed:g} each), it has {there:g}: give --workers {int(there / needed)} or fewer, "
+                f"({needed:g} each), it has {there:g}: give workers (--workers) {int(there / needed)} or fewer, "
                 "or the address of a larger cluster in RAY_ADDRESS"
             )
     return workers, threads, each
 
 
-def caption_units(units: list[Unit], job: Job, workers: int, threads: int, each: dict[str, float]) -> Iterator[Row]:
-    """One row a picture (see `writers.row_of`), in the order of the units, each exactly once.
+def caption_units(
+    units: list[dict[str, Any]], job: Job, workers: int, threads: int, each: dict[str, float]
+) -> Iterator[Row]:
+    """One row a picture, as `inference.results.row_of` makes it, in the order of the units (see `bulk.sources`).
 
     Raises DeviceError when a worker fails for another reason than a picture, or a result is missing or comes twice.
     """
+    ray = _ray()
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    # As text, because a path may be what Arrow does not take for text. One unit a block, so that one is what is lost.
+    # JSON, because Arrow does not accept every path as text. A block of one unit, so that no more than one is lost.
     items = [{"number": number, "unit": json.dumps(unit)} for number, unit in enumerate(units)]
     device = "cuda" if each["num_gpus"] else "cpu"
     attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
     results = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        Worker,  # restarted, and its units tried again, without end
+        Worker,  # Ray restarts it and tries its units again without end
         fn_constructor_args=(ray.put(job), attempts, threads, device, str(Path.cwd())),
         compute=ray.data.ActorPoolStrategy(size=workers),
         **each,
@@ -134,7 +205,7 @@ def caption_units(units: list[Unit], job: Job, workers: int, threads: int, each:
                 raise DeviceError(f"unit {result['number']} came with {len(rows)} rows where unit {done} was due")
             yield from rows
             done += 1
-    except RayError as error:
+    except ray.exceptions.RayError as error:
         *_, reason = str(error).strip().splitlines()
         raise DeviceError(f"the cluster failed: {one_line(reason)}") from error
     if done != len(units):
@@ -142,24 +213,25 @@ def caption_units(units: list[Unit], job: Job, workers: int, threads: int, each:
 
 
 class Attempts:
-    """How often each unit was begun, kept where no picture can kill it."""
+    """Counts how often each unit was begun, in a process of its own that no picture can kill."""
 
     def __init__(self) -> None:
         self._begun: Counter[int] = Counter()
 
     def begin(self, number: int) -> int:
-        """Count another attempt at a unit; how many it has had."""
+        """Count another attempt at a unit, and return how many there were."""
         self._begun[number] += 1
         return self._begun[number]
 
 
 class Worker:
-    """A process of the cluster with the model in it."""
+    """A process of the cluster that holds the model."""
 
     def __init__(self, job: Any, attempts: Any, threads: int, device: str, folder: str) -> None:
-        with suppress(OSError):  # relative paths are seen from there, where the node has it
+        with suppress(OSError):  # relative paths begin in this folder, if the node has it
             os.chdir(folder)
-        self._job: Job = ray.get(job)
+        self._get = _ray().get
+        self._job: Job = self._get(job)
         self._attempts = attempts
         torch.set_num_threads(threads)
         with tempfile.TemporaryDirectory() as temporary:
@@ -168,16 +240,16 @@ class Worker:
             self._model = load(path, device, self._job.precision)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """One unit: its number, and its rows as JSON, or why there are none."""
+        """One unit: its number, and either its rows as JSON or the reason why there are none."""
+        from captioner.bulk.sources import pictures
+
         job, result = self._job, {"number": item["number"], "rows": "", "failure": ""}
         try:
-            if ray.get(self._attempts.begin.remote(item["number"])) > ATTEMPTS:
-                return {
-                    **result,
-                    "failure": f"ended {ATTEMPTS} workers (a picture that kills them, too little memory?)",
-                }
+            if self._get(self._attempts.begin.remote(item["number"])) > ATTEMPTS:
+                reason = f"ended {ATTEMPTS} workers (a picture that kills them, or too little memory?)"
+                return {**result, "failure": reason}
             found = pictures(json.loads(item["unit"]), job.batch_size)
             captions = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt)
             return {**result, "rows": json.dumps([row_of(caption) for caption in captions])}
-        except Exception as error:  # one of a task would come with pages of Ray's around it
+        except Exception as error:  # raised here it would reach the caller inside pages of Ray's own text
             return {**result, "failure": one_line(f"{type(error).__name__}: {error}")}

@@ -1,7 +1,8 @@
-"""The journal of a captioning run: whole lines of JSON beside the output, from which every format is rendered.
+"""The journal of a captioning run: a file beside the output, from which every format is rendered.
 
-The first line says how the captions are made; then one line a picture, in the order in which they were finished. A
-run that was killed leaves whole lines and at most one torn one, which the next run drops.
+Its first line holds the settings that the captions depend on. Each further line is the row of one picture, in the order
+in which they were finished. All lines are JSON. When a run is killed, only its last line can be incomplete, and the
+next run drops that line.
 """
 
 from __future__ import annotations
@@ -10,104 +11,115 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from captioner.errors import OutputError
 from captioner.inference.results import Row
 
 
 class Journal:
-    """Rows by picture path, on disk; in memory only where each path's row begins.
+    """Rows by the path of their picture. They stay on disk; memory holds where each of them begins.
 
-    Open it with `settings`, plain data that fixes what the captions will be. With `resume`, a journal of the same
-    settings is gone on with. Raises OutputError when there is one and `resume` is off, or its settings differ.
+    A new object reads the journal that an interrupted run left, if there is one. `begin` opens it for writing.
+    Raises OutputError when there is one but `resume` is off, and when the file is not a journal.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
-        self._offsets: dict[str, int] = {}
-        self._captioned: set[str] = set()
-        if path.exists() and not resume:
+        self._offsets: dict[str, int] = {}  # of captioned pictures
+        self._settings: dict[str, Any] | None = None
+        self._end = 0
+        self._file: IO[bytes] | None = None
+        self._resumed = path.exists()
+        if self._resumed and not resume:
             raise OutputError(
-                f"{path}: an interrupted run left its journal: add --resume to go on with it, or delete it"
+                f"{path}: an interrupted run left its journal: add resume (--resume) to go on with it, or delete it"
             )
-        if path.exists() and path.stat().st_size:
-            self._read(settings)
-        self._file = path.open("ab", buffering=0)  # what cannot be written must not be tried again at the end
-        if self._file.tell() == 0:
-            self._write([dict(settings)])
+        if self._resumed:
+            self._read()
 
-    def _read(self, settings: Mapping[str, Any]) -> None:
-        end = 0
+    def _read(self) -> None:
         with self.path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
-                    break  # torn by a kill
+                    break  # cut short by a kill
                 try:
-                    row = json.loads(line)
-                    if end == 0:
-                        self._compare(row, settings)
+                    content = json.loads(line)
+                    if self._settings is None:
+                        self._settings = {**content}
+                        self._end = len(line)
                     else:
-                        _check(row)
-                        self._note(row, end)
+                        _check(content)
+                        self._note(content, len(line))
                 except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                     raise OutputError(f"{self.path}: not a journal of captioner: delete it to start again") from error
-                end += len(line)
-        os.truncate(self.path, end)
 
-    def _compare(self, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-        for name in theirs.keys() | ours.keys():
-            if theirs.get(name) != ours.get(name):
-                raise OutputError(
-                    f"{self.path}: the interrupted run had {name} {theirs.get(name)!r}, not {ours.get(name)!r}: "
-                    "resume with the same settings, or delete the journal to start again"
-                )
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Open the file to append rows.
 
-    def _note(self, row: Row, offset: int) -> None:
-        self._offsets[row["path"]] = offset
-        if "error" not in row:
-            self._captioned.add(row["path"])
+        `settings` are plain data that fix what the captions will be. Raises OutputError when those of the interrupted
+        run were different, and leaves the file as it is.
+        """
+        theirs = self._settings
+        if theirs is not None:
+            for name in sorted(theirs.keys() | settings.keys()):
+                if theirs.get(name) != settings.get(name):
+                    raise OutputError(
+                        f"{self.path}: the interrupted run had {name} {theirs.get(name)!r}, not "
+                        f"{settings.get(name)!r}: resume with the same settings, or delete the journal to start again"
+                    )
+        # Unbuffered: a full disk must be reported here, and not once more when the file is closed.
+        # "x" fails when another run began after this object looked, and leaves that run's journal alone.
+        mode = "ab" if self._resumed else "xb"
+        self._file = self.path.open(mode, buffering=0)
+        self._file.truncate(self._end)
+        if theirs is None:
+            [self._end] = self._write([dict(settings)])
 
     def captioned(self, path: str) -> bool:
-        """Whether a picture has its caption; one that failed has not, and is tried again."""
-        return path in self._captioned
+        """Whether a picture has its caption. A picture that failed has none, and is tried again."""
+        return path in self._offsets
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Add rows; when this returns they survive a kill of the process and of the machine."""
+        """Add rows. When this returns they are on disk, and survive a kill of the process and of the machine."""
         rows = list(rows)
-        start = self._file.tell()
         for row, length in zip(rows, self._write(rows), strict=True):
-            self._note(row, start)
-            start += length
-
-    def _write(self, rows: list[Row]) -> list[int]:
-        lines = [json.dumps(row).encode() + b"\n" for row in rows]
-        rest = memoryview(b"".join(lines))
-        try:
-            while rest:  # unbuffered, part of it may be written without an error
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:  # a full disk: it names no file
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
-        return [len(line) for line in lines]
+            self._note(row, length)
 
     def rows(self, paths: Iterable[str]) -> Iterator[Row]:
-        """The rows of captioned pictures among `paths`, in that order, read from disk one by one."""
+        """The rows of those `paths` that are captioned, in the order of `paths`, read from disk one by one."""
         with self.path.open("rb") as file:
             for path in paths:
-                if path in self._captioned:
+                if path in self._offsets:
                     file.seek(self._offsets[path])
                     yield json.loads(file.readline())
 
-    def close(self, remove: bool = False) -> None:
-        """Close the file; `remove` it when nothing is left to do."""
-        self._file.close()
-        if remove:
-            self.path.unlink()
+    def close(self) -> None:
+        """Close the file, which stays on disk."""
+        if self._file:
+            self._file.close()
+
+    def _note(self, row: Row, length: int) -> None:
+        if "error" not in row:
+            self._offsets[row["path"]] = self._end
+        self._end += length
+
+    def _write(self, rows: list[Row]) -> list[int]:
+        """Write rows as lines; the length of each in bytes."""
+        assert self._file
+        lines = [json.dumps(row).encode() + b"\n" for row in rows]
+        rest = memoryview(b"".join(lines))
+        try:
+            while rest:  # an unbuffered write may take a part only
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:  # such as a full disk; the error does not name the file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        return [len(line) for line in lines]
 
 
 def _check(row: Row) -> None:
-    """Raise an error for a row that formats could not render: the file may have been changed by others."""
+    """Raise an error for a row that could not be rendered, such as one that somebody changed."""
     right = isinstance(row["path"], str)
     if "error" not in row:
         for caption in (row, *row.get("alternatives", ())):
@@ -115,4 +127,4 @@ def _check(row: Row) -> None:
             right &= isinstance(caption["logprob"], float) and caption["logprob"] <= 0.0
             right &= isinstance(caption["words"], list) and "end_probability" in caption
     if not right:
-        raise ValueError("not what writers.row_of makes")
+        raise ValueError("not a row as inference.results.row_of makes it")

@@ -1,53 +1,66 @@
-"""How a run goes, on stderr: a bar, failures by name, a summary."""
+"""How a run is going, on stderr: a bar, the pictures that failed, and a summary."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from captioner.inference.results import Row
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What a run did, in numbers of pictures."""
+
+    captioned: int
+    failed: int
+    skipped: int  # because the run that this one resumed had captioned them
+    seconds: float
+
+
 class Progress:
-    """A bar on stderr where that is a terminal, failures as they come, a summary. `total` None: nobody knows."""
+    """A bar where stderr is a terminal, a line for each picture that failed, and a summary at the end.
 
-    def __init__(self, total: int | None, quiet: bool) -> None:
-        self.quiet, self.failed, self.done, self.started = quiet, 0, 0, time.monotonic()
-        self.total = total
-        # None: only where stderr is a terminal
-        self.bar = tqdm(total=total, unit=" pictures", disable=True if quiet else None, leave=False, smoothing=0.1)
+    With `quiet` there is neither bar nor summary. `say` takes the lines instead of stderr, for example `list.append`.
+    """
 
-    def skip(self, number: int) -> None:
-        """Count pictures that an earlier run captioned."""
-        self.bar.update(number)
-        if number and not self.quiet:
-            self.say(f"captioner: {number} of {self.total} pictures were captioned before")
+    def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
+        self.quiet = quiet
+        self.say = say or self._print
+        self._done = self._failed = self._skipped = 0
+
+    def begin(self, total: int | None, skipped: int = 0) -> None:
+        """Start the clock. `total` is None where nobody knows it; `skipped` pictures have captions already."""
+        self._total, self._skipped, self._started = total, skipped, time.monotonic()
+        disable = True if self.quiet else None  # None: unless stderr is a terminal
+        self._bar = tqdm(total=total, initial=skipped, unit=" pictures", disable=disable, leave=False, smoothing=0.1)
+        if skipped and not self.quiet:
+            self.say(f"captioner: {skipped} of {total} pictures were captioned before")
 
     def watch(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """Pass rows on, naming the pictures that failed."""
+        """Pass rows on, count them, and name the pictures that failed."""
         for row in rows:
             if "error" in row:
-                self.failed += 1
+                self._failed += 1
                 self.say(f"captioner: {row['error']}")
-            self.done += 1
-            self.bar.update()
+            self._done += 1
+            self._bar.update()
             yield row
 
-    def say(self, line: str) -> None:
-        """A line on stderr that does not tear the bar."""
-        self.bar.write(line, file=sys.stderr)
-
-    def finish(self) -> int:
-        """Print the summary; the exit status."""
-        self.bar.close()
-        seconds = time.monotonic() - self.started
-        if not self.quiet and (self.total != 1 or self.failed):
-            print(
-                f"captioner: {self.done - self.failed} captioned, {self.failed} failed, "
-                f"{seconds:.0f} s ({self.done / max(seconds, 1e-9):.0f} pictures/s)",
-                file=sys.stderr,
+    def finish(self) -> Summary:
+        """Remove the bar and print the summary, unless there was one picture and it has its caption."""
+        self._bar.close()
+        seconds = time.monotonic() - self._started
+        if not self.quiet and (self._total != 1 or self._failed):
+            self.say(
+                f"captioner: {self._done - self._failed} captioned, {self._failed} failed, "
+                f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
             )
-        return 1 if self.failed else 0
+        return Summary(self._done - self._failed, self._failed, self._skipped, seconds)
+
+    def _print(self, line: str) -> None:
+        tqdm.write(line, file=sys.stderr)  # which moves the bar out of the way

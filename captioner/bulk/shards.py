@@ -1,4 +1,4 @@
-"""Rows of captions as a folder of parquet or jsonl files, here or at an address."""
+"""Rows as a folder of parquet or jsonl files, on this machine or at an address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captioner.bulk.sources import filesystem
 from captioner.errors import OutputError
 from captioner.inference.results import Row
 
-ROWS = 10_000  # a file; what waits in memory
+ROWS = 10_000  # in a file, and at most in memory
 
 _WORD = pa.struct({"word": pa.string(), "probability": pa.float64()})
 _CAPTION = {
@@ -30,9 +30,9 @@ SCHEMA = pa.schema(
 
 
 class Shards:
-    """part-00000.parquet and so on in a folder of their own; `_SUCCESS`, written last, tells a whole one from a torn.
+    """A folder of part-00000.parquet and so on. `_SUCCESS` is written last: without it, the folder is incomplete.
 
-    Raises OutputError where the folder holds anything.
+    Raises OutputError when the folder is not empty.
     """
 
     def __init__(self, folder: str, format: str) -> None:
@@ -42,7 +42,7 @@ class Shards:
             raise OutputError(f"{folder}: is not empty: give a new folder, or delete what an earlier run left there")
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Write all rows; what is in the folder is whole when this returns."""
+        """Write all rows, and then _SUCCESS."""
         self._files.makedirs(self._root, exist_ok=True)
         remaining, total, failed, number = iter(rows), 0, 0, 0
         while part := list(islice(remaining, ROWS)):
@@ -57,7 +57,7 @@ class Shards:
 
 
 def _as_text(row: Row) -> Row:
-    """A file name that is not valid text, as parquet can hold it."""
+    """A row with a file name that parquet can hold, even if it is not valid text."""
     return {
         key: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
         for key, value in row.items()

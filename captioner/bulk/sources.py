@@ -1,6 +1,7 @@
-"""Pictures beyond folders: addresses, webdataset tar shards and parquet files, cut into units of work.
+"""Pictures for a cluster: paths, addresses, webdataset tar files and parquet files, cut into units of work.
 
-An address is what fsspec or pyarrow opens, such as s3://bucket/photos/ or https://host/a.jpg. Nothing here knows Ray.
+An address is anything that fsspec or pyarrow can open, such as s3://bucket/photos/ or https://host/a.jpg.
+This module needs the extra [ray] for those two packages, but not Ray itself.
 """
 
 from __future__ import annotations
@@ -28,47 +29,38 @@ from captioner.inference.parallel import in_order
 from captioner.pictures.find import find_pictures
 from captioner.pictures.load import MAX_FILE_BYTES, SUFFIXES
 
-Unit: TypeAlias = dict[str, Any]  # plain data; "rows" says how many pictures it has, None where reading will tell
-Picture: TypeAlias = tuple[str, "str | bytes | ImageError"]  # its name, and its path, address or bytes, or why not
+Unit: TypeAlias = dict[str, Any]  # plain data; "rows" is the number of pictures, None when only reading will tell
+# A name, and the path, address or bytes of the picture, or the reason why there are none.
+NamedPicture: TypeAlias = tuple[str, "str | bytes | ImageError"]
 
-BATCHES = 4  # of pictures with paths in a unit
-_LIMIT = MAX_FILE_BYTES + 1  # so that a file is seen to be too large
-_READERS = 16  # threads, which wait more than they work
+BATCHES = 4  # of pictures in a unit of paths
+_LIMIT = MAX_FILE_BYTES + 1  # bytes to read: one more than allowed, so that the decoder refuses what is too large
+_READERS = 16  # threads; they wait for the network most of the time
 _ARCHIVES = (".tar", ".parquet")
-_COLUMNS = (
-    "image",
-    "img",
-    "bytes",
-    "jpg",
-    "jpeg",
-    "png",
-    "webp",
-    "path",
-    "file_name",
-    "image_path",
-    "url",
-    "image_url",
+_COLUMNS = (  # of parquet files, the best first
+    *("image", "img", "bytes", "jpg", "jpeg", "png", "webp"),
+    *("path", "file_name", "image_path", "url", "image_url"),
 )
-_HOLDS_PICTURES = ("binary", "string", "large_binary", "large_string", "dictionary<values=string", "struct<")
+_COLUMN_TYPES = ("binary", "string", "large_binary", "large_string", "dictionary<values=string", "struct<")
 
 
 def find_sources(arguments: Iterable[str], recursive: bool = False, stdin: Iterable[str] = ()) -> list[str]:
-    """Like `inputs.find_pictures`, where an argument may be the address of a file, a folder or a pattern, too.
+    """Like `pictures.find.find_pictures`, and arguments may also be addresses of files, folders and patterns.
 
-    Raises InputError when there is nothing there, or nothing that can open an address.
+    Raises InputError when an argument leads to nothing, and when no installed package opens an address.
     """
     found: dict[str, None] = {}
     for argument in arguments:
-        at_address = "://" in argument
-        sources = _at_address(argument, recursive) if at_address else find_pictures([argument], recursive, stdin)
+        is_address = "://" in argument
+        sources = _at_address(argument, recursive) if is_address else find_pictures([argument], recursive, stdin)
         found.update(dict.fromkeys(sources))
     return list(found)
 
 
 def units(sources: Iterable[str], batch_size: int) -> Iterator[Unit]:
-    """Pieces of work, in order: a few batches of pictures, a tar shard, or a row group of a parquet file.
+    """Units of work, in order: a few batches of pictures, a tar file, or a row group of a parquet file.
 
-    Raises InputError for a parquet file that cannot be read, or without a column of pictures.
+    Raises InputError for a parquet file that cannot be read or has no column of pictures.
     """
     for archive, group in groupby(sources, _archive):
         if archive == ".tar":
@@ -81,19 +73,22 @@ def units(sources: Iterable[str], batch_size: int) -> Iterator[Unit]:
                 yield {"paths": paths, "rows": len(paths)}
 
 
-def pictures(unit: Unit, batch_size: int) -> Iterator[Picture]:
-    """The pictures of a unit; those at addresses are fetched up to a batch ahead.
+def pictures(unit: Unit, batch_size: int) -> Iterator[NamedPicture]:
+    """The pictures of a unit. Those at addresses are fetched up to `batch_size` ahead.
 
-    A picture of an archive is named ARCHIVE/MEMBER or ARCHIVE#ROW, all others as they were given. What cannot be
-    read comes as an ImageError.
+    The name is ARCHIVE/MEMBER in a tar file, ARCHIVE#ROW for bytes in a parquet file, and otherwise the path or address
+    as it was given. A picture that cannot be read comes as an ImageError.
     """
     if "tar" in unit:
-        return _members(unit["tar"])
-    return _fetched(_rows(unit) if "parquet" in unit else zip(unit["paths"], unit["paths"], strict=True), batch_size)
+        yield from _members(unit["tar"])
+        return
+    found = _rows(unit) if "parquet" in unit else zip(unit["paths"], unit["paths"], strict=True)
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from in_order(pool, _fetch, found, batch_size)
 
 
 def filesystem(address: str) -> tuple[AbstractFileSystem, str]:
-    """What reads an address or a path, and what it calls it. Raises InputError where nothing does."""
+    """The filesystem of an address or a path, and the path inside it. Raises InputError when none is installed."""
     try:
         files, path = url_to_fs(address)
         return files, path
@@ -108,7 +103,7 @@ def filesystem(address: str) -> tuple[AbstractFileSystem, str]:
 
 @cache
 def _of_pyarrow(scheme: str, bucket: str) -> ArrowFSWrapper:
-    """What pyarrow reads by itself, where s3fs or gcsfs is not installed."""
+    """The filesystem that comes with pyarrow, for when s3fs or gcsfs is not installed."""
     if scheme not in ("s3", "gs"):
         raise ValueError(scheme)
     return ArrowFSWrapper(fs.FileSystem.from_uri(f"{scheme}://{bucket}")[0])
@@ -120,13 +115,13 @@ def _archive(source: str) -> str:
 
 
 def _is_picture(path: str) -> bool:
-    """By its suffix, and not hidden."""
+    """Whether a path has the suffix of a picture and is not hidden."""
     return PurePath(path).suffix.lower() in SUFFIXES and not PurePath(path).name.startswith(".")
 
 
 def _at_address(address: str, recursive: bool) -> list[str]:
     files, root = filesystem(address)
-    on_the_web = address.startswith("http")  # where "?" belongs to an address
+    on_the_web = address.startswith("http")  # where "?" is part of an address, not of a pattern
     try:
         if glob.has_magic(address) and not on_the_web:
             found = files.glob(root)
@@ -134,7 +129,7 @@ def _at_address(address: str, recursive: bool) -> list[str]:
             found = [path for path in files.find(root, maxdepth=None if recursive else 1) if not _archive(path)]
         else:
             return [address]
-    except Exception as error:  # each filesystem has its own
+    except Exception as error:  # each filesystem has its own errors
         raise InputError(f"{one_line(address)}: cannot be listed ({one_line(error)})") from error
     wanted = [path for path in sorted(found) if _is_picture(path) or _archive(path)]
     if not wanted:
@@ -150,7 +145,7 @@ def _row_groups(source: str) -> Iterator[Unit]:
             metadata, schema = footer.metadata, footer.schema_arrow
     except pa.ArrowInvalid as error:
         raise InputError(f"{one_line(source)}: not a parquet file ({one_line(error)})") from error
-    by_name = {field.name.lower(): field for field in schema if str(field.type).startswith(_HOLDS_PICTURES)}
+    by_name = {field.name.lower(): field for field in schema if str(field.type).startswith(_COLUMN_TYPES)}
     column = next((by_name[name].name for name in _COLUMNS if name in by_name), None)
     if column is None:
         raise InputError(
@@ -165,15 +160,15 @@ def _row_groups(source: str) -> Iterator[Unit]:
         first += rows
 
 
-def _rows(unit: Unit) -> Iterator[Picture]:
-    """The pictures of a row group, as many as it has rows, also where it is damaged."""
+def _rows(unit: Unit) -> Iterator[NamedPicture]:
+    """The pictures of a row group: one for each row, even if the file is damaged."""
     source, number, end = unit["parquet"], unit["first"], unit["first"] + unit["rows"]
     try:
         files, path = filesystem(source)
         with files.open(path) as file:
             groups = pq.ParquetFile(file).iter_batches(32, row_groups=[unit["group"]], columns=[unit["column"]])
             for value in (value for batch in groups for value in batch.column(0).to_pylist()):
-                if isinstance(value, dict):  # Hugging Face's
+                if isinstance(value, dict):  # the layout of Hugging Face datasets
                     value = value.get("bytes") or value.get("path")
                 name = value if isinstance(value, str) else f"{source}#{number}"
                 yield name, value or ImageError(f"{one_line(name)}: the row holds no picture")
@@ -184,8 +179,8 @@ def _rows(unit: Unit) -> Iterator[Picture]:
             yield f"{source}#{row}", ImageError(f"{one_line(source)}#{row}: cannot be read ({reason})")
 
 
-def _members(source: str) -> Iterator[Picture]:
-    """The pictures of a tar file, and one error for a damaged rest."""
+def _members(source: str) -> Iterator[NamedPicture]:
+    """The pictures of a tar file. If it is damaged, those before the damage and then one error."""
     found = False
     try:
         files, path = filesystem(source)
@@ -193,9 +188,9 @@ def _members(source: str) -> Iterator[Picture]:
             for member in archive:
                 if member.isfile() and _is_picture(member.name):
                     found = True
-                    content = archive.extractfile(member) or io.BytesIO()  # None for what is no file
+                    content = archive.extractfile(member) or io.BytesIO()
                     yield f"{source}/{member.name}", content.read(_LIMIT)
-            # The module takes a file that ends between two members, or in a header, for a whole one.
+            # tarfile does not notice when a file was cut off between two members, or inside a header.
             if archive.fileobj is None or archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("it is cut off")
     except (OSError, EOFError, ValueError, InputError, tarfile.TarError) as error:
@@ -205,13 +200,8 @@ def _members(source: str) -> Iterator[Picture]:
             yield source, ImageError(f"{one_line(source)}: holds no pictures")
 
 
-def _fetched(found: Iterable[Picture], ahead: int) -> Iterator[Picture]:
-    """The same with bytes instead of addresses, read some way ahead."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        yield from in_order(pool, _fetch, found, ahead)
-
-
-def _fetch(picture: Picture) -> Picture:
+def _fetch(picture: NamedPicture) -> NamedPicture:
+    """The same picture, with its bytes in place of an address."""
     name, source = picture
     if not isinstance(source, str) or "://" not in source:
         return picture
@@ -225,5 +215,5 @@ def _fetch(picture: Picture) -> Picture:
         return name, ImageError(str(error))
     except FileNotFoundError:
         return name, ImageError(f"{one_line(name)}: no such file")
-    except Exception as error:  # each filesystem has its own
+    except Exception as error:  # each filesystem has its own errors
         return name, ImageError(f"{one_line(name)}: cannot be read ({one_line(error) or type(error).__name__})")

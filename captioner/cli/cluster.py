@@ -1,54 +1,58 @@
-"""captioner caption --runner ray: the same sentences from many workers, as a folder of shards."""
+"""captioner cluster: sentences for very many pictures, by many workers."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
-from captioner.errors import OptionError
-from captioner.options import DecodeOptions
-
-FORMATS = ("parquet", "jsonl")
+from captioner.cli.arguments import HelpFormatter, add_decode_options, add_prompt, chosen, positive
+from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions
 
 
-def run(args: argparse.Namespace, options: DecodeOptions) -> int:
+def add_parser(commands: Any) -> None:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "cluster",
+        help="caption very many pictures with Ray",
+        usage="captioner cluster PATH... --output DIR [options]",
+        description="Write captions into a folder of shards, with many workers of Ray Data on this machine, or on the "
+        'cluster at the address in RAY_ADDRESS. Needs on every machine: pip install "captioner[ray]"',
+        formatter_class=HelpFormatter,
+    )
+    inputs = parser.add_argument_group("pictures")
+    inputs.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="files, folders, patterns, *.tar, *.parquet, addresses such as s3://..., or - for a list on stdin",
+    )
+    inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
+    output = parser.add_argument_group("output")
+    output.add_argument("-o", "--output", required=True, metavar="DIR", help="a new folder, or its address")
+    output.add_argument("-f", "--format", choices=SHARD_FORMATS, default=SHARD_FORMATS[0], help="[parquet]")
+    output.add_argument("-q", "--quiet", action="store_true", help="print no progress and no summary, only failures")
+    add_prompt(parser)
+    add_decode_options(parser)
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--checkpoint", metavar="FILE", help="a file, or a name that `captioner models` lists [flickr8k]"
+    )
+    model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="[GPUs if there are any]")
+    model.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: what each processor computes in")
+    model.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures encoded at once [32]")
+    model.add_argument("--workers", type=positive, metavar="N", help="processes with a model each [one a CPU or GPU]")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
-    _check_usage(args)
-    from captioner.bulk.cluster import Job, caption_units, connected, share
+    options: DecodeOptions = chosen(DecodeOptions, args)
+    from captioner.bulk.cluster import caption_on_cluster
     from captioner.bulk.progress import Progress
-    from captioner.bulk.shards import Shards
-    from captioner.bulk.sources import find_sources, units
-    from captioner.inference.rules import Rules
-    from captioner.network.checkpoint import load_checkpoint
-    from captioner.network.header import find_checkpoint
 
-    shards = Shards(str(args.output), args.format or FORMATS[0])
-    work = list(units(find_sources(args.paths, args.recursive, sys.stdin), args.batch_size))
-    if not work:
-        raise OptionError("no pictures were given: every table is empty")
-    checkpoint = find_checkpoint(args.checkpoint)
-    # Here too, so that a wrong checkpoint or prompt is said at once, and leaves nothing.
-    Rules.of(options, load_checkpoint(checkpoint).vocabulary, args.prompt)
-    job = Job(checkpoint.read_bytes(), options, args.prompt, args.batch_size, args.precision)
-    total = sum(unit["rows"] for unit in work) if all(unit["rows"] is not None for unit in work) else None
-    progress = Progress(total, args.quiet)
-    with connected():
-        workers, threads, each = share(args.workers, args.device)
-        if not args.quiet:
-            progress.say(f"captioner: workers: {workers}, threads of each: {threads}, units of work: {len(work)}")
-        shards.write(progress.watch(caption_units(work, job, workers, threads, each)))
-    return progress.finish()
-
-
-def _check_usage(args: argparse.Namespace) -> None:
-    if not args.output:
-        raise OptionError("--runner ray needs --output FOLDER, for shards of the result")
-    if args.format not in (None, *FORMATS):
-        raise OptionError(f"--runner ray writes {' or '.join(FORMATS)}, not {args.format}")
-    for flag in ("resume", "overwrite", "prefix", "suffix", "coco_images"):
-        if getattr(args, flag):
-            raise OptionError(f"--{flag.replace('_', '-')} does not go with --runner ray")
-    if args.engine != "torch":
-        raise OptionError(f"--engine {args.engine} does not go with --runner ray")
-    if args.device not in ("auto", "cpu", "cuda"):
-        raise OptionError(f"--device {args.device} does not go with --runner ray, which deals GPUs out: cpu, or cuda")
+    names = ("format", "prompt", "checkpoint", "device", "precision", "workers", "recursive", "batch_size")
+    given = {name: getattr(args, name) for name in names}
+    progress = Progress(args.quiet)
+    summary = caption_on_cluster(args.paths, args.output, **given, options=options, stdin=sys.stdin, progress=progress)
+    return 1 if summary.failed else 0

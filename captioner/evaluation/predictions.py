@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -13,9 +12,8 @@ from typing import Any
 
 from captioner.data.names import image_id
 from captioner.data.readers.base import writable
+from captioner.data.spreadsheets import unquoted
 from captioner.errors import DataError
-
-_QUOTED = re.compile(r"^'(?='*[=+\-@\t\r\n＝＋－＠])")
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,6 @@ def _csv(text: str) -> Iterator[Prediction]:
             yield Prediction(unquoted(row["path"]), unquoted(row["caption"]))
     except csv.Error as error:
         raise DataError(f"not a csv file ({error})") from error
-
-
-def unquoted(cell: str) -> str:
-    """A cell of csv without the apostrophe that keeps spreadsheets from taking it for a formula."""
-    return _QUOTED.sub("", cell, count=1)
 
 
 def _parsed(text: str, complaint: str) -> Any:

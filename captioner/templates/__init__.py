@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+
+def _escaped(value: Any) -> Any:
+    """A value as HTML.
+
+    The standard library writes quotation marks as &quot; and &#x27;, Jinja2 as &#34; and &#39;. Pages have always been
+    written with the former, and the same captions give the same bytes, so that files of two runs can be compared.
+    """
+    return value if hasattr(value, "__html__") else Markup(html.escape(str(value)))
 
 
 @cache
@@ -15,6 +26,7 @@ def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("captioner"),
         autoescape=True,
+        finalize=_escaped,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -25,6 +37,6 @@ def _environment() -> Environment:
 def render(name: str, **values: Any) -> Iterator[str]:
     """The page of the template `name`, such as "gallery.html", piece by piece.
 
-    Values may be iterators: what they give is rendered as it comes, so that a page of any length takes little memory.
+    Values may be iterators. What they give is rendered as it comes, so a page of any length takes little memory.
     """
     return _environment().get_template(name).generate(**values)

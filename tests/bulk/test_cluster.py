@@ -1,4 +1,4 @@
-"""The Ray runner: what it refuses, and real runs on a local cluster of two workers."""
+"""Captioning on a cluster: what it refuses, and real runs on a local cluster of two workers."""
 
 import functools
 import http.server
@@ -21,6 +21,7 @@ import pytest
 from conftest import draw_picture
 
 import captioner
+import captioner.errors
 from bulk.test_sources import write_parquet, write_tar
 
 Command: TypeAlias = Callable[..., tuple[int, str, str]]
@@ -51,23 +52,47 @@ def host(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("given", "message"),
     [
-        (["--runner", "ray"], "needs --output FOLDER"),
-        (["--runner", "ray", "-o", "out", "--resume"], "--resume does not go with --runner ray"),
-        (["--runner", "ray", "-o", "out", "--engine", "openvino"], "--engine openvino does not go with --runner ray"),
-        (["--runner", "ray", "-o", "out", "--coco-images", "x"], "--coco-images does not go with --runner ray"),
-        (["--runner", "ray", "-o", "out", "-f", "html"], "writes parquet or jsonl, not html"),
-        (["--runner", "ray", "-o", "out", "--device", "cuda:1"], "deals GPUs out"),
-        (["--runner", "ray", "-o", "full"], "full: is not empty"),
-        (["--runner", "ray", "-o", "out", "--prompt", "a dgo"], "did you mean 'dog'?"),
-        (["--runner", "ray", "-o", "out", "empty.parquet"], "every table is empty"),
-        (["--workers", "2"], "--workers goes with --runner ray only"),
-        (["-f", "parquet", "-o", "x"], "--format parquet goes with --runner ray only"),
-        (["-o", "s3://bucket/captions"], "an address as --output goes with --runner ray only"),
+        ({"format": "html"}, "format must be one of parquet, jsonl on a cluster, not 'html'"),
+        ({"device": "cuda:1"}, "device must be one of auto, cpu, cuda on a cluster, not 'cuda:1'"),
+        ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16 on a cluster"),
+        ({"workers": 0}, "workers must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"output": "full"}, "full: is not empty"),
+        ({"prompt": "a dgo"}, r"did you mean 'dog'\?"),
+        ({"paths": "empty.parquet"}, "every table is empty"),
+        ({"paths": []}, "every table is empty"),
     ],
 )
-def test_flags_of_the_other_runner_are_refused(
+def test_what_cannot_be_is_refused_before_there_is_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_checkpoint_file: Path, given: dict[str, Any], message: str
+) -> None:
+    from captioner.bulk import cluster
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "connected", lambda: pytest.fail("a cluster was started"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "part-00000.parquet").touch()
+    write_parquet(tmp_path / "empty.parquet", {"url": pa.array([], pa.string())})
+    with pytest.raises(captioner.errors.CaptionerError, match=message):
+        cluster.caption_on_cluster(
+            **{"paths": "a.jpg", "output": "out", "checkpoint": tiny_checkpoint_file, **given}  # type: ignore[arg-type]
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: -o/--output"),
+        (["-o", "out", "--resume"], "unrecognized arguments: --resume"),
+        (["-o", "out", "-f", "html"], "invalid choice: 'html'"),
+        (["-o", "out", "--device", "cuda:1"], "invalid choice: 'cuda:1'"),
+        (["-o", "out", "--prompt", "a dgo"], "did you mean 'dog'?"),
+    ],
+)
+def test_the_command_refuses_it_in_one_line(
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -76,20 +101,18 @@ def test_flags_of_the_other_runner_are_refused(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "part-00000.parquet").touch()
-    write_parquet(tmp_path / "empty.parquet", {"url": pa.array([], pa.string())})
-    first = [] if "empty.parquet" in arguments else ["a.jpg"]
-    status, output, errors = command("caption", *first, *arguments, "--checkpoint", tiny_checkpoint_file)
+    status, output, errors = command("cluster", "a.jpg", *arguments, "--checkpoint", tiny_checkpoint_file)
     assert (status, output) == (2, "")
     assert message in errors.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
 def test_without_ray_the_error_says_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "captioner.bulk.cluster", raising=False)
-    monkeypatch.setitem(sys.modules, "ray", None)
-    status, _, errors = command("caption", "a.jpg", "--runner", "ray", "-o", "out")
+    for name in ("ray", "pyarrow", "fsspec"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "captioner.bulk.sources", raising=False)
+    monkeypatch.delitem(sys.modules, "captioner.bulk.shards", raising=False)
+    status, _, errors = command("cluster", "a.jpg", "-o", "out")
     assert status == 2
     assert 'pip install "captioner[ray]"' in errors
 
@@ -97,7 +120,7 @@ def test_without_ray_the_error_says_what_to_install(command: Command, monkeypatc
 @pytest.mark.slow
 def test_captioning_on_one_machine_imports_no_ray(pictures: list[Path], tiny_checkpoint_file: Path) -> None:
     code = (
-        "import sys; from captioner.cli.main import main;"
+        "import sys, captioner.bulk.cluster; from captioner.cli.main import main;"
         f"main(['caption', {str(pictures[0])!r}, '--checkpoint', {str(tiny_checkpoint_file)!r}]);"
         "sys.exit('ray' in sys.modules or 'captioner.bulk.sources' in sys.modules)"
     )
@@ -111,29 +134,39 @@ def test_captioning_on_one_machine_imports_no_ray(pictures: list[Path], tiny_che
         ({"CPU": 1.0}, None, "auto", (1, 1, {"num_cpus": 0.5, "num_gpus": 0.0})),
         ({"CPU": 16.0, "GPU": 2.0}, None, "auto", (2, 8, {"num_cpus": 4.0, "num_gpus": 1.0})),
         ({"CPU": 16.0, "GPU": 2.0}, 3, "cpu", (3, 1, {"num_cpus": 0.5, "num_gpus": 0.0})),
-        ({"CPU": 2.0}, 5, "auto", r"5 workers need 2.5 CPUs \(0.5 each\), it has 2: give --workers 4 or fewer"),
-        ({"CPU": 64.0, "GPU": 2.0}, 3, "cuda", r"3 workers need 3 GPUs \(1 each\), it has 2: give --workers 2"),
+        (
+            {"CPU": 2.0},
+            5,
+            "auto",
+            r"5 workers need 2.5 CPUs \(0.5 each\), it has 2: give workers .* 4 or fewer",
+        ),
+        (
+            {"CPU": 64.0, "GPU": 2.0},
+            3,
+            "cuda",
+            r"3 workers need 3 GPUs \(1 each\), it has 2: give workers .* 2 or fewer",
+        ),
         ({"CPU": 2.0}, None, "cuda", "no GPU"),
     ],
 )
 def test_workers_take_what_the_cluster_has_or_the_error_says_what_it_lacks(
     monkeypatch: pytest.MonkeyPatch, cluster: dict[str, float], workers: int | None, device: str, expected: Any
 ) -> None:
-    from captioner.bulk import cluster as ray_runner
+    from captioner.bulk import cluster as runner
 
-    monkeypatch.setattr(ray_runner.ray, "cluster_resources", lambda: cluster)
+    monkeypatch.setattr(runner, "_ray", lambda: SimpleNamespace(cluster_resources=lambda: cluster))
     if isinstance(expected, tuple):
-        assert ray_runner.share(workers, device) == expected
+        assert runner.share(workers, device) == expected
     else:
-        with pytest.raises(ray_runner.DeviceError, match=expected):
-            ray_runner.share(workers, device)
+        with pytest.raises(runner.DeviceError, match=expected):
+            runner.share(workers, device)
 
 
 def test_an_address_where_no_cluster_listens_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from captioner.bulk import cluster as ray_runner
+    from captioner.bulk import cluster as runner
 
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ray_runner.DeviceError, match="no cluster answers"), ray_runner.connected():
+    with pytest.raises(runner.DeviceError, match="no cluster answers"), runner.connected():
         pass
 
 
@@ -150,15 +183,17 @@ def test_an_address_where_no_cluster_listens_is_an_error_at_once(monkeypatch: py
 def test_what_is_missing_or_comes_twice_is_an_error(
     monkeypatch: pytest.MonkeyPatch, numbers: list[int], failure: str, message: str
 ) -> None:
-    from captioner.bulk import cluster as ray_runner
+    from captioner.bulk import cluster as runner
 
     results = [{"number": number, "rows": '[{"path": "a"}, {"path": "b"}]', "failure": failure} for number in numbers]
     dataset = SimpleNamespace(map=lambda *_, **__: SimpleNamespace(iter_rows=lambda: iter(results)))
     data = SimpleNamespace(from_items=lambda *_, **__: dataset, DataContext=MagicMock(), ActorPoolStrategy=MagicMock())
-    monkeypatch.setattr(ray_runner, "ray", SimpleNamespace(put=MagicMock(), remote=MagicMock(), data=data))
-    job = ray_runner.Job(b"", captioner.DecodeOptions())
-    with pytest.raises(ray_runner.DeviceError, match=message):
-        list(ray_runner.caption_units([{"rows": 2}, {"rows": None}, {"rows": 3}], job, 1, 1, {"num_gpus": 0.0}))
+    exceptions = SimpleNamespace(RayError=RuntimeError)
+    ray = SimpleNamespace(put=MagicMock(), remote=MagicMock(), data=data, exceptions=exceptions)
+    monkeypatch.setattr(runner, "_ray", lambda: ray)
+    job = runner.Job(b"", captioner.DecodeOptions())
+    with pytest.raises(runner.DeviceError, match=message):
+        list(runner.caption_units([{"rows": 2}, {"rows": None}, {"rows": 3}], job, 1, 1, {"num_gpus": 0.0}))
 
 
 def by_path(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -168,7 +203,7 @@ def by_path(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_pictures_from_everywhere_get_the_captions_of_the_local_runner(
+def test_pictures_from_everywhere_get_the_captions_of_this_process(
     command: Command, pictures: list[Path], host: str, tmp_path: Path, tiny_checkpoint_file: Path
 ) -> None:
     pictures[5].write_bytes(BROKEN)
@@ -184,7 +219,7 @@ def test_pictures_from_everywhere_get_the_captions_of_the_local_runner(
 
     fixed = ("--checkpoint", tiny_checkpoint_file, "--precision", "float32", "--num-captions", 2)
     output = tmp_path / "out"
-    status, _, errors = command("caption", *given, *fixed, "--runner", "ray", "-o", output, "-f", "jsonl")
+    status, _, errors = command("cluster", *given, *fixed, "-o", output, "-f", "jsonl")
     assert status == 1, errors
     assert f"{len(same) - 4} captioned, 6 failed" in errors
     assert sorted(path.name for path in output.iterdir()) == ["_SUCCESS", "part-00000.jsonl"]
@@ -233,11 +268,11 @@ def test_what_is_killed_costs_no_row_and_makes_none_twice(
     folder = many[0].parent
     fixed = ["--checkpoint", tiny_checkpoint_file, "--precision", "float32", "--batch-size", "1"]
     fixed += ["--beam-size", "100", "--num-captions", "20", "--max-length", "200"]  # so that it takes a while
-    command = [sys.executable, "-m", "captioner", "caption", str(folder), *map(str, fixed)]
-    local = subprocess.run([*command, "-f", "jsonl"], capture_output=True, text=True, check=False)
+    start, arguments = [sys.executable, "-m", "captioner"], [str(folder), *map(str, fixed)]
+    local = subprocess.run([*start, "caption", *arguments, "-f", "jsonl"], capture_output=True, text=True, check=False)
 
     output = folder.parent / "out"
-    command += ["--runner", "ray", "--workers", "2", "-o", str(output)]
+    command = [*start, "cluster", *arguments, "--workers", "2", "-o", str(output)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr
         for line in run.stderr:
@@ -274,7 +309,7 @@ def test_what_kills_every_worker_comes_to_an_end(
     (tmp_path / "sitecustomize.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     fixed = ("--checkpoint", tiny_checkpoint_file, "--batch-size", 1)
-    status, _, errors = command("caption", *pictures, *fixed, "--runner", "ray", "-o", tmp_path / "out")
+    status, _, errors = command("cluster", *pictures, *fixed, "-o", tmp_path / "out")
     assert status == 2
     assert "unit 0, {'paths': ['" in errors
     assert "ended 6 workers" in errors

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from captioner.bulk.formats import sidecar_paths, sidecar_text, writer
 from captioner.errors import DataError
 from captioner.evaluation.predictions import Prediction, read_predictions
-from captioner.inference.results import Caption, FileResult, row_of
+from captioner.inference.results import Caption, FileResult, Row, row_of
 
 
 def result(path: str, text: str = "A dog", others: tuple[str, ...] = ()) -> FileResult:
@@ -83,6 +84,33 @@ def test_html_is_one_self_contained_page_with_everything_escaped(pictures: list[
     assert "A &lt;b&gt; dog" in page
     assert page.count("data:image/jpeg;base64,") == 2
     assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_html_of_one_picture_to_the_byte() -> None:
+    """Quotation marks are escaped as the standard library does it, so that pages of two versions can be compared."""
+    page = rendered("html", result("a/say \"hi\" & 'bye'.jpg", "A man's dog", others=("B",)))
+    assert page.startswith('<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport"')
+    assert page.endswith('show("");\n</script>\n</html>\n')
+    main = page.partition("<main>\n")[2].partition("</main>\n")[0]
+    assert main == (
+        "<figure><span>no preview</span><figcaption><p>A man&#x27;s dog</p><ul><li>B</li></ul>"
+        '<small title="a/say &quot;hi&quot; &amp; &#x27;bye&#x27;.jpg">say &quot;hi&quot; &amp; &#x27;bye&#x27;.jpg'
+        " · 40 % a word</small></figcaption></figure>\n"
+    )
+
+
+def test_html_is_written_while_rows_come() -> None:
+    taken: list[int] = []
+
+    def rows() -> Iterator[Row]:
+        for number in range(1000):
+            taken.append(number)
+            yield row_of(result(f"{number}.jpg"))
+
+    page = writer("html")(rows())
+    while "10.jpg" not in next(page):
+        pass
+    assert len(taken) == 11
 
 
 def test_html_does_without_a_picture_that_has_gone() -> None:

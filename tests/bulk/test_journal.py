@@ -13,15 +13,21 @@ def row(name: str, caption: str) -> dict[str, Any]:
     return {"path": name, "caption": caption, "logprob": -1.5, "words": [], "end_probability": None}
 
 
+def begun(path: Path, settings: dict[str, Any], resume: bool) -> Journal:
+    journal = Journal(path, resume)
+    journal.begin(settings)
+    return journal
+
+
 def filled(path: Path, names: list[str]) -> None:
-    journal = Journal(path, SETTINGS, resume=False)
+    journal = begun(path, SETTINGS, resume=False)
     journal.append(row(name, f"of {name}") for name in names)
     journal.close()
 
 
 def test_rows_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
     filled(tmp_path / "j", ["b", "a\n", "c"])
-    journal = Journal(tmp_path / "j", SETTINGS, resume=True)
+    journal = begun(tmp_path / "j", SETTINGS, resume=True)
     journal.append([row("ä", "of ä")])
     assert [found["caption"] for found in journal.rows(["ä", "c", "not there", "a\n"])] == ["of ä", "of c", "of a\n"]
 
@@ -32,7 +38,7 @@ def test_a_torn_last_line_is_dropped_and_written_again(tmp_path: Path, cut: int)
     filled(path, ["a", "b"])
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
-    journal = Journal(path, SETTINGS, resume=True)
+    journal = begun(path, SETTINGS, resume=True)
     assert journal.captioned("a")
     assert not journal.captioned("b")
     journal.append([row("b", "of b")])
@@ -41,7 +47,7 @@ def test_a_torn_last_line_is_dropped_and_written_again(tmp_path: Path, cut: int)
 
 
 def test_a_failed_picture_is_not_captioned_until_it_succeeds(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "j", SETTINGS, resume=False)
+    journal = begun(tmp_path / "j", SETTINGS, resume=False)
     journal.append([{"path": "a", "error": "broken"}])
     assert not journal.captioned("a")
     assert list(journal.rows(["a"])) == []
@@ -49,17 +55,26 @@ def test_a_failed_picture_is_not_captioned_until_it_succeeds(tmp_path: Path) -> 
     assert [found["caption"] for found in journal.rows(["a"])] == ["mended"]
 
 
+def test_a_picture_that_fails_when_its_batch_is_done_again_keeps_its_caption(tmp_path: Path) -> None:
+    filled(tmp_path / "j", ["a", "b"])
+    journal = begun(tmp_path / "j", SETTINGS, resume=True)
+    journal.append([{"path": "a", "error": "gone"}])
+    journal.close()
+    for found in (journal, Journal(tmp_path / "j", resume=True)):
+        assert [row["caption"] for row in found.rows(["a", "b"])] == ["of a", "of b"]
+
+
 def test_a_journal_in_the_way_is_refused(tmp_path: Path) -> None:
     filled(tmp_path / "j", ["a"])
     with pytest.raises(OutputError, match="--resume"):
-        Journal(tmp_path / "j", SETTINGS, resume=False)
+        Journal(tmp_path / "j", resume=False)
 
 
 def test_a_journal_of_other_settings_is_refused_and_kept(tmp_path: Path) -> None:
     filled(tmp_path / "j", ["a"])
     before = (tmp_path / "j").read_bytes()
     with pytest.raises(OutputError, match="batch_size 2, not 3"):
-        Journal(tmp_path / "j", {**SETTINGS, "batch_size": 3}, resume=True)
+        begun(tmp_path / "j", {**SETTINGS, "batch_size": 3}, resume=True)
     assert (tmp_path / "j").read_bytes() == before
 
 
@@ -67,14 +82,26 @@ def test_a_journal_of_other_settings_is_refused_and_kept(tmp_path: Path) -> None
 def test_another_file_is_not_taken_for_a_journal(tmp_path: Path, content: str) -> None:
     (tmp_path / "j").write_text(content)
     with pytest.raises(OutputError):
-        Journal(tmp_path / "j", SETTINGS, resume=True)
+        Journal(tmp_path / "j", resume=True)
     assert (tmp_path / "j").read_text() == content
 
 
-def test_close_removes_it_when_nothing_is_left_to_do(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "j", SETTINGS, resume=True)
-    journal.close(remove=True)
+def test_nothing_is_made_or_changed_before_it_begins(tmp_path: Path) -> None:
+    Journal(tmp_path / "j", resume=True)
     assert not (tmp_path / "j").exists()
+    filled(tmp_path / "j", ["a"])
+    (tmp_path / "j").write_bytes(torn := (tmp_path / "j").read_bytes()[:-3])
+    Journal(tmp_path / "j", resume=True)
+    assert (tmp_path / "j").read_bytes() == torn
+
+
+def test_the_journal_of_a_run_that_began_meanwhile_is_not_touched(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", resume=True)
+    filled(tmp_path / "j", ["a"])
+    before = (tmp_path / "j").read_bytes()
+    with pytest.raises(FileExistsError):
+        journal.begin(SETTINGS)
+    assert (tmp_path / "j").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -97,4 +124,4 @@ def test_a_journal_that_was_changed_is_refused(tmp_path: Path, line: str) -> Non
     with (tmp_path / "j").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(OutputError, match="not a journal of captioner"):
-        Journal(tmp_path / "j", SETTINGS, resume=True)
+        Journal(tmp_path / "j", resume=True)

@@ -14,7 +14,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
-from captioner.bulk.sources import Picture, find_sources, pictures, units
+from captioner.bulk.sources import NamedPicture, find_sources, pictures, units
 from captioner.errors import ImageError, InputError
 
 
@@ -28,11 +28,11 @@ def store() -> Iterator[fsspec.AbstractFileSystem]:
     store.rm("/photos", recursive=True)
 
 
-def all_of(*sources: str, batch_size: int = 2) -> list[Picture]:
+def all_of(*sources: str, batch_size: int = 2) -> list[NamedPicture]:
     return [found for unit in units(sources, batch_size) for found in pictures(unit, batch_size)]
 
 
-def errors_of(found: list[Picture]) -> list[str]:
+def errors_of(found: list[NamedPicture]) -> list[str]:
     return [str(source) for _, source in found if isinstance(source, ImageError)]
 
 

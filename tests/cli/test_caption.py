@@ -71,13 +71,17 @@ def test_a_bad_picture_is_named_and_the_others_are_captioned(caption: Run, pictu
         (["a.jpg", "--temperature", "0.5"], "temperature has no effect with strategy beam"),
         (["a.jpg", "--strategy", "sample", "--top-p", "2"], "top_p must be at most 1"),
         (["a.jpg", "--num-captions", "9"], "set beam_size to at least 9"),
-        (["a.jpg", "--resume"], "--resume needs --output"),
+        (["a.jpg", "--resume"], "resume (--resume) needs output (--output FILE)"),
         (["a.jpg", ""], "one of the paths is empty"),
         (["a.jpg", "--prompt", "a dgo"], "'dgo' (did you mean 'dog'?)"),
         (["a.jpg", "--prompt", "a dgo", "--format", "csv"], "'dgo' (did you mean 'dog'?)"),
         (["a.jpg", "--prompt", "a dog", "--max-length", "2"], "set max_length to at least 3"),
-        (["a.jpg", "--prefix", "x"], "--format sidecar"),
-        (["a.jpg", "--format", "sidecar", "--output", "x"], "leave out --output"),
+        (["a.jpg", "--prefix", "x"], "prefix (--prefix) goes with the format sidecar only"),
+        (["a.jpg", "--overwrite"], "overwrite (--overwrite) goes with the format sidecar only"),
+        (["a.jpg", "--coco-images", "x"], "coco_images (--coco-images) goes with the format coco only"),
+        (["a.jpg", "--output", "s3://bucket/captions"], "only `captioner cluster` writes to addresses"),
+        (["a.jpg", "--format", "parquet"], "invalid choice"),
+        (["a.jpg", "--format", "sidecar", "--output", "x"], "leave out output (--output)"),
         (["a.jpg", "--format", "coco"], "--coco-images"),
         (["a.jpg", "--output", "empty"], "is a folder"),
         (["a.jpg", "--strategy", "wild"], "invalid choice"),
@@ -103,6 +107,13 @@ def test_wrong_usage_gets_one_clear_line_and_status_2(
     assert status == 2
     assert message in errors.splitlines()[-1]
     assert output == ""
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2", "-o", "captions"]])
+def test_the_runner_ray_is_a_command_today(command: Command, more: list[str]) -> None:
+    status, output, errors = command("caption", "a.jpg", *more, "--runner", "ray")
+    assert (status, output) == (2, "")
+    assert errors == ("captioner: error: the runner ray is now a command: captioner cluster PATH... --output DIR\n")
 
 
 def test_a_list_on_stdin(pictures: list[Path], tiny_checkpoint_file: Path) -> None:
@@ -316,19 +327,6 @@ def test_a_prompt_that_is_refused_leaves_nothing(caption: Run, pictures: list[Pa
     assert done.returncode == 2
     assert "'zebra'" in done.stderr
     assert list(tmp_path.iterdir()) == [pictures[0].parent]
-
-
-def test_a_run_from_before_there_were_prompts_is_resumed(caption: Run, pictures: list[Path], tmp_path: Path) -> None:
-    picture = pictures[3].read_bytes()
-    pictures[3].write_bytes(b"")
-    output = ["--output", tmp_path / "out.txt"]
-    assert caption(*pictures, *output).returncode == 1
-    pictures[3].write_bytes(picture)
-    first, *rows = (tmp_path / "out.txt.journal").read_text().splitlines(keepends=True)
-    settings = json.loads(first)
-    del settings["prompt"]
-    (tmp_path / "out.txt.journal").write_text("".join([json.dumps(settings) + "\n", *rows]))
-    assert caption(*pictures, *output, "--resume").returncode == 0
 
 
 def test_score_ranks_sentences(pictures: list[Path], tiny_checkpoint_file: Path) -> None:
