@@ -1,9 +1,10 @@
-"""Files: replaced whole or not at all, and known by their content."""
+"""Files: replaced whole, JSON read with care, digests."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 import stat
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from captioner.errors import DataError
 
 _TEMPORARY = ".captioner-"  # how the names of temporary files begin
 
@@ -67,3 +70,17 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_json(file: Path, what: str = "a JSON file") -> Any:
+    """The content of a JSON file in UTF-8, with or without a byte order mark.
+
+    `what` is what the file should be, for the message: "{file}: not {what} (...)".
+    Raises DataError when the file is empty, is not JSON or is nested too deeply; OSError when it cannot be read.
+    """
+    try:
+        if not (text := file.read_bytes().decode("utf-8-sig")).strip():
+            raise DataError(f"{file}: the file is empty")
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not {what} ({error})") from error
