@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import captioner
-from captioner.data.splits import find_examples, present_names, read_captions, read_split_list
+from captioner.data.captions import read_captions
+from captioner.data.splits import find_examples, present_names, read_split_list
 from captioner.evaluation.scores import score_captions
 
 WAYS = {

@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _split(args: argparse.Namespace, seed: int) -> Split:
     """The pictures and captions to train on; says what is odd about them."""
-    from captioner.data.splits import choose_split, read_captions, same_content
+    from captioner.data.captions import read_captions
+    from captioner.data.splits import choose_split, same_content
 
     split = choose_split(read_captions(args.captions), args.images, args.train_list, args.val_list, seed)
     for note in split.notes:

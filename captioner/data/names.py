@@ -1,44 +1,133 @@
-"""COCO's numbers for pictures: from the file name, or from a JSON file with an "images" list."""
+"""Which name means which picture? Answered here for every use: by path, by the end of a path, by COCO number."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
 
 from captioner.errors import DataError
+from captioner.files import read_json
 
 # COCO_val2014_000000000042.jpg, 000000000042.jpg
 _NUMBER = re.compile(r"(?:.*_)?(?P<id>[0-9]+)", re.DOTALL)
 
 
-def image_id(path: str, ids: Mapping[str, int] | None) -> int:
-    """The COCO number of a picture. Raises DataError when it has none.
+def _ends(path: str) -> list[str]:
+    """The path and its ends, the longest first: "a/b/1.jpg", "b/1.jpg", "1.jpg". A backslash is a separator, too."""
+    parts = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
-    With `ids` (see `read_image_ids`) it is found there by the path, or by the longest end of the path that is
-    listed ("val2014/42.jpg" or "42.jpg" for "photos/val2014/42.jpg"). Without, the file name gives it: the number
-    that is the whole name or follows the last underscore.
+
+def find_files(names: Iterable[str], images: Path) -> dict[str, Path]:
+    """Find the files of pictures in a folder. Names whose file is not there are missing in the result.
+
+    A name may begin with folders that do not exist here, such as "val2014/1.jpg" in Karpathy's files. Then the
+    longest end of the name that is a file counts, unless another name has the same end.
+    Raises DataError if there is no such folder.
+    """
+    if not images.is_dir():
+        raise DataError(f"{images}: no such folder of pictures")
+    ends = {name: _ends(name) for name in names}
+    times = Counter(end for those in ends.values() for end in those)
+    files = {}
+    for name, those in ends.items():
+        for candidate in (name, *(end for end in those if times[end] == 1)):
+            if (images / candidate).is_file():
+                files[name] = images / candidate
+                break
+    return files
+
+
+class KnownPictures:
+    """Pictures that have names, found by what others call them.
+
+    `ids` are COCO numbers by file name (see `read_image_ids`). Without them, the numbers are in the names themselves.
+    """
+
+    def __init__(self, names: Iterable[str], ids: Mapping[str, int] | None = None) -> None:
+        self._whole = {name: _ends(name)[:1] for name in names}
+        self._ids = ids
+        self._by_end: dict[str, list[str]] = {}
+        for name in self._whole:
+            for end in _ends(name):
+                self._by_end.setdefault(end, []).append(name)
+
+    def named(self, path: str) -> str | None:
+        """The name that is an end of the path, or that ends with the path; None if there is none.
+
+        Raises DataError if several names fit.
+        """
+        if path in self._whole:
+            return path
+        ends = _ends(path)
+        for end in ends:
+            candidates = self._by_end.get(end, [])
+            # A shorter end of the path must be a whole name: "x/1.jpg" is not "y/1.jpg".
+            fitting = [name for name in candidates if self._whole[name] == [end]]
+            fitting = fitting or (candidates if end == ends[0] else [])
+            if len(fitting) > 1:
+                raise DataError(f"{path} may be {' or '.join(fitting[:3])}: write the path as the captions file has it")
+            if fitting:
+                return fitting[0]
+        return None
+
+    def numbered(self, number: int) -> str | None:
+        """The name of the picture with this COCO number; None if there is none.
+
+        Raises DataError if the pictures have no numbers, or two pictures the same number.
+        """
+        return self._by_number.get(number)
+
+    @cached_property
+    def _by_number(self) -> dict[int, str]:
+        numbers: dict[int, str] = {}
+        problem: DataError | None = None
+        for name in self._whole:
+            try:
+                number = image_id(name, self._ids)
+            except DataError as error:
+                if self._ids is None:
+                    raise
+                problem = error  # a list of only those pictures that are evaluated is enough
+                continue
+            if numbers.setdefault(number, name) != name:
+                raise DataError(
+                    f"{numbers[number]} and {name} have the same COCO number, {number}: "
+                    "give coco_images (--coco-images FILE)"
+                )
+        if problem and not numbers:
+            raise problem
+        return numbers
+
+
+def image_id(path: str, ids: Mapping[str, int] | None) -> int:
+    """The COCO number of a picture. Raises DataError if it has none.
+
+    With `ids` (see `read_image_ids`), the number is that of the path, or of the longest end of the path that is
+    listed ("val2014/42.jpg" or "42.jpg" for "photos/val2014/42.jpg"). Without, the file name gives the number: it is
+    the whole name or follows the last underscore.
     """
     if ids is not None:
-        parts = PurePath(path).parts
-        for candidate in (path, *("/".join(parts[start:]) for start in range(len(parts)))):
+        for candidate in (path, *_ends(path)):
             if candidate in ids:
                 return ids[candidate]
-        raise DataError(f"{path}: not among the {len(ids)} pictures of the --coco-images file")
+        raise DataError(f"{path}: not among the {len(ids)} pictures of coco_images (--coco-images)")
     match = _NUMBER.fullmatch(PurePath(path).stem)
     if match is None:
         raise DataError(
-            f"{path}: no COCO number in this file name, such as the 42 of COCO_val2014_000000000042.jpg: "
-            f"give --coco-images FILE, a JSON file whose list 'images' holds 'id' and 'file_name'"
+            f"{path}: no COCO number in this file name, such as the 42 of COCO_val2014_000000000042.jpg: give "
+            "coco_images (--coco-images FILE), a JSON file whose list 'images' holds 'id' and 'file_name'"
         )
     return int(match["id"])
 
 
 def read_image_ids(file: Path) -> dict[str, int]:
-    """COCO numbers by file name, from a JSON file with an "images" list of {"id", "file_name"}, as COCO's own
-    annotation files have it. Raises DataError, also when a number or a name stands for two pictures.
+    """Read COCO numbers by file name from a JSON file with a list "images" of {"id", "file_name"}.
+
+    COCO's own annotation files have this list. Raises DataError, also if two pictures share a number or a name.
     """
     content = read_json(file)
     images = content.get("images") if isinstance(content, dict) else None
@@ -56,14 +145,3 @@ def read_image_ids(file: Path) -> dict[str, int]:
         if names.setdefault(number, name) != name:
             raise DataError(f"{file}: id {number} stands for {names[number]} and {name}")
     return ids
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file. Raises DataError when it is none, OSError when it cannot be read."""
-    content = file.read_bytes()
-    if not content.strip():
-        raise DataError(f"{file}: the file is empty")
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
-        raise DataError(f"{file}: not a JSON file ({error})") from error

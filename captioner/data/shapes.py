@@ -1,6 +1,6 @@
-"""A generated picture set, to try everything on with no download: coloured shapes, small or large, one to three.
+"""A generated set of pictures, to try everything without a download: one to three coloured shapes, small or large.
 
-As much as a frozen encoder's averaged feature tells: where in the picture a shape lies is lost in the average.
+Captions do not say where a shape is, because the feature of a frozen encoder, an average over the picture, does not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from captioner.errors import OutputError
+from captioner.errors import OptionError, OutputError
 from captioner.files import replacing
 
 _COLOURS = {
@@ -24,7 +24,7 @@ _COLOURS = {
     "black": ("#111", "黑色"),
 }
 _SHAPES = {"circle": "圆形", "square": "正方形", "triangle": "三角形"}
-# How many and how large: the places of the centres and half the width, as shares of the side.
+# How many shapes and how large: their centres and half their width, as shares of the picture's side.
 _ARRANGEMENTS = {
     "small": (((0.5, 0.5),), 0.12),
     "large": (((0.5, 0.5),), 0.3),
@@ -40,7 +40,7 @@ class _Kind:
     arrangement: str
 
     def captions(self, language: str) -> tuple[str, ...]:
-        """All the ways of saying what a picture of this kind shows."""
+        """All captions that describe a picture of this kind."""
         colour, shape = self.colour, self.shape
         if language == "zh":
             colour, shape = _COLOURS[colour][1], _SHAPES[shape]
@@ -65,7 +65,7 @@ class _Kind:
         fill = _COLOURS[self.colour][0]
         centres, half = _ARRANGEMENTS[self.arrangement]
         r = side * half * rng.uniform(0.9, 1.1)
-        slack = 0.15 if len(centres) == 1 else 0.04  # several do not touch
+        slack = 0.15 if len(centres) == 1 else 0.04  # several shapes must not touch
         for left, top in centres:
             x, y = side * (left + rng.uniform(-slack, slack)), side * (top + rng.uniform(-slack, slack))
             if self.shape == "circle":
@@ -78,19 +78,22 @@ class _Kind:
 
 
 def make_shapes(
-    folder: Path, pictures: int = 270, seed: int = 0, side: int = 96, language: str = "en"
+    folder: str | Path, pictures: int = 270, seed: int = 0, side: int = 96, language: str = "en"
 ) -> tuple[Path, Path, Path, Path]:
-    """Draw pictures of `side` x `side` pixels and write captions, in English ("en") or Chinese ("zh").
+    """Draw pictures of `side` x `side` pixels, with three captions each in English ("en") or Chinese ("zh").
 
-    Every fifth picture is for validation. Each has three captions: all the ways of saying what it shows.
-    Returns the captions file (NAME#0<TAB>caption lines), the folder of pictures, the list of those to learn from and
-    that of those to validate on. Raises OutputError when one of these is there already.
+    Every fifth picture is to validate on. Returns the captions file (NAME#0<TAB>caption lines), the folder of the
+    pictures, the list of those to learn from, and the list of those to validate on.
+    Raises OutputError if one of these exists, OptionError for fewer than 2 pictures or another language.
     """
+    if pictures < 2 or language not in ("en", "zh"):
+        raise OptionError(f"{pictures} pictures in {language!r}: make at least 2, with language 'en' or 'zh'")
+    folder = Path(folder)
     images = folder / "images"
     files = folder / "captions.token.txt", folder / "train.txt", folder / "val.txt"
     there = next((path for path in (images, *files) if path.exists()), None)
-    if there or pictures < 2:
-        raise OutputError(f"{there}: is there already: name another folder" if there else "make at least 2 pictures")
+    if there:
+        raise OutputError(f"{there}: is there already: name another folder")
     images.mkdir(parents=True)
     rng = random.Random(seed)
     kinds = list(itertools.starmap(_Kind, itertools.product(_COLOURS, _SHAPES, _ARRANGEMENTS)))

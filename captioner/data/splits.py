@@ -1,39 +1,21 @@
-"""Captions, split lists and pictures to examples: which picture has which captions, and what is trained on."""
+"""Which pictures are learned from and which are validated on, and the examples made of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captioner.data.readers import CaptionSet, lines, read_captions
-from captioner.errors import DataError
+from captioner.data.captions import CaptionSet
+from captioner.data.names import find_files
+from captioner.data.readers.base import text_lines
+from captioner.errors import DataError, OptionError
 from captioner.files import sha256_of
-
-__all__ = [
-    "CaptionSet",
-    "DataError",
-    "Example",
-    "Split",
-    "SplitNames",
-    "alike",
-    "choose_split",
-    "find_examples",
-    "find_files",
-    "names_of_split",
-    "present_names",
-    "random_split",
-    "read_captions",
-    "read_split_list",
-    "same_content",
-    "split_names",
-]
 
 _SHOWN = 3  # names in a message
 
@@ -42,27 +24,30 @@ _SHOWN = 3  # names in a message
 class Example:
     """A picture with the captions that people wrote for it."""
 
-    name: str  # as the captions file has it
+    name: str  # as in the captions file
     path: Path
     captions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SplitNames:
-    """Which pictures are learned from and which validated on, and `how` that was decided, as JSON."""
+    """The names of the pictures to learn from and to validate on; `how` says as JSON what decided that."""
 
     train: list[str]
     validation: list[str]
     how: dict[str, Any]
 
     def overlap(self) -> list[str]:
-        """The pictures that are in both."""
+        """The names that are in both parts."""
         return sorted(set(self.train) & set(self.validation))
 
 
 @dataclass(frozen=True)
 class Split:
-    """The examples of a run and their origin, as JSON for the provenance; `notes` are lines for the person."""
+    """The examples to learn from and to validate on.
+
+    `origin` describes them as JSON for the provenance of a checkpoint; `notes` are messages for the user.
+    """
 
     train: list[Example]
     validation: list[Example]
@@ -71,35 +56,15 @@ class Split:
 
 
 def read_split_list(file: Path) -> list[str]:
-    """Picture names, one a line (Flickr_8k.trainImages.txt). Raises DataError, also for an empty list."""
-    names = list(dict.fromkeys(line.strip() for line in lines(file, "split list") if line.strip()))
+    """Read picture names, one a line (Flickr_8k.trainImages.txt). Raises DataError, also if there are none."""
+    names = list(dict.fromkeys(line.strip() for line in text_lines(file, "split list") if line.strip()))
     if not names:
         raise DataError(f"{file}: the split list is empty")
     return names
 
 
-def find_files(names: Iterable[str], images: Path) -> dict[str, Path]:
-    """The files of those pictures that are in the folder. Raises DataError when there is no such folder.
-
-    A name may have folders in front that are not in this one, as "val2014/1.jpg" in Karpathy's files: then the file
-    "1.jpg" will do, if no other name ends so.
-    """
-    if not images.is_dir():
-        raise DataError(f"{images}: no such folder of pictures")
-    names = list(names)
-    ends = {name: re.split(r"[/\\]", name)[-1] for name in names}
-    times = Counter(ends.values())
-    files = {}
-    for name, end in ends.items():
-        if (images / name).is_file():
-            files[name] = images / name
-        elif end and times[end] == 1 and (images / end).is_file():
-            files[name] = images / end
-    return files
-
-
 def present_names(captions: Mapping[str, Sequence[str]], images: Path) -> list[str]:
-    """The captioned pictures that are in the folder. Raises DataError when there are none."""
+    """The captioned pictures that are in the folder. Raises DataError if there are none."""
     names = list(find_files(captions, images))
     if not names:
         raise DataError(
@@ -109,26 +74,26 @@ def present_names(captions: Mapping[str, Sequence[str]], images: Path) -> list[s
 
 
 def find_examples(captions: Mapping[str, Sequence[str]], images: Path, names: Iterable[str]) -> list[Example]:
-    """The examples of the pictures in `names`. Raises DataError when a picture or its captions are missing."""
+    """The examples of the pictures in `names`. Raises DataError if a picture or its captions are missing."""
     names = list(names)
     files = find_files(names, images)
-    silent = [name for name in names if name not in captions]
+    uncaptioned = [name for name in names if name not in captions]
     missing = [name for name in names if name in captions and name not in files]
-    for problem, those in ((f"are not in {images}", missing), ("have no captions", silent)):
+    for problem, those in ((f"are not in {images}", missing), ("have no captions", uncaptioned)):
         if those:
             raise DataError(f"{len(those)} of {len(names)} pictures {problem}: {_some(those)}")
     return [Example(name, files[name], tuple(captions[name])) for name in names]
 
 
 def random_split(names: Iterable[str], seed: int, share: float = 0.1) -> tuple[list[str], list[str]]:
-    """Train and validation names: a seeded tenth of the pictures (at least one) is held out.
+    """Draw the share of the names (at least one) to validate on; returns the names to train on, and these.
 
-    Raises DataError for fewer than two pictures.
+    The seed decides, not the order of the names. Raises DataError for fewer than two pictures.
     """
     shuffled = sorted(set(names))
     if len(shuffled) < 2:
         raise DataError(
-            f"at least 2 captioned pictures are needed, one to learn from and one to validate on; there are "
+            "at least 2 captioned pictures are needed, one to learn from and one to validate on; there are "
             f"{len(shuffled)}"
         )
     random.Random(seed).shuffle(shuffled)
@@ -137,7 +102,7 @@ def random_split(names: Iterable[str], seed: int, share: float = 0.1) -> tuple[l
 
 
 def names_of_split(captions: CaptionSet, split: str) -> list[str]:
-    """The pictures that the captions file itself puts into a split. Raises DataError when there are none."""
+    """The pictures that the captions file itself assigns to a split. Raises DataError if there are none."""
     names = [name for name, its in captions.splits.items() if its == split]
     if not names:
         there = ", ".join(f"{its} ({count})" for its, count in Counter(captions.splits.values()).items())
@@ -151,13 +116,13 @@ def names_of_split(captions: CaptionSet, split: str) -> list[str]:
 def split_names(
     captions: CaptionSet, present: Iterable[str], train_list: Path | None, val_list: Path | None, seed: int
 ) -> SplitNames:
-    """Divide by the lists, or else by the splits in the captions file, or else at random.
+    """Divide the pictures by the lists, or else by the splits in the captions file, or else at random.
 
-    Where the first two name only what to learn from, a seeded tenth of that is held out. Lists are taken as they
-    are, of the others only the pictures `present`. Raises DataError.
+    If lists or file name only pictures to learn from, a tenth of these is drawn to validate on. All names in a list
+    count; in the other cases only the pictures in `present` do. Raises DataError, OptionError.
     """
     if val_list and not train_list:
-        raise DataError("--val-list needs --train-list beside it")
+        raise OptionError("val_list (--val-list) needs train_list (--train-list): give both, or leave both out")
     if train_list:
         how: dict[str, Any] = {"train_list": train_list.name}
         train = read_split_list(train_list)
@@ -182,7 +147,7 @@ def choose_split(
 ) -> Split:
     """The examples to learn from and to validate on: see `split_names`. No picture is in both.
 
-    Raises DataError, also when a picture of the lists is missing; without lists such pictures are passed over.
+    Raises DataError, also if a picture of a list is missing. Without lists, missing pictures are left out.
     """
     present = [] if train_list else present_names(captions.captions, images)
     names = split_names(captions, present, train_list, val_list, seed)
@@ -215,7 +180,7 @@ def choose_split(
 
 
 def _digest(captions: CaptionSet) -> str:
-    """The SHA-256 of the captions file; of a folder, that of its captions."""
+    """The SHA-256 of the captions file, or of the captions if they come from a folder."""
     if captions.path.is_dir():
         return hashlib.sha256(json.dumps(captions.captions).encode()).hexdigest()
     return sha256_of(captions.path)
@@ -225,11 +190,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
-def alike(paths: Iterable[Path]) -> list[list[Path]]:
-    """Files with the same bytes, in groups of at least two. Only files of equal size are read."""
+def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
+    """Groups of at least two files with the same bytes. Only files of equal size are read."""
     groups = []
-    for size in _grouped(paths, lambda path: path.stat().st_size):
-        groups += _grouped(size, sha256_of)
+    for same_size in _grouped(paths, lambda path: path.stat().st_size):
+        groups += _grouped(same_size, sha256_of)
     return groups
 
 
@@ -241,12 +206,12 @@ def _grouped(paths: Iterable[Path], key: Any) -> list[list[Path]]:
 
 
 def same_content(split: Split) -> list[tuple[str, str]]:
-    """Names of pictures to learn from and to validate on whose files are the same, byte for byte."""
+    """Pairs of names, one to learn from and one to validate on, whose files have the same bytes."""
     train = {example.path: example.name for example in split.train}
     validation = {example.path: example.name for example in split.validation}
-    # What has the size of no picture to validate on need not be read.
+    # A file whose size no picture to validate on has need not be read.
     sizes = {path.stat().st_size for path in validation}
     pairs = []
-    for group in alike([*validation, *(path for path in train if path.stat().st_size in sizes)]):
+    for group in identical_files([*validation, *(path for path in train if path.stat().st_size in sizes)]):
         pairs += [(train[a], validation[b]) for a in group if a in train for b in group if b in validation]
     return pairs

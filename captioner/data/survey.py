@@ -1,24 +1,31 @@
-"""What a set of captions is like, before anything is trained on it: lengths, vocabulary, strange captions."""
+"""What a set of pictures and captions is like before anything is trained on it: `check_data`."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from captioner.vocab import SPECIAL_TOKENS
+from captioner.data.captions import CaptionSet, read_captions
+from captioner.data.names import find_files
+from captioner.data.splits import Example, Split, SplitNames, identical_files, present_names, same_content, split_names
+from captioner.errors import ImageError, OptionError
+from captioner.machine import available_cpus
+from captioner.options import TOKEN_KINDS, DecodeOptions
+from captioner.pictures.find import find_pictures
+from captioner.pictures.load import load_image
+from captioner.vocab import SPECIAL_TOKENS, fitting_tokens, tokenise
 
-Tokens = Sequence[str]
-MINIMUM_COUNTS = (1, 2, 3, 4, 5, 10)
-
-_BIGRAM = 0.7  # share of a token's probability that comes from the token before it
-_EDGE = "\n"  # before the first token and after the last; no token
+_MINIMUM_COUNTS = (1, 2, 3, 4, 5, 10)
+_SHOWN = 5  # names a line
 
 
 @dataclass(frozen=True)
 class VocabularySize:
-    """What a minimum count leaves of the vocabulary, and the share (0 to 1) of tokens that it makes `<unk>`."""
+    """The vocabulary that a minimum count leaves, and the share (0 to 1) of tokens that become `<unk>`."""
 
     minimum_count: int
     size: int  # special tokens included
@@ -26,10 +33,133 @@ class VocabularySize:
     unknown_validation: float
 
 
-def vocabulary_sizes(
-    train: Iterable[Tokens], validation: Iterable[Tokens], minimum_counts: Iterable[int]
+@dataclass(frozen=True)
+class Survey:
+    """Everything that `check_data` found. Pictures have the names that the captions file gives them."""
+
+    captions: CaptionSet
+    images: Path
+    tokens: str  # "word" or "character"
+    lengths: list[int]  # the number of tokens of each caption, in the order of the file
+    minimum_count: int
+    vocabulary: list[VocabularySize]  # of the captions to learn from, by minimum count
+
+    files: dict[str, Path]  # the captioned pictures that are in the folder
+    missing: list[str]  # captioned pictures that training needs and that are not in the folder
+    missing_unlisted: int  # captioned pictures that are neither in the folder nor in the lists
+    uncaptioned: list[str]  # names in the lists that have no captions
+    without_captions: list[str]  # pictures in the folder that have no captions: paths within it
+    unreadable: list[str]  # one message for each picture that cannot be read
+    identical: list[list[str]]  # groups of pictures whose files have the same bytes
+
+    split: SplitNames
+    train: list[Example]
+    validation: list[Example]
+    in_both: list[str]  # pictures that both lists name
+    identical_in_both: list[tuple[str, str]]  # a picture to learn from and one to validate on with the same bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing needed is missing or unreadable, and no picture is in both parts of the split."""
+        wrong = self.missing or self.uncaptioned or self.unreadable or self.in_both or self.identical_in_both
+        return not wrong
+
+    def lines(self) -> list[str]:
+        """The survey as text, line by line, safe to print."""
+        parts = (_caption_lines(self), _picture_lines(self), _length_lines(self), _vocabulary_lines(self))
+        found = [line for part in parts for line in (*part, "")] + list(_training_lines(self))
+        # Names and captions are other people's text: they must not control the terminal.
+        return ["".join(letter if letter.isprintable() else " " for letter in line) for line in found]
+
+
+def check_data(
+    captions: str | Path,
+    images: str | Path,
+    *,
+    train_list: str | Path | None = None,
+    val_list: str | Path | None = None,
+    tokens: str = "auto",
+    minimum_count: int = 4,
+    seed: int = 0,
+    progress: Callable[..., Iterable[Any]] | None = None,
+) -> Survey:
+    """Examine captions and pictures, and what training would see of them. Every picture is read.
+
+    `captions` is a file in any common layout, `images` the folder of the pictures. `train_list` and `val_list` are
+    files with the names of pictures to learn from and to validate on; `tokens`, `minimum_count` and `seed` mean the
+    same as in training. `progress`, such as `tqdm.tqdm`, wraps an iterable and is told its `total`.
+    Raises DataError if a file is not as it should be or no picture is there, OptionError for impossible options.
+    """
+    if tokens not in ("auto", *TOKEN_KINDS):
+        raise OptionError(f"tokens must be one of auto, {', '.join(TOKEN_KINDS)}, not {tokens!r}")
+    folder = Path(images)
+    known = read_captions(Path(captions))
+    texts = [text for those in known.captions.values() for text in those]
+    tokens = fitting_tokens(texts) if tokens == "auto" else tokens
+    files = find_files(known.captions, folder)
+    if not train_list:
+        present_names(known.captions, folder)  # which raises DataError if there is none
+    lists = [Path(file) if file else None for file in (train_list, val_list)]
+    split = split_names(known, files, lists[0], lists[1], seed)
+    needed = list(dict.fromkeys([*split.train, *split.validation] if train_list else known.captions))
+    missing = [name for name in needed if name in known.captions and name not in files]
+    names = {path: name for name, path in files.items()}
+    found = map(Path, find_pictures([str(folder)], recursive=True) if files else [])
+    train, validation = (
+        [Example(name, files[name], tuple(known.captions[name])) for name in those if name in files]
+        for those in (split.train, split.validation)
+    )
+    in_both = split.overlap()
+    return Survey(
+        captions=known,
+        images=folder,
+        tokens=tokens,
+        lengths=[len(tokenise(text, tokens)) for text in texts],
+        minimum_count=minimum_count,
+        vocabulary=_vocabulary(train, validation, tokens, minimum_count),
+        files=files,
+        missing=missing,
+        missing_unlisted=sum(name not in files for name in known.captions) - len(missing),
+        uncaptioned=[name for name in needed if name not in known.captions],
+        without_captions=[path.relative_to(folder).as_posix() for path in found if path not in names],
+        unreadable=_unreadable([files[name] for name in needed if name in files], progress),
+        identical=[[names[path] for path in group] for group in identical_files(names)],
+        split=split,
+        train=train,
+        validation=validation,
+        in_both=in_both,
+        identical_in_both=[pair for pair in same_content(Split(train, validation, {})) if pair[0] not in in_both],
+    )
+
+
+def _unreadable(paths: Sequence[Path], progress: Callable[..., Iterable[Any]] | None) -> list[str]:
+    """Read pictures; returns one message for each that cannot be read."""
+
+    def problem(path: Path) -> str | None:
+        try:
+            load_image(path)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        problems: Iterable[str | None] = pool.map(problem, paths)
+        return [text for text in (progress(problems, total=len(paths)) if progress else problems) if text]
+
+
+def _vocabulary(
+    train: Iterable[Example], validation: Iterable[Example], tokens: str, minimum_count: int
 ) -> list[VocabularySize]:
-    """The vocabulary of the captions that are learned from, for each of the minimum counts."""
+    learned, others = (
+        [tokenise(text, tokens) for example in those for text in example.captions] for those in (train, validation)
+    )
+    return vocabulary_sizes(learned, others, sorted({*_MINIMUM_COUNTS, minimum_count}))
+
+
+def vocabulary_sizes(
+    train: Iterable[Sequence[str]], validation: Iterable[Sequence[str]], minimum_counts: Iterable[int]
+) -> list[VocabularySize]:
+    """The vocabulary of the tokenised captions to learn from, for each of the minimum counts."""
     counts = Counter(token for tokens in train for token in tokens)
     others = Counter(token for tokens in validation for token in tokens)
     sizes = []
@@ -44,49 +174,72 @@ def _share_outside(kept: Iterable[str], counts: Counter[str]) -> float:
     return 1 - sum(counts[token] for token in kept) / counts.total() if counts else 0.0
 
 
-def strangeness(captions: Sequence[Tokens]) -> list[float]:
-    """How little each caption is like all the others: the mean surprise a token, in bits.
-
-    A token's probability is that of a bigram model mixed with a unigram model, both of the other captions: what a
-    caption itself adds to the counts is taken off, or else one that nobody else would write would predict itself.
-    """
-    unigrams: Counter[str] = Counter()
-    bigrams: Counter[tuple[str, str]] = Counter()
-    for tokens in captions:
-        unigrams.update((*tokens, _EDGE))
-        bigrams.update(_pairs(tokens))
-    total, size = unigrams.total(), len(unigrams)
-    found = []
-    for tokens in captions:
-        own, own_pairs = Counter((*tokens, _EDGE)), Counter(_pairs(tokens))
-        others = total - own.total() + size + 1  # one more than there is of each token, and of unknown ones
-        bits = 0.0
-        for pair, times in own_pairs.items():
-            before, token = pair
-            alone = (unigrams[token] - own[token] + 1) / others
-            context = unigrams[before] - own[before]
-            after = (bigrams[pair] - times) / context if context else 0.0
-            bits -= times * math.log2(_BIGRAM * after + (1 - _BIGRAM) * alone)
-        found.append(bits / (len(tokens) + 1))
-    return found
+def _counted(names: Sequence[str]) -> str:
+    """The number of names, and the first of them."""
+    some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{len(names):,}" + (f": {some}" if names else "")
 
 
-def _pairs(tokens: Tokens) -> list[tuple[str, str]]:
-    return list(zip((_EDGE, *tokens), (*tokens, _EDGE), strict=True))
+def _caption_lines(survey: Survey) -> Iterator[str]:
+    captions = survey.captions.captions
+    counts = [len(texts) for texts in captions.values()]
+    each = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    yield f"Captions: {survey.captions.path}"
+    yield f"  layout                 {survey.captions.form}"
+    yield f"  captions               {sum(counts):,} of {len(counts):,} pictures, {each} each"
+    yield f"  empty, left out        {survey.captions.empty:,}"
+    yield f"  twice for a picture    {sum(len(texts) - len(set(texts)) for texts in captions.values()):,}"
 
 
-def histogram(lengths: Sequence[int], bars: int = 12, width: int = 40) -> list[str]:
-    """Lines of text: how many captions have about which length. The last bar holds the longest hundredth, too."""
-    ordered = sorted(lengths)
-    low, high = ordered[0], ordered[math.ceil(0.99 * len(ordered)) - 1]
-    step = max(1, math.ceil((high - low + 1) / bars))
-    last = (high - low) // step
-    counts = Counter(min(last, (length - low) // step) for length in lengths)
-    labels = [f"{low + step * bar}" + (f"-{low + step * (bar + 1) - 1}" if step > 1 else "") for bar in range(last + 1)]
-    if ordered[-1] > low + step * (last + 1) - 1:
-        labels[-1] = f"{low + step * last}-{ordered[-1]}"
-    most = max(counts.values())
-    return [
-        f"{label:>9}  {'#' * math.ceil(width * counts[bar] / most):{width}}  {100 * counts[bar] / len(lengths):5.1f} %"
-        for bar, label in enumerate(labels)
-    ]
+def _picture_lines(survey: Survey) -> Iterator[str]:
+    yield f"Pictures: {survey.images}"
+    yield f"  captioned and there    {len(survey.files):,}"
+    yield f"  missing                {_counted(survey.missing)}"
+    if survey.missing_unlisted:
+        yield f"  missing, not listed    {survey.missing_unlisted:,}"
+    yield f"  cannot be read         {_counted(survey.unreadable)}"
+    yield f"  without captions       {_counted(survey.without_captions)}"
+    if survey.uncaptioned:
+        yield f"  listed, no captions    {_counted(survey.uncaptioned)}"
+    yield f"  same file twice        {_counted([' = '.join(group) for group in survey.identical])}"
+
+
+def _length_lines(survey: Survey) -> Iterator[str]:
+    lengths, ordered = survey.lengths, sorted(survey.lengths)
+    texts = [text for those in survey.captions.captions.values() for text in those]
+    limit = DecodeOptions().max_length
+    longer = sum(length > limit for length in lengths)
+    mean = sum(lengths) / len(lengths)
+    yield f"Lengths in {survey.tokens}s: {mean:.1f} on average, median {ordered[len(ordered) // 2]}"
+    yield f"  longer than --max-length {limit}, the default: {100 * longer / len(lengths):.1f} %"
+    for what, length in (("shortest", ordered[0]), ("longest", ordered[-1])):
+        text = texts[lengths.index(length)]
+        yield f"  {what:8} ({length}): {text if len(text) <= 100 else text[:97] + '...'}"
+
+
+def _vocabulary_lines(survey: Survey) -> Iterator[str]:
+    yield f"Vocabulary: {survey.tokens}s of the captions to learn from"
+    yield "  --minimum-count    size  <unk> in train  in validation"
+    for row in survey.vocabulary:
+        mark = "  <- training's" if row.minimum_count == survey.minimum_count else ""
+        unknown = f"{100 * row.unknown_train:12.2f} %  {100 * row.unknown_validation:11.2f} %"
+        yield f"  {row.minimum_count:15}  {row.size:6,}  {unknown}{mark}"
+
+
+def _training_lines(survey: Survey) -> Iterator[str]:
+    said = {
+        "train_list": "to learn from {}",
+        "val_list": "to validate on {}",
+        "field": "the captions file's own '{}'",
+        "seed": "a tenth held out at random with seed {}",
+    }
+    how = ", ".join(said[key].format(value) for key, value in survey.split.how.items() if key in said)
+    yield f"Training would see {survey.tokens}s, split so: {how}"
+    for what, examples in (("to learn from", survey.train), ("to validate on", survey.validation)):
+        number = sum(len(example.captions) for example in examples)
+        yield f"  {what:21}  {len(examples):,} pictures, {number:,} captions"
+    if survey.in_both:
+        yield f"  in both split lists    {_counted(survey.in_both)}"
+    if survey.identical_in_both:
+        pairs = [f"{one} = {other}" for one, other in survey.identical_in_both]
+        yield f"  the same file in both  {_counted(pairs)}"

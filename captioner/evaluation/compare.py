@@ -1,25 +1,26 @@
-"""Two evaluations of the same pictures: is one better, or is that chance?"""
+"""Two evaluations of the same pictures: is one better, or is the difference chance?"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from captioner.data.names import read_json
 from captioner.errors import DataError
 from captioner.evaluation.metrics import Counts, bleu_of_counts
-from captioner.evaluation.scores import FORMAT, METRICS, table
+from captioner.evaluation.scores import EVALUATION_FORMAT, METRICS, markdown_table
+from captioner.files import read_json
 
 _RESAMPLES = 1000
-_AT_ONCE = 5_000_000  # numbers held in memory at a time
+_AT_ONCE = 5_000_000  # numbers in memory at a time
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of two evaluations, with the 95 % interval of `second - first`."""
+    """The values of a metric in two evaluations, and the 95 % interval of `second - first`."""
 
     metric: str
     first: float
@@ -29,20 +30,22 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the difference is beyond chance: the interval does not contain 0."""
         return self.low > 0 or self.high < 0
 
 
-def compare(first: Path, second: Path) -> list[Difference]:
-    """Paired bootstrap over pictures (Koehn 2004): the same 1,000 seeded resamples for both.
+def compare(first: str | Path, second: str | Path) -> list[Difference]:
+    """Compare two files that `captioner evaluate --json` wrote: one Difference for each metric.
 
-    CIDEr's document frequencies stay those of all the references. Raises DataError.
+    The intervals come from a paired bootstrap over pictures (Koehn 2004) with 1,000 seeded resamples, the same for
+    both. CIDEr-D keeps the document frequencies of all references.
+    Raises DataError if a file is damaged or the two have different references, OSError if a file cannot be read.
     """
-    (tokens, references, one), (other_tokens, other_references, other) = _read(first), _read(second)
+    (tokens, references, one), (other_tokens, other_references, other) = _read(Path(first)), _read(Path(second))
     if tokens != other_tokens:
         raise DataError(f"{first} compares {tokens}s and {second} {other_tokens}s: evaluate both with one --tokens")
     if references != other_references:
-        raise DataError(f"{first} and {second} are not of the same pictures and references: nothing to compare")
+        raise DataError(f"{first} and {second} are not of the same pictures and references: evaluate both on the same")
     statistics = np.stack([one, other])  # (2, N, 12)
     pictures = statistics.shape[1]
     whole = _scores(statistics.sum(1), pictures)
@@ -58,7 +61,7 @@ def compare(first: Path, second: Path) -> list[Difference]:
 
 
 def _resamples(pictures: int) -> Any:
-    """How often each picture is drawn, (resamples, pictures), in chunks of 1,000 resamples in all."""
+    """Yield how often each picture is drawn, (resamples, pictures), in chunks that add up to 1,000 resamples."""
     generator = np.random.default_rng(0)
     chunk = max(1, min(_RESAMPLES, _AT_ONCE // pictures))
     for start in range(0, _RESAMPLES, chunk):
@@ -67,16 +70,17 @@ def _resamples(pictures: int) -> Any:
 
 
 def _scores(sums: Counts, pictures: int) -> Counts:
-    """Statistics summed over pictures (..., 12) to the six metrics (..., 6), in the order of METRICS."""
+    """Sums over the pictures of what `_read` returns (..., 12) -> the metrics (..., 6) in the order of METRICS."""
     return np.concatenate([bleu_of_counts(sums[..., :10]), sums[..., 10:] / pictures], axis=-1)
 
 
 def _read(file: Path) -> tuple[str, str, Counts]:
-    """The kind of tokens, the hash of the references, and what adds up to the metrics: (N, 12), BLEU's counts, ROUGE-L
-    and CIDEr-D of each picture.
+    """The kind of tokens, the hash of the references, and the statistics of each picture (N, 12).
+
+    The statistics are the counts of BLEU, ROUGE-L and CIDEr-D.
     """
     content = read_json(file)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != EVALUATION_FORMAT:
         raise DataError(f"{file}: not written by `captioner evaluate --json` of this version")
     try:
         rows = [[*row["bleu_counts"], row["rouge_l"], row["cider"]] for row in content["pictures"]]
@@ -88,8 +92,8 @@ def _read(file: Path) -> tuple[str, str, Counts]:
         raise DataError(f"{file}: damaged: not as `captioner evaluate --json` wrote it") from error
 
 
-def describe(differences: list[Difference]) -> str:
-    """The comparison as a table, A the first and B the second."""
+def difference_table(differences: Iterable[Difference]) -> str:
+    """The comparison as a Markdown table, in which A is the first evaluation and B the second."""
     rows = [
         [
             METRICS[d.metric],
@@ -101,4 +105,4 @@ def describe(differences: list[Difference]) -> str:
         ]
         for d in differences
     ]
-    return table(["", "A", "B", "B - A", "95 % interval", "beyond chance"], rows)
+    return markdown_table(["", "A", "B", "B - A", "95 % interval", "beyond chance"], rows)

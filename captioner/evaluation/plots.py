@@ -1,23 +1,31 @@
-"""Bar charts as inline SVG: text that a page can hold, with no library behind it."""
+"""Bar charts as inline SVG, drawn without a library."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
-# In the units of the drawing, which a page shows at about their size on a phone.
+from markupsafe import Markup
+
+# In units of the drawing; on a phone, one is about one pixel.
 _WIDTH, _HEIGHT = 360, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 6, 8, 34
-_LABELS = 12  # at most, so that they do not touch
+_LABELS = 12  # at most, so that they do not overlap
+
+_GRID = Markup('<path class="grid" d="M{} {:.1f}H{}"/>')
+_TEXT = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
+_BAR = Markup(
+    '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill="var(--series-{})"><title>{}</title></rect>'
+)
+_CHART = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
 
 
 def bar_chart(
     labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]], x_label: str, unit: str = ""
-) -> str:
-    """Bars from 0, one group a label, one bar a series (name, values); the colours are `--series-0` and so on.
+) -> Markup:
+    """Bars for one or several series (name, values), grouped by label; their colours are `--series-0` and so on.
 
-    `unit` follows the values in the text that appears over a bar. Raises ValueError for series of another length.
+    `unit` follows the value in the tooltip of a bar. Raises ValueError if a series has not one value for each label.
     """
     if any(len(values) != len(labels) for _, values in series):
         raise ValueError("each series needs one value a label")
@@ -27,31 +35,25 @@ def bar_chart(
     bar = 0.84 * group / len(series)
     parts = []
     for index in range(round(top / step) + 1):
-        value = index * step
-        y = _TOP + plot_height * (1 - value / top)
-        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(f'<text x="{_LEFT - 4}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        y = _TOP + plot_height * (1 - index * step / top)
+        parts.append(_GRID.format(_LEFT, y, _WIDTH - _RIGHT))
+        parts.append(_TEXT.format(_LEFT - 4, f"{y + 4:.1f}", "end", f"{index * step:g}"))
     every = math.ceil(len(labels) / _LABELS)
     for place, label in enumerate(labels):
         left = _LEFT + place * group
         for number, (name, values) in enumerate(series):
             height = plot_height * values[place] / top
-            what = f"{label}: {values[place]:.1f}{unit}" + (f" ({name})" if len(series) > 1 else "")
-            parts.append(
-                f'<rect x="{left + 0.08 * group + number * bar:.1f}" y="{_TOP + plot_height - height:.1f}" '
-                f'width="{bar:.1f}" height="{height:.1f}" fill="var(--series-{number})">'
-                f"<title>{escape(what)}</title></rect>"
-            )
+            x, y = left + 0.08 * group + number * bar, _TOP + plot_height - height
+            tooltip = f"{label}: {values[place]:.1f}{unit}" + (f" ({name})" if len(series) > 1 else "")
+            parts.append(_BAR.format(x, y, bar, height, number, tooltip))
         if place % every == 0:
-            middle = left + group / 2
-            parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 20}" text-anchor="middle">{escape(label)}</text>')
-    middle = _LEFT + plot_width / 2
-    parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>')
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(x_label)}">{"".join(parts)}</svg>'
+            parts.append(_TEXT.format(f"{left + group / 2:.1f}", _HEIGHT - 20, "middle", label))
+    parts.append(_TEXT.format(f"{_LEFT + plot_width / 2:.1f}", _HEIGHT - 4, "middle", x_label))
+    return _CHART.format(_WIDTH, _HEIGHT, x_label, Markup().join(parts))
 
 
 def _scale(highest: float) -> tuple[float, float]:
-    """The top of the axis and the step of its lines: 3 to 5 of them, at round values."""
+    """The top of the axis and the distance of its 3 to 5 lines, at round values."""
     if highest <= 0:
         return 1.0, 0.5
     magnitude = 10.0 ** math.floor(math.log10(highest / 4))

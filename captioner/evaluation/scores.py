@@ -1,4 +1,4 @@
-"""Captions against references: scores with the yardsticks that say what they are worth."""
+"""Scores of captions against references, beside yardsticks: a human caption and the best constant caption."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,29 +28,22 @@ from captioner.evaluation.metrics import (
 from captioner.vocab import tokenise
 
 Scores: TypeAlias = dict[str, Any]
-METRICS = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-}
-FORMAT = "captioner evaluation 1"
-RECIPES = {"word": "captioner-ptb-lower-nopunct", "character": "captioner-character"}  # by the kind of tokens
+METRICS = {**{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}, "rouge_l": "ROUGE-L", "cider": "CIDEr"}
+EVALUATION_FORMAT = "captioner evaluation 1"
+_TOKENISERS = {"word": "captioner-ptb-lower-nopunct", "character": "captioner-character"}  # in the recipe
 
-_MARKER = re.compile(r"</?\w+>")  # <end>, <unk>, </s>: of a model, not of a person
+_MARKER = re.compile(r"</?\w+>")  # <end>, <unk>, </s>: a model writes these, people do not
 
-# With few pictures, which reference is held out moves the human row by 1 BLEU: there each one is in turn. Many
-# pictures need no turns, and pay for them.
+# For few pictures the human row depends on which reference is held out, so that each one is in turn. Many pictures
+# do not need this, and it would take long: with more than so many captions held out, there are no further turns.
 _HELD_OUT = 5000
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture's caption, and how it compares with what people wrote."""
+class ScoredCaption:
+    """The caption of a picture, and how it compares with the references."""
 
-    name: str
+    name: str  # of the picture
     caption: str
     references: tuple[str, ...]
     bleu_counts: tuple[int, ...]  # see `metrics.bleu_counts`
@@ -60,24 +54,26 @@ class Picture:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is known of a set of captions; `scores` is what `score_captions` gives for them.
+    """The scores of a set of captions, as `score_captions` returns them, beside the yardsticks.
 
-    `human` is one reference caption a picture against the others, `against_as_many` the evaluated captions against
-    those same others; both None where no picture has two references. `floor` is the best constant caption.
+    `human` scores one reference of each picture against its others, and `against_as_many` the evaluated captions
+    against these same others; both are None if no picture has two references. `floor` is the best constant caption.
     """
 
     scores: Scores
     human: Scores | None
     against_as_many: Scores | None
     floor: Scores
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ScoredCaption, ...]
     references_sha256: str
-    tokens: str = "word"  # what was compared: words or characters
-    recipe: str = ""
-    problems: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what was passed over: names by kind
+    tokens: str = "word"  # what was compared: "word" or "character"
+    recipe: str = ""  # one line that says how the scores came about
+    problems: Mapping[str, Sequence[str]] = field(default_factory=dict)  # names of pictures left out, by problem
+    words: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)  # of captions, with probabilities
+    files: Mapping[str, Path] = field(default_factory=dict)  # of the pictures, where known
 
     def warnings(self) -> list[str]:
-        """What the reader of the scores must know."""
+        """What readers of the scores must know, one line each."""
         found = []
         images, distinct = self.scores["images"], self.scores["distinct"]
         if distinct < 0.2 * images:
@@ -99,7 +95,7 @@ class Evaluation:
         return found
 
     def rows(self) -> list[tuple[str, Scores]]:
-        """The scores beside their yardsticks, with the names of these rows."""
+        """The scores and their yardsticks, each with the name of its row."""
         rows = [("captions", self.scores)]
         if self.human and self.against_as_many:
             others = f"{self.human['references_each']} references"
@@ -107,14 +103,14 @@ class Evaluation:
         return [*rows, ("floor, one caption", self.floor)]
 
     def table(self) -> str:
-        """The rows as a table that is also Markdown."""
+        """The rows as a Markdown table."""
         cells = [[label, *(f"{scores[metric]:.1f}" for metric in METRICS)] for label, scores in self.rows()]
-        return table(["", *METRICS.values()], cells)
+        return markdown_table(["", *METRICS.values()], cells)
 
     def to_json(self) -> str:
-        """The evaluation as JSON, the same bytes for the same evaluation; one picture a line."""
+        """The evaluation as JSON with one picture a line. The same evaluation gives the same bytes."""
         head = {
-            "format": FORMAT,
+            "format": EVALUATION_FORMAT,
             "tokens": self.tokens,
             **self.scores,
             "against_as_many": self.against_as_many,
@@ -125,44 +121,37 @@ class Evaluation:
             "recipe": self.recipe,
             "references_sha256": self.references_sha256,
         }
-        pictures = (
-            {
-                "name": picture.name,
-                "caption": picture.caption,
-                "smoothed_bleu_4": picture.smoothed_bleu_4,
-                "rouge_l": picture.rouge_l,
-                "cider": picture.cider,
-                "bleu_counts": picture.bleu_counts,
-            }
-            for picture in self.pictures
-        )
-        lines = ",\n".join("    " + json.dumps(picture) for picture in pictures)
+        names = ("name", "caption", "smoothed_bleu_4", "rouge_l", "cider", "bleu_counts")
+        rows = ({name: getattr(picture, name) for name in names} for picture in self.pictures)
+        lines = ",\n".join("    " + json.dumps(row) for row in rows)
         return json.dumps(head, indent=2)[:-2] + f',\n  "pictures": [\n{lines}\n  ]\n}}\n'
 
 
 def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]], tokens: str = "word") -> Scores:
-    """Scores of captions as written, `references[i]` being all that people wrote for picture i.
+    """Scores of captions as they were written; `references[i]` are all references of picture i.
 
-    Both are lower-cased and stripped of punctuation the same way and compared as words, or as characters where
-    `tokens` says so, never as ids, so that a word outside the vocabulary can match nothing.
+    Both are tokenised the same way (see `vocab.tokenise`) and compared as words or characters, as `tokens` says,
+    never as ids: so a word outside the vocabulary matches nothing.
     """
     hypotheses = [tokenise(caption, tokens) for caption in captions]
-    texts = [_words_of(those, tokens) for those in references]
+    texts = [[tokenise(text, tokens) for text in those] for those in references]
     return _score(hypotheses, texts)[0]
 
 
-def evaluate(captions: Mapping[str, str], references: Mapping[str, Sequence[str]], tokens: str = "word") -> Evaluation:
-    """Score captions by picture name, each with its references, and set the yardsticks beside them.
+def score_pictures(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]], tokens: str = "word"
+) -> Evaluation:
+    """Score captions against references, both by picture name, and compute the yardsticks.
 
-    `tokens` says what is compared, as in `score_captions`. The order of the pictures does not matter.
+    `tokens` means the same as in `score_captions`. The order of the pictures does not matter.
     Raises KeyError for a caption without references.
     """
     names = sorted(captions)
     hypotheses = [tokenise(captions[name], tokens) for name in names]
-    texts = [_words_of(references[name], tokens) for name in names]
+    texts = [[tokenise(text, tokens) for text in references[name]] for name in names]
     scores, corpus, scored = _score(hypotheses, texts)
     pictures = (
-        Picture(name, captions[name], tuple(references[name]), tuple(count), smoothed_bleu(count), rouge, cider)
+        ScoredCaption(name, captions[name], tuple(references[name]), tuple(count), smoothed_bleu(count), rouge, cider)
         for name, count, rouge, cider in zip(names, scored.bleu_counts, scored.rouge_l, scored.cider, strict=True)
     )
     constant = best_constant_caption(texts)
@@ -179,7 +168,7 @@ def evaluate(captions: Mapping[str, str], references: Mapping[str, Sequence[str]
 
 
 def _score(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tuple[Scores, _References, _Scored]:
-    """The scores of the evaluated captions, whose BLEU is nltk's, and what is needed to go on."""
+    """The scores of captions, with BLEU from nltk, and the intermediate results."""
     bleus = bleu(hypotheses, texts)  # first, since it checks both
     corpus = _References(texts)
     scored = corpus.score(hypotheses)
@@ -199,7 +188,7 @@ def _named(bleus: Iterable[float]) -> Scores:
 
 @dataclass(frozen=True)
 class _Scored:
-    """What each caption of a corpus scores."""
+    """The scores of each caption of a corpus."""
 
     bleu_counts: list[list[int]]
     rouge_l: list[float]
@@ -232,9 +221,9 @@ class _References:
 
 
 def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tuple[Scores | None, Scores | None]:
-    """One reference of each picture against its others, and the captions against those same others.
+    """Score one reference of each picture against its others, and the captions against these same others.
 
-    In turn t, picture i of n references holds out number (i + t) mod n. The scores are means over the turns.
+    In turn t, picture i with n references holds out number (i + t) mod n. The scores are means over the turns.
     """
     several = [index for index, those in enumerate(texts) if len(those) > 1]
     if not several:
@@ -262,32 +251,28 @@ def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tup
     return mean(human), mean(model)
 
 
-def _words_of(texts: Sequence[str], tokens: str) -> list[list[str]]:
-    return [tokenise(text, tokens) for text in texts]
-
-
 def joined(words: Words, tokens: str) -> str:
-    """Tokens as one text, as they were compared. The spaces between words are tokens among characters."""
+    """Tokens as one text, as they were compared. Among characters, spaces between words are tokens themselves."""
     return ("" if tokens == "character" else " ").join(words)
 
 
 def _count_each(counts: Sequence[int]) -> str:
-    """ "5", or "1-5" where it differs from picture to picture."""
+    """ "5", or "1-5" if the counts differ."""
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low}-{high}"
 
 
 def recipe(evaluation: Evaluation, source: Mapping[str, str], packages: Sequence[str]) -> str:
-    """One line that says how the scores came about, in the manner of sacrebleu's signature.
+    """One line that says how the scores came about, like sacrebleu's signature (Post 2018).
 
-    `source` says where the captions come from, `packages` which versions they depend on.
+    `source` says where the captions come from, `packages` which packages' versions matter.
     """
     parts = {
         "metrics": "bleu+rouge_l+cider_d",
         "images": str(evaluation.scores["images"]),
         "refs": _count_each([len(picture.references) for picture in evaluation.pictures]),
         "refs_sha": evaluation.references_sha256[:12],
-        "tok": RECIPES[evaluation.tokens],
+        "tok": _TOKENISERS[evaluation.tokens],
         "cider_df": "refs",
         **source,
         **{kind: str(len(names)) for kind, names in evaluation.problems.items()},
@@ -296,8 +281,8 @@ def recipe(evaluation: Evaluation, source: Mapping[str, str], packages: Sequence
     return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a Markdown table with aligned columns, the first to the left, the others to the right."""
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns, the first one to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = [
         "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"

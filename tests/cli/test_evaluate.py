@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sentences import scenes
 
-from captioner.evaluation.scores import METRICS, evaluate, score_captions
+from captioner.evaluation.scores import METRICS, score_captions, score_pictures
 from captioner.files import sha256_of
 
 Command = Callable[..., tuple[int, str, str]]
@@ -58,7 +58,7 @@ def test_scores_predictions_without_a_model(
     output = tmp_path / "scores.json"
     status, out, err = command("evaluate", "--captions", references, "--predictions", predictions, "--json", output)
     assert status == 0
-    expected = evaluate(CAPTIONS, REFERENCES)
+    expected = score_pictures(CAPTIONS, REFERENCES)
     assert out.startswith(expected.table() + "\n")
     assert "3 images, 6 references, 3 distinct captions (100.0 %)" in out
     assert f"floor: {expected.floor['caption']}\n" in out
@@ -201,7 +201,7 @@ def test_warns_of_one_caption_for_all(command: Command, references: Path, tmp_pa
         ("hello", "neither COCO results JSON, nor jsonl"),
         ("[1, 2", "not a JSON file"),
         ('[{"id": 1}]', "entry 1 needs an 'image_id'"),
-        ('[{"image_id": 1, "caption": "a dog"}]', "give --coco-images FILE"),
+        ('[{"image_id": 1, "caption": "a dog"}]', "give coco_images (--coco-images FILE)"),
     ],
 )
 def test_a_wrong_file_gets_one_line_and_status_2(
@@ -242,14 +242,15 @@ def test_a_file_that_is_not_there_gets_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ((), "give the references with --captions FILE"),
-        (("--captions", "x"), "give the pictures with --images DIR, or captions with --predictions FILE"),
+        ((), "give the captions that people wrote with --captions FILE"),
+        (
+            ("--captions", "x"),
+            "give images (--images DIR) and a model that captions them, or captions",
+        ),
         (("--captions", "x", "--predictions", "y", "--checkpoint", "z"), "leave out --checkpoint"),
         (("--captions", "x", "--predictions", "y", "--beam-size", "5"), "leave out --beam-size"),
-        (("--captions", "x", "--images", "y", "--coco-images", "z"), "--coco-images says"),
-        (("--compare", "x", "y", "--captions", "z"), "leave out --captions"),
-        (("--compare", "x", "y", "--json", "z"), "leave out --json"),
-        (("--compare", "x", "y", "--strategy", "greedy"), "leave out --strategy"),
+        (("--captions", "x", "--images", "y", "--coco-images", "z"), "coco_images (--coco-images) says"),
+        (("--compare", "x", "y"), "with a command of its own: captioner compare A.json B.json"),
         (("--captions", "x", "--images", "no such folder"), "x: no such captions file"),
     ],
 )
@@ -340,34 +341,6 @@ def test_a_folder_that_is_not_there(command: Command, references: Path, tmp_path
     status, _, err = command("evaluate", "--captions", references, "--images", tmp_path / "nowhere")
     assert status == 2
     assert err == f"captioner: error: {tmp_path / 'nowhere'}: no such folder of pictures\n"
-
-
-# --- comparing ------------------------------------------------------------------------------------------------------
-
-
-def test_compares_two_evaluations(command: Command, references: Path, predictions: Path, tmp_path: Path) -> None:
-    other = jsonl(tmp_path / "other.jsonl", {name: those[0] for name, those in REFERENCES.items()})
-    files = tmp_path / "a.json", tmp_path / "b.json"
-    for file, captions in zip(files, (predictions, other), strict=True):
-        command("evaluate", "--captions", references, "--predictions", captions, "--json", file)
-    status, out, err = command("evaluate", "--compare", *files)
-    assert (status, err) == (0, "")
-    lines = out.splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:8]] == list(METRICS.values())
-    assert f"A: {files[0]}" in lines
-    assert "paired bootstrap" in out
-    assert command("evaluate", "--compare", *files)[1] == out, "the same files, the same intervals"
-
-
-def test_comparing_what_cannot_be_compared(
-    command: Command, references: Path, predictions: Path, tmp_path: Path
-) -> None:
-    status, _, err = command("evaluate", "--compare", predictions, references)
-    assert status == 2
-    assert err.count("\n") == 1
-    status, _, err = command("evaluate", "--compare", tmp_path / "nowhere", references)
-    assert status == 2
-    assert str(tmp_path / "nowhere") in err
 
 
 # --- speed ----------------------------------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
-"""COCO numbers: from file names, and from a list of pictures."""
+"""Which name means which picture: by path, by the end of a path, by COCO number."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from captioner.data.names import image_id, read_image_ids
+from captioner.data.names import find_files, image_id, read_image_ids
 from captioner.errors import CaptionerError, DataError
 
 
@@ -30,7 +31,7 @@ def test_the_file_name_gives_the_number(path: str, number: int) -> None:
     "path", ["dog.jpg", "dog42.jpg", "42_dog.jpg", "1000268201_693b08cb0e.jpg", "42/dog.jpg", "٤٢.jpg"]
 )
 def test_a_name_without_a_number_says_what_to_give(path: str) -> None:
-    with pytest.raises(DataError, match="--coco-images FILE") as caught:
+    with pytest.raises(DataError, match=r"give coco_images \(--coco-images FILE\)") as caught:
         image_id(path, None)
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -87,3 +88,20 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(DataError, match="not a JSON file"):
         read_image_ids(file)
+
+
+class TestFindingFiles:
+    def test_folders_in_front_of_a_name_need_not_be_there(self, pictures: list[Path]) -> None:
+        folder = pictures[0].parent
+        names = ["val2014/picture1.jpg", "photos\\picture2.jpg", "picture3.jpg", "lost.jpg", "x/"]
+        assert find_files(names, folder) == {name: folder / f"picture{n}.jpg" for n, name in enumerate(names[:3], 1)}
+
+    def test_unless_two_names_end_alike(self, pictures: list[Path]) -> None:
+        assert find_files(["a/picture1.jpg", "b/picture1.jpg"], pictures[0].parent) == {}
+
+    def test_folders_that_are_there_count(self, pictures: list[Path]) -> None:
+        folder = pictures[0].parent
+        (folder / "a").mkdir()
+        shutil.copy(pictures[2], folder / "a/picture1.jpg")
+        names = ["a/picture1.jpg", "picture1.jpg"]
+        assert find_files(names, folder) == {name: folder / name for name in names}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from captioner.data.readers import CaptionSet, read_captions
+from captioner.data.captions import CaptionSet, read_captions
 from captioner.errors import CaptionerError, DataError
 
 # Captions as people write them: what files are torn at.

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from captioner.data.captions import read_captions
 from captioner.data.shapes import make_shapes
-from captioner.data.splits import choose_split, read_captions
-from captioner.errors import OutputError
+from captioner.data.splits import choose_split
+from captioner.errors import OptionError, OutputError
 from captioner.vocab import fitting_tokens
 
 
@@ -57,5 +58,5 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"train\.txt: is there already"):
         make_shapes(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train.txt"]
-    with pytest.raises(OutputError, match="at least 2"):
+    with pytest.raises(OptionError, match="at least 2"):
         make_shapes(tmp_path / "one", 1)

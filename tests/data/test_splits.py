@@ -8,20 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from captioner.data.captions import CaptionSet, read_captions
 from captioner.data.splits import (
-    CaptionSet,
     Split,
     choose_split,
     find_examples,
-    find_files,
     names_of_split,
     present_names,
     random_split,
-    read_captions,
     read_split_list,
     same_content,
 )
-from captioner.errors import DataError
+from captioner.errors import DataError, OptionError
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -115,23 +113,6 @@ class TestRandomSplit:
             random_split(["a.jpg"], seed=0)
 
 
-class TestFindingFiles:
-    def test_folders_in_front_of_a_name_need_not_be_there(self, pictures: list[Path]) -> None:
-        folder = pictures[0].parent
-        names = ["val2014/picture1.jpg", "photos\\picture2.jpg", "picture3.jpg", "lost.jpg", "x/"]
-        assert find_files(names, folder) == {name: folder / f"picture{n}.jpg" for n, name in enumerate(names[:3], 1)}
-
-    def test_unless_two_names_end_alike(self, pictures: list[Path]) -> None:
-        assert find_files(["a/picture1.jpg", "b/picture1.jpg"], pictures[0].parent) == {}
-
-    def test_folders_that_are_there_count(self, pictures: list[Path]) -> None:
-        folder = pictures[0].parent
-        (folder / "a").mkdir()
-        shutil.copy(pictures[2], folder / "a/picture1.jpg")
-        names = ["a/picture1.jpg", "picture1.jpg"]
-        assert find_files(names, folder) == {name: folder / name for name in names}
-
-
 def captions_of(pictures: list[Path], splits: dict[str, str] | None = None) -> CaptionSet:
     """A captions file of the pictures, two each, read."""
     rows = [
@@ -163,7 +144,7 @@ class TestChoosingASplit:
             choose_split(captions_of(pictures), pictures[0].parent, tmp_path / "t", tmp_path / "t", seed=0)
 
     def test_a_list_to_validate_on_needs_one_to_learn_from(self, pictures: list[Path], tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="--val-list needs --train-list"):
+        with pytest.raises(OptionError, match=r"val_list \(--val-list\) needs train_list \(--train-list\)"):
             choose_split(captions_of(pictures), pictures[0].parent, None, tmp_path / "v", seed=0)
 
     def test_a_listed_picture_must_be_there(self, pictures: list[Path], tmp_path: Path) -> None:

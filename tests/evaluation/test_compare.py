@@ -10,9 +10,9 @@ import pytest
 from sentences import scenes
 
 from captioner.errors import CaptionerError, DataError
-from captioner.evaluation.compare import _resamples, compare, describe
+from captioner.evaluation.compare import _resamples, compare, difference_table
 from captioner.evaluation.metrics import bleu
-from captioner.evaluation.scores import METRICS, evaluate
+from captioner.evaluation.scores import METRICS, score_pictures
 from captioner.vocab import tokenise
 
 PICTURES = 150
@@ -37,7 +37,7 @@ def references() -> list[list[str]]:
 
 def evaluated(file: Path, captions: list[str], references: list[list[str]]) -> Path:
     names = NAMES[: len(captions)]
-    evaluation = evaluate(dict(zip(names, captions, strict=True)), dict(zip(names, references, strict=True)))
+    evaluation = score_pictures(dict(zip(names, captions, strict=True)), dict(zip(names, references, strict=True)))
     file.write_text(evaluation.to_json())
     return file
 
@@ -71,8 +71,8 @@ def test_the_values_are_those_of_the_files(tmp_path: Path, captions: list[str], 
     for there, back in zip(differences, backwards, strict=True):
         assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-9)
         assert back.clear
-    assert describe(differences).count("B is better") == 6
-    assert describe(backwards).count("A is better") == 6
+    assert difference_table(differences).count("B is better") == 6
+    assert difference_table(backwards).count("A is better") == 6
 
 
 def test_a_small_gain_is_not_called_one(tmp_path: Path, captions: list[str], references: list[list[str]]) -> None:
@@ -82,7 +82,7 @@ def test_a_small_gain_is_not_called_one(tmp_path: Path, captions: list[str], ref
     differences = compare(first, evaluated(tmp_path / "b.json", slightly, references))
     assert any(difference.first != difference.second for difference in differences)
     assert not any(difference.clear for difference in differences)
-    assert "better" not in describe(differences)
+    assert "better" not in difference_table(differences)
 
 
 def test_the_interval_is_that_of_scoring_resampled_captions(

@@ -129,9 +129,11 @@ def test_coco_numbers_from_a_list() -> None:
 
 
 def test_names_without_numbers_say_what_to_give() -> None:
-    with pytest.raises(DataError, match="give --coco-images FILE"):
+    with pytest.raises(DataError, match=r"give coco_images \(--coco-images FILE\)"):
         match([Prediction(1, "a")], ["1.jpg", "dog.jpg"])
-    with pytest.raises(DataError, match=r"a_1\.jpg and b_1\.jpg have the same COCO number, 1: give --coco-images FILE"):
+    with pytest.raises(
+        DataError, match=r"a_1\.jpg and b_1\.jpg have the same COCO number, 1: give coco_images \(--coco-images"
+    ):
         match([Prediction(1, "a")], ["a_1.jpg", "b_1.jpg"])
 
 

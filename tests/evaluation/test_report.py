@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sentences import scenes
 
 from captioner.evaluation.report import _usages, report
-from captioner.evaluation.scores import Evaluation, evaluate
+from captioner.evaluation.scores import Evaluation, score_pictures
+from captioner.pictures.load import thumbnail
 
 NAMES = [f"{number:02}.jpg" for number in range(60)]
 
@@ -19,8 +23,13 @@ NAMES = [f"{number:02}.jpg" for number in range(60)]
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
     captions, references = scenes(60)
-    found = evaluate(dict(zip(NAMES, captions, strict=True)), dict(zip(NAMES, references, strict=True)))
+    found = score_pictures(dict(zip(NAMES, captions, strict=True)), dict(zip(NAMES, references, strict=True)))
     return dataclasses.replace(found, recipe="metrics:all|<recipe>")
+
+
+def page_of(evaluation: Evaluation, preview: Callable[[Path], str | None] = thumbnail, **changes: Any) -> str:
+    """The report of an evaluation with some of its fields changed."""
+    return "".join(report(dataclasses.replace(evaluation, **changes), preview))
 
 
 class Page(HTMLParser):
@@ -53,7 +62,9 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_whole_and_needs_nothing_else(evaluation: Evaluation) -> None:
-    text = report(evaluation, {}, lambda name: f"data:image/jpeg;base64,{name}")
+    text = page_of(
+        evaluation, lambda path: f"data:image/jpeg;base64,{path}", files={name: Path(name) for name in NAMES}
+    )
     page = Page(text)
     assert page.open == []
     assert page.tags["svg"] == 4
@@ -67,7 +78,7 @@ def test_the_page_is_whole_and_needs_nothing_else(evaluation: Evaluation) -> Non
 
 
 def test_the_numbers_are_there(evaluation: Evaluation) -> None:
-    text = report(evaluation, {})
+    text = page_of(evaluation)
     cells = Page(text).cells
     for _, scores in evaluation.rows():
         assert f"{scores['bleu_4']:.1f}" in cells
@@ -78,7 +89,7 @@ def test_the_numbers_are_there(evaluation: Evaluation) -> None:
 
 
 def test_best_and_worst_captions_are(evaluation: Evaluation) -> None:
-    text = report(evaluation, {})
+    text = page_of(evaluation)
     best, worst = text.index("Best captions"), text.index("Worst captions")
     ranked = sorted(evaluation.pictures, key=lambda picture: picture.cider)
     assert ranked[-1].name in text[best:worst]
@@ -90,24 +101,24 @@ def test_best_and_worst_captions_are(evaluation: Evaluation) -> None:
 def test_the_most_frequent_captions_come_first() -> None:
     captions = ["a dog", "A dog.", "a cat", "a bird"]
     names = NAMES[:4]
-    found = evaluate(dict(zip(names, captions, strict=True)), {name: ["a dog", "a fish"] for name in names})
-    cells = Page(report(found, {})).cells
+    found = score_pictures(dict(zip(names, captions, strict=True)), {name: ["a dog", "a fish"] for name in names})
+    cells = Page(page_of(found)).cells
     place = cells.index("a dog")
     assert cells[place : place + 3] == ["a dog", "2", "50.0\u00a0%"]
 
 
 def test_words_show_their_probabilities(evaluation: Evaluation) -> None:
-    text = report(evaluation, dict.fromkeys(NAMES, (("zebra", 0.987),)))
+    text = page_of(evaluation, words=dict.fromkeys(NAMES, (("zebra", 0.987),)))
     assert 'style="--p:0.987">zebra<small aria-hidden="true">99</small>' in text
     assert "its probability in %" in text
-    assert "its probability in %" not in report(evaluation, {})
+    assert "its probability in %" not in page_of(evaluation)
 
 
 def test_everything_is_escaped() -> None:
     evil = '<script>alert("1")</script>'
     names = [f'{evil}".jpg', "b.jpg"]
-    found = evaluate(dict.fromkeys(names, evil), {name: [evil, "a dog"] for name in names})
-    text = report(dataclasses.replace(found, recipe=evil), {names[0]: ((evil, 0.5),)})
+    found = score_pictures(dict.fromkeys(names, evil), {name: [evil, "a dog"] for name in names})
+    text = page_of(found, recipe=evil, words={names[0]: ((evil, 0.5),)})
     assert "<script" not in text
     assert Page(text).tags["script"] == 0
 
@@ -118,7 +129,7 @@ def test_odd_evaluations_have_a_report() -> None:
         ({"a": ""}, {"a": ["a dog", "a cat"]}),
         ({"a": "fish", "b": "x " * 80}, {"a": ["a dog"], "b": ["a cat"]}),
     ):
-        page = Page(report(evaluate(captions, references), {}))
+        page = Page(page_of(score_pictures(captions, references)))
         assert page.open == []
 
 
@@ -136,8 +147,8 @@ def test_word_usage_by_hand() -> None:
 
 def test_characters_are_called_so_and_stand_without_spaces() -> None:
     captions = {"a": "一只黑狗", "b": "一只黑狗", "c": "两个人"}
-    found = evaluate(captions, {name: [text, "一只狗在跑"] for name, text in captions.items()}, "character")
-    text = report(found, {"a": (("黑", 0.5), ("狗", 0.25))})
+    found = score_pictures(captions, {name: [text, "一只狗在跑"] for name, text in captions.items()}, "character")
+    text = page_of(found, words={"a": (("黑", 0.5), ("狗", 0.25))})
     cells = Page(text).cells
     assert cells[cells.index("一只黑狗") + 1] == "2"
     assert "狗" in cells, "of the characters used too often or too rarely"

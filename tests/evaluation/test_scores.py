@@ -10,7 +10,7 @@ import pytest
 from sentences import scenes
 
 from captioner.evaluation.metrics import bleu, bleu_of_counts
-from captioner.evaluation.scores import METRICS, Evaluation, evaluate, recipe, score_captions, table
+from captioner.evaluation.scores import METRICS, Evaluation, markdown_table, recipe, score_captions, score_pictures
 from captioner.vocab import END, START, Vocabulary, tokenise
 
 
@@ -24,7 +24,7 @@ def corpus() -> tuple[dict[str, str], dict[str, list[str]]]:
 
 @pytest.fixture(scope="module")
 def evaluation(corpus: tuple[dict[str, str], dict[str, list[str]]]) -> Evaluation:
-    return evaluate(*corpus)
+    return score_pictures(*corpus)
 
 
 def test_captions_are_compared_as_words_without_case_and_punctuation() -> None:
@@ -71,7 +71,7 @@ def test_nothing_to_score_is_an_error() -> None:
 def test_the_order_of_pictures_does_not_matter(corpus: tuple[dict[str, str], dict[str, list[str]]]) -> None:
     captions, references = corpus
     turned = dict(reversed(captions.items())), dict(reversed(references.items()))
-    assert evaluate(*turned).to_json() == evaluate(captions, references).to_json()
+    assert score_pictures(*turned).to_json() == score_pictures(captions, references).to_json()
 
 
 def test_the_human_row_holds_each_reference_out_in_turn(
@@ -97,17 +97,17 @@ def test_the_human_row_holds_each_reference_out_in_turn(
 def test_many_pictures_need_fewer_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioner.evaluation.scores._HELD_OUT", 20)
     captions, references = scenes(10, people=5)
-    human = evaluate(dict(enumerate(captions)), dict(enumerate(references))).human
+    human = score_pictures(dict(enumerate(captions)), dict(enumerate(references))).human
     assert human is not None
     assert human["turns"] == 2
 
 
 def test_pictures_with_one_reference_have_no_human_row() -> None:
-    evaluation = evaluate({"a": "a dog", "b": "a cat"}, {"a": ["a dog"], "b": ["the cat"]})
+    evaluation = score_pictures({"a": "a dog", "b": "a cat"}, {"a": ["a dog"], "b": ["the cat"]})
     assert evaluation.human is None
     assert evaluation.against_as_many is None
     assert [label for label, _ in evaluation.rows()] == ["captions", "floor, one caption"]
-    mixed = evaluate({"a": "a dog", "b": "a cat"}, {"a": ["a dog"], "b": ["the cat", "a cat", "cats", "one cat"]})
+    mixed = score_pictures({"a": "a dog", "b": "a cat"}, {"a": ["a dog"], "b": ["the cat", "a cat", "cats", "one cat"]})
     assert mixed.human is not None
     assert (mixed.human["images"], mixed.human["references_each"]) == (1, "3")
 
@@ -126,19 +126,19 @@ def test_the_floor_is_a_reference_for_every_picture(
 
 def test_warns_of_one_caption_for_all(corpus: tuple[dict[str, str], dict[str, list[str]]]) -> None:
     captions, references = corpus
-    floor = evaluate(captions, references).floor["caption"]
-    distinct, floor_warning = evaluate(dict.fromkeys(captions, floor), references).warnings()
+    floor = score_pictures(captions, references).floor["caption"]
+    distinct, floor_warning = score_pictures(dict.fromkeys(captions, floor), references).warnings()
     assert "only 1 of 60 captions are distinct" in distinct
     assert "within 2 points of" in floor_warning
     assert repr(floor) in floor_warning
-    worse = evaluate({name: f"fish number {name}" for name in captions}, references).warnings()
+    worse = score_pictures({name: f"fish number {name}" for name in captions}, references).warnings()
     assert len(worse) == 1
     assert "below" in worse[0]
 
 
 def test_good_captions_get_no_warning(corpus: tuple[dict[str, str], dict[str, list[str]]]) -> None:
     _, references = corpus
-    assert evaluate({name: those[0] for name, those in references.items()}, references).warnings() == []
+    assert score_pictures({name: those[0] for name, those in references.items()}, references).warnings() == []
 
 
 def test_warns_of_distinct_captions_below_a_fifth() -> None:
@@ -146,14 +146,14 @@ def test_warns_of_distinct_captions_below_a_fifth() -> None:
 
     def warnings_with(distinct: int) -> int:
         captions = {name: references[str(int(name) % distinct)][0] for name in references}
-        return sum("distinct" in line for line in evaluate(captions, references).warnings())
+        return sum("distinct" in line for line in score_pictures(captions, references).warnings())
 
     assert warnings_with(4) == 0
     assert warnings_with(3) == 1
 
 
 def test_warns_of_marks_left_in() -> None:
-    evaluation = evaluate({"a": "a dog <end>", "b": "a cat"}, {"a": ["a dog", "dogs"], "b": ["a cat"]})
+    evaluation = score_pictures({"a": "a dog <end>", "b": "a cat"}, {"a": ["a dog", "dogs"], "b": ["a cat"]})
     assert any("1 captions hold marks such as <end>" in line for line in evaluation.warnings())
 
 
@@ -181,7 +181,7 @@ def test_the_table_is_markdown_with_aligned_columns(evaluation: Evaluation) -> N
         "floor, one caption",
     ]
     assert lines[2].split("|")[5].strip() == f"{evaluation.scores['bleu_4']:.1f}"
-    assert table(["", "a"], [["x", "1"]]) == "|   | a |\n|---|--:|\n| x | 1 |"
+    assert markdown_table(["", "a"], [["x", "1"]]) == "|   | a |\n|---|--:|\n| x | 1 |"
 
 
 def test_the_recipe_says_how(evaluation: Evaluation) -> None:
@@ -199,7 +199,7 @@ def test_the_recipe_says_how(evaluation: Evaluation) -> None:
 def test_the_recipe_changes_with_the_references(corpus: tuple[dict[str, str], dict[str, list[str]]]) -> None:
     captions, references = corpus
     other = {**references, "00.jpg": [*references["00.jpg"], "Another one"]}
-    first, second = evaluate(captions, references), evaluate(captions, other)
+    first, second = score_pictures(captions, references), score_pictures(captions, other)
     assert first.references_sha256 != second.references_sha256
     assert "|refs:3|" in recipe(first, {}, [])
     assert "|refs:3-4|" in recipe(second, {}, [])
@@ -210,7 +210,7 @@ CHINESE = {"a.jpg": ["一只黑狗在雪地里奔跑。", "黑狗在跑"], "b.jp
 
 def test_characters_are_compared_where_words_have_no_spaces() -> None:
     captions = {"a.jpg": "一只黑狗在雪地里跑！", "b.jpg": "一个男人坐着"}
-    found = evaluate(captions, CHINESE, "character")
+    found = score_pictures(captions, CHINESE, "character")
     hypotheses = [list("一只黑狗在雪地里跑"), list("一个男人坐着")]
     references = [
         [list("一只黑狗在雪地里奔跑"), list("黑狗在跑")],
@@ -219,11 +219,11 @@ def test_characters_are_compared_where_words_have_no_spaces() -> None:
     expected = bleu(hypotheses, references)
     assert [found.scores[f"bleu_{n}"] for n in range(1, 5)] == pytest.approx(expected)
     assert score_captions(list(captions.values()), list(CHINESE.values()), "character")["bleu_4"] == expected[3]
-    assert evaluate(captions, CHINESE).scores["bleu_1"] == 0, "as words, these are whole sentences"
+    assert score_pictures(captions, CHINESE).scores["bleu_1"] == 0, "as words, these are whole sentences"
 
 
 def test_the_kind_of_tokens_is_told(evaluation: Evaluation) -> None:
-    chinese = evaluate({name: those[0] for name, those in CHINESE.items()}, CHINESE, "character")
+    chinese = score_pictures({name: those[0] for name, those in CHINESE.items()}, CHINESE, "character")
     assert "|tok:captioner-character|" in recipe(chinese, {}, [])
     assert "|tok:captioner-ptb-lower-nopunct|" in recipe(evaluation, {}, [])
     assert json.loads(chinese.to_json())["tokens"] == "character"
@@ -232,4 +232,6 @@ def test_the_kind_of_tokens_is_told(evaluation: Evaluation) -> None:
 
 def test_a_floor_of_characters_reads_as_one_text() -> None:
     references = {f"{number}": ["一只狗在跑 ok go"] for number in range(3)}
-    assert evaluate(dict.fromkeys(references, "狗"), references, "character").floor["caption"] == "一只狗在跑ok go"
+    assert (
+        score_pictures(dict.fromkeys(references, "狗"), references, "character").floor["caption"] == "一只狗在跑ok go"
+    )

@@ -99,7 +99,7 @@ def test_a_pickle_under_every_name_that_is_opened_does_nothing(
         ("data", "check", "--captions", captions, "--images", images, "--train-list", planted("list.txt")),
         (*evaluate, "--predictions", planted("predictions.json")),
         (*evaluate, "--images", images, "--split-list", planted("split.txt"), *tiny),
-        ("evaluate", "--compare", planted("one.json"), planted("two.json")),
+        ("compare", planted("one.json"), planted("two.json")),
         *((*train, "--output", tmp_path / "run", "--encoder-weights", planted(n)) for n in ("w.pth", "w.safetensors")),
         (*train[:-2], "--output", tmp_path / "run", "--init", planted("init.safetensors")),
         (*train, "--output", tmp_path / "run", "--config", planted("config.json")),

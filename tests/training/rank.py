@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from captioner.data.splits import Split, find_examples, read_captions, read_split_list
+from captioner.data.captions import read_captions
+from captioner.data.splits import Split, find_examples, read_split_list
 from captioner.errors import CaptionerError
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.preprocess import Preprocess

@@ -198,7 +198,8 @@ def test_another_number_of_ranks_or_other_data_is_refused(
 def test_a_run_of_one_process_is_the_run_without_torchrun(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from captioner.data.splits import Split, find_examples, read_captions, read_split_list
+    from captioner.data.captions import read_captions
+    from captioner.data.splits import Split, find_examples, read_split_list
 
     monkeypatch.setenv("CAPTIONER_CACHE", str(runs.folder / "cache"))
     captions = read_captions(runs.shapes[0]).captions

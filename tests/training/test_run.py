@@ -22,8 +22,9 @@ from conftest import TINY_ENCODER, draw_picture
 
 import captioner
 from captioner.cli.train import _enough_epochs
+from captioner.data.captions import read_captions
 from captioner.data.shapes import make_shapes
-from captioner.data.splits import Split, find_examples, read_captions, read_split_list
+from captioner.data.splits import Split, find_examples, read_split_list
 from captioner.errors import TrainingError
 from captioner.evaluation.scores import score_captions
 from captioner.network.checkpoint import load_checkpoint

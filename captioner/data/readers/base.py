@@ -1,43 +1,33 @@
-"""What all readers of captions share: the rows they give, the set these become, lines of a text file."""
+"""What all readers share: the entries that they yield, and how text files are read."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from captioner.errors import DataError
 
-Row: TypeAlias = tuple[str, str, str]  # a picture's name, a caption, the split that the file puts it in ("": none)
+# The name of a picture, a caption, and the split that the file puts the picture in ("" for none).
+Entry: TypeAlias = tuple[str, str, str]
 
 
-@dataclass(frozen=True)
-class CaptionSet:
-    """What a captions file holds."""
+def text_lines(file: Path, what: str = "captions file") -> Iterator[str]:
+    """Yield the lines of a text file without their line ends. Raises DataError.
 
-    path: Path
-    form: str  # the layout, in words
-    captions: dict[str, list[str]]  # by the name of the picture, in the order of the file
-    splits: dict[str, str]  # "train", "val", "test", ... by name, where the file says so
-    empty: int = 0  # captions without a character, which are left out
-
-
-def lines(file: Path, what: str = "captions file") -> Iterator[str]:
-    """The lines of a text file, without their ends, as they are needed. Raises DataError.
-
-    The text is UTF-8, or UTF-16 with a byte-order mark, as Excel writes it. `what` is what the file should be.
+    The file is UTF-8, or UTF-16 with a byte-order mark, as Excel writes it. `what` says in errors what the file
+    should be.
     """
     if not file.is_file():
         raise DataError(f"{file}: no such {what}")
     try:
         with file.open("rb") as start:
             marked = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        # Split at "\n" alone: a caption may hold characters that str.splitlines takes for line ends.
+        # Split at "\n" only: a caption may contain other characters that str.splitlines takes for line ends.
         with file.open(encoding="utf-16" if marked else "utf-8", newline="\n") as stream:
             for line in stream:
-                # Byte-order marks stand where files were put together, too.
+                # Files that were concatenated have byte-order marks in the middle, too.
                 yield line.strip("\r\n\ufeff")
     except UnicodeError as error:
         encoding = "UTF-16" if marked else "UTF-8"
@@ -58,7 +48,7 @@ def _first_bad_line(file: Path) -> str:
 
 
 def writable(text: str) -> str:
-    """The text without halves of characters, which JSON can hold and no file can."""
+    """Replace lone surrogates in the text. JSON can contain them, but they cannot be written to a file."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Captions in columns that have names: tables in csv or tsv, and objects in JSON."""
+"""Captions in named columns: tables such as csv and tsv, and objects in JSON."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from captioner.data.readers.base import Row
+from captioner.data.readers.base import Entry
 from captioner.errors import DataError
 
-# The first of these that there is.
-IMAGE = (
+# Names of columns; the first one that a file has counts.
+_IMAGE = (
     *("file_name", "filename", "image_name", "image_file", "image_filename", "image_path", "image", "img"),
     *("file", "path", "filepath", "picture", "photo", "name"),
 )
-CAPTION = (
+_CAPTION = (
     *("caption", "captions", "comment", "comments", "sentence", "sentences", "description", "descriptions"),
     *("text", "texts", "raw", "alt_text", "prompt"),
 )
 _DELIMITERS = {",": "comma", "\t": "tab", "|": "bar", ";": "semicolon"}
-_CONTINUED = 50  # lines that a quoted cell spans at most: a stray quotation mark must not swallow the file
+_CONTINUED = 50  # a quoted cell spans at most so many lines, so that a stray quotation mark does not swallow the file
 
 
 def _key(name: str) -> str:
-    """A column's name as IMAGE and CAPTION have it: "Image Name" is image_name."""
+    """Normalise a column's name: "Image Name" becomes image_name, as in _IMAGE and _CAPTION."""
     return "_".join(name.strip().strip('"').lower().replace("-", " ").replace("_", " ").split())
 
 
@@ -36,14 +36,14 @@ def _place(names: Iterable[str], wanted: Iterable[str]) -> int | None:
     return next((places[name] for name in wanted if name in places), None)
 
 
-@lru_cache  # the objects of a file have the same names, nearly always
+@lru_cache  # nearly all objects in a file have the same names
 def _places(names: tuple[str, ...]) -> tuple[int | None, int | None, int | None]:
-    """Which of the columns hold the picture, the caption and the split."""
-    return _place(names, IMAGE), _place(names, CAPTION), _place(names, ["split"])
+    """The positions of the columns with the picture, the caption and the split; None for those that are missing."""
+    return _place(names, _IMAGE), _place(names, _CAPTION), _place(names, ["split"])
 
 
 def delimiter_of(header: str) -> str | None:
-    """What divides the columns of a table with this first line; None where it does not name the two columns."""
+    """The delimiter of a table with this first line; None if the line does not name both columns that are needed."""
     for delimiter in _DELIMITERS:
         if None not in _places(tuple(header.split(delimiter)))[:2]:
             return delimiter
@@ -55,11 +55,11 @@ def form_of(delimiter: str) -> str:
     return f"{_DELIMITERS[delimiter]}-separated table"
 
 
-def read_table(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
-    """The rows of a table whose first line that is not empty names the columns. Raises DataError.
+def read_table(lines: Iterable[str], delimiter: str) -> Iterator[Entry]:
+    """Read a table; its first line that is not empty names the columns. Raises DataError.
 
-    Cells may be quoted as in csv, also over several lines. Where a line has too many cells, the caption holds the
-    delimiter unquoted.
+    Cells may be quoted as in csv, and a quoted cell may span several lines. If a line has too many cells, the caption
+    is taken to contain the delimiter without quotation marks.
     """
     names: list[str] = []
     image, caption, split = 0, 0, None
@@ -80,8 +80,8 @@ def read_table(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
 
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, str, list[str]]]:
-    """The number, the text and the cells of each record, a line or several."""
-    waiting: list[str] = []  # lines that were read ahead
+    """The number, the text and the cells of each record. A record is one line or several."""
+    waiting: list[str] = []  # lines that have been read ahead
     number = 0
     source = iter(lines)
     while True:
@@ -106,7 +106,7 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, str, l
             length += 1
             if '"' in waiting[length - 2]:
                 cells, whole = _quoted(record, delimiter)
-        if cells is None:  # the quotation marks are the caption's own
+        if cells is None:  # the quotation marks belong to the caption
             yield number, line, line.split(delimiter)
             continue
         del waiting[: length - 1]
@@ -115,7 +115,7 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, str, l
 
 
 def _quoted(record: str, delimiter: str) -> tuple[list[str] | None, bool]:
-    """The cells of a record, None where it is no csv; and whether more lines could not change that."""
+    """The cells of a record, or None if it is not csv; and whether that is final, whatever lines follow."""
     try:
         physical = (line + "\n" for line in record.split("\n"))
         rows = list(csv.reader(physical, delimiter=delimiter, strict=True, skipinitialspace=True))
@@ -124,8 +124,8 @@ def _quoted(record: str, delimiter: str) -> tuple[list[str] | None, bool]:
     return (rows[0], True) if len(rows) == 1 else (None, True)
 
 
-def rows_of(content: Any, what: str) -> Iterator[Row]:
-    """The rows of an object of JSON: a picture with a caption or a list of them. `what` names it in a DataError."""
+def entries_of(content: Any, what: str) -> Iterator[Entry]:
+    """The entries of a JSON object with a picture and its captions. Raises DataError, naming the object by `what`."""
     if isinstance(content, dict):
         names = tuple(content)
         image, caption, split = _places(names)

@@ -6,20 +6,20 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from captioner.data.readers.base import Row
-from captioner.data.readers.columns import rows_of
+from captioner.data.readers.base import Entry
+from captioner.data.readers.columns import entries_of
 from captioner.errors import DataError
 
 
-def read_lines(lines: Iterable[str]) -> Iterator[Row]:
-    """The rows of JSON lines, an object each. Raises DataError."""
+def read_lines(lines: Iterable[str]) -> Iterator[Entry]:
+    """Read JSON lines, one object a line. Raises DataError."""
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield from rows_of(parsed(line, f"line {number} is not JSON"), f"line {number}")
+            yield from entries_of(parsed(line, f"line {number} is not JSON"), f"line {number}")
 
 
 def parsed(text: str, complaint: str) -> Any:
-    """JSON as objects. Raises DataError, with the complaint, where it is none."""
+    """Parse JSON. Raises DataError, which begins with the complaint, if the text is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -27,7 +27,7 @@ def parsed(text: str, complaint: str) -> Any:
 
 
 def form_of(content: Any) -> str | None:
-    """The layout of a JSON document, in words; None for one that holds no captions."""
+    """The layout of a JSON document, in words; None if it holds no captions."""
     if isinstance(content, list):
         return "JSON list"
     if isinstance(content, dict) and isinstance(content.get("images"), list):
@@ -35,18 +35,18 @@ def form_of(content: Any) -> str | None:
     return None
 
 
-def read(content: Any, form: str) -> Iterator[Row]:
-    """The rows of a JSON document of this form. Raises DataError."""
+def read(content: Any, form: str) -> Iterator[Entry]:
+    """Read a JSON document whose layout is `form`. Raises DataError."""
     if form == "COCO captions JSON":
         yield from _coco(content)
     elif form == "Karpathy split JSON":
         yield from _karpathy(content["images"])
     else:
         for number, entry in enumerate(content, start=1):
-            yield from rows_of(entry, f"entry {number}")
+            yield from entries_of(entry, f"entry {number}")
 
 
-def _coco(content: dict[str, Any]) -> Iterator[Row]:
+def _coco(content: dict[str, Any]) -> Iterator[Entry]:
     names: dict[int | str, str] = {}
     for number, image in enumerate(content["images"], start=1):
         key, name = _values(image, "id", "file_name")
@@ -65,7 +65,7 @@ def _coco(content: dict[str, Any]) -> Iterator[Row]:
         yield names[key], caption, ""
 
 
-def _karpathy(images: list[Any]) -> Iterator[Row]:
+def _karpathy(images: list[Any]) -> Iterator[Entry]:
     for number, image in enumerate(images, start=1):
         name, sentences, folder, split = _values(image, "filename", "sentences", "filepath", "split")
         if not isinstance(name, str) or not isinstance(sentences, list):

@@ -1,0 +1,108 @@
+"""Captions beside the references of the same pictures, and the pictures that lack one of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from captioner.data.captions import CaptionSet
+from captioner.data.names import read_image_ids
+from captioner.data.splits import names_of_split, read_split_list
+from captioner.errors import DataError
+from captioner.evaluation.predictions import match, read_predictions
+from captioner.files import sha256_of
+from captioner.vocab import tokenise
+
+# What may be wrong with a picture (or several pictures), by the name that it has in the JSON.
+_PROBLEMS = {
+    "no_references": ("picture without references", "pictures without references"),
+    "no_picture": ("picture is not in the folder", "pictures are not in the folder"),
+    "unreadable": ("picture cannot be read", "pictures cannot be read"),
+    "no_caption": ("picture has references but no caption", "pictures have references but no caption"),
+    "repeated": ("picture has several captions", "pictures have several captions"),
+    "empty_references": ("picture has a reference without words", "pictures have references without words"),
+    "empty": ("caption has no words", "captions have no words"),
+}
+_SHOWN = 5  # names of each problem in a message
+
+
+@dataclass
+class Pairs:
+    """The captions to score and their references, both by picture name, and the problems that were found."""
+
+    references: dict[str, list[str]]  # of the pictures to evaluate on
+    captions: dict[str, str] = field(default_factory=dict)
+    words: dict[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)  # with probabilities, where known
+    files: dict[str, Path] = field(default_factory=dict)  # of the pictures, where known
+    selected: bool = False  # whether a split says which pictures to evaluate on
+    allow_missing: bool = False
+    problems: dict[str, list[str]] = field(default_factory=dict)  # names of pictures by the keys of _PROBLEMS
+
+    @classmethod
+    def of(
+        cls, known: CaptionSet, split: str | None, split_list: str | Path | None, allow_missing: bool = False
+    ) -> Pairs:
+        """The references of the pictures to evaluate on: those of a list, of a split in the captions file, or all.
+
+        References without a word are left out. Raises DataError.
+        """
+        if split_list:
+            names = read_split_list(Path(split_list))
+        else:
+            names = names_of_split(known, split) if split else list(known.captions)
+        pairs = cls({}, selected=bool(split or split_list), allow_missing=allow_missing)
+        for name in names:
+            references = known.captions.get(name, [])
+            with_words = [text for text in references if tokenise(text)]
+            if with_words:
+                pairs.references[name] = with_words
+            if not with_words or with_words != references:
+                pairs.note("empty_references" if with_words else "no_references", [name])
+        return pairs
+
+    def add_predictions(
+        self,
+        file: Path,
+        known: Iterable[str],
+        coco_images: str | Path | None,
+        say: Callable[[str], None],
+    ) -> dict[str, str]:
+        """Take the captions from a file of predictions for the pictures whose names are in `known`.
+
+        Returns what the recipe says of the captions. Raises DataError.
+        """
+        ids = read_image_ids(Path(coco_images)) if coco_images else None
+        matched = match(read_predictions(file), known, ids)
+        for name in self.references:
+            if name in matched.predictions:
+                self.captions[name] = matched.predictions[name].caption
+                self.words[name] = matched.predictions[name].words
+        self.note("no_references", matched.unknown)
+        self.note("no_caption", [name for name in self.references if name not in self.captions])
+        self.note("repeated", [name for name in matched.repeated if name in self.captions])
+        others = len(matched.predictions) - len(self.captions)
+        if others:
+            say(f"{others} captions are of pictures that are not evaluated")
+        return {"predictions": sha256_of(file)[:12]}
+
+    def note(self, problem: str, names: Sequence[str]) -> None:
+        """Note a problem of these pictures; without names there is none."""
+        if names:
+            self.problems.setdefault(problem, []).extend(names)
+
+    def described(self) -> list[str]:
+        """One phrase for each problem, with the number of pictures and the first names."""
+        found = []
+        for problem, names in self.problems.items():
+            some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            found.append(f"{len(names)} {_PROBLEMS[problem][len(names) > 1]} ({some})")
+        return found
+
+    def refuse(self) -> None:
+        """Raise DataError if there are problems that are not allowed."""
+        if self.problems and not self.allow_missing:
+            hint = "" if self.selected else "name the pictures to evaluate on with split_list (--split-list FILE), or "
+            raise DataError(
+                f"{'; '.join(self.described())}: {hint}leave such pictures out with allow_missing (--allow-missing)"
+            )

@@ -1,0 +1,169 @@
+"""Evaluate captions against those that people wrote: `evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from captioner.data.captions import read_captions
+from captioner.data.names import find_files
+from captioner.errors import DataError, OptionError
+from captioner.evaluation.pairs import Pairs
+from captioner.evaluation.scores import Evaluation, recipe, score_pictures
+from captioner.options import TOKEN_KINDS, DecodeOptions
+from captioner.pictures.find import find_pictures
+from captioner.vocab import fitting_tokens, tokenise
+
+
+class _Caption(Protocol):
+    @property
+    def text(self) -> str: ...
+    @property
+    def tokens(self) -> Sequence[str]: ...
+    @property
+    def probabilities(self) -> Sequence[float]: ...
+
+
+class _Result(Protocol):
+    @property
+    def path(self) -> str: ...
+    @property
+    def caption(self) -> _Caption | None: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+class Model(Protocol):
+    """What evaluation needs of a `Captioner`."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    def digest(self) -> str: ...
+    def caption_files(self, paths: Iterable[str], options: DecodeOptions | None = None) -> Iterator[_Result]: ...
+
+
+def evaluate(
+    captions: str | Path,
+    *,
+    images: str | Path | None = None,
+    predictions: str | Path | None = None,
+    model: Model | Callable[[], Model] | None = None,
+    options: DecodeOptions | None = None,
+    split: str | None = None,
+    split_list: str | Path | None = None,
+    coco_images: str | Path | None = None,
+    tokens: str | None = None,
+    allow_missing: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[..., Iterable[Any]] | None = None,
+) -> Evaluation:
+    """Score captions against those that people wrote: BLEU-1 to 4, ROUGE-L and CIDEr-D.
+
+    `captions` is a file with the references, in any common layout. The captions to score are either those in the file
+    `predictions` (COCO results, jsonl or csv), or those that `model` writes with `options` for the pictures in the
+    folder `images`. `model` is a Captioner or a function that loads one, such as `captioner.load`; it is called only
+    after the references and the folder have been found usable.
+
+    All pictures of the captions file are evaluated, or those that the file assigns to `split`, or those whose names
+    are in the file `split_list`. `coco_images` is a JSON file with the COCO numbers of pictures, for predictions.
+    `tokens` says whether captions are compared as words ("word") or characters ("character"); by default their script
+    decides. `say` gets notes and warnings, one line each; `progress`, such as `tqdm.tqdm`, wraps an iterable and is
+    told its `total`.
+
+    Raises OptionError for arguments that contradict each other, DataError for files that cannot be used and, unless
+    `allow_missing`, for pictures that lack a caption, references or a readable file.
+    """
+    _check(images, predictions, model, options, coco_images, tokens)
+    if split and split_list:
+        raise OptionError("split (--split) and split_list (--split-list) both say what to evaluate on: leave out one")
+    known = read_captions(Path(captions))
+    if known.empty:
+        say(f"{known.empty} empty references are left out")
+    pairs = Pairs.of(known, split, split_list, allow_missing)
+    tokens = tokens or fitting_tokens(text for those in pairs.references.values() for text in those)
+    if predictions:
+        source = pairs.add_predictions(Path(predictions), known.captions, coco_images, say)
+        pairs.files = find_files(pairs.references, Path(images)) if images else {}
+    else:
+        assert images and model  # noqa: PT018  # see _check
+        _find_pictures(pairs, Path(images))
+        source = _caption(pairs, model() if callable(model) else model, options or DecodeOptions(), say, progress)
+    pairs.note("empty", [name for name, text in pairs.captions.items() if not tokenise(text)])
+    pairs.refuse()
+    for line in pairs.described():
+        say(f"warning: {line}")
+    return _score(pairs, tokens, source, ["captioner", "nltk", *([] if predictions else ["torch"])])
+
+
+def _check(
+    images: object, predictions: object, model: object, options: object, coco_images: object, tokens: str | None
+) -> None:
+    """Raise OptionError for arguments that contradict each other, before any work is done."""
+    if tokens not in (None, *TOKEN_KINDS):
+        raise OptionError(f"tokens must be one of {', '.join(TOKEN_KINDS)}, not {tokens!r}")
+    if predictions:
+        if model or options:
+            unused = "model (--checkpoint)" if model else "options (of decoding)"
+            raise OptionError(f"predictions (--predictions) are captions already: leave out {unused}")
+    elif coco_images:
+        raise OptionError(
+            "coco_images (--coco-images) says which pictures the numbers in predictions mean: "
+            "give predictions (--predictions), too"
+        )
+    elif not images or not model:
+        raise OptionError(
+            "nothing to score: give images (--images DIR) and a model that captions them, "
+            "or captions with predictions (--predictions FILE)"
+        )
+
+
+def _find_pictures(pairs: Pairs, images: Path) -> None:
+    """Find the pictures to caption. Raises DataError for missing ones and, if all are evaluated, for extra ones."""
+    pairs.files = find_files(pairs.references, images)
+    pairs.note("no_picture", [name for name in pairs.references if name not in pairs.files])
+    if pairs.files and not pairs.selected:
+        found = {str(path) for path in pairs.files.values()}
+        others = [path for path in find_pictures([str(images)], recursive=True) if path not in found]
+        pairs.note("no_references", [os.path.relpath(path, images) for path in others])
+    pairs.refuse()  # before minutes of work
+
+
+def _caption(
+    pairs: Pairs,
+    model: Model,
+    options: DecodeOptions,
+    say: Callable[[str], None],
+    progress: Callable[..., Iterable[Any]] | None,
+) -> dict[str, str]:
+    """Let the model write the captions. Returns what the recipe says of them."""
+    digest = model.digest()
+    names = {str(path): name for name, path in pairs.files.items()}
+    results: Iterable[_Result] = model.caption_files(names, options)
+    for result in progress(results, total=len(names)) if progress else results:
+        name, caption = names[result.path], result.caption
+        if caption is None:
+            say(str(result.error))
+            pairs.note("unreadable", [name])
+        else:
+            pairs.captions[name] = caption.text
+            pairs.words[name] = tuple(zip(caption.tokens, caption.probabilities, strict=True))
+    used = {name: f"{value:g}" if isinstance(value, float) else value for name, value in options.used().items()}
+    return {
+        "decoding": ",".join(f"{name}={value}" for name, value in used.items()),
+        "precision": model.precision,
+        "engine": model.engine,
+        "checkpoint": digest[:12],
+    }
+
+
+def _score(pairs: Pairs, tokens: str, source: Mapping[str, str], packages: Sequence[str]) -> Evaluation:
+    if not pairs.captions:
+        raise DataError("no picture has both references and a caption")
+    result = score_pictures(pairs.captions, pairs.references, tokens)
+    result = dataclasses.replace(result, problems=pairs.problems, words=pairs.words, files=pairs.files)
+    return dataclasses.replace(result, recipe=recipe(result, source, packages))
