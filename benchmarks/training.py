@@ -28,7 +28,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from turns import answer_rounds, paired, take_turns
 
 from captioner.machine import keep_freed_memory
@@ -37,11 +37,12 @@ from captioner.network.kernels import GRU
 from captioner.network.model import CaptionModel, ModelConfig
 from captioner.network.preprocess import Preprocess
 from captioner.options import CELLS
-from captioner.training.captions import Captions, batches_by_length
+from captioner.training.captions import CaptionTokens, batches_by_length
 from captioner.training.config import TrainConfig
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import Ranks
-from captioner.training.stages import FrozenStage, Material, SelfCriticalStage
+from captioner.training.stages import FrozenStage, SelfCriticalStage
+from captioner.training.start import Material
 from captioner.vocab import PAD, SPECIAL_TOKENS, Vocabulary
 
 WORDS = 2917  # the vocabulary of Flickr8k's training captions: see benchmarks/README.md
@@ -56,6 +57,14 @@ def texts_of_pictures(captions: int) -> list[list[str]]:
     return [texts[start : start + 5] for start in range(0, captions, 5)]
 
 
+class RandomMaterial(Material):
+    """Material whose features are random, and computed in no time."""
+
+    def features(self) -> Tensor:
+        """Random features (P, 2, F)."""
+        return torch.randn(len(self.paths), 2, self.model.encoder.feature_size)
+
+
 def material(config: TrainConfig, captions: int) -> Material:
     """Make random captions and random features."""
     vocabulary = Vocabulary(SPECIAL_TOKENS + tuple(f"w{index}" for index in range(WORDS - 4)))
@@ -63,20 +72,18 @@ def material(config: TrainConfig, captions: int) -> Material:
     sizes = config.hidden_size, config.embedding_size
     network = ModelConfig(config.encoder, len(vocabulary), *sizes, config.dropout, config.cell, config.layers)
     model = CaptionModel.create(network)
-    features = torch.randn(len(pictures), 2, model.encoder.feature_size)
-    return Material(
-        config=config,
+    return RandomMaterial(
+        config=config.for_set(captions, len(pictures)),
         model=model,
         concept_head=nn.Linear(1, 1),
         vocabulary=vocabulary,
         preprocess=Preprocess(),
         paths=[""] * len(pictures),
-        captions=Captions.of(pictures, vocabulary),
+        captions=CaptionTokens.of(pictures, vocabulary),
         mirror=torch.arange(len(vocabulary)),
         labels=torch.zeros(len(pictures), 0, dtype=torch.bool),
         ranks=Ranks(),
         bfloat16=native_bfloat16("cpu"),
-        features=lambda: features,
     )
 
 

@@ -1,33 +1,87 @@
-"""captioner: captions for pictures on your own machine.
+"""Captions for pictures on your own machine: one small file, no network, no GPU.
 
     import captioner
-    model = captioner.load()
+
+    model = captioner.load()  # a checkpoint that comes with captioner, by name, or a file
     print(model.caption("dog.jpg").text)
 
-Importing the package is cheap; torch is imported when `load` is first used.
+A model, and what it writes
+    load(path, device, precision)        a Captioner with caption, caption_batch, encode, score, sample and explain
+    models()                             the checkpoints that come with captioner
+    DecodeOptions(strategy, ...)         how captions are chosen: greedily, by sampling or by beam search
+    Caption                              a sentence with the probability of each word
+
+Whole jobs, each of which is also a command
+    caption_files(paths, output)         captioner caption: many pictures, resumable, in any format
+    caption_on_cluster(paths, output)    captioner cluster: the same with the workers of Ray
+    evaluate(captions, images=...)       captioner evaluate: BLEU, ROUGE-L and CIDEr beside their yardsticks
+    compare(first, second)               captioner compare: is the difference of two evaluations chance?
+    train(captions, images, output)      captioner train: a checkpoint from your own captions, by a TrainConfig
+    check_data(captions, images)         captioner data check: what a data set holds, and what is wrong with it
+    make_shapes(folder)                  captioner data make-shapes: a small data set to try everything on
+
+Errors that a person can mend; CaptionerError is the base of all of them
+    OptionError  InputError  ImageError  DataError  CheckpointError  DeviceError  OutputError  TrainingError
+
+Use help(captioner.load) and so on for the rest. Importing this package is cheap: torch is imported when it is needed.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Caption", "Captioner", "DecodeOptions", "__version__", "load"]
+
+_ERRORS = (
+    *("CaptionerError", "OptionError", "InputError", "ImageError", "DataError"),
+    *("CheckpointError", "DeviceError", "OutputError", "TrainingError"),
+)
+_HOMES = {
+    "load": "inference.captioner",
+    "Captioner": "inference.captioner",
+    "Caption": "inference.results",
+    "DecodeOptions": "options",
+    "models": "network.header",
+    "caption_files": "bulk.run",
+    "caption_on_cluster": "bulk.cluster",
+    "evaluate": "evaluation.run",
+    "compare": "evaluation.compare",
+    "train": "training.run",
+    "TrainConfig": "training.config",
+    "check_data": "data.survey",
+    "make_shapes": "data.shapes",
+    **dict.fromkeys(_ERRORS, "errors"),
+}
+__all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from captioner.inference.captioner import Captioner, load
-    from captioner.inference.results import Caption
-    from captioner.options import DecodeOptions
+    from captioner.bulk.cluster import caption_on_cluster as caption_on_cluster
+    from captioner.bulk.run import caption_files as caption_files
+    from captioner.data.shapes import make_shapes as make_shapes
+    from captioner.data.survey import check_data as check_data
+    from captioner.errors import CaptionerError as CaptionerError
+    from captioner.errors import CheckpointError as CheckpointError
+    from captioner.errors import DataError as DataError
+    from captioner.errors import DeviceError as DeviceError
+    from captioner.errors import ImageError as ImageError
+    from captioner.errors import InputError as InputError
+    from captioner.errors import OptionError as OptionError
+    from captioner.errors import OutputError as OutputError
+    from captioner.errors import TrainingError as TrainingError
+    from captioner.evaluation.compare import compare as compare
+    from captioner.evaluation.run import evaluate as evaluate
+    from captioner.inference.captioner import Captioner as Captioner
+    from captioner.inference.captioner import load as load
+    from captioner.inference.results import Caption as Caption
+    from captioner.network.header import models as models
+    from captioner.options import DecodeOptions as DecodeOptions
+    from captioner.training.config import TrainConfig as TrainConfig
+    from captioner.training.run import train as train
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562)."""
-    if name == "DecodeOptions":
-        from captioner.options import DecodeOptions
-
-        return DecodeOptions
-    if name in __all__:
-        from captioner.inference import captioner as inference
-
-        return getattr(inference, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -109,7 +109,9 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 def forkserver() -> multiprocessing.context.ForkServerContext:
     """Starts processes that can be killed, from one that has imported what takes seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["captioner.inference.captioner", "captioner.bulk.formats", "captioner.training"])
+    context.set_forkserver_preload(
+        ["captioner.inference.captioner", "captioner.bulk.formats", "captioner.training.run"]
+    )
     return context
 
 

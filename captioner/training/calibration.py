@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: of the words given 70 %, do people write 70 %?"""
+"""Calibration: of the words that get a probability of 70 %, do people write 70 %?"""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from captioner.vocab import PAD
 BINS = 15
 TEMPERATURES = tuple(round(0.80 + 0.02 * step, 2) for step in range(31))  # 0.80 to 1.40
 
-# Captions (B, T) with the features (B, F) of their pictures.
-Batch = tuple[Tensor, Tensor]
+FeaturesAndTokens = tuple[Tensor, Tensor]  # (B, F) of pictures, and their captions (B, T)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Probabilities of the likeliest next word, in bins of equal width that hold any, and how far they are off."""
+    """Probabilities of the most likely next word, in bins of equal width; empty bins are left out."""
 
-    confidence: tuple[float, ...]  # the mean probability in a bin
-    accuracy: tuple[float, ...]  # how often that word was the one that people wrote
+    confidence: tuple[float, ...]  # mean probability in each bin
+    accuracy: tuple[float, ...]  # how often people wrote that word
     share: tuple[float, ...]  # of all words
-    error: float  # expected calibration error: |confidence - accuracy|, the mean over words, in points of percent
+    error: float  # expected calibration error: the mean of |confidence - accuracy| over all words, in percent points
 
 
-def calibration(decoder: Decoder, batches: Iterable[Batch]) -> Calibration:
-    """Teacher-forced on captions (Guo et al. 2017, "On calibration of modern neural networks")."""
+def calibration(decoder: Decoder, batches: Iterable[FeaturesAndTokens]) -> Calibration:
+    """The calibration on teacher-forced captions (Guo et al. 2017, "On calibration of modern neural networks")."""
     return _at(decoder, batches, (1.0,))[0]
 
 
-def fit_temperature(decoder: Decoder, batches: Iterable[Batch]) -> float:
-    """The one of TEMPERATURES by which logits must be divided for the smallest calibration error.
+def fit_temperature(decoder: Decoder, batches: Iterable[FeaturesAndTokens]) -> float:
+    """The one of TEMPERATURES that gives the smallest calibration error when logits are divided by it.
 
-    Not for the smallest cross-entropy, as is usual: that one weighs all words, of which people see the likeliest.
+    Usually the temperature with the smallest cross-entropy is taken. Cross-entropy, however, depends on all words, and
+    people see the probability of the most likely word only.
     """
     errors = [found.error for found in _at(decoder, batches, TEMPERATURES)]
     return TEMPERATURES[min(range(len(errors)), key=errors.__getitem__)]
 
 
 @torch.inference_mode()
-def _at(decoder: Decoder, batches: Iterable[Batch], temperatures: Sequence[float]) -> list[Calibration]:
-    """The calibration of the decoder with its logits divided by each of the temperatures."""
+def _at(decoder: Decoder, batches: Iterable[FeaturesAndTokens], temperatures: Sequence[float]) -> list[Calibration]:
+    """The calibration of the decoder when its logits are divided by each of the temperatures."""
     count, confidence, accuracy = (torch.zeros(len(temperatures), BINS, dtype=torch.float64) for _ in range(3))
     for logits, targets in _next_words(decoder, batches):
         highest, likeliest = logits.max(-1, keepdim=True)
@@ -60,7 +60,7 @@ def _at(decoder: Decoder, batches: Iterable[Batch], temperatures: Sequence[float
 
 
 def _summary(count: Tensor, confidence: Tensor, accuracy: Tensor) -> Calibration:
-    """From the number of words in each bin, and the sums of their probabilities and of those that were right."""
+    """From each bin's number of words, sum of probabilities, and number of words that were right."""
     error = (confidence - accuracy).abs().sum() / count.sum().clamp(min=1)
     used = count > 0
     return Calibration(
@@ -73,13 +73,13 @@ def _summary(count: Tensor, confidence: Tensor, accuracy: Tensor) -> Calibration
 
 @torch.no_grad()
 def divide_logits(decoder: Decoder, temperature: float) -> None:
-    """Make a temperature part of the network, in place: its last linear layer is scaled, and needs no other."""
+    """Divide all logits by a temperature, by scaling the output layer in place."""
     for weights in decoder.output.parameters():
         weights.div_(temperature)
 
 
-def _next_words(decoder: Decoder, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits (N, V) and targets (N,) of the tokens that are to be predicted."""
+def _next_words(decoder: Decoder, batches: Iterable[FeaturesAndTokens]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (N, V) and targets (N,) of the tokens that are to be predicted, padding left out."""
     for features, tokens in batches:
         targets = tokens[:, 1:]
         real = targets != PAD

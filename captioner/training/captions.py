@@ -1,4 +1,4 @@
-"""Captions as ids in flat arrays, and the batches that are cut from them."""
+"""Tokenised captions in flat arrays, and the batches that are cut from them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from captioner.vocab import END, PAD, START, Vocabulary
 
 
 @dataclass(frozen=True)
-class Captions:
-    """All captions of a split: caption i is `ids[starts[i] : starts[i + 1]]`, those of picture p are numbers
-    `first[p]` to `first[p + 1] - 1`. About 20 bytes a caption and 4 a token, however many there are.
+class CaptionTokens:
+    """All captions of a split, N captions of P pictures.
+
+    Caption i is `ids[starts[i] : starts[i + 1]]`. The captions of picture p have the numbers `first[p]` to
+    `first[p + 1] - 1`. A few flat arrays take far less memory than a list of lists.
     """
 
-    ids: Tensor  # int32, `<start>` and `<end>` included
+    ids: Tensor  # int32, with `<start>` and `<end>`
     starts: Tensor  # int64, (N + 1,)
     picture: Tensor  # int32, (N,)
     first: Tensor  # int64, (P + 1,)
 
     @classmethod
-    def of(cls, texts: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Captions:
-        """`texts[p]` are the captions of picture p."""
+    def of(cls, texts: Iterable[Sequence[str]], vocabulary: Vocabulary) -> CaptionTokens:
+        """Tokenise captions; `texts[p]` are those of picture p."""
         ids, starts, picture, first = array("i"), array("q", [0]), array("i"), array("q", [0])
-        for index, those in enumerate(texts):
-            for text in those:
-                ids.append(START)
-                ids.extend(vocabulary.encode(text))
-                ids.append(END)
+        for index, captions in enumerate(texts):
+            for text in captions:
+                ids.extend((START, *vocabulary.encode(text), END))
                 starts.append(len(ids))
                 picture.append(index)
             first.append(len(picture))
@@ -47,21 +47,21 @@ class Captions:
         return len(self.picture)
 
     def lengths(self) -> Tensor:
-        """Tokens of each caption, `<start>` and `<end>` included, (N,) int64"""
+        """The number of tokens of each caption, with `<start>` and `<end>`: (N,) int64."""
         return self.starts.diff()
 
     def targets(self, rows: Tensor) -> int:
-        """How many tokens of the captions `rows`, (B,), are predicted: all but `<start>`."""
+        """How many tokens of the captions `rows`, (B,), are to be predicted: all but `<start>`."""
         return int(self.starts[rows + 1].sum() - self.starts[rows].sum()) - len(rows)
 
     def batch(self, rows: Tensor) -> Tensor:
-        """The captions `rows`, (B,), padded to the longest of them: (B, T) int64"""
+        """The captions `rows`, (B,), padded to the longest of them: (B, T) int64."""
         starts, ends = self.starts[rows, None], self.starts[rows + 1, None]
         places = starts + torch.arange(int((ends - starts).max()))  # (B, T)
         return torch.where(places < ends, self.ids[places.clamp(max=len(self.ids) - 1)].long(), PAD)
 
     def of_pictures(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """All captions of `pictures`, (P,): their numbers, and for each the place of its picture in `pictures`."""
+        """All captions of `pictures`, (P,): their numbers, and for each the position of its picture in `pictures`."""
         begin, end = self.first[pictures], self.first[pictures + 1]
         counts = end - begin
         owner = torch.repeat_interleave(torch.arange(len(pictures)), counts)
@@ -70,9 +70,9 @@ class Captions:
 
 
 def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """A random order of captions in batches of about equal length, so that little of a batch is padding.
+    """Captions in random order, in batches of similar length, so that little of a batch is padding.
 
-    The captions are shuffled, sorted by length within stretches of 160 batches, cut, and the batches are shuffled.
+    The captions are shuffled, sorted by length within every 160 batches, and cut; then the batches are shuffled.
     """
     order = torch.randperm(len(lengths), generator=generator)
     stretches = order.split(160 * batch_size)
@@ -81,7 +81,7 @@ def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generat
 
 
 def mirror_table(vocabulary: Vocabulary) -> Tensor:
-    """For every token what it becomes when the picture is mirrored: left and right change places, (V,) int64"""
+    """What each token becomes when the picture is mirrored, (V,) int64: left and right are exchanged."""
     table = torch.arange(len(vocabulary))
     for here, there in (("left", "right"), ("左", "右")):
         if here in vocabulary.words and there in vocabulary.words:

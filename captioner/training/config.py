@@ -1,68 +1,132 @@
-"""How a captioner is trained."""
+"""The options of a training run."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from captioner.errors import OptionError
-from captioner.options import CELLS, TOKEN_KINDS, check_ranges, option
+from captioner.errors import DataError, OptionError
+from captioner.files import read_json
+from captioner.options import CELLS, TOKEN_KINDS, check_ranges, option, option_specs
+
+# What a checkpoint from which training continues fixes.
+FIXED_BY_INIT = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_size", "embedding_size")
+
+# The epochs of a large set, and the fewest steps that these must make; a small set gets more epochs instead.
+_DECODER_EPOCHS, _DECODER_STEPS = 6, 800
+_END_TO_END_EPOCHS, _END_TO_END_STEPS = 24, 400
+
+_run = partial(option, group="training")
+_epochs = partial(_run, low=0, high=10_000)
+_network = partial(option, group="network")
+_decoder = partial(option, group="training the decoder alone")
+_end_to_end = partial(option, group="training end to end")
+_self_critical = partial(option, group="self-critical training")
+_every = partial(option, group="training in every stage")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a captioner is trained. Raises OptionError for values out of range."""
+    """The options of a training run. Raises OptionError for values out of range and for a run of no epochs."""
 
-    epochs: int = option(6, "epochs of the decoder alone, on features computed once", low=0, high=10_000)
-    finetune_epochs: int = option(24, "epochs end to end, after that", low=0, high=10_000)
-    scst_epochs: int = option(1, "epochs of self-critical training on CIDEr-D, after that", low=0, high=10_000)
-    seed: int = option(0, "fixes weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
-
-    encoder: str = option("mobilenet_v2", "classification network of torchvision.models that encodes pictures")
-    image_size: int = option(
-        0,
-        "side of the square that pictures are squeezed to, in pixels; 0: as in the checkpoint that the encoder's "
-        "weights come from, 224 with other weights",
-        low=0,
-        high=1024,
+    epochs: int | None = _epochs(
+        None, "epochs of the decoder alone", kind=int, unset=f"{_DECODER_EPOCHS}, more for a small set"
     )
-    tokens: str = option(
+    finetune_epochs: int | None = _epochs(
+        None, "epochs end to end, after that", kind=int, unset=f"{_END_TO_END_EPOCHS}, more for a small set"
+    )
+    scst_epochs: int = _epochs(1, "epochs of self-critical training, after that")
+    seed: int = _run(0, "fixes first weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
+    metric: str = _run("cider", "validation score that can end a stage early", choices=("cider", "bleu_4"))
+    patience: float = _run(
+        0.4, "end a stage when the score has not improved for this share of its epochs", low=0.0, high=1.0
+    )
+
+    encoder: str = _network("mobilenet_v2", "torchvision classification network that encodes pictures")
+    image_size: int = _network(
+        0, "side of the square that pictures are resized to; 0: as for the encoder's first weights", low=0, high=1024
+    )
+    tokens: str = _network(
         "auto", "auto: characters for scripts without spaces, such as Chinese", choices=("auto", *TOKEN_KINDS)
     )
-    minimum_count: int = option(4, "a word enters the vocabulary when it occurs this often", low=1)
-    cell: str = option("gru", "the recurrent cell of the decoder", choices=CELLS)
-    layers: int = option(1, "recurrent layers, each reading the one before", low=1, high=100)
-    hidden_size: int = option(512, "size of the hidden state", low=1, high=65_536)
-    embedding_size: int = option(256, "size of a word's embedding", low=1, high=65_536)
-    dropout: float = option(
-        0.5, "share of units dropped between the decoder's layers, and half of it of the features", low=0.0, high=0.95
+    minimum_count: int = _network(4, "a word enters the vocabulary when it occurs at least this often", low=1)
+    cell: str = _network("gru", "recurrent cell of the decoder", choices=CELLS)
+    layers: int = _network(1, "recurrent layers of the decoder", low=1, high=100)
+    hidden_size: int = _network(512, "size of the hidden state", low=1, high=65_536)
+    embedding_size: int = _network(256, "size of the word embeddings", low=1, high=65_536)
+
+    batch_size: int = _decoder(64, "captions in a batch", low=1)
+    learning_rate: float = _decoder(1.5e-3, "peak learning rate", low=0.0, high=1.0)
+
+    finetune_batch_size: int = _end_to_end(
+        32, "pictures in a batch, each with all its captions; also in self-critical training", low=1
+    )
+    finetune_learning_rate: float = _end_to_end(4e-4, "peak learning rate of the decoder", low=0.0, high=1.0)
+    encoder_learning_rate: float = _end_to_end(2e-4, "peak learning rate of the encoder", low=0.0, high=1.0)
+    concepts: int = _end_to_end(320, "frequent words that features are also trained to predict; 0: none", low=0)
+    concept_weight: float = _end_to_end(0.05, "weight of that loss, the sum over these words", low=0.0, high=100.0)
+
+    scst_learning_rate: float = _self_critical(1e-4, "peak learning rate", low=0.0, high=1.0)
+    scst_samples: int = _self_critical(5, "captions drawn for each picture", low=2, high=1000)
+    scst_cross_entropy: float = _self_critical(
+        0.5, "weight of the cross-entropy, which is added to the loss of the rewards", low=0.0, high=100.0
     )
 
-    label_smoothing: float = option(0.05, "probability mass given to the other words", low=0.0, high=0.9)
-    batch_size: int = option(64, "captions a step while the encoder is frozen", low=1)
-    learning_rate: float = option(1.5e-3, "peak learning rate while the encoder is frozen", low=0.0, high=1.0)
-    finetune_batch_size: int = option(32, "pictures a step after that, each with all its captions", low=1)
-    finetune_learning_rate: float = option(4e-4, "peak learning rate of the decoder end to end", low=0.0, high=1.0)
-    encoder_learning_rate: float = option(2e-4, "peak learning rate of the encoder end to end", low=0.0, high=1.0)
-    concepts: int = option(
-        320, "frequent words of the captions that the feature must also predict end to end; 0: none", low=0
+    dropout: float = _every(
+        0.5, "share of units dropped between the decoder's layers; of the features, half as many", low=0.0, high=0.95
     )
-    concept_weight: float = option(0.05, "weight of that loss, summed over the words", low=0.0, high=100.0)
-    scst_learning_rate: float = option(1e-4, "peak learning rate of self-critical training", low=0.0, high=1.0)
-    scst_samples: int = option(5, "captions drawn for each picture in self-critical training", low=2, high=1000)
-    scst_cross_entropy: float = option(0.5, "weight of the cross-entropy that holds it back", low=0.0, high=100.0)
-    weight_decay: float = option(0.1, "decoupled weight decay of AdamW", low=0.0, high=1.0)
-    gradient_clip: float = option(5.0, "largest norm of the gradient", low=0.0)
-    average: float = option(
-        0.1, "share of a stage's steps that the moving average of the weights reaches back", low=0.0, high=1.0
-    )
-    metric: str = option("cider", "validation score that stops a stage early", choices=("cider", "bleu_4"))
-    patience: float = option(
-        0.4, "share of a stage's epochs without a better score after which it stops", low=0.0, high=1.0
+    label_smoothing: float = _every(0.05, "probability that the other words get in the targets", low=0.0, high=0.9)
+    weight_decay: float = _every(0.1, "decoupled weight decay of AdamW", low=0.0, high=1.0)
+    gradient_clip: float = _every(5.0, "largest norm of the gradient", low=0.0)
+    average: float = _every(
+        0.1, "share of a stage's steps over which the moving average of the weights reaches", low=0.0, high=1.0
     )
 
     def __post_init__(self) -> None:
         check_ranges(self)
         if 0 < self.image_size < 32:
             raise OptionError(f"image_size must be 0 or at least 32, not {self.image_size}")
-        if self.epochs + self.finetune_epochs + self.scst_epochs == 0:
+        if (self.epochs, self.finetune_epochs, self.scst_epochs) == (0, 0, 0):
             raise OptionError("all stages have 0 epochs, nothing would be trained: set --epochs to at least 1")
+
+    def for_set(self, captions: int, pictures: int) -> TrainConfig:
+        """The same options with all numbers of epochs chosen for a training set of so many captions and pictures.
+
+        Numbers that were given stay. Learning takes a certain number of steps, so that a small set gets more epochs.
+        """
+
+        def chosen(given: int | None, usual: int, least_steps: int, examples: int, batch_size: int) -> int:
+            steps = max(1, math.ceil(examples / batch_size))
+            return max(usual, math.ceil(least_steps / steps)) if given is None else given
+
+        pictures_a_step = self.finetune_batch_size
+        return dataclasses.replace(
+            self,
+            epochs=chosen(self.epochs, _DECODER_EPOCHS, _DECODER_STEPS, captions, self.batch_size),
+            finetune_epochs=chosen(
+                self.finetune_epochs, _END_TO_END_EPOCHS, _END_TO_END_STEPS, pictures, pictures_a_step
+            ),
+        )
+
+
+def refuse_fixed(names: Iterable[str]) -> None:
+    """Raise OptionError for the first name, an option that the checkpoint `init` fixes."""
+    for name in names:
+        flag = name.replace("_", "-")
+        raise OptionError(f"the checkpoint of init (--init) fixes {name}: leave out {name} (--{flag})")
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The options of a run, from its config.json. Raises OptionError."""
+    try:
+        options = dict(read_json(file)["train"])
+    except (OSError, DataError, KeyError, TypeError, ValueError) as error:
+        raise OptionError(f"{file}: not the config.json of a run ({error})") from error
+    for name in sorted(options.keys() - {spec.name for spec in option_specs(TrainConfig)}):
+        raise OptionError(f"{file}: this version has no option {name}: delete it from the file")
+    return options

@@ -1,4 +1,4 @@
-"""The end of a run: a checkpoint with honest probabilities, and with the scores of exactly what it stores."""
+"""The end of a run: the checkpoint is calibrated, and gets the scores of exactly the weights that it stores."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from captioner.training.calibration import calibration, divide_logits, fit_tempe
 from captioner.training.records import write_reliability
 from captioner.training.validation import Validation
 
-CHECKPOINT_NAME = "best.safetensors"
-MOST_CALIBRATION_ERROR = 2.0  # points; the probabilities of a checkpoint that is further off are mended
+MOST_CALIBRATION_ERROR = 2.0  # in percent points; a checkpoint with a larger error is calibrated
 
 
-def finish(output: Path, validation: Validation, made: dict[str, Any]) -> str:
-    """Calibrate the checkpoint in the run folder, store its scores and how it was `made`; return a line about them.
+def finish(path: Path, validation: Validation, provenance: dict[str, Any]) -> str:
+    """Calibrate the checkpoint `path`, store its scores and `provenance` in it, and return a line about them.
 
-    One that has been finished before stays as it is.
+    A checkpoint that is finished already does not change.
     """
-    path = output / CHECKPOINT_NAME
     checkpoint = load_checkpoint(path)
     if "validation" not in checkpoint.provenance:
-        calibrated = _calibrate(checkpoint, validation, output / "reliability.png")
+        calibrated = _calibrate(checkpoint, validation, path.with_name("reliability.png"))
         scores = validation.scores(checkpoint)
         del scores["samples"]
         checkpoint.provenance = {
-            **made,
+            **provenance,
             "calibration": calibrated,
             "validation": {**scores, "decoding": DecodeOptions().used(), "precision": validation.precision},
         }
@@ -41,7 +39,7 @@ def finish(output: Path, validation: Validation, made: dict[str, Any]) -> str:
 
 
 def _calibrate(checkpoint: Checkpoint, validation: Validation, plot: Path) -> dict[str, float]:
-    """Divide the network's logits by a temperature where its probabilities are off; say and draw what was done."""
+    """Divide the logits by a temperature if the probabilities are off, and draw them before and after."""
     decoder, batches = checkpoint.model.decoder, validation.batches(checkpoint)
     before = after = calibration(decoder, batches)
     temperature = 1.0

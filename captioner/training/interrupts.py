@@ -1,4 +1,4 @@
-"""Ctrl-C, and the SIGTERM by which clusters take machines away, put off until a step is done."""
+"""Ctrl-C, and the SIGTERM with which clusters stop a process, deferred until a step is done."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from contextlib import contextmanager
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within the block a first Ctrl-C or SIGTERM only makes the function given return True: no step is cut in two.
+    """Within the block, a first Ctrl-C or SIGTERM only makes the given function return True. A second one interrupts.
 
-    A second one interrupts at once. Outside the main thread, where there are no signals, it never does.
+    Python delivers signals to the main thread only; in any other thread the function always returns False.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     asked = False
 
     def ask(*_: object) -> None:
         nonlocal asked
         asked = True
-        give_back()
+        restore()
 
-    def give_back() -> None:
+    def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked
     finally:
-        give_back()
+        restore()

@@ -1,4 +1,4 @@
-"""What a captioner is trained on: cross-entropy of captions, and the frequent words that a feature must predict."""
+"""The losses of training: cross-entropy of captions, and of frequent words predicted from a feature alone."""
 
 from __future__ import annotations
 
@@ -19,40 +19,41 @@ GROUP_SIZE = 64  # captions that go through the decoder at once
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step minimises, and what is logged of it: the cross-entropy a token, the mean reward; all (), and of
-    this rank's share of the batch: the sums over all ranks are the batch's.
+    """The loss that a step minimises, and two values for the log. All are scalars, for this rank's share of the batch;
+    summed over all ranks they are those of the whole batch.
     """
 
     total: Tensor
-    captions: Tensor
-    reward: Tensor | None = None
+    captions: Tensor  # cross-entropy per token
+    reward: Tensor | None = None  # mean reward
 
 
 def caption_loss(decoder: Decoder, features: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Teacher-forced cross-entropy of captions (B, T), given features (B, F): the sum over all real tokens, ()"""
+    """Teacher-forced cross-entropy of captions (B, T) given features (B, F): the sum over all real tokens, ()."""
     logits = decoder(features, tokens[:, :-1])  # (B, T - 1, V)
     return summed_cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), label_smoothing)
 
 
 def real_targets(tokens: Tensor) -> int:
-    """How many tokens of (B, T) are predicted: all but `<start>` and padding."""
+    """How many tokens of (B, T) are to be predicted: all but `<start>` and padding."""
     return int((tokens[:, 1:] != PAD).sum())
 
 
 def grouped_caption_loss(
     decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, label_smoothing: float
 ) -> Tensor:
-    """`caption_loss` of captions (B, T), of which b belongs to `features[owner[b]]`, in `groups_by_length`."""
+    """`caption_loss` of captions (B, T), where caption b belongs to `features[owner[b]]`, in `groups_by_length`."""
     total = features.new_zeros(())
     for group, part in groups_by_length(tokens):
-        those = features[owner[group].to(features.device)]
-        total = total + caption_loss(decoder, those, part.to(features.device), label_smoothing)
+        of_group = features[owner[group].to(features.device)]
+        total = total + caption_loss(decoder, of_group, part.to(features.device), label_smoothing)
     return total
 
 
 def groups_by_length(tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Captions (B, T) in groups of about equal length, so that little is spent on padding: the rows of each, (b,), and
-    their tokens up to the end of the longest, (b, t).
+    """Captions (B, T) in groups of similar length, so that little time goes into padding.
+
+    Each group is given as its rows, (b,), and its tokens up to the end of its longest caption, (b, t).
     """
     lengths = (tokens != PAD).sum(1)
     for group in lengths.argsort(stable=True).split(GROUP_SIZE):
@@ -60,25 +61,25 @@ def groups_by_length(tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def concept_labels(texts: Iterable[Sequence[str]], vocabulary: Vocabulary, number: int) -> tuple[list[str], Tensor]:
-    """Frequent words, and which picture has each in one of its captions, `texts[p]`: (P, C) bool.
+    """The most frequent words, and which pictures have them in their captions `texts[p]`: (P, C) bool.
 
     Predicting them from the feature is the "high-level concepts" of Wu et al. 2016 ("What value do explicit high
-    level concepts have in vision to language problems?"). Words in the captions of more than half of the pictures
-    say nothing of a picture and are left out.
+    level concepts have in vision to language problems?"). Words that more than half of the pictures have are left
+    out, because they do not tell pictures apart.
     """
-    found = [{token for text in those for token in vocabulary.encode(text)} for those in texts]
-    counts = Counter(token for those in found for token in those)
+    found = [{token for text in captions for token in vocabulary.encode(text)} for captions in texts]
+    counts = Counter(token for tokens in found for token in tokens)
     kept = [token for token in counts if token != UNK and counts[token] <= len(found) / 2]
     concepts = sorted(kept, key=lambda token: (-counts[token], vocabulary.words[token]))[:number]
     column = {token: index for index, token in enumerate(concepts)}
     labels = torch.zeros(len(found), len(concepts), dtype=torch.bool)
-    for row, those in enumerate(found):
-        labels[row, [column[token] for token in those if token in column]] = True
+    for row, tokens in enumerate(found):
+        labels[row, [column[token] for token in tokens if token in column]] = True
     return [vocabulary.words[token] for token in concepts], labels
 
 
 def concept_loss(head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of the words that `head` predicts from features (B, F), against labels (B, C) bool:
-    the sum over words and pictures, ()
+    """Binary cross-entropy of the concepts that `head` predicts from features (B, F), against labels (B, C) bool:
+    the sum over concepts and pictures, ().
     """
     return F.binary_cross_entropy_with_logits(head(features), labels.to(features), reduction="sum")

@@ -15,8 +15,8 @@ Named = Mapping[str, nn.Parameter]
 class Optimiser:
     """Steps of AdamW (Loshchilov and Hutter 2019) for groups of named parameters, each with its peak learning rate.
 
-    The learning rate warms up over 3 % of the steps, then falls to zero along a cosine. Only matrices decay:
-    pulling biases and BatchNorm's scales to zero regularises nothing.
+    The learning rate warms up over 3 % of the steps, then falls to zero along a cosine. Weight decay applies to
+    matrices only, because it does not help biases and BatchNorm's scales.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class Optimiser:
         self._clip, self._steps, self.done = gradient_clip, steps, 0
 
     def step(self, loss: Tensor) -> None:
-        """One step down the gradient of a loss, ()."""
+        """Compute the gradients of a scalar loss and take one step."""
         self._adamw.zero_grad()
         loss.backward()
         gradients = [weights.grad for weights in self.named.values() if weights.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        if norm > self._clip:  # they are hardly ever so large, and all of them need not be written again
+        if norm > self._clip:  # rarely true, and multiplying by 1 would cost as much
             torch._foreach_mul_(gradients, self._clip / norm)
         for group in self._adamw.param_groups:
             group["lr"] = group["peak"] * self._factor()
@@ -53,7 +53,7 @@ class Optimiser:
         return 0.5 * (1.0 + math.cos(math.pi * (self.done - warm_up) / max(1, self._steps - warm_up)))
 
     def state(self) -> dict[str, Tensor]:
-        """All that later steps depend on, but the weights and `done`."""
+        """Everything that later steps depend on, except the weights and `done`."""
         return {
             f"{name}.{moment}": self._adamw.state[weights][moment]
             for name, weights in self.named.items()
@@ -62,15 +62,15 @@ class Optimiser:
         }
 
     def restore(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Go on after `done` steps. Raises KeyError where the state is that of other parameters."""
+        """Continue after `done` steps. Raises KeyError when the state belongs to other parameters."""
         self.done = done
         if not done:
             return
         for name, weights in self.named.items():
             self._adamw.state[weights] = {
-                # AdamW's own count, from which it corrects the bias of its moments, is a tensor.
+                # AdamW counts steps in a tensor, to correct the bias of its moments.
                 "step": torch.tensor(float(done), device=weights.device),
-                # In the memory layout of the weights, which the fused step takes for granted.
+                # The fused step requires the memory layout of the weights.
                 **{
                     moment: torch.empty_like(weights).copy_(state[f"{name}.{moment}"]).detach()
                     for moment in ("exp_avg", "exp_avg_sq")
@@ -81,9 +81,9 @@ class Optimiser:
 class Average:
     """The exponential moving average of named weights (Polyak and Juditsky 1992).
 
-    The score of single epochs swings; that of the averaged weights hardly does, and it is better. Early steps are
-    forgotten sooner, so that a short run is not averaged with its beginning. Fifty looks at the weights in the time
-    that the average reaches back tell as much of it as all of them, and each costs as much as a third of AdamW's step.
+    Scores of the averaged weights are higher and vary less from epoch to epoch. Early steps are forgotten sooner, so
+    that a short run is not averaged with its beginning. Fifty updates in the number of steps that the average reaches
+    back are as good as one in every step, and save time.
     """
 
     def __init__(self, named: Named, steps_back: float) -> None:
@@ -93,7 +93,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights after a step into the average, if it is this step's turn."""
+        """Call this after every step; some of the steps update the average."""
         self._done += 1
         if self._done % self._every:
             return
@@ -102,7 +102,7 @@ class Average:
 
     @torch.no_grad()
     def restore(self, averaged: Mapping[str, Tensor], done: int) -> None:
-        """Go on after `done` steps."""
+        """Continue after `done` steps."""
         for name, weights in self.averaged.items():
             weights.copy_(averaged[name])
         self._done = done

@@ -1,8 +1,8 @@
-"""The processes of one training run: `torchrun` starts them, torch.distributed lets them talk.
+"""The processes of one training run, called ranks: `torchrun` starts them, torch.distributed connects them.
 
-Every rank holds the same weights and goes through the same batches in the same order, but takes only its share of
-each, and gradients are averaged over the ranks. So N ranks train what one would, at the same batch size. Alone, a run
-is one rank of one, and everything here is the identity.
+All ranks hold the same weights and go through the same batches in the same order. Each computes its share of a batch,
+and gradients are averaged over the ranks, so that N ranks train what one rank would. Without torchrun, a run is one
+rank of one, and everything here is the identity.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from tqdm import tqdm
 
 from captioner.errors import TrainingError
 
-TIMEOUT = timedelta(minutes=10)  # of a rank that says nothing; one that dies is noticed at once
+TIMEOUT = timedelta(minutes=10)  # for a rank that hangs; one that dies is noticed at once
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many processes train together, and which of them this one is."""
+    """How many processes train together, and which of them is this one."""
 
     rank: int = 0
     size: int = 1
@@ -34,28 +35,33 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that talks to people and writes files."""
+        """Whether this is the rank that prints messages and writes files."""
         return self.rank == 0
 
     def share(self, number: int) -> Tensor:
-        """Which of `number` things are this rank's: every size-th, (n,) int64"""
+        """The places of this rank's items among `number` items: every size-th, (n,) int64."""
         return torch.arange(number)[self.rank :: self.size]
 
+    def progress_bar(self, total: int, title: str, unit: str, done: int = 0) -> tqdm[Any]:
+        """A bar on a terminal, for the first rank only."""
+        hidden = None if self.first else True  # None: unless stderr is a terminal
+        return tqdm(total=total, initial=done, desc=title, unit=unit, leave=False, disable=hidden)
+
     def own_randomness(self) -> None:
-        """From here on other random numbers than the other ranks', who began with the same seed."""
+        """Draw other random numbers from now on than the other ranks, which began with the same seed."""
         if not self.first:
             torch.manual_seed(torch.initial_seed() + self.rank)
 
     def objective(self, networks: Iterable[nn.Module], loss: Callable[..., tuple[Tensor, ...]]) -> nn.Module:
-        """`loss` as a module, whose gradients with respect to the networks' weights are averaged over the ranks."""
+        """`loss` as a module. Its gradients with respect to the networks' weights are averaged over the ranks."""
         module: nn.Module = _Objective(networks, loss)
         if self.size > 1:
             with warnings.catch_warnings():
-                # torch 2.13 calls it forward_sync_buffers, which those before do not know. Buffers are statistics
-                # that nobody changes.
+                # torch 2.13 renamed this argument to forward_sync_buffers, which older versions do not know. Buffers
+                # need no broadcast, because they never change.
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-                # To look for weights that were not used keeps the order of sums the same in every step, so that a
-                # run that was resumed gives the bits of one that was not.
+                # Looking for unused weights keeps the order of additions the same in every step. Without it, a
+                # resumed run would not end with the same bits.
                 module = nn.parallel.DistributedDataParallel(
                     module, broadcast_buffers=False, find_unused_parameters=True
                 )
@@ -69,7 +75,7 @@ class Ranks:
         return total.tolist()
 
     def gather(self, rows: Tensor, number: int) -> Tensor:
-        """Rows (n, ...) that each rank made of its share of `number` things, as those of all, (number, ...)."""
+        """Rows (n, ...) that each rank computed for its `share` of `number` items -> the rows of all (number, ...)."""
         if self.size == 1:
             return rows
         most = -(-number // self.size)
@@ -80,7 +86,7 @@ class Ranks:
         return torch.stack(parts, 1).flatten(0, 1)[:number].to(rows.device)
 
     def gather_texts(self, texts: Sequence[str], number: int) -> list[str]:
-        """Texts that each rank made of its share of `number` things, as those of all."""
+        """Texts that each rank made for its `share` of `number` items -> the texts of all items."""
         if self.size == 1:
             return list(texts)
         content = torch.frombuffer(bytearray(json.dumps(texts).encode()), dtype=torch.uint8)
@@ -94,7 +100,7 @@ class Ranks:
         return [parts[place % self.size][place // self.size] for place in range(number)]
 
     def same(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors, in place, by what the first rank has in them."""
+        """Overwrite tensors in place with those of the first rank."""
         if self.size == 1:
             return
         for tensor in tensors:
@@ -104,7 +110,7 @@ class Ranks:
                 tensor.copy_(there)
 
     def from_first(self, tensors: dict[str, Tensor], content: Any) -> tuple[dict[str, Tensor], Any]:
-        """Named tensors and something that JSON can hold, as the first rank has them; what others give is ignored."""
+        """The first rank's named tensors and JSON content, on every rank. What other ranks pass in is ignored."""
         if self.size == 1:
             return tensors, content
         layout = [[name, list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()]
@@ -117,12 +123,12 @@ class Ranks:
 
 
 class _Objective(nn.Module):
-    """Networks with a loss as their forward pass: what DistributedDataParallel wraps."""
+    """Networks whose forward pass is a loss: what DistributedDataParallel wraps."""
 
     def __init__(self, networks: Iterable[nn.Module], loss: Callable[..., tuple[Tensor, ...]]) -> None:
         super().__init__()
         self._networks, self._loss = nn.ModuleList(networks), loss
-        # Or DistributedDataParallel would tell in every epoch that it looked for unused weights in vain.
+        # One weight that is never used, or DistributedDataParallel would warn that all of them were.
         self._unused = nn.Parameter(torch.zeros(()))
 
     def forward(self, *batch: Any) -> tuple[Tensor, ...]:
@@ -131,9 +137,9 @@ class _Objective(nn.Module):
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """The ranks that torchrun has started, of which this process is one; without torchrun one rank of one.
+    """Join the ranks that torchrun has started; without torchrun, give one rank of one.
 
-    Raises TrainingError within the block when another rank is gone: what was saved is still there.
+    Raises TrainingError when another rank is lost within the block.
     """
     cuda = torch.cuda.is_available()
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -145,13 +151,13 @@ def joined_ranks() -> Iterator[Ranks]:
     distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), device)
-    except RuntimeError as error:  # of gloo, of nccl, or of a DistributedDataParallel that talked to them
+    except RuntimeError as error:  # from gloo or nccl, directly or through DistributedDataParallel
         if not _of_connection(error):
             raise
         raise TrainingError(
-            f"process {distributed.get_rank()} lost another of the run's {distributed.get_world_size()}, which died or "
-            "cannot be reached: its own message says why; the state that was saved last is still there, and the same "
-            "command with --resume goes on from it"
+            f"process {distributed.get_rank()} has lost contact with another of the {distributed.get_world_size()} "
+            "processes of this run: see the message of that process; the last saved state is kept, and --resume "
+            "continues from it"
         ) from error
     finally:
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""CIDEr-D as a reward for sampled captions: self-critical training (Rennie et al. 2017)."""
+"""Self-critical training (Rennie et al. 2017): sampled captions, and CIDEr-D as their reward."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, Vocabulary
 class Rewards:
     """CIDEr-D of captions against the training captions, with their own document frequencies.
 
-    `<end>` counts as a word: without it, a caption that breaks off ("a dog with a") costs nothing, and self-critical
-    training learns to break off.
+    `<end>` counts as a word. Otherwise a caption that breaks off ("a dog with a") would lose nothing, and the decoder
+    would learn to break off.
     """
 
     def __init__(self, texts: Iterable[Sequence[str]], vocabulary: Vocabulary) -> None:
         end = SPECIAL_TOKENS[END]
-        references = [[[*vocabulary.tokenise(text), end] for text in those] for those in texts]
+        references = [[[*vocabulary.tokenise(text), end] for text in captions] for captions in texts]
         self._cider = Cider(references, DocumentFrequencies.of(references))
         self._words = vocabulary.words
 
     def of(self, pictures: Sequence[int], tokens: Tensor) -> Tensor:
-        """Rewards (B,) of captions (B, T) as `sample_captions` gives them, for pictures by number; 1 is 100 CIDEr-D."""
+        """Rewards (B,) of captions (B, T) from `sample_captions`, for pictures by number; 1 means 100 CIDEr-D."""
         captions = ([self._words[token] for token in row if token not in (PAD, START)] for row in tokens.tolist())
         scores = [self._cider.score(picture, words) for picture, words in zip(pictures, captions, strict=True)]
         return torch.tensor(scores) / 100.0
@@ -59,9 +59,9 @@ def sample_captions(decoder: Decoder, features: Tensor, rules: Rules) -> Tensor:
 
 
 def self_critical_loss(decoder: Decoder, features: Tensor, tokens: Tensor, advantages: Tensor) -> Tensor:
-    """-sum over tokens of advantage * log-probability, over the number of tokens, ().
+    """The sum over all tokens of -advantage * log-probability, divided by the number of tokens, ().
 
-    Features (B, F), sampled captions (B, T), advantages (B,): rewards less those of the picture's other samples.
+    `features` (B, F), sampled captions `tokens` (B, T), and their `advantages` (B,).
     """
     total = features.new_zeros(())
     for group, part in groups_by_length(tokens):
@@ -74,8 +74,8 @@ def self_critical_loss(decoder: Decoder, features: Tensor, tokens: Tensor, advan
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Of N samples a picture, (P, N): each reward less the mean of the picture's others (Luo 2020, "A better variant
-    of self-critical sequence training").
+    """Rewards of N samples of each picture, (P, N), minus the mean reward of the picture's other samples (Luo 2020,
+    "A better variant of self-critical sequence training").
     """
     others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
     return rewards - others

@@ -1,186 +1,139 @@
-"""The three stages of training: what one step of each is trained on.
+"""The three stages of training, and the loss of one step in each.
 
-A stage gives batches in an order that its seed and the epoch fix, and turns them into losses one by one. All other
-randomness is torch's global generator, which the loop seeds anew before every step, so that any step can be done
-again. Where several ranks train, each computes its share of a batch's loss: their sum is the loss of one rank alone.
+A stage gives the batches of an epoch in an order that the seed fixes, and turns them into losses one by one. All other
+randomness comes from torch's global generator, which the loop seeds before every step, so that any step can be
+repeated. With several ranks, each computes its share of a batch's loss; the sum is what one rank alone would compute.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from captioner.inference.parallel import in_order, readers
+from captioner.inference.parallel import in_order
 from captioner.inference.rules import Rules
 from captioner.network.kernels import folded_for_training
-from captioner.network.model import CaptionModel
-from captioner.network.preprocess import Preprocess
 from captioner.options import DecodeOptions
 from captioner.pictures.load import load_image
 from captioner.training.augmentation import augmented
-from captioner.training.captions import Captions, batches_by_length
-from captioner.training.config import TrainConfig
+from captioner.training.captions import batches_by_length
 from captioner.training.losses import Losses, concept_loss, grouped_caption_loss
-from captioner.training.ranks import Ranks
+from captioner.training.optimiser import Named
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
-from captioner.vocab import Vocabulary
+from captioner.training.start import Material
 
 
-@dataclass
-class Material:
-    """What all stages work on: the network, and the captions and pictures to learn from."""
-
-    config: TrainConfig
-    model: CaptionModel
-    concept_head: nn.Linear
-    vocabulary: Vocabulary
-    preprocess: Preprocess
-    paths: list[str]  # of the pictures
-    captions: Captions
-    mirror: Tensor  # (V,), see `mirror_table`
-    labels: Tensor  # (P, C) bool, see `concept_labels`
-    ranks: Ranks
-    bfloat16: bool
-    features: Callable[[], Tensor]  # of all pictures and their mirror images, (P, 2, F)
-
-    def tokens(self, rows: Tensor, mirrored: Tensor) -> Tensor:
-        """The captions `rows` (B,), those of mirrored pictures with left and right changed: (B, T)"""
-        tokens = self.captions.batch(rows)
-        return torch.where(mirrored[:, None], self.mirror[tokens], tokens)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.ranks.device
-
-    def autocast(self) -> torch.autocast:
-        """bfloat16 where the processor computes in it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
-
-    def share(self, batch: Tensor) -> tuple[Tensor, float]:
-        """The places in a batch that this rank works on, and the weight of what comes out: 1, or 0 where a small
-        batch leaves nothing for this rank, which then does its first example again.
-        """
-        places = self.ranks.share(len(batch))
-        return (places, 1.0) if len(places) else (torch.zeros(1, dtype=torch.long), 0.0)
-
-
-class Stage(Protocol):
-    """One stage. `weights` are trained, each group with its peak learning rate."""
+class Stage:
+    """One stage. This base class has what two of the three share: batches of pictures in random order."""
 
     name: str
-    epochs: int
-    steps: int  # an epoch
+
+    def __init__(self, material: Material, epochs: int | None, examples: int, batch_size: int) -> None:
+        self.m, self.epochs, self.batch_size = material, epochs or 0, batch_size
+        self.steps = math.ceil(examples / batch_size)  # of an epoch
 
     @property
-    def weights(self) -> list[tuple[Mapping[str, nn.Parameter], float]]:
-        """Named weights with their peak learning rate."""
+    def weights(self) -> list[tuple[Named, float]]:
+        """The groups of named weights that are trained, each with its peak learning rate."""
+        raise NotImplementedError
 
     def prepare(self) -> None:
-        """Whatever takes long and is needed before the first step."""
+        """Do what takes long and is needed before the first step."""
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         """The batches of an epoch, in a random order."""
+        return list(torch.randperm(len(self.m.paths), generator=generator).split(self.batch_size))
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
-        """The losses of some of them, each computed when it is asked for. `seed` fixes augmentation."""
+        """The losses of batches, each computed when the iterator is advanced. `seed` fixes augmentation."""
+        raise NotImplementedError
 
 
-class FrozenStage:
-    """The decoder alone, on features that are computed once."""
+class FrozenStage(Stage):
+    """Trains the decoder alone, on features that are computed once."""
 
     name = "decoder"
 
     def __init__(self, material: Material) -> None:
-        self._m = material
-        self.epochs = material.config.epochs
-        self.steps = math.ceil(len(material.captions) / material.config.batch_size)
-        self._features = torch.empty(0)
+        config = material.config
+        super().__init__(material, config.epochs, len(material.captions), config.batch_size)
 
     @property
-    def weights(self) -> list[tuple[Mapping[str, nn.Parameter], float]]:
-        return [(_named("decoder", self._m.model.decoder), self._m.config.learning_rate)]
+    def weights(self) -> list[tuple[Named, float]]:
+        return [(_named("decoder", self.m.model.decoder), self.m.config.learning_rate)]
 
     def prepare(self) -> None:
-        self._features = self._m.features()
+        self._features = self.m.features()
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
-        return batches_by_length(self._m.captions.lengths(), self._m.config.batch_size, generator)
+        return batches_by_length(self.m.captions.lengths(), self.batch_size, generator)
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
-        objective = self._m.ranks.objective([self._m.model.decoder], self._loss)
+        objective = self.m.ranks.objective([self.m.model.decoder], self._loss)
         for batch in batches:
             mirrored = torch.rand(len(batch)) < 0.5
-            self._m.ranks.own_randomness()
-            mine, weight = self._m.share(batch)
-            [loss] = objective(batch[mine], mirrored[mine], weight, self._m.captions.targets(batch))
+            self.m.ranks.own_randomness()
+            mine, weight = self.m.share(batch)
+            [loss] = objective(batch[mine], mirrored[mine], weight, self.m.captions.targets(batch))
             yield Losses(loss, loss.detach())
 
     def _loss(self, rows: Tensor, mirrored: Tensor, weight: float, targets: int) -> tuple[Tensor]:
-        """Captions by number (B,), which are of mirrored pictures (B,); the tokens to predict in the whole batch."""
-        features = self._features[self._m.captions.picture[rows].long(), mirrored.long()].to(self._m.device)
-        tokens, owner = self._m.tokens(rows, mirrored), torch.arange(len(rows))
-        with self._m.autocast():
-            loss = grouped_caption_loss(self._m.model.decoder, features, tokens, owner, self._m.config.label_smoothing)
+        """The loss of captions by number, (B,), with the pictures mirrored where `mirrored`, (B,).
+
+        `targets` is the number of tokens to predict in the whole batch.
+        """
+        features = self._features[self.m.captions.picture[rows].long(), mirrored.long()].to(self.m.device)
+        tokens, owner = self.m.tokens(rows, mirrored), torch.arange(len(rows))
+        with self.m.autocast():
+            loss = grouped_caption_loss(self.m.model.decoder, features, tokens, owner, self.m.config.label_smoothing)
         return (weight * loss / targets,)
 
 
-class EndToEndStage:
-    """Encoder and decoder, on augmented pictures, each with all its captions."""
+class EndToEndStage(Stage):
+    """Trains encoder and decoder on augmented pictures, each with all its captions."""
 
     name = "end to end"
 
     def __init__(self, material: Material) -> None:
-        self._m = material
-        self.epochs = material.config.finetune_epochs
-        self.steps = math.ceil(len(material.paths) / material.config.finetune_batch_size)
+        config = material.config
+        super().__init__(material, config.finetune_epochs, len(material.paths), config.finetune_batch_size)
         self._encoder = folded_for_training(material.model.encoder)
 
     @property
-    def weights(self) -> list[tuple[Mapping[str, nn.Parameter], float]]:
-        decoder = {**_named("decoder", self._m.model.decoder), **_named("concepts", self._m.concept_head)}
-        return [
-            (decoder, self._m.config.finetune_learning_rate),
-            (_named("encoder", self._m.model.encoder), self._m.config.encoder_learning_rate),
-        ]
-
-    def prepare(self) -> None:
-        pass
-
-    def batches(self, generator: torch.Generator) -> list[Tensor]:
-        order = torch.randperm(len(self._m.paths), generator=generator)
-        return list(order.split(self._m.config.finetune_batch_size))
+    def weights(self) -> list[tuple[Named, float]]:
+        decoder = {**_named("decoder", self.m.model.decoder), **_named("concepts", self.m.concept_head)}
+        encoder = _named("encoder", self.m.model.encoder)
+        return [(decoder, self.m.config.finetune_learning_rate), (encoder, self.m.config.encoder_learning_rate)]
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
         def read(picture: int) -> tuple[Tensor, bool]:
             rng = random.Random(f"{seed} {picture}")
             mirrored = rng.random() < 0.5
-            image = augmented(load_image(self._m.paths[picture]), mirrored, self._m.preprocess.size, rng)
-            return self._m.preprocess.pixels(image), mirrored
+            image = augmented(load_image(self.m.paths[picture]), mirrored, self.m.preprocess.size, rng)
+            return self.m.preprocess.pixels(image), mirrored
 
-        networks = [self._m.model.decoder, self._m.model.encoder, self._m.concept_head]
-        objective = self._m.ranks.objective(networks, self._loss)
-        shares = [self._m.share(batch) for batch in batches]
+        networks = [self.m.model.decoder, self.m.model.encoder, self.m.concept_head]
+        objective = self.m.ranks.objective(networks, self._loss)
+        shares = [self.m.share(batch) for batch in batches]
         parts = [batch[mine].tolist() for batch, (mine, _) in zip(batches, shares, strict=True)]
-        with ThreadPoolExecutor(readers()) as pool:
-            ahead = in_order(pool, read, chain.from_iterable(parts), 3 * self._m.config.finetune_batch_size)
+        with ThreadPoolExecutor(min(8, self.m.free_cpus())) as pool:
+            ahead = in_order(pool, read, chain.from_iterable(parts), 3 * self.batch_size)
             for batch, (_, weight), part in zip(batches, shares, parts, strict=True):
-                self._m.ranks.own_randomness()
+                self.m.ranks.own_randomness()
                 ready = list(islice(ahead, len(part)))
                 total, captions = objective(
                     torch.tensor(part),
                     torch.stack([pixels for pixels, _ in ready]),
                     torch.tensor([mirrored for _, mirrored in ready]),
                     weight,
-                    self._m.captions.targets(self._m.captions.of_pictures(batch)[0]),
+                    self.m.captions.targets(self.m.captions.of_pictures(batch)[0]),
                     len(batch),
                 )
                 yield Losses(total, captions.detach())
@@ -188,77 +141,107 @@ class EndToEndStage:
     def _loss(
         self, pictures: Tensor, pixels: Tensor, mirrored: Tensor, weight: float, targets: int, number: int
     ) -> tuple[Tensor, Tensor]:
-        """Pictures by number (P,), their pixels (P, 3, S, S) uint8, and which are mirrored (P,); of the whole batch the
-        tokens to predict and the pictures.
+        """The losses of pictures by number, (P,), with their pixels (P, 3, S, S) uint8, `mirrored` or not, (P,).
+
+        `targets` and `number` are the tokens to predict and the pictures in the whole batch.
         """
-        config = self._m.config
-        rows, owner = self._m.captions.of_pictures(pictures)
-        with self._m.autocast():
-            features = self._encoder(self._m.preprocess.normalise(pixels.to(self._m.device))).float()
-            tokens = self._m.tokens(rows, mirrored[owner])
-            loss = grouped_caption_loss(self._m.model.decoder, features, tokens, owner, config.label_smoothing)
+        config = self.m.config
+        rows, owner = self.m.captions.of_pictures(pictures)
+        with self.m.autocast():
+            features = self._encoder(self.m.preprocess.normalise(pixels.to(self.m.device))).float()
+            tokens = self.m.tokens(rows, mirrored[owner])
+            loss = grouped_caption_loss(self.m.model.decoder, features, tokens, owner, config.label_smoothing)
         captions = weight * loss / targets
-        labels = self._m.labels[pictures].to(self._m.device)
-        concepts = weight * concept_loss(self._m.concept_head, features, labels) / number if labels.shape[1] else 0.0
+        labels = self.m.labels[pictures].to(self.m.device)
+        concepts = weight * concept_loss(self.m.concept_head, features, labels) / number if labels.shape[1] else 0.0
         return captions + config.concept_weight * concepts, captions
 
 
-class SelfCriticalStage:
-    """The decoder alone, by the CIDEr-D of captions that it draws itself, held back by cross-entropy."""
+class SelfCriticalStage(Stage):
+    """Trains the decoder alone, on the CIDEr-D of captions that it samples, and on cross-entropy."""
 
     name = "self-critical"
 
     def __init__(self, material: Material, texts: Sequence[Sequence[str]]) -> None:
-        self._m = material
-        self.epochs = material.config.scst_epochs
-        self.steps = math.ceil(len(material.paths) / material.config.finetune_batch_size)
+        config = material.config
+        super().__init__(material, config.scst_epochs, len(material.paths), config.finetune_batch_size)
         self._texts = texts
-        self._features = torch.empty(0)
 
     @property
-    def weights(self) -> list[tuple[Mapping[str, nn.Parameter], float]]:
-        return [(_named("decoder", self._m.model.decoder), self._m.config.scst_learning_rate)]
+    def weights(self) -> list[tuple[Named, float]]:
+        return [(_named("decoder", self.m.model.decoder), self.m.config.scst_learning_rate)]
 
     def prepare(self) -> None:
-        self._features = self._m.features()
-        self.rewards = Rewards(self._texts, self._m.vocabulary)
-        options = DecodeOptions("sample", max_length=int(self._m.captions.lengths().max()))
-        self._rules = Rules.of(options, self._m.vocabulary)
-
-    def batches(self, generator: torch.Generator) -> list[Tensor]:
-        order = torch.randperm(len(self._m.paths), generator=generator)
-        return list(order.split(self._m.config.finetune_batch_size))
+        self._features = self.m.features()
+        self.rewards = Rewards(self._texts, self.m.vocabulary)
+        options = DecodeOptions("sample", max_length=int(self.m.captions.lengths().max()))
+        self._rules = Rules.of(options, self.m.vocabulary)
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
-        objective = self._m.ranks.objective([self._m.model.decoder], self._loss)
+        objective = self.m.ranks.objective([self.m.model.decoder], self._loss)
         for batch in batches:
-            self._m.ranks.own_randomness()
-            mine, weight = self._m.share(batch)
-            rows, _ = self._m.captions.of_pictures(batch)
-            total, captions, reward = objective(batch[mine], weight, self._m.captions.targets(rows), len(batch))
+            self.m.ranks.own_randomness()
+            mine, weight = self.m.share(batch)
+            rows, _ = self.m.captions.of_pictures(batch)
+            total, captions, reward = objective(batch[mine], weight, self.m.captions.targets(rows), len(batch))
             yield Losses(total, captions.detach(), reward)
 
     def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures by number (P,); of the whole batch the tokens to predict and the pictures."""
-        config, decoder = self._m.config, self._m.model.decoder
-        features = self._features[pictures, 0].to(self._m.device)
+        """The losses and the mean reward of pictures by number, (P,).
+
+        `targets` and `number` are the tokens to predict and the pictures in the whole batch.
+        """
+        config, decoder = self.m.config, self.m.model.decoder
+        features = self._features[pictures, 0].to(self.m.device)
         several = features.repeat_interleave(config.scst_samples, 0)
-        # The captions are drawn, and their probabilities taken, from the network as it will be used.
+        # Without dropout: captions are sampled from the network as it will be used.
         decoder.eval()
-        # In an autocast of its own, because torch 2.6 keeps the weights that it has rounded until the end of it, and
-        # those that were rounded without gradients would have none later.
-        with self._m.autocast():
+        # In an autocast of its own: torch 2.6 keeps rounded weights until the end of an autocast, and these, rounded
+        # without gradients, would get no gradients in what follows.
+        with self.m.autocast():
             tokens = sample_captions(decoder, several, self._rules)
         rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
         rewards = rewards.view(len(pictures), config.scst_samples)
-        with self._m.autocast():
-            reward_loss = self_critical_loss(decoder, several, tokens, advantages(rewards).flatten().to(self._m.device))
+        with self.m.autocast():
+            reward_loss = self_critical_loss(decoder, several, tokens, advantages(rewards).flatten().to(self.m.device))
             decoder.train()
-            rows, owner = self._m.captions.of_pictures(pictures)
-            loss = grouped_caption_loss(decoder, features, self._m.captions.batch(rows), owner, config.label_smoothing)
+            rows, owner = self.m.captions.of_pictures(pictures)
+            loss = grouped_caption_loss(decoder, features, self.m.captions.batch(rows), owner, config.label_smoothing)
         captions, share = weight * loss / targets, weight * len(pictures) / number
         return share * reward_loss + config.scst_cross_entropy * captions, captions, share * rewards.mean()
 
 
 def _named(prefix: str, network: nn.Module) -> dict[str, nn.Parameter]:
     return {f"{prefix}.{name}": weights for name, weights in network.named_parameters()}
+
+
+def all_stages(material: Material, texts: Sequence[Sequence[str]]) -> list[Stage]:
+    """The stages of a run, without those of no epochs; `texts[p]` are the captions of picture p."""
+    stages = (FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, texts))
+    return [stage for stage in stages if stage.epochs]
+
+
+def plan(stages: Sequence[Stage], material: Material) -> str:
+    """A line about what is going to be done and how long it will take, judged by a few steps of each stage."""
+    seconds = [stage.epochs * stage.steps * _seconds_a_step(stage, material) for stage in stages]
+    parts = [f"{s.epochs} epochs {s.name} ({_duration(t)})" for s, t in zip(stages, seconds, strict=True)]
+    return f"training {', then '.join(parts)}; about {_duration(sum(seconds))} in all on this machine, and validation"
+
+
+def _seconds_a_step(stage: Stage, material: Material) -> float:
+    stage.prepare()
+    material.model.train()
+    batches = stage.batches(torch.Generator().manual_seed(0))[:4]
+    losses = stage.losses(batches, "plan")
+    times = []
+    for _ in batches:
+        begin = time.perf_counter()
+        next(losses).total.backward()
+        times.append(time.perf_counter() - begin)
+    for weights in (*material.model.parameters(), *material.concept_head.parameters()):
+        weights.grad = None
+    return min(times[1:] or times)  # the first step is slower
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

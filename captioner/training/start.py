@@ -1,43 +1,185 @@
-"""The network before the first step: a new one, or a captioner that exists, with the words of other captions."""
+"""What a run works on, before its first step: the network with its first weights, the captions and the pictures."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+import platform
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from captioner import __version__
+from captioner.data.splits import Split, same_content
+from captioner.errors import OptionError
 from captioner.files import sha256_of
+from captioner.inference.captioner import PictureEncoder
+from captioner.machine import CpuTimes, cpu_times, free_cpus
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
+from captioner.network.encoder import channels_last, native_bfloat16
+from captioner.network.header import find_checkpoint, models
 from captioner.network.model import CaptionModel, ModelConfig
 from captioner.network.preprocess import Preprocess
-from captioner.training.config import TrainConfig
+from captioner.training.captions import CaptionTokens, mirror_table
+from captioner.training.config import FIXED_BY_INIT, TrainConfig, refuse_fixed
 from captioner.training.encoder_weights import load_encoder_weights
+from captioner.training.features import FeatureCache, cache_folder, encoder_digest, features_of
+from captioner.training.losses import concept_labels
+from captioner.training.ranks import Ranks
 from captioner.vocab import UNK, Vocabulary, fitting_tokens
-
-FIXED = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_size", "embedding_size")
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
     """Where the first weights come from.
 
-    `encoder_weights` is a torchvision state dict or one of our checkpoints, None for torchvision's download; `init`
-    is a checkpoint whose decoder, encoder and vocabulary training goes on from, and which fixes the network.
+    `encoder_weights` is a torchvision state dict or one of our checkpoints; None means torchvision's download. `init`
+    is a checkpoint from which training continues, and which fixes encoder, decoder and vocabulary.
     """
 
     encoder_weights: Path | None = None
     init: Path | None = None
 
+    @classmethod
+    def choose(
+        cls, config: TrainConfig, init: str | os.PathLike[str] | None, weights: str | os.PathLike[str] | None
+    ) -> Start:
+        """From what was asked for. By default, a shipped checkpoint gives the encoder, if it has the right one.
+
+        Raises OptionError for both at once, CheckpointError for a short name that does not exist.
+        """
+        if init and weights:
+            raise OptionError("init (--init) brings its own encoder: leave out encoder_weights (--encoder-weights)")
+        if init:
+            return cls(init=find_checkpoint(init))
+        if weights:
+            return cls(Path(weights))
+        return cls(next((model.path for model in models() if model.encoder == config.encoder), None))
+
+
+@dataclasses.dataclass
+class Material:
+    """What all stages work on: the network, and the captions and pictures to learn from."""
+
+    config: TrainConfig
+    model: CaptionModel
+    concept_head: nn.Linear
+    vocabulary: Vocabulary
+    preprocess: Preprocess
+    paths: list[str]  # of the pictures
+    captions: CaptionTokens
+    mirror: Tensor  # (V,), see `mirror_table`
+    labels: Tensor  # (P, C) bool, see `concept_labels`
+    ranks: Ranks
+    bfloat16: bool  # whether the processor computes in it
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    measured: CpuTimes | None = dataclasses.field(default_factory=cpu_times)
+
+    @classmethod
+    def of(cls, config: TrainConfig, split: Split, start: Start, ranks: Ranks) -> Material:
+        """The network before the first step, and the data of a split.
+
+        Raises CheckpointError when the first weights cannot be loaded, OptionError when `start` contradicts `config`.
+        """
+        texts = [example.captions for example in split.train]
+        config = config.for_set(sum(map(len, texts)), len(texts))
+        torch.manual_seed(config.seed)
+        config, model, vocabulary, preprocess, origin = first_model(config, texts, start)
+        concepts, labels = concept_labels(texts, vocabulary, config.concepts)
+        # Before an optimiser sees the weights, because it keeps its moments in the same memory layout.
+        channels_last(model.to(ranks.device).encoder)
+        with warnings.catch_warnings():
+            # A small set may have no frequent words, and torch warns of layers without outputs.
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            concept_head = nn.Linear(model.encoder.feature_size, len(concepts)).to(ranks.device)
+        versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "torchvision")}}
+        versions["torch"] = torch.__version__
+        return cls(
+            config=config,
+            model=model,
+            concept_head=concept_head,
+            vocabulary=vocabulary,
+            preprocess=preprocess,
+            paths=[str(example.path) for example in split.train],
+            captions=CaptionTokens.of(texts, vocabulary),
+            mirror=mirror_table(vocabulary),
+            labels=labels,
+            ranks=ranks,
+            bfloat16=native_bfloat16(ranks.device.type),
+            provenance={"captioner": __version__, "data": split.origin, **origin, "versions": versions},
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.ranks.device
+
+    def fingerprint(self) -> str:
+        """A digest of options, data and first weights: of all that makes this run another one than others."""
+        origin = [self.provenance.get(name) for name in ("data", "encoder_weights", "init")]
+        identity = [dataclasses.asdict(self.config), *origin]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def networks(self) -> nn.Module:
+        """Everything that has weights."""
+        return nn.ModuleDict({"model": self.model, "concepts": self.concept_head})
+
+    def checkpoint(self, model: CaptionModel) -> Checkpoint:
+        """A checkpoint of this run, whose provenance does not list the pictures of a random split."""
+        data = _without_lists(self.provenance.get("data"))
+        return Checkpoint(model, self.vocabulary, self.preprocess, {**self.provenance, "data": data})
+
+    def features(self) -> Tensor:
+        """Features of all pictures and of their mirror images by the encoder as it is now, (P, 2, F).
+
+        They are computed in float32, so that what is learned does not depend on the processor.
+        """
+        encoder = PictureEncoder(self.model.encoder, self.preprocess, str(self.device), "float32")
+        digest = encoder_digest(self.model.encoder, self.preprocess, "float32")
+        cache = FeatureCache(cache_folder() / f"features-{digest}.sqlite")
+        with self.ranks.progress_bar(len(self.paths), "encoding", "picture") as bar:
+            return features_of(self.paths, encoder, cache, bar.update, self.ranks)
+
+    def tokens(self, rows: Tensor, mirrored: Tensor) -> Tensor:
+        """The captions `rows`, (B,), with left and right exchanged where `mirrored`, (B,): (B, T)."""
+        tokens = self.captions.batch(rows)
+        return torch.where(mirrored[:, None], self.mirror[tokens], tokens)
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 where the processor computes in it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def share(self, batch: Tensor) -> tuple[Tensor, float]:
+        """This rank's places in a batch, and the weight of what it computes, usually 1.
+
+        Where a small batch leaves nothing for this rank, it computes the first example with a weight of 0.
+        """
+        places = self.ranks.share(len(batch))
+        return (places, 1.0) if len(places) else (torch.zeros(1, dtype=torch.long), 0.0)
+
+    def free_cpus(self) -> int:
+        """The processors that other programs have left free since the last call."""
+        since, self.measured = self.measured, cpu_times()
+        return free_cpus(since)
+
+    def threads(self) -> int:
+        """The threads that torch should use: one for each free processor, unless the user has chosen their number."""
+        threads = torch.get_num_threads()
+        return threads if "OMP_NUM_THREADS" in os.environ else min(threads, self.free_cpus())
+
 
 def first_model(
     config: TrainConfig, texts: Sequence[Sequence[str]], start: Start
 ) -> tuple[TrainConfig, CaptionModel, Vocabulary, Preprocess, dict[str, Any]]:
-    """The network before the first step, with the config that describes it and where its weights came from."""
-    captions = [text for those in texts for text in those]
+    """The network before the first step, the config that describes it, and where its weights came from."""
+    captions = [text for of_picture in texts for text in of_picture]
     if start.init:
         checkpoint, config = warm_start(config, captions, start.init)
         source = {"source": f"checkpoint {start.init.name}", "sha256": sha256_of(start.init)}
@@ -45,10 +187,9 @@ def first_model(
         return config, checkpoint.model, checkpoint.vocabulary, checkpoint.preprocess, origin
     tokens = fitting_tokens(captions) if config.tokens == "auto" else config.tokens
     vocabulary = Vocabulary.build(captions, config.minimum_count, tokens)
-    names = [f.name for f in dataclasses.fields(ModelConfig) if f.name != "vocabulary_size"]
-    model = CaptionModel.create(
-        ModelConfig(vocabulary_size=len(vocabulary), **{name: getattr(config, name) for name in names})
-    )
+    shared = {field.name for field in dataclasses.fields(ModelConfig)} & dataclasses.asdict(config).keys()
+    sizes = {name: getattr(config, name) for name in shared}
+    model = CaptionModel.create(ModelConfig(vocabulary_size=len(vocabulary), **sizes))
     source, preprocess = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
     if config.image_size:
         preprocess = dataclasses.replace(preprocess, size=config.image_size)
@@ -59,37 +200,51 @@ def first_model(
 def warm_start(config: TrainConfig, captions: Sequence[str], path: Path) -> tuple[Checkpoint, TrainConfig]:
     """The captioner in `path` with the new words of `captions` in its vocabulary, and the config that fits it.
 
-    Everything in FIXED is as in the checkpoint. A new word begins as what it was before, `<unk>`.
-    Raises CheckpointError.
+    A new word begins as a copy of `<unk>`, which stood for it before. Everything in FIXED_BY_INIT is as in the
+    checkpoint. Raises OptionError when the config asks for something else there, and CheckpointError.
     """
     checkpoint = load_checkpoint(path)
     vocabulary = checkpoint.vocabulary
     new = Vocabulary.build(captions, config.minimum_count, vocabulary.tokens)
     known = set(vocabulary.words)
     words = vocabulary.words + tuple(word for word in new.words if word not in known)
-    extended = Vocabulary(words, vocabulary.tokens)
     old = checkpoint.model.config
-    model_config = dataclasses.replace(
-        old,
-        vocabulary_size=len(words),
-        dropout=config.dropout,
-    )
-    model = CaptionModel.create(model_config)
+    model = CaptionModel.create(dataclasses.replace(old, vocabulary_size=len(words), dropout=config.dropout))
     model.load_state_dict(_extended(checkpoint.model, len(words)))
-    fixed = {field.name: getattr(old, field.name) for field in dataclasses.fields(ModelConfig)} | {
-        "image_size": checkpoint.preprocess.size,
-        "tokens": vocabulary.tokens,
-    }
-    config = dataclasses.replace(config, **{name: fixed[name] for name in FIXED})
-    return Checkpoint(model, extended, checkpoint.preprocess, checkpoint.provenance), config
+    of_checkpoint = {"image_size": checkpoint.preprocess.size, "tokens": vocabulary.tokens, **dataclasses.asdict(old)}
+    fixed = {name: of_checkpoint[name] for name in FIXED_BY_INIT}
+    standard = TrainConfig()
+    refuse_fixed(name for name in fixed if getattr(config, name) not in (fixed[name], getattr(standard, name)))
+    extended = Checkpoint(model, Vocabulary(words, vocabulary.tokens), checkpoint.preprocess, checkpoint.provenance)
+    return extended, dataclasses.replace(config, **fixed)
 
 
 def _extended(model: CaptionModel, words: int) -> dict[str, Tensor]:
-    """The state dict with as many rows for words, further ones like that of `<unk>`."""
+    """The state dict with rows for so many words; further rows are like the one of `<unk>`."""
     state = model.state_dict()
-    for name in ("embedding.weight", "output.weight", "output.bias"):
-        rows = state["decoder." + name]
+    for key in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"):
+        rows = state[key]
         more = rows[UNK].expand(words - len(rows), *rows.shape[1:])
-        # Alike in all but a little, so that the words can grow apart.
-        state["decoder." + name] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
+        # A little noise, so that the new words can become different from each other.
+        state[key] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
     return state
+
+
+def notes(split: Split, material: Material) -> Iterator[str]:
+    """What to tell about the data and the network before training begins."""
+    yield from (f"note: {note}" for note in split.notes)
+    if both := same_content(split):
+        some = ", ".join(f"{one} = {other}" for one, other in both[:3]) + (", ..." if len(both) > 3 else "")
+        yield f"warning: the same pictures are in train and validation, {len(both)} pairs: {some}"
+    vocabulary, source = material.vocabulary, material.provenance["encoder_weights"]["source"]
+    yield (
+        f"{len(material.paths)} pictures with {len(material.captions)} captions to learn from, "
+        f"{len(split.validation)} pictures to validate on, {len(vocabulary)} "
+        f"{'words' if vocabulary.tokens == 'word' else 'characters'}; encoder {material.config.encoder} from {source}"
+    )
+
+
+def _without_lists(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    return {name: _without_lists(value) for name, value in content.items() if not isinstance(value, list)}

@@ -1,9 +1,8 @@
-"""The pictures that a run is validated on, through the code that users run."""
+"""Validation of a run, with the code that users run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,38 +13,39 @@ from captioner.evaluation.scores import score_captions
 from captioner.inference.captioner import Captioner, PictureEncoder
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.encoder import computing_type
-from captioner.training.captions import Captions
-from captioner.training.features import cache_file
+from captioner.pictures.load import thumbnail
+from captioner.training.captions import CaptionTokens
+from captioner.training.features import encoder_digest
 from captioner.training.losses import caption_loss, real_targets
 from captioner.training.ranks import Ranks
 from captioner.vocab import Vocabulary
 
-SAMPLES = 10  # validation pictures whose captions are shown epoch by epoch
+SAMPLES = 10  # validation pictures whose captions are shown after each epoch
 
 
 class Validation:
-    """Pictures with what people wrote of them, of which each rank captions its share."""
+    """The validation pictures with their reference captions. Each rank captions its share of them."""
 
     def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, ranks: Ranks) -> None:
         self._examples, self._vocabulary, self._ranks = examples, vocabulary, ranks
         self._mine = [examples[place] for place in ranks.share(len(examples)).tolist()]
-        self._captions = Captions.of([example.captions for example in self._mine], vocabulary)
+        self._captions = CaptionTokens.of([example.captions for example in self._mine], vocabulary)
         self._features: tuple[str, Tensor, PictureEncoder] | None = None
-        self._thumbnails: list[str | None] = []
+        self._shown: list[tuple[str, str | None, str]] = []
 
     def alone(self) -> Validation:
-        """The same for this rank only, which then captions all of them."""
+        """The same validation by this rank alone."""
         if self._ranks.size == 1:
             return self
         return Validation(self._examples, self._vocabulary, Ranks(device=self._ranks.device))
 
     @property
     def precision(self) -> str:
-        """In which captions are written here, unless told otherwise."""
+        """The precision in which `captioner.load` computes on this device by default."""
         return str(computing_type("auto", self._ranks.device.type)).removeprefix("torch.")
 
     def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Loss and free-running scores with default decoding, and the captions of the sample pictures."""
+        """Loss, scores of captions with default decoding, and the captions of the sample pictures."""
         features, encoder = self._encoded(checkpoint)
         mine = [caption.text for caption in Captioner(checkpoint, encoder).caption_features(features)]
         captions = self._ranks.gather_texts(mine, len(self._examples))
@@ -57,7 +57,7 @@ class Validation:
         loss, tokens_in_all = self._ranks.sum(loss, count)
         references = [example.captions for example in self._examples]
         scores = score_captions(captions, references, self._vocabulary.tokens)
-        return {"loss": loss / tokens_in_all, **scores, "samples": captions[:: self._stride()][:SAMPLES]}
+        return {"loss": loss / tokens_in_all, **scores, "samples": self._samples(captions)}
 
     def batches(self, checkpoint: Checkpoint) -> list[tuple[Tensor, Tensor]]:
         """All captions of this rank's share, (B, T), with the features of their pictures, (B, F)."""
@@ -67,26 +67,21 @@ class Validation:
             for rows in torch.arange(len(self._captions)).split(256)
         ]
 
+    def shown(self) -> list[tuple[str, str | None, str]]:
+        """Name, thumbnail and one reference of each sample picture."""
+        if not self._shown:
+            for example in self._samples(self._examples):
+                self._shown.append((example.name, thumbnail(example.path), next(iter(example.captions), "")))
+        return self._shown
+
     def _encoded(self, checkpoint: Checkpoint) -> tuple[Tensor, PictureEncoder]:
-        """Features (n, F) of the share and what encoded them, computed anew only when the encoder is another one."""
-        key = str(cache_file(checkpoint.model.encoder, checkpoint.preprocess, "auto", Path()))
+        """Features (n, F) of this rank's share and what computed them, anew only when the encoder has changed."""
+        key = encoder_digest(checkpoint.model.encoder, checkpoint.preprocess, "auto")
         if self._features is None or self._features[0] != key:
             encoder = PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess, str(self._ranks.device), "auto")
             self._features = key, encoder.encode(example.path for example in self._mine), encoder
         return self._features[1:]
 
-    def _stride(self) -> int:
-        """The samples are spread over all validation pictures."""
-        return max(1, len(self._examples) // SAMPLES)
-
-    def shown(self) -> list[tuple[str, str | None, str]]:
-        """Name, thumbnail and a reference of each sample picture."""
-        from captioner.pictures.load import thumbnail
-
-        examples = self._examples[:: self._stride()][:SAMPLES]
-        if not self._thumbnails:
-            self._thumbnails = [thumbnail(example.path) for example in examples]
-        return [
-            (example.name, image, next(iter(example.captions), ""))
-            for example, image in zip(examples, self._thumbnails, strict=True)
-        ]
+    def _samples(self, items: Sequence[Any]) -> Sequence[Any]:
+        """One item for each sample picture, which are spread evenly over all validation pictures."""
+        return items[:: max(1, len(self._examples) // SAMPLES)][:SAMPLES]

@@ -20,8 +20,8 @@ from captioner.data.shapes import make_shapes
 from captioner.files import replacing
 from captioner.network.checkpoint import Checkpoint, save_checkpoint
 from captioner.training.calibration import Calibration
+from captioner.training.folder import Standing, save_state
 from captioner.training.records import write_curves, write_metrics, write_reliability, write_samples
-from captioner.training.state import Progress, save_state
 
 PACKAGE = Path(__file__).parent.parent.parent / "captioner"
 Command = Callable[..., tuple[int, str, str]]
@@ -69,7 +69,7 @@ WRITERS: dict[str, Callable[[Path, Checkpoint], object]] = {
     "curves": lambda path, _: write_curves(path, [ROW]),
     "reliability": lambda path, _: write_reliability(path, CALIBRATION, CALIBRATION),
     "samples": lambda path, _: write_samples(path, [("a.jpg", "data:" + "x" * 9000, "a dog")], [ROW]),
-    "state.safetensors": lambda path, _: save_state(path.parent, Progress("x"), {"a": torch.zeros(9999)}),
+    "state.safetensors": lambda path, _: save_state(path.parent, Standing("x"), {"a": torch.zeros(9999)}),
 }
 
 

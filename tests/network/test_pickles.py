@@ -16,7 +16,7 @@ from conftest import draw_picture
 from captioner.data.shapes import make_shapes
 from captioner.errors import TrainingError
 from captioner.training.features import FeatureCache
-from captioner.training.state import load_state
+from captioner.training.folder import load_state
 
 ROOT = Path(__file__).parent.parent.parent
 Command = Callable[..., tuple[int, str, str]]
@@ -111,5 +111,6 @@ def test_a_pickle_under_every_name_that_is_opened_does_nothing(
         assert not proof.exists(), arguments
     with pytest.raises(TrainingError, match="damaged"):
         load_state(planted("state.safetensors").parent)
-    assert FeatureCache(planted("features.bin"), 4).missing([bytes(32)]) == [0]
+    with pytest.raises(TrainingError, match="delete this file"):
+        FeatureCache(planted("features.sqlite")).fill(torch.zeros(1, 2, 4), [bytes(32)])
     assert not proof.exists()

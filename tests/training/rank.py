@@ -18,9 +18,10 @@ from captioner.data.splits import Split, find_examples, read_split_list
 from captioner.errors import CaptionerError
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.preprocess import Preprocess
-from captioner.training import Start, train
 from captioner.training.config import TrainConfig
 from captioner.training.optimiser import Optimiser
+from captioner.training.run import train_on
+from captioner.training.start import Start
 
 
 def main() -> int:
@@ -52,10 +53,10 @@ def main() -> int:
     split = Split(learn, validate, {"captions": "shapes", "pictures": len(learn)})
     config = TrainConfig(**task["config"])
     try:
-        train(
-            config,
+        train_on(
             split,
             Path(task["output"]),
+            config,
             Start(Path(task["weights"])),
             bool(task.get("resume")),
             lambda line: print(line, flush=True),
@@ -78,9 +79,10 @@ def compute_in_float64() -> None:
     import captioner.inference.captioner
     import captioner.training.finish
     import captioner.training.run
+    import captioner.training.start
 
     captioner.inference.captioner.computing_type = lambda *_: torch.float64
-    captioner.training.run.native_bfloat16 = lambda _: False
+    captioner.training.start.native_bfloat16 = lambda _: False
     load_checkpoint = captioner.training.run.load_checkpoint
 
     def load_in_float64(*arguments: Any) -> Checkpoint:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from captioner.network.model import Decoder, ModelConfig
-from captioner.training.calibration import Batch, calibration, divide_logits, fit_temperature
+from captioner.training.calibration import FeaturesAndTokens, calibration, divide_logits, fit_temperature
 from captioner.vocab import END, PAD, START
 
 WORDS, FEATURE = 40, 6
@@ -24,7 +24,7 @@ def make_decoder() -> Decoder:
 
 
 @torch.no_grad()
-def written_by(decoder: Decoder, captions: int) -> list[Batch]:
+def written_by(decoder: Decoder, captions: int) -> list[FeaturesAndTokens]:
     """Captions drawn from the decoder itself, for which its probabilities are right by construction."""
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(captions, FEATURE, generator=generator)

@@ -6,14 +6,14 @@ import tracemalloc
 
 import torch
 
-from captioner.training.captions import Captions, batches_by_length, mirror_table
+from captioner.training.captions import CaptionTokens, batches_by_length, mirror_table
 from captioner.vocab import END, PAD, START, UNK, Vocabulary
 
 
 def test_captions_are_flat_arrays_with_start_and_end() -> None:
     vocabulary = Vocabulary.build(["a dog runs"])
     a, dog, runs = vocabulary.encode("a dog runs")
-    captions = Captions.of([("A dog .", "a dog runs"), (), ("cat dog",)], vocabulary)
+    captions = CaptionTokens.of([("A dog .", "a dog runs"), (), ("cat dog",)], vocabulary)
     assert captions.picture.tolist() == [0, 0, 2]
     assert captions.lengths().tolist() == [4, 5, 4]
     batch = captions.batch(torch.tensor([2, 1]))
@@ -23,7 +23,7 @@ def test_captions_are_flat_arrays_with_start_and_end() -> None:
 
 def test_the_captions_of_pictures_are_found_in_their_order() -> None:
     vocabulary = Vocabulary.build(["a"])
-    captions = Captions.of([("a",) * count for count in (2, 0, 3, 1)], vocabulary)
+    captions = CaptionTokens.of([("a",) * count for count in (2, 0, 3, 1)], vocabulary)
     rows, owner = captions.of_pictures(torch.tensor([3, 1, 2]))
     assert rows.tolist() == [5, 2, 3, 4]
     assert owner.tolist() == [0, 2, 2, 2]
@@ -39,7 +39,7 @@ def test_a_caption_takes_less_than_a_hundred_bytes() -> None:
             yield [" ".join(f"w{(13 * picture + 7 * word + copy) % 1000}" for word in range(12)) for copy in range(5)]
 
     tracemalloc.start()
-    captions = Captions.of(texts(), vocabulary)
+    captions = CaptionTokens.of(texts(), vocabulary)
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(captions) == 5 * pictures

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from captioner.network.model import Decoder, ModelConfig
 from captioner.training import losses
-from captioner.training.captions import Captions
+from captioner.training.captions import CaptionTokens
 from captioner.training.losses import caption_loss, concept_labels, concept_loss, grouped_caption_loss
 from captioner.vocab import PAD, Vocabulary
 
@@ -21,7 +21,7 @@ def test_groups_by_length_change_nothing_but_the_padding(monkeypatch: pytest.Mon
     vocabulary = Vocabulary.build(["a b c d e f"])
     decoder = Decoder(ModelConfig("none", len(vocabulary), 8, 8, 0.0, "lstm", 1), 3)
     texts = [("a b", "c d e f a"), ("b",), ("c d e", "f f f f f f")]
-    tokens = Captions.of(texts, vocabulary).batch(torch.arange(5))
+    tokens = CaptionTokens.of(texts, vocabulary).batch(torch.arange(5))
     features, owner = torch.randn(3, 3), torch.tensor([0, 0, 1, 2, 2])
     whole = caption_loss(decoder, features[owner], tokens, 0.1)
     monkeypatch.setattr(losses, "GROUP_SIZE", 2)

@@ -20,10 +20,11 @@ from conftest import TINY_ENCODER
 import captioner
 from captioner.data.shapes import make_shapes
 from captioner.network.encoder import Encoder
-from captioner.training import Start, train
 from captioner.training.config import TrainConfig
+from captioner.training.folder import load_state
 from captioner.training.ranks import Ranks
-from captioner.training.state import load_state
+from captioner.training.run import train_on
+from captioner.training.start import Start
 
 CONFIG = TrainConfig(
     encoder=TINY_ENCODER,
@@ -162,7 +163,7 @@ def test_a_rank_that_is_killed_ends_the_run_which_goes_on_bit_for_bit(
     assert load_state(tmp_path / "run")[0].rows or steps == 3
     status, out, err = runs.finish(2, tmp_path / "run", resume=True)
     assert status == 0, err
-    assert "going on with" in out
+    assert "resuming" in out
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
 
 
@@ -186,7 +187,7 @@ def test_another_number_of_ranks_or_other_data_is_refused(
     before = (finished[0] / "best.safetensors").read_bytes()
     status, _, err = runs.finish(1, finished[0], resume=True)
     assert status != 0
-    assert "trained by 2 processes so far; one process would go on differently" in err
+    assert "trained by 2 processes so far, and one process would give another result" in err
     assert (finished[0] / "best.safetensors").read_bytes() == before
     status, _, err = runs.finish(2, tmp_path / "run", other=True)
     assert status != 0
@@ -208,7 +209,7 @@ def test_a_run_of_one_process_is_the_run_without_torchrun(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train(CONFIG, split, tmp_path / "alone", Start(runs.weights), say=lambda line: None)
+        train_on(split, tmp_path / "alone", CONFIG, Start(runs.weights), say=lambda line: None)
     finally:
         torch.set_num_threads(threads)
     assert runs.finish(1, tmp_path / "run")[0] == 0

@@ -21,18 +21,18 @@ import torch
 from conftest import TINY_ENCODER, draw_picture
 
 import captioner
-from captioner.cli.train import _enough_epochs
 from captioner.data.captions import read_captions
 from captioner.data.shapes import make_shapes
 from captioner.data.splits import Split, find_examples, read_split_list
-from captioner.errors import TrainingError
+from captioner.errors import OutputError, TrainingError
 from captioner.evaluation.scores import score_captions
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.encoder import Encoder
-from captioner.training import Start, train
 from captioner.training.config import TrainConfig
+from captioner.training.folder import Standing, load_state, save_state
 from captioner.training.optimiser import Optimiser
-from captioner.training.state import Progress, load_state, save_state
+from captioner.training.run import train_on
+from captioner.training.start import Start
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def finished(
     """The folder of a run of all stages that was never interrupted, and what it said."""
     lines: list[str] = []
     folder = tmp_path_factory.mktemp("finished") / "run"
-    train(TINY, split_of(shapes), folder, Start(tiny_weights), say=lines.append)
+    train_on(split_of(shapes), folder, TINY, Start(tiny_weights), say=lines.append)
     return folder, lines
 
 
@@ -166,7 +166,7 @@ def test_every_weight_of_every_stage_gets_a_gradient(
         without.update(name for name, weights in self.named.items() if weights.grad is None)
 
     monkeypatch.setattr(Optimiser, "step", step)
-    train(TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=quiet)
+    train_on(split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights), say=quiet)
     assert not without
 
 
@@ -183,12 +183,12 @@ def test_a_killed_run_goes_on_bit_for_bit(
     steps: int,
     seconds_between_states: float,
 ) -> None:
-    arguments = (TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights))
+    arguments = (split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights))
     with pytest.MonkeyPatch.context() as patch:
         kill_after(patch, steps)
         with pytest.raises(Killed):
-            train(*arguments, say=quiet, seconds_between_states=seconds_between_states)
-    train(*arguments, resume=True, say=quiet)
+            train_on(*arguments, say=quiet, seconds_between_states=seconds_between_states)
+    train_on(*arguments, resume=True, say=quiet)
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
     assert metrics(tmp_path / "run") == metrics(finished[0])
 
@@ -201,16 +201,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     tmp_path: Path,
     steps: int,
 ) -> None:
-    arguments = (TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights))
+    arguments = (split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights))
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         kill_after(patch, steps, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            train(*arguments, say=lines.append)
+            train_on(*arguments, say=lines.append)
     assert "--resume" in lines[-1]
-    progress, _ = load_state(tmp_path / "run")
-    assert 9 * progress.epoch + progress.step == steps if progress.stage == 0 else progress.step == steps - 18
-    train(*arguments, resume=True, say=quiet)
+    standing, _ = load_state(tmp_path / "run")
+    assert 9 * standing.epoch + standing.step == steps if standing.stage == 0 else standing.step == steps - 18
+    train_on(*arguments, resume=True, say=quiet)
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
 
 
@@ -222,31 +222,31 @@ def test_a_picture_that_vanishes_is_named_and_nothing_is_lost(
 ) -> None:
     shutil.copytree(shapes[0].parent, tmp_path / "shapes")
     moved = tuple(tmp_path / "shapes" / path.relative_to(shapes[0].parent) for path in shapes)
-    arguments = (TINY, split_of(moved), tmp_path / "run", Start(tiny_weights))
-    gone = arguments[1].train[7].path
+    arguments = (split_of(moved), tmp_path / "run", TINY, Start(tiny_weights))
+    gone = arguments[0].train[7].path
     with pytest.MonkeyPatch.context() as patch:
         kill_after(patch, 18, lambda: gone.rename(tmp_path / "away") and None)
         with pytest.raises(TrainingError, match=rf"{gone.name}.*put it back.*--resume"):
-            train(*arguments, say=quiet)
+            train_on(*arguments, say=quiet)
     (tmp_path / "away").rename(gone)
-    train(*arguments, resume=True, say=quiet)
+    train_on(*arguments, resume=True, say=quiet)
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
 
 
 def test_a_full_disk_leaves_the_state_before(
     finished: tuple[Path, list[str]], shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
-    arguments = (TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights))
+    arguments = (split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights))
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        kill_after(patch, 12, lambda: patch.setattr("captioner.training.run.save_state", full))
+        kill_after(patch, 12, lambda: patch.setattr("captioner.training.folder.replacing", full))
         with pytest.raises(TrainingError, match=r"No space left on device.*still there.*--resume"):
-            train(*arguments, say=quiet)
+            train_on(*arguments, say=quiet)
     assert load_state(tmp_path / "run")[0].epoch == 1
-    train(*arguments, resume=True, say=quiet)
+    train_on(*arguments, resume=True, say=quiet)
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
 
 
@@ -255,27 +255,27 @@ def test_a_run_is_neither_overwritten_nor_gone_on_with_by_another(
 ) -> None:
     folder, _ = finished
     before = (folder / "best.safetensors").read_bytes()
-    with pytest.raises(TrainingError, match="holds a run already"):
-        train(TINY, split_of(shapes), folder, Start(tiny_weights), say=quiet)
-    with pytest.raises(TrainingError, match="other options or other data"):
-        train(dataclasses.replace(TINY, seed=1), split_of(shapes), folder, Start(tiny_weights), True, quiet)
-    with pytest.raises(TrainingError, match="no run to go on with"):
-        train(TINY, split_of(shapes), tmp_path, Start(tiny_weights), True, quiet)
+    with pytest.raises(OutputError, match="holds a run already"):
+        train_on(split_of(shapes), folder, TINY, Start(tiny_weights), say=quiet)
+    with pytest.raises(OutputError, match="other options or other data"):
+        train_on(split_of(shapes), folder, dataclasses.replace(TINY, seed=1), Start(tiny_weights), True, quiet)
+    with pytest.raises(TrainingError, match="no run to resume"):
+        train_on(split_of(shapes), tmp_path, TINY, Start(tiny_weights), True, quiet)
     # One that is done is done: going on with it changes nothing.
-    train(TINY, split_of(shapes), folder, Start(tiny_weights), True, quiet)
+    train_on(split_of(shapes), folder, TINY, Start(tiny_weights), True, quiet)
     assert (folder / "best.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda progress, tensors: tensors.pop("model.decoder.h0.bias"),
-        lambda progress, tensors: tensors.update({"model.more": torch.zeros(1)}),
-        lambda progress, tensors: tensors.update({"model.decoder.h0.bias": torch.zeros(3)}),
-        lambda progress, tensors: tensors.update({"concepts.bias": torch.zeros(3)}),
-        lambda progress, tensors: setattr(progress, "stage", 9),
-        lambda progress, tensors: setattr(progress, "stage", 0),  # whose moments are not there
-        lambda progress, tensors: [setattr(progress, "stage", 0), setattr(progress, "epoch", 5)],
+        lambda standing, tensors: tensors.pop("networks.model.decoder.h0.bias"),
+        lambda standing, tensors: tensors.update({"networks.model.more": torch.zeros(1)}),
+        lambda standing, tensors: tensors.update({"networks.model.decoder.h0.bias": torch.zeros(3)}),
+        lambda standing, tensors: tensors.update({"networks.concepts.bias": torch.zeros(3)}),
+        lambda standing, tensors: setattr(standing, "stage", 9),
+        lambda standing, tensors: setattr(standing, "stage", 0),  # whose moments are not there
+        lambda standing, tensors: [setattr(standing, "stage", 0), setattr(standing, "epoch", 5)],
     ],
     ids=["missing", "extra", "shape", "concepts", "stage", "moments", "epoch"],
 )
@@ -284,16 +284,16 @@ def test_a_state_of_another_network_is_refused(
     shapes: tuple[Path, Path, Path, Path],
     tiny_weights: Path,
     tmp_path: Path,
-    change: Callable[[Progress, dict[str, torch.Tensor]], object],
+    change: Callable[[Standing, dict[str, torch.Tensor]], object],
 ) -> None:
     shutil.copytree(finished[0], tmp_path / "run")
-    progress, tensors = load_state(tmp_path / "run")
-    progress.epoch = max(progress.epoch, 1)
-    change(progress, tensors)
-    save_state(tmp_path / "run", progress, tensors)
+    standing, tensors = load_state(tmp_path / "run")
+    standing.epoch = max(standing.epoch, 1)
+    change(standing, tensors)
+    save_state(tmp_path / "run", standing, tensors)
     before = (tmp_path / "run/best.safetensors").read_bytes()
     with pytest.raises(TrainingError, match=r"state\.safetensors: damaged.*--init"):
-        train(TINY, split_of(shapes), tmp_path / "run", Start(tiny_weights), True, quiet)
+        train_on(split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights), True, quiet)
     assert (tmp_path / "run/best.safetensors").read_bytes() == before
 
 
@@ -302,7 +302,7 @@ def test_the_same_seed_gives_the_same_weights_and_the_encoder_learns_only_end_to
 ) -> None:
     def trained(name: str, **changes: float) -> dict[str, torch.Tensor]:
         config = dataclasses.replace(TINY, scst_epochs=0, **changes)
-        path = train(config, split_of(shapes), tmp_path / name, Start(tiny_weights), say=quiet)
+        path = train_on(split_of(shapes), tmp_path / name, config, Start(tiny_weights), say=quiet)
         return load_checkpoint(path).model.state_dict()
 
     frozen, again, other, tuned = (
@@ -327,7 +327,7 @@ def test_every_cell_learns_in_every_stage(
     shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, cell: str
 ) -> None:
     config = dataclasses.replace(TINY, cell=cell, layers=2)
-    path = train(config, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=quiet)
+    path = train_on(split_of(shapes), tmp_path / "run", config, Start(tiny_weights), say=quiet)
     log = metrics(tmp_path / "run")
     assert log[1]["loss"] < log[0]["loss"] < math.log(30)
     assert load_checkpoint(path).model.config.cell == cell
@@ -346,7 +346,7 @@ def test_a_stage_that_gets_no_better_stops_and_the_best_is_kept(
         scst_epochs=0,
         patience=0.3,
     )
-    path = train(config, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=lines.append)
+    path = train_on(split_of(shapes), tmp_path / "run", config, Start(tiny_weights), say=lines.append)
     # The first epoch of each stage is its best so far, and the two after it are no better.
     assert [row["stage"] for row in metrics(tmp_path / "run")] == ["decoder"] * 3 + ["end to end"]
     assert len([line for line in lines if "this stage ends" in line]) == 1
@@ -377,7 +377,7 @@ def test_a_diverged_run_says_so_and_keeps_what_it_had(
 
         patch.setattr(Optimiser, "step", step)
         with pytest.raises(TrainingError, match=r"diverged.*smaller learning rate.*best\.safetensors holds the best"):
-            train(config, split_of(shapes), tmp_path / "run", Start(tiny_weights), say=quiet)
+            train_on(split_of(shapes), tmp_path / "run", config, Start(tiny_weights), say=quiet)
     load_checkpoint(tmp_path / "run/best.safetensors")
     assert load_state(tmp_path / "run")[0].epoch == 1
 
@@ -387,7 +387,7 @@ def _train(shapes: tuple[Path, Path, Path, Path], folder: Path, weights: Path, c
     os.environ["CAPTIONER_CACHE"] = cache
     torch.set_num_threads(1)
     resume = (folder / "state.safetensors").exists()
-    train(TINY, split_of(shapes), folder, Start(weights), resume, quiet, 0.05)
+    train_on(split_of(shapes), folder, TINY, Start(weights), resume, quiet, 0.05)
 
 
 @pytest.mark.slow
@@ -427,8 +427,8 @@ def test_kills_at_random_moments_change_no_byte(
             kills += 1
             torn += len(list(folder.glob(".captioner-*")))
             if (folder / "state.safetensors").exists():
-                progress, _ = load_state(folder)
-                stood, stands = stands, (progress.stage, progress.epoch, progress.step)
+                standing, _ = load_state(folder)
+                stood, stands = stands, (standing.stage, standing.epoch, standing.step)
                 assert stands >= stood, "what was saved is lost"
             else:
                 assert stands == (-1,), "the state is gone"
@@ -513,26 +513,14 @@ def test_the_command_goes_on_from_a_checkpoint_with_the_options_of_a_run(
     assert metrics(tmp_path / "run")[0]["loss"] < metrics(folder)[0]["loss"]
 
 
-def test_a_small_set_gets_more_epochs_unless_their_number_is_given(
-    shapes: tuple[Path, Path, Path, Path], tmp_path: Path
-) -> None:
-    split = split_of(shapes)  # 144 captions, 48 pictures
-    config = TrainConfig(batch_size=16, finetune_batch_size=24)
-    found = _enough_epochs(config, split, {})
-    assert (found.epochs, found.finetune_epochs) == (math.ceil(800 / 9), 200)
-    assert _enough_epochs(config, split, {"epochs": 8, "finetune_epochs": 24}) == config
-    large = dataclasses.replace(split, train=split.train * 100)
-    assert _enough_epochs(config, large, {}) == config
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--init", "best", "--hidden-size", 9), "--init fixes hidden_size"),
-        (("--init", "best", "--encoder-weights", "x.pth"), "leave out --encoder-weights"),
+        (("--init", "best", "--hidden-size", 9), "fixes hidden_size: leave out hidden_size (--hidden-size)"),
+        (("--init", "best", "--encoder-weights", "x.pth"), "leave out encoder_weights (--encoder-weights)"),
         (("--init", "none.safetensors"), "no such checkpoint"),
         (("--config", "none.json"), "not the config.json of a run"),
-        (("--resume",), "holds no run to go on with"),
+        (("--resume",), "there is no run to resume here"),
     ],
 )
 def test_beginnings_that_do_not_fit_are_refused(

@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import save_file
 
 from captioner.errors import TrainingError
-from captioner.training.state import STATE_NAME, Progress, load_state, save_state
+from captioner.training.folder import STATE_NAME, Standing, load_state, save_state
 
 ROW = {"epoch": 1, "stage": "x", "train_loss": 2.5, "loss": 2.0, "bleu_4": 1.0, "cider": 3.0, "samples": ["狗"]}
 
 
 def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(3, 2).t(), "b": torch.tensor(7)}
-    progress = Progress("abc", stage=1, step=3, loss_sum=0.1 + 0.2, rows=[ROW])
-    save_state(tmp_path, progress, tensors)
+    standing = Standing("abc", stage=1, step=3, loss_sum=0.1 + 0.2, rows=[ROW])
+    save_state(tmp_path, standing, tensors)
     again, loaded = load_state(tmp_path)
-    assert again == progress
+    assert again == standing
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
 
@@ -30,7 +30,7 @@ def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["empty", "cut", "foreign", "not JSON"])
 def test_a_damaged_state_is_refused_with_what_to_do(tmp_path: Path, damage: str) -> None:
     file = tmp_path / STATE_NAME
-    save_state(tmp_path, Progress("abc"), {"a": torch.randn(100)})
+    save_state(tmp_path, Standing("abc"), {"a": torch.randn(100)})
     if damage == "empty":
         file.write_bytes(b"")
     elif damage == "cut":
@@ -65,7 +65,7 @@ def test_no_state_is_no_run(tmp_path: Path) -> None:
     ids=lambda change: str(change)[:20],
 )
 def test_a_header_that_lies_is_refused(tmp_path: Path, change: dict[str, Any] | str) -> None:
-    content = {**asdict(Progress("abc", rows=[ROW])), **(change if isinstance(change, dict) else {})}
+    content = {**asdict(Standing("abc", rows=[ROW])), **(change if isinstance(change, dict) else {})}
     text = json.dumps(content) if isinstance(change, dict) else change
     save_file({"a": torch.randn(3)}, tmp_path / STATE_NAME, {"captioner training state": text})
     with pytest.raises(TrainingError, match=r"state\.safetensors: damaged.*--init"):
@@ -73,6 +73,6 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, change: dict[str, Any] | 
 
 
 def test_values_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
-    save_state(tmp_path, Progress("abc"), {"a": torch.tensor([1.0, float("nan")])})
+    save_state(tmp_path, Standing("abc"), {"a": torch.tensor([1.0, float("nan")])})
     with pytest.raises(TrainingError, match="a holds values that are not numbers"):
         load_state(tmp_path)

@@ -1,0 +1,156 @@
+"""The files of a run: what describes it, its records, its checkpoint, and the state from which `--resume` continues."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from captioner.errors import OutputError, TrainingError, one_line
+from captioner.files import replacing
+from captioner.training.records import write_curves, write_metrics, write_samples
+
+CHECKPOINT_NAME = "best.safetensors"
+STATE_NAME = "state.safetensors"
+_KEY = "captioner training state"
+_RECORDED = {"epoch", "stage", "train_loss", "loss", "bleu_4", "cider", "samples"}  # in each row, at least
+
+
+@dataclass
+class Standing:
+    """Where a run stands."""
+
+    fingerprint: str  # of options, data and first weights: a state fits no other run
+    ranks: int = 1  # processes that train together
+    threads: int = 1  # of torch in each of them; sums, and so the last bits of weights, depend on both
+    stage: int = 0  # number of the stage
+    epoch: int = 0  # finished epochs of this stage
+    step: int = 0  # finished steps of the current epoch
+    loss_sum: float = 0.0  # of Losses.captions over these steps
+    reward_sum: float = 0.0
+    best: float = -1.0  # validation score of the checkpoint in the folder
+    best_row: int = -1  # its place in `rows`
+    entry: float = -1.0  # `best` when this stage began
+    stage_best: float = -1.0  # best score of this stage
+    since: int = 0  # epochs since then
+    stopped_early: bool = False  # whether this stage is over before its last epoch
+    rows: list[dict[str, Any]] = field(default_factory=list)  # one for each epoch of all stages, as in metrics.jsonl
+
+    def enter_stage(self) -> None:
+        """Stand at the beginning of a stage."""
+        self.epoch = self.step = 0
+        self.loss_sum = self.reward_sum = 0.0
+        self.entry, self.stage_best, self.since, self.stopped_early = self.best, -1.0, 0, False
+
+    def end_epoch(self, row: dict[str, Any], score: float, patience: float, epochs: int) -> bool:
+        """Take in an epoch of a stage of so many epochs, and tell whether the checkpoint is to be replaced by it."""
+        self.rows.append(row)
+        self.epoch += 1
+        self.step, self.loss_sum, self.reward_sum = 0, 0.0, 0.0
+        self.since = 0 if score > self.stage_best else self.since + 1
+        self.stage_best = max(score, self.stage_best)
+        self.stopped_early = self.since >= max(1, math.ceil(patience * epochs))
+        # At the end of a stage the learning rate is zero and weights are averaged: an earlier epoch with a slightly
+        # better score was lucky. A stage that made nothing better changes nothing.
+        is_best = score > self.best or (self.epoch == epochs and score >= self.entry)
+        if is_best:
+            self.best, self.best_row = score, len(self.rows) - 1
+        return is_best
+
+    def chosen_epoch(self) -> dict[str, Any]:
+        """Which epoch's weights the checkpoint has, for its provenance."""
+        at_the_end = self.best_row == len(self.rows) - 1
+        how = "end of the stage" if at_the_end else "early stopping"
+        return {"epoch": self.rows[self.best_row]["epoch"], "chosen": how}
+
+
+def write_config(folder: Path, content: dict[str, Any]) -> None:
+    """Write config.json: the options of the run, its data, and where its first weights came from."""
+    with replacing(folder / "config.json") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+
+
+def write_records(folder: Path, rows: list[dict[str, Any]], shown: list[tuple[str, str | None, str]]) -> None:
+    """Write metrics.jsonl, curves.png and samples.html."""
+    write_metrics(folder / "metrics.jsonl", rows)
+    write_curves(folder / "curves.png", rows)
+    write_samples(folder / "samples.html", shown, rows)
+
+
+def save_state(folder: Path, standing: Standing, tensors: dict[str, Tensor]) -> None:
+    """Replace the state in a run folder. Raises TrainingError when it cannot be written; the former state is kept."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = save(whole, metadata={_KEY: json.dumps(asdict(standing))})
+    try:
+        with replacing(folder / STATE_NAME, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: the state of the run cannot be written ({error.strerror}): the state before it is kept; make "
+            "room, then continue with --resume"
+        ) from error
+
+
+def load_state(folder: Path) -> tuple[Standing, dict[str, Tensor]]:
+    """The state in a run folder. Raises TrainingError when there is none, or when it is damaged."""
+    path = folder / STATE_NAME
+    if not path.is_file():
+        raise TrainingError(f"{folder}: there is no run to resume here: leave out --resume to begin one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            standing = _standing(json.loads((file.metadata() or {})[_KEY]))
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name} holds values that are not numbers")
+        return standing, tensors
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(folder, error) from error
+
+
+def refuse_other(folder: Path, found: Standing, now: Standing) -> None:
+    """Raise OutputError when the state that was found cannot be continued by the run that stands here now."""
+    if found.fingerprint != now.fingerprint:
+        raise OutputError(
+            f"{folder}: the run there has other options or other data: give the same as then (see "
+            f"{folder / 'config.json'}), or another --output"
+        )
+    if found.ranks != now.ranks:
+        raise OutputError(
+            f"{folder}: this run was trained by {_processes(found.ranks)} so far, and {_processes(now.ranks)} would "
+            "give another result: start as many as then, with torchrun --nproc-per-node"
+        )
+
+
+def _processes(number: int) -> str:
+    return "one process" if number == 1 else f"{number} processes"
+
+
+def damaged(folder: Path, why: object) -> TrainingError:
+    """The error for a state that cannot be used."""
+    return TrainingError(
+        f"{folder / STATE_NAME}: damaged, this run cannot be resumed: begin another one, with --init "
+        f"{folder / CHECKPOINT_NAME} to keep what was learned ({one_line(why):.300})"
+    )
+
+
+def _standing(content: dict[str, Any]) -> Standing:
+    """Check what the header says. Raises an error of any of several types when it makes no sense."""
+    standing = Standing(**content)
+    for name, default in asdict(Standing("")).items():
+        value = getattr(standing, name)
+        if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{name} {value!r:.80}")
+    counts = (standing.ranks - 1, standing.threads - 1, standing.stage, standing.epoch, standing.step)
+    if min(*counts, standing.best_row + 1) < 0:
+        raise ValueError("a count below 0")
+    if standing.best_row >= len(standing.rows) or not all(row.keys() >= _RECORDED for row in standing.rows):
+        raise ValueError("epochs are missing")
+    return standing
