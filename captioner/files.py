@@ -1,4 +1,4 @@
-"""Files: replaced whole, JSON read with care, digests."""
+"""Replacing files as a whole, reading JSON with care, and digests."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import IO, Any
 
 from captioner.errors import DataError
 
-_TEMPORARY = ".captioner-"  # how the names of temporary files begin
+_TEMPORARY = ".captioner-"  # the first letters of the names of temporary files
 
 
 @contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` that takes its place when the block ends without an error.
+    """Open a temporary file that takes the place of `path` when the block ends without an error.
 
-    A reader sees the old content or the new one, never half of it, also when the process is killed or the disk
-    is full. A link stays a link, permissions stay as they are, and what is no regular file, such as /dev/stdout, is
-    written to as it is. Text is UTF-8 with "\\n" line ends on every system.
-    Raises OSError, which names `path`, also where that is a file that may not be written.
+    Readers see either the old content or the new one, even when the process is killed or the disk is full. Links and
+    permissions stay as they are. What is not a regular file, such as /dev/stdout, is written to directly. Text is
+    UTF-8 with "\\n" line ends on every system.
+    Raises OSError, which names `path`, also when `path` is write-protected.
     """
-    # File names need not be valid text; they come out as they went in.
+    # File names need not be valid text. They are written as they were read.
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n", "errors": "surrogateescape"}
     if path.exists() and not path.is_file():
         with path.open(mode, **text) as file:  # type: ignore[call-overload]  # the mode is not a literal
@@ -35,13 +35,13 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not made from the name of `path`, which may be as long as a name can be; nor one that others can know and put a
-    # link in the place of.
+    # The name does not contain that of `path`, which may already have the greatest length. It is random, so that nobody
+    # can put a link in its place.
     temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]  # the mode is not a literal
             if path.exists():
-                if not os.access(path, os.W_OK):  # renaming would not ask
+                if not os.access(path, os.W_OK):  # renaming does not check that
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
                 temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             yield file
@@ -49,16 +49,16 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno and error.filename in (None, str(temporary)):  # writing gives none
-            error.filename = str(path)  # people know this name, not the other
+        if error.errno and error.filename in (None, str(temporary)):  # None where writing failed
+            error.filename = str(path)  # people do not know the name of the temporary file
         raise
     finally:
-        with suppress(OSError):  # where nothing can be written, nothing can be deleted, nor was there anything
+        with suppress(OSError):  # where nothing can be written, there is also nothing to delete
             temporary.unlink()
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Delete what kills left of files that were being written in a folder, into which nobody else may be writing."""
+    """Delete the temporary files of processes that were killed. No other process may be writing into the folder."""
     for file in folder.glob(f"{_TEMPORARY}*.tmp"):
         file.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What this machine offers: processors, and memory that is kept instead of being given back."""
+"""What this machine offers: processors, and memory that is kept for reuse."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def cpu_times(stat: Path = Path("/proc/stat")) -> CpuTimes | None:
 def free_cpus(since: CpuTimes | None = None, stat: Path = Path("/proc/stat")) -> int:
     """The number of available processors that other programs do not keep busy; at least 1.
 
-    Use no more threads than that: threads that share a layer's work wait for each other in a spin, so one thread that
-    has to share its processor with another program slows all of them down many times.
+    torch should use no more threads than that: its threads wait for each other in a spin, so a single one that shares
+    its processor with another program slows all of them down many times.
 
-        since = cpu_times()     # before something that takes a while anyway
+        since = cpu_times()  # before something that takes a while anyway, such as reading a checkpoint
         ...
         torch.set_num_threads(min(torch.get_num_threads(), free_cpus(since)))
 
-    The time between `since` and now is judged. Work of this process and of its finished children does not count.
-    Without `since` the call sleeps 0.2 seconds and judges those. Where the system keeps no record, or the time was
-    too short to tell, all available processors count as free.
+    What was busy between `since` and now counts, except this process and its finished children. Without `since` the
+    call sleeps for 0.2 seconds. All available processors count as free where the system keeps no record, or where the
+    time was too short.
     """
     if since is None:
         since = cpu_times(stat)
@@ -87,12 +87,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 @cache
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc to keep freed memory for the next batch; True where that worked.
+    """Tell glibc's malloc to keep freed memory for the next batch. Returns whether that worked.
 
-    By default it returns every large block to the kernel, which must clear it again for the next layer; threads other
-    than the first do so with arenas of their own whatever is set, and therefore share its one. With
-    MobileNetV2, batch 32, 2 cores, this alone made encoding 1.6 times as fast, for an eighth more peak memory
-    (`python benchmarks/encoder.py`). Holds for the whole process; does nothing with another C library.
+    By default malloc returns every large block to the kernel, which has to clear it again for the next layer. Other
+    threads do that in arenas of their own, whatever is set, so all threads share the first one's. `python
+    benchmarks/encoder.py` measures the gain. It holds for the whole process; another C library does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -105,6 +104,6 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Hand back what `keep_freed_memory` kept, once work is done: for a server, which then idles for hours."""
+    """Return to the kernel what `keep_freed_memory` kept. For servers, which may idle for hours."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

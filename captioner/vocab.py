@@ -1,6 +1,6 @@
-"""Text to ids and back: normalise, tokenise, Vocabulary.
+"""Text to token ids and back.
 
-Two kinds of tokens: words, for scripts that put spaces between them, and characters, for those that do not.
+There are two kinds of tokens: words, for scripts with spaces between words, and characters, for scripts without.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from captioner.options import TOKEN_KINDS
 PAD, START, END, UNK = range(4)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 
-# English clitics are tokens of their own, as in the Penn Treebank and as Flickr8k writes them ("man 's"), so
-# that "man's" and "man 's" are the same two tokens.
+# English clitics are separate tokens, as in the Penn Treebank and in Flickr8k ("man 's"): "man's" and "man 's" are the
+# same two tokens.
 _CLITIC = re.compile(r"(?<=\w)(n't|'(?:s|re|ve|ll|d|m))\b")
-# Python's \w leaves out combining marks, the vowel signs of Hindi, Thai or Arabic, which would tear words apart.
+# Python's \w leaves out combining marks, among them the vowel signs of Hindi, Thai and Arabic. Words keep them.
 _MARKS = "".join(
     chr(code) for code in (*range(0x300, 0x1E00), *range(0xA800, 0xAC00)) if unicodedata.category(chr(code))[0] == "M"
 )
@@ -29,21 +29,21 @@ _WORD = rf"\w[\w{_MARKS}]*"
 _TOKEN = re.compile(rf"n't\b|'(?:s|re|ve|ll|d|m)\b|{_WORD}(?:[-'.&\u200c\u200d]{_WORD})*")  # or a zero-width joiner
 
 
-# Scripts that put no spaces between words: Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer.
+# Scripts without spaces between words: Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer.
 _UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
-# A character with its marks, or a space between two characters of scripts that do use spaces.
+# A character with its marks, or a space between two characters of scripts with spaces.
 _CHARACTER = re.compile(rf"\w[{_MARKS}]*|(?<=[^\W{_UNSPACED}]) (?=[^\W{_UNSPACED}])")
 
 
 def tokenise(text: str, tokens: str = "word") -> list[str]:
-    """Split a caption into lower-case words, or into characters; punctuation is dropped.
+    """Split a caption into lower-case words, or into characters, without punctuation.
 
-    Punctuation inside a word stays ("t-shirt"). Among the characters is a space wherever one divides two words of a
-    script that uses spaces, so that sentences of any script can be put together again.
-    The same tokens serve training and evaluation. Special tokens cannot come out of it: "<unk>" gives "unk".
+    Punctuation inside a word stays ("t-shirt"). A space between two words of a script with spaces is a character, so
+    that the sentence can be put together again. Training and evaluation use the same tokens. The result never contains
+    special tokens: "<unk>" gives "unk".
     """
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     words = _TOKEN.findall(_CLITIC.sub(r" \1", text))
@@ -51,14 +51,14 @@ def tokenise(text: str, tokens: str = "word") -> list[str]:
 
 
 def fitting_tokens(captions: Iterable[str]) -> str:
-    """The kind of tokens that captions ask for, judged by some of them: "character" for scripts without spaces."""
+    """The kind of tokens that fits some captions: "character" where most letters are of scripts without spaces."""
     letters = [letter for caption in islice(captions, 1000) for letter in caption if letter.isalpha()]
     unspaced = sum(bool(_UNSPACED_LETTER.match(letter)) for letter in letters)
     return "character" if unspaced > len(letters) / 2 else "word"
 
 
 def join_tokens(words: Sequence[str], tokens: str = "word") -> str:
-    """A sentence as a person would read it: clitics joined to their word, first letter capital."""
+    """The sentence for people: clitics are joined to their words, and the first letter is a capital."""
     text = ""
     for word in words:
         joined = tokens == "character" or not text or word.startswith("'") or word == "n't"
@@ -68,9 +68,9 @@ def join_tokens(words: Sequence[str], tokens: str = "word") -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words that a decoder knows; `words[id]` is the text of a token, the first four are special.
+    """The tokens that a decoder knows: `words[id]` is the text of a token. The first four are special.
 
-    `tokens` says what these are: "word" or "character".
+    `tokens` is the kind of tokens, "word" or "character".
     Raises ValueError when the special tokens are not in their places or a word occurs twice.
     """
 
@@ -102,17 +102,17 @@ class Vocabulary:
         return cls(SPECIAL_TOKENS + tuple(kept), tokens)
 
     def tokenise(self, text: str) -> list[str]:
-        """A caption in tokens of this vocabulary's kind."""
+        """Split a caption into tokens of this vocabulary's kind."""
         return tokenise(text, self.tokens)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a caption's words, without `<start>` and `<end>`; unknown words become `<unk>`."""
+        """The ids of a caption's tokens, without `<start>` and `<end>`. Unknown words become `<unk>`."""
         return [self._ids.get(word, UNK) for word in self.tokenise(text)]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The words of token ids; `<pad>`, `<start>` and `<end>` have none and are left out."""
+        """The words of token ids, without `<pad>`, `<start>` and `<end>`."""
         return [self.words[index] for index in ids if index not in (PAD, START, END)]
 
     def text(self, ids: Iterable[int]) -> str:
-        """The sentence of token ids, as a person would read it."""
+        """The sentence of token ids, for people."""
         return join_tokens(self.decode(ids), self.tokens)

@@ -1,1 +1,1 @@
-"""The network, and the file it is kept in."""
+"""The network, and its file: `model.py` computes, `checkpoint.py` saves and loads, `header.py` finds checkpoints."""

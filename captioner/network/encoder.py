@@ -15,7 +15,7 @@ from captioner.options import PRECISIONS
 
 
 def encoder_names() -> list[str]:
-    """The classification networks that torchvision offers by name."""
+    """The names of torchvision's classification networks."""
     prepare_torchvision()
     from torchvision import models
 
@@ -24,19 +24,17 @@ def encoder_names() -> list[str]:
 
 
 def find_head(backbone: nn.Module) -> tuple[str, nn.Linear] | None:
-    """A classification network's last linear layer, by its name; its input is the picture's feature."""
+    """The name and the module of a classification network's last linear layer; its input is the picture's feature."""
     linear = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)]
     return linear[-1] if linear else None
 
 
 class Encoder(nn.Module):
-    """Pictures (B, 3, S, S), float32 as `Preprocess.normalise` gives them, to features (B, F).
+    """A classification network without its last layer: pictures (B, 3, S, S) of `Preprocess.normalise` -> (B, F).
 
-    A classification network without its last layer. It stays in evaluation mode even while it is trained, so
-    that BatchNorm keeps its statistics: batches are small, and weights in which BatchNorm was already folded into
-    the convolutions have an identity there, which statistics of the batch would overturn. Scale and bias are
-    trained like all other weights.
-
+    It stays in evaluation mode while it is trained, so BatchNorm keeps its statistics: batches are small, and in some
+    published weights BatchNorm was folded into the convolutions, which statistics of a batch would undo. Scale and
+    bias are trained like all other weights.
     Raises CheckpointError for a name that torchvision does not know or whose network has no feature vector.
     """
 
@@ -52,13 +50,13 @@ class Encoder(nn.Module):
             )
         extra: dict[str, Any] = {}
         if name in ("googlenet", "inception_v3"):
-            # No auxiliary classifiers; the input as their published weights expect it; no initialisation of their
-            # own, which is slow and about to be overwritten.
+            # No auxiliary classifiers; the input that the published weights expect; and no initialisation, because it
+            # is slow and its result is overwritten.
             extra = {"aux_logits": False, "transform_input": True, "init_weights": False}
         self.backbone: nn.Module = models.get_model(name, weights=None, **extra)
         head = find_head(self.backbone)
         if head is None:
-            raise CheckpointError(f"encoder {name} has no linear classifier, so no feature vector can be had")
+            raise CheckpointError(f"encoder {name} has no linear classifier and so no feature vector")
         self.head_name, layer = head
         self.feature_size: int = layer.in_features
         parent, _, attribute = self.head_name.rpartition(".")
@@ -66,7 +64,7 @@ class Encoder(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Encoder:
-        """Does nothing but return itself: see the class."""
+        """Stay in evaluation mode: see the class."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -76,16 +74,16 @@ class Encoder(nn.Module):
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """Lay the convolutions' weights out for pictures in channels-last order, in place."""
+    """Store the convolutions' weights in channels-last order, in place."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     return network
 
 
 def fuse_for_inference(encoder: Encoder) -> nn.Module:
-    """A copy of the encoder, the same function made faster: BatchNorm folded into convolutions, channels last.
+    """A faster copy of the encoder, for inference only: BatchNorm is folded into the convolutions, channels come last.
 
-    How much faster, `python benchmarks/encoder.py` measures. For inference only: it computes (B, 3, S, S) -> (B, F)
-    like the encoder, but its weights are no longer those of a checkpoint.
+    It computes the same (B, 3, S, S) -> (B, F), but its weights no longer fit a checkpoint. `python
+    benchmarks/encoder.py` measures how much faster it is.
     """
     from torch.fx.experimental.optimization import fuse
 
@@ -98,18 +96,18 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @cache
 def native_bfloat16(device_type: str) -> bool:
-    """True where bf16 arithmetic is done by the hardware; emulated, it is slower than float32."""
+    """Whether the hardware computes in bfloat16. Where it is emulated, it is slower than float32."""
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device_type != "cpu":
         return False
-    # torch says so only under private names, which may go; then float32 is right, only slower.
+    # torch tells this only under private names. Should they disappear, float32 is right, only slower.
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in names)
 
 
 def computing_type(precision: str, device_type: str) -> torch.dtype:
-    """What "auto", "float32" or "bfloat16" means on a device. Raises OptionError for another name."""
+    """The type that "auto", "float32" or "bfloat16" means on a device. Raises OptionError for another name."""
     if precision not in PRECISIONS:
         raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if precision == "auto":
@@ -118,12 +116,12 @@ def computing_type(precision: str, device_type: str) -> torch.dtype:
 
 
 def in_bfloat16(network: Network) -> Network:
-    """A copy of a network that computes in bfloat16, each kernel of its convolutions with the sum that it had.
+    """A copy of a network that computes in bfloat16. The sum of each kernel of its convolutions hardly changes.
 
-    bfloat16 keeps 8 bits of a weight. Neighbouring pixels are much alike, so what a k x k kernel makes of them hangs
-    on the sum of its weights more than on any one of them: each weight is rounded together with the rounding error of
-    the one before it (Floyd and Steinberg 1976, "An adaptive algorithm for spatial greyscale"). With the shipped
-    encoder the error of features falls from 4.4 to 2.8 % by that (`python benchmarks/precision.py`).
+    bfloat16 keeps 8 bits of a weight. Neighbouring pixels are much alike, so the output of a k x k kernel depends more
+    on the sum of its weights than on each of them. Therefore the rounding error of a weight is added to the next one
+    before that is rounded (Floyd and Steinberg 1976, "An adaptive algorithm for spatial greyscale"). `python
+    benchmarks/precision.py` measures the gain.
     """
     rounded = copy.deepcopy(network)
     for module in rounded.modules():
@@ -133,7 +131,7 @@ def in_bfloat16(network: Network) -> Network:
 
 
 def _diffused(weight: Tensor) -> Tensor:
-    """(C', C, k, k), float32 to such values as bfloat16 holds, in the same memory format."""
+    """(C', C, k, k) float32 -> values that bfloat16 can hold, in the same memory format."""
     found, carry = torch.empty_like(weight), weight.new_zeros(weight.shape[:2])
     for i in range(weight.shape[2]):
         for j in range(weight.shape[3]):

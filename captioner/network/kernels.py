@@ -1,4 +1,4 @@
-"""Parts of the network that compute what torch computes, but faster. Each is tested against torch."""
+"""Parts of the network that compute the same as parts of torch, but faster. Each is tested against torch."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from captioner.network.encoder import Encoder
-from captioner.options import CELLS as CELLS
 from captioner.vocab import PAD
 
-_BITS = 16  # of randomness a unit: the share that is dropped is exact to 1/65,536
+_BITS = 16  # random bits for each unit: the share that is dropped is exact to 2^-16
+_ROWS = 64  # of logits at a time, so that they stay in the processor's cache
 
 
 class Dropout(nn.Module):
-    """In training, units are set to zero with probability `share` and the others scaled up by 1 / (1 - share).
+    """In training, sets units to zero with probability `share` and scales the others up by 1 / (1 - share).
 
-    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting". torch draws a random
-    number for every unit, one after the other, which took an eighth of the decoder's training time; one draw of 64
-    bits from the same generator is enough for four units.
+    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting". torch draws one random
+    number for each unit, which is slow; here one draw of 64 bits from the same generator serves four units.
     """
 
     def __init__(self, share: float) -> None:
@@ -40,12 +39,12 @@ class Dropout(nn.Module):
 
 
 class GRU(nn.GRU):
-    """torch's GRU with one layer, batch first: the same weights and the same function, with a faster way back.
+    """torch's GRU with one layer, batch first: the same weights and the same function, with a faster backward pass.
 
     z, r = sigma(W_x. x_t + b_x. + W_h. h_{t-1} + b_h.); n = tanh(W_xn x_t + b_xn + r * (W_hn h_{t-1} + b_hn));
-    h_t = n + z * (h_{t-1} - n). On a processor torch adds up the gradient of the weights step by step; here it is one
-    product over all steps at the end, which with the smaller number of operations saves an eighth of the layer's time
-    (`python benchmarks/training.py`). The rows of the weights are those of r, z and n.
+    h_t = n + z * (h_{t-1} - n). The rows of the weights are those of r, z and n.
+    On the CPU torch adds up the gradient of the weights step by step. Here it is one product over all steps at the
+    end; `python benchmarks/training.py` measures what that saves.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -67,7 +66,7 @@ class GRU(nn.GRU):
 
 
 class _GRUSteps(torch.autograd.Function):
-    """The recurrent part: what the inputs give to the gates (T, B, 3H), and h_0 (B, H) -> h_1 to h_T (T, B, H)."""
+    """The recurrent part: the inputs' share of the gates (T, B, 3H) and h_0 (B, H) -> h_1 to h_T (T, B, H)."""
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -91,19 +90,19 @@ class _GRUSteps(torch.autograd.Function):
         hidden, rz, n, products, weight = ctx.saved_tensors
         steps, batch, size = n.shape
         r, z = rz.split(size, -1)
-        # How r, z, W_hn h + b_hn and W_xn x + b_xn, all before the nonlinearity, change h_t: (T, B, 4, H)
+        # Derivatives of h_t by r, z, W_hn h + b_hn and W_xn x + b_xn, all before the nonlinearity: (T, B, 4, H)
         factors = gradient.new_empty(steps, batch, 4, size)
         through_n = torch.mul(1 - z, 1 - n * n, out=factors[:, :, 3])
         torch.mul(through_n, r, out=factors[:, :, 2])
         torch.mul(z * (1 - z), hidden[:-1] - n, out=factors[:, :, 1])
         torch.mul(through_n * products, r * (1 - r), out=factors[:, :, 0])
         found = torch.empty_like(factors)
-        back = torch.zeros_like(hidden[0])  # of h_t, through the later steps
+        back = torch.zeros_like(hidden[0])  # the gradient of h_t that comes through later steps
         for t in reversed(range(steps)):
             back = back + gradient[t]
             torch.mul(factors[t], back[:, None], out=found[t])
             back = torch.addmm(back * z[t], found[t, :, :3].flatten(1), weight)
-        of_gates = found[:, :, :3].flatten(2)  # of W_h h + b_h
+        of_gates = found[:, :, :3].flatten(2)  # the gradient of W_h h + b_h
         return (
             found[:, :, [0, 1, 3]].flatten(2),
             back,
@@ -113,9 +112,9 @@ class _GRUSteps(torch.autograd.Function):
 
 
 def folded_for_training(encoder: Encoder) -> nn.Module:
-    """A module (B, 3, S, S) -> (B, F) that shares the encoder's weights, BatchNorm folded into convolutions.
+    """A module (B, 3, S, S) -> (B, F) that shares the encoder's weights but folds BatchNorm into the convolutions.
 
-    How much faster it trains, `python benchmarks/finetuning.py` measures.
+    `python benchmarks/finetuning.py` measures how much faster it trains.
     """
     traced = fx.symbolic_trace(encoder.backbone)
     modules = dict(traced.named_modules())
@@ -155,7 +154,7 @@ class FoldedConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')"""
         conv, norm = self.convolution, self.norm
-        assert norm.running_mean is not None  # what "fixed" means
+        assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight, bias = conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
@@ -163,23 +162,18 @@ class FoldedConvolution(nn.Module):
             bias = bias + conv.bias * scale
         if self._halving_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             low = torch.get_autocast_dtype("cpu")
-            return halving_depthwise(x.to(low), weight.to(low), bias.to(low))
+            result: Tensor = _HalvingDepthwise.apply(x.to(low), weight.to(low), bias.to(low))  # type: ignore[no-untyped-call]  # torch's
+            return result
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def halving_depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A depthwise convolution (B, C, H, W) -> (B, C, H / 2, W / 2), halves rounded up: see `_HalvingDepthwise`."""
-    result: Tensor = _HalvingDepthwise.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # torch's
-    return result
-
-
 class _HalvingDepthwise(torch.autograd.Function):
-    """A depthwise convolution with stride 2 whose gradient is fast on a processor in bfloat16.
+    """A depthwise convolution with stride 2, (B, C, H, W) -> (B, C, H / 2, W / 2), halves rounded up.
 
-    oneDNN has no fast kernel for its gradient with respect to the input: in MobileNetV2 four such layers took half
-    of the whole step. That gradient is also a depthwise convolution with stride 1, for which it has one: of the
-    output's gradient with zeros between, with the kernel turned round (Dumoulin and Visin 2016, "A guide to
-    convolution arithmetic for deep learning", section 4).
+    On the CPU in bfloat16, oneDNN has no fast kernel for its gradient with respect to the input. That gradient is also
+    a depthwise convolution with stride 1, for which oneDNN has one: its input is the output's gradient with zeros
+    between the pixels, and its kernel is turned round (Dumoulin and Visin 2016, "A guide to convolution arithmetic for
+    deep learning", section 4).
     """
 
     @staticmethod
@@ -200,20 +194,16 @@ class _HalvingDepthwise(torch.autograd.Function):
         return of_input, of_weight, of_bias
 
 
-_ROWS = 64  # of logits at a time, which stay in the processor's cache
-
-
 def summed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """`F.cross_entropy` of logits (N, V) with label smoothing, summed over the targets (N,) that are no padding: ()"""
+    """`F.cross_entropy` of logits (N, V) with label smoothing, summed over the targets (N,) that are not padding: ()"""
     total: Tensor = _CrossEntropy.apply(logits, targets, smoothing)  # type: ignore[no-untyped-call]  # torch's
     return total
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """`F.cross_entropy` of logits (N, V) with label smoothing, summed over targets (N,) that are no padding.
+    """Computes the gradient together with the value, a few rows at a time, which stay in the processor's cache.
 
-    The gradient is found along with the value, a few rows at a time, which stay in the processor's cache: with a large
-    vocabulary half of torch's time for this goes into reading and writing (N, V) in float32 again and again.
+    With a large vocabulary, torch spends most of its time on reading and writing (N, V) in float32 several times.
     """
 
     @staticmethod
@@ -222,8 +212,8 @@ class _CrossEntropy(torch.autograd.Function):
         parts, even = [], smoothing / logits.shape[1]
         for some, those, out in zip(*(t.split(_ROWS) for t in (logits, targets, gradient)), strict=True):
             exact, real = some.float(), (those != PAD).float()[:, None]
-            # One exponential a logit: the largest one's probability tells what all of them add up to.
-            difference = exact.softmax(-1)  # from the smoothed target distribution
+            # One exponential for each logit: the probability of the largest gives the logarithm of their sum.
+            difference = exact.softmax(-1)  # minus the smoothed target distribution, below
             log_total = exact.amax(-1, keepdim=True) - difference.amax(-1, keepdim=True).log()
             smoothed = (1.0 - smoothing) * exact.gather(1, those[:, None]) + smoothing * exact.mean(-1, keepdim=True)
             parts.append(((smoothed - log_total) * real).sum())
@@ -236,4 +226,4 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None]:
         [gradient] = ctx.saved_tensors
-        return gradient.mul_(factor), None, None  # in place: torch refuses to go back a second time
+        return gradient.mul_(factor), None, None  # in place: torch allows only one backward pass

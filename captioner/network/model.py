@@ -1,6 +1,7 @@
-"""The network: a torchvision backbone encodes the picture, a recurrent decoder writes the words.
+"""The network: an encoder turns the picture into a feature, a recurrent decoder turns the feature into words.
 
-Pure torch: no files, no text. Shapes: B batch, T tokens, V vocabulary, F feature, H hidden, L layers, S image side.
+Nothing here knows about files or text.
+Shapes: B batch, T tokens, V vocabulary, F feature, H hidden, L layers, S image side.
 
 The picture's feature initialises the state ("init-inject" of Tanti et al. 2018, "Where to put the image in an
 image caption generator"), after Vinyals et al. 2015, "Show and Tell", who fed it as the first input.
@@ -20,9 +21,9 @@ from captioner.network.recurrent import RecurrentLayer, State, has_memory
 class Decoder(nn.Module):
     """A language model of captions, conditioned on a picture through its initial state.
 
-    h_0 = tanh(W_v v + b_v) for the standardised feature v, of its own for every layer, and c_0 likewise where the
-    cell has a memory; then recurrent layers read the words so far, layer l the hidden states of layer l - 1, and
-    logits over the vocabulary come from the last.
+    For the standardised feature v, h_0 = tanh(W_v v + b_v), with weights of its own for each layer, and the same for
+    c_0 where the cell has a memory. The recurrent layers read the words so far, and layer l reads the hidden states of
+    layer l - 1. The logits over the vocabulary are a linear function of the last layer's hidden states.
     A state is a tuple of tensors (L, B, H): (h, c), or (h,) where the cell has no memory.
     """
 
@@ -43,24 +44,22 @@ class Decoder(nn.Module):
         )
         self.output = nn.Linear(hidden, config.vocabulary_size)
         self.dropout = Dropout(config.dropout)
-        # A feature is all that is known of a picture. With half of it dropped, too, captions on frozen features scored
-        # 1.1 to 1.6 CIDEr-D less on Flickr8k, and were less often distinct (docs/experiments.md).
+        # Nothing else is known about a picture, so fewer of the features are dropped (docs/experiments.md).
         self.feature_dropout = Dropout(config.dropout / 2)
 
     def standardise(self, features: Tensor) -> None:
-        """Fix mean and standard deviation of each feature from those of training pictures, (N, F).
+        """Set mean and standard deviation of each feature to those of training pictures, (N, F).
 
-        Features come out of a ReLU and an average: all positive, and mostly the same for every picture. Centred
-        and scaled, what tells pictures apart is learned several times as fast: on Flickr8k two epochs gave the
-        CIDEr-D that took five without.
+        Features come out of a ReLU and an average, so they are positive and much the same for all pictures. Once they
+        are centred and scaled, the differences between pictures are learned much faster.
         """
         std, mean = torch.std_mean(features, dim=0)
         self.feature_mean.copy_(mean)
-        # A feature that hardly varies is noise, and must not be blown up.
+        # A feature that hardly varies is noise and must not be scaled up.
         self.feature_std.copy_(std.clamp(min=0.05 * float(std.mean()) + 1e-4))
 
     def init_state(self, features: Tensor) -> State:
-        """(B, F) -> the state before the first word"""
+        """Features (B, F) -> the state before the first word."""
         features = self.feature_dropout((features - self.feature_mean) / self.feature_std)
         injected = [self.h0(features)]
         if has_memory(self.config.cell):
@@ -71,12 +70,12 @@ class Decoder(nn.Module):
         )
 
     def zero_state(self, batch: int) -> State:
-        """A state that knows of no picture: with it, the decoder is a language model and nothing else."""
+        """A state without a picture, with which the decoder is a plain language model."""
         zeros = self.feature_mean.new_zeros(self.config.layers, batch, self.config.hidden_size)
         return (zeros, zeros) if has_memory(self.config.cell) else (zeros,)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one token a row, (B,) int64; return the logits of the next one, (B, V), and the new state."""
+        """Read one token of each caption, (B,) int64; return the logits of the next one (B, V) and the new state."""
         hidden, state = self.read(tokens.unsqueeze(1), state)
         return self.logits(hidden.squeeze(1)), state
 
@@ -86,7 +85,7 @@ class Decoder(nn.Module):
         return self.logits(hidden)
 
     def read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Hidden states (B, T, H) of the last layer after each of the tokens (B, T), and the new state."""
+        """Read tokens (B, T); return the last layer's hidden states after each of them (B, T, H) and the new state."""
         hidden = self.dropout(self.embedding(tokens))
         after = []
         for layer, recurrent in enumerate(self.recurrent):
@@ -96,13 +95,13 @@ class Decoder(nn.Module):
         return hidden, tuple(torch.cat(parts) for parts in zip(*after, strict=True))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., H) -> (..., V)"""
+        """Hidden states (..., H) -> logits (..., V)."""
         logits: Tensor = self.output(hidden)
         return logits
 
 
 class CaptionModel(nn.Module):
-    """Encoder and decoder together: what a checkpoint stores."""
+    """Encoder and decoder together, as a checkpoint stores them."""
 
     def __init__(self, config: ModelConfig, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
@@ -112,6 +111,6 @@ class CaptionModel(nn.Module):
 
     @classmethod
     def create(cls, config: ModelConfig) -> CaptionModel:
-        """A model of random weights, drawn from torch's global generator."""
+        """A model with random weights from torch's global generator."""
         encoder = Encoder(config.encoder)
         return cls(config, encoder, Decoder(config, encoder.feature_size))

@@ -1,4 +1,4 @@
-"""From a checked RGB picture to what the encoder reads."""
+"""From an RGB picture to the encoder's input."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from captioner.pictures.load import LARGE
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture becomes the network's input; part of the checkpoint, the same everywhere.
+    """How a picture becomes the network's input. It is part of the checkpoint and the same everywhere.
 
-    The whole picture is squeezed to a square, never cropped: what stands at the edge of a photo may matter for
-    its caption, and the pictures that the shipped model learned from were squeezed too.
+    The whole picture is squeezed to a square and never cropped: what is at the edge of a photo may matter for its
+    caption, and the shipped model learned from squeezed pictures.
     """
 
     size: int = 224
@@ -27,23 +27,23 @@ class Preprocess:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """Squeeze an RGB picture to (3, S, S), uint8, 0 to 255; in memory (S, S, 3)."""
-        if image.width * image.height > LARGE:  # of which there is no room for copies
+        """Squeeze an RGB picture to (3, S, S), uint8 from 0 to 255; in memory it is (S, S, 3)."""
+        if image.width * image.height > LARGE:  # copies of it would take too much memory
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image, np.uint8))[None].permute(0, 3, 1, 2)  # in memory (1, H, W, 3)
         if image.size != (self.size, self.size):
-            # As Pillow does it, to one part in 256, and three times as fast: the filter is widened when it shrinks.
+            # The same as Pillow's bilinear resizing up to rounding, but faster.
             pixels = interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
         return pixels[0]
 
     @staticmethod
     def batch(pixels: Sequence[Tensor]) -> Tensor:
-        """Pictures (3, S, S) of `pixels` to (B, 3, S, S), channels last, without reordering them in memory."""
+        """Pictures (3, S, S) of `pixels` -> (B, 3, S, S), channels last; the order in memory stays as it is."""
         return torch.stack([picture.permute(1, 2, 0) for picture in pixels]).permute(0, 3, 1, 2)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 in 0 to 255 -> (B, 3, S, S) float32, channels last, about zero mean, unit variance."""
-        # One value a pixel and channel, not one a channel: torch is ten times as fast with rows of one length.
+        """(B, 3, S, S) uint8 from 0 to 255 -> (B, 3, S, S) float32, channels last, mean about 0, variance about 1."""
+        # Mean and std are expanded to all pixels, because torch is much faster with rows of equal length.
         height_width = pixels.shape[2:]
         mean, std = (
             (torch.tensor(values, device=pixels.device) * 255.0).expand(*height_width, 3).contiguous().permute(2, 0, 1)

@@ -1,8 +1,7 @@
-"""Recurrent layers: torch's own fused RNN and LSTM, its GRU with a faster way back, and an LSTM with
-peepholes. One way to call them all.
+"""Recurrent layers: torch's RNN and LSTM, its GRU with a faster backward pass, and an LSTM with peepholes.
 
-A layer reads vectors over time and goes on from a state: (B, T, D), state -> (B, T, H), state. Its state is a tuple
-of tensors (1, B, H): (h, c) for cells with a memory cell c, (h,) for the others.
+All are called alike: (B, T, D), state -> (B, T, H), state. The state is a tuple of tensors (1, B, H): (h, c) for cells
+with a memory cell c, (h,) for the others.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ State: TypeAlias = "tuple[Tensor, ...]"
 
 
 def has_memory(cell: str) -> bool:
-    """Whether the state of a cell is (h, c) and not h alone."""
+    """Whether the state of a cell is (h, c) and not (h,)."""
     return cell in ("lstm", "peephole")
 
 
 class RecurrentLayer(nn.Module):
-    """One layer of the cell named, one of CELLS, with random weights."""
+    """One layer with random weights; `cell` is one of CELLS."""
 
     def __init__(self, cell: str, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -40,8 +39,8 @@ class RecurrentLayer(nn.Module):
             nonlinearity = "relu" if cell == "rnn-relu" else "tanh"
             rnn = nn.RNN(input_size, hidden_size, batch_first=True, nonlinearity=nonlinearity)
             if nonlinearity == "relu":
-                # Le et al. 2015, "A simple way to initialize recurrent networks of rectified linear units": from the
-                # identity, a state neither dies nor explodes over time. A bias would be added to it at every step.
+                # Le et al. 2015, "A simple way to initialize recurrent networks of rectified linear units": with the
+                # identity, a state neither vanishes nor explodes. A bias would be added at every step.
                 nn.init.eye_(rnn.get_parameter("weight_hh_l0"))
                 nn.init.zeros_(rnn.get_parameter("bias_ih_l0"))
                 nn.init.zeros_(rnn.get_parameter("bias_hh_l0"))
@@ -54,7 +53,7 @@ class RecurrentLayer(nn.Module):
 
 
 class PeepholeLSTM(nn.Module):
-    """An LSTM whose gates see the memory cell (Gers and Schmidhuber 2000, "Recurrent nets that time and count").
+    """An LSTM whose gates also see the memory cell (Gers and Schmidhuber 2000, "Recurrent nets that time and count").
 
     i_t = sigma(W_xi x_t + W_hi h_{t-1} + p_i * c_{t-1} + b_i), f_t likewise with p_f;
     c_t = f_t * c_{t-1} + i_t * tanh(W_xc x_t + W_hc h_{t-1} + b_c);
@@ -67,7 +66,7 @@ class PeepholeLSTM(nn.Module):
         self.inputs = nn.Linear(input_size, 4 * hidden_size)
         self.hidden = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
         self.peepholes = nn.Parameter(torch.empty(3, hidden_size))  # p_i, p_f, p_o
-        bound = 1 / math.sqrt(hidden_size)  # as torch's recurrent layers
+        bound = 1 / math.sqrt(hidden_size)  # as in torch's recurrent layers
         for weights in self.parameters():
             nn.init.uniform_(weights, -bound, bound)
 

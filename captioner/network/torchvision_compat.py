@@ -1,10 +1,10 @@
 """Import torchvision where its compiled operators cannot load.
 
 pip may pair a CPU-only torch with a torchvision wheel that was linked against CUDA. The wheel's `_C` library then
-does not load, and `import torchvision` dies with "operator torchvision::nms does not exist", because torchvision
-registers shape functions for operators that nobody declared. We only need `torchvision.models`, which is pure
-Python, so declaring the names of those operators is enough. They stay without an implementation: whoever calls
-one still gets an error. Where the library loads, nothing is declared.
+does not load, and `import torchvision` fails with "operator torchvision::nms does not exist", because torchvision
+registers shape functions for operators that nobody declared. We need only `torchvision.models`, which is pure Python,
+so it is enough to declare these operators. They have no implementation: calling one is still an error. Where the
+library loads, nothing is declared.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from pathlib import Path
 
 import torch
 
-# What torchvision 0.21 to 0.28 registers shape functions for, as its C++ sources declare it.
+# The operators for which torchvision 0.21 to 0.28 registers shape functions, as its C++ sources declare them.
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-# torch.library drops a declaration when the object that made it goes away.
+# Keeps the objects alive: torch drops a declaration together with the object that made it.
 _declared: list[torch.library.Library] = []
 
 
 @cache
 def prepare_torchvision() -> bool:
-    """Make `import torchvision` work; call this before the import.
+    """Make `import torchvision` work; to be called before it. Raises ImportError where torchvision is not installed.
 
-    Returns True where the compiled operators load, False where their names were declared instead.
-    Raises ImportError where torchvision is not installed.
+    Returns True where the compiled operators load, False where they were declared instead.
     """
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
@@ -45,11 +44,9 @@ def prepare_torchvision() -> bool:
 
 
 def _operators_load(package: Path) -> bool:
-    for pattern in ("_C*.so", "_C*.pyd"):
-        for library in package.glob(pattern):
-            try:
-                torch.ops.load_library(str(library))
-            except OSError:
-                return False
-            return True
-    return False
+    libraries = [*package.glob("_C*.so"), *package.glob("_C*.pyd")]
+    try:
+        torch.ops.load_library(str(libraries[0]))
+    except (IndexError, OSError):
+        return False
+    return True

@@ -1,1 +1,1 @@
-"""From what a person typed to a checked RGB picture."""
+"""Pictures, from what a person typed to checked RGB: `find.py` finds them, `load.py` reads them."""

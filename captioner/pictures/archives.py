@@ -1,4 +1,4 @@
-"""Uploaded files, some of them zips, to pictures: nothing is unpacked to disk, everything is bounded."""
+"""Pictures from uploaded files, some of which are zips. Nothing is unpacked to disk, and all sizes are limited."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from captioner.errors import InputError
 from captioner.pictures.load import SUFFIXES
 
 MAX_FILES = 500
-MAX_ENTRIES = 5000  # of a zip, with what is no picture
+MAX_ENTRIES = 5000  # of a zip, other files included
 MAX_MEMBER = 50_000_000  # bytes of one unpacked picture
 MAX_TOTAL = 500_000_000  # bytes of all unpacked pictures
-_ENTRY = b"PK\x01\x02"  # begins each entry of a zip's table of contents
+_ENTRY = b"PK\x01\x02"  # the first bytes of each entry in a zip's table of contents
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file that a visitor gave: its bytes, or why they cannot be had."""
+    """A file that a visitor uploaded: its bytes, or why they cannot be read."""
 
     name: str
     data: bytes | None
@@ -31,8 +31,10 @@ class Member:
 
 
 def members(files: Sequence[IO[bytes]]) -> Iterator[Member]:
-    """The pictures among files and inside zips, one at a time, MAX_FILES at most; what is no picture by its name is
-    left out. Names are made different from each other, and harmless as paths.
+    """The files and the pictures inside zips, one at a time, at most MAX_FILES.
+
+    Entries of a zip whose names are not those of pictures are left out. No two names are the same, and as a path none
+    leads out of the current folder.
     """
     names: set[str] = set()
     for count, member in enumerate(_all(files)):
@@ -42,7 +44,7 @@ def members(files: Sequence[IO[bytes]]) -> Iterator[Member]:
 
 
 def count(files: Sequence[IO[bytes]]) -> int:
-    """How many `members` there would be without a limit, as far as tables of contents tell."""
+    """The number of `members` without the limit, as the tables of contents tell it."""
     total = 0
     for file in files:
         try:
@@ -80,7 +82,7 @@ def _is_zip(file: IO[bytes]) -> bool:
 
 def _open(file: IO[bytes]) -> zipfile.ZipFile:
     file.seek(0)
-    # Counted before the table of contents is read, which takes memory for each entry whatever it holds.
+    # Count first: reading the table of contents takes memory for each entry.
     if file.read().count(_ENTRY) > MAX_ENTRIES:
         raise InputError(f"the zip has more than {MAX_ENTRIES} entries")
     try:
@@ -90,7 +92,7 @@ def _open(file: IO[bytes]) -> zipfile.ZipFile:
 
 
 def _pictures(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Entries that are pictures by their names; not what macOS and others add to zips."""
+    """The entries with names of pictures, without hidden ones and those that macOS adds."""
     return [info for info in archive.infolist() if not info.is_dir() and _is_picture(PurePosixPath(info.filename))]
 
 
@@ -100,7 +102,7 @@ def _is_picture(path: PurePosixPath) -> bool:
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
-    """The bytes of one entry. What it declares is not believed: reading stops at the limit."""
+    """The bytes of one entry. Its declared size may be wrong, so reading stops at the limit."""
     if info.filename.lower().endswith(".zip"):
         raise InputError("a zip inside a zip is not opened")
     if stat.S_ISLNK(info.external_attr >> 16):
@@ -111,7 +113,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
     try:
         with archive.open(info) as file:
             data = file.read(limit + 1)
-    # What damaged zips raise, unknown methods of compression among it.
+    # Damaged zips and unknown methods of compression raise all of these.
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise InputError("damaged in the zip") from error
     if len(data) > limit:
@@ -121,13 +123,13 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
 
 
 def _harmless(name: str) -> str:
-    """A relative path that leads nowhere but down, whatever system made the name."""
+    """A relative path without "..", drives or backslashes, whatever system made the name."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "/".join(part.replace(":", "_") for part in parts) or "picture"
 
 
 def _unlike(name: str, names: set[str]) -> str:
-    """A name that is not among `names` yet, and now is."""
+    """Make a name different from all in `names`, and add it to them."""
     path, number, new = PurePosixPath(name), 1, name
     while new in names:
         number += 1

@@ -1,4 +1,4 @@
-"""From what a person types to a list of picture files: files, folders, patterns, a list on stdin."""
+"""Which pictures are meant by files, folders, patterns and lists on stdin."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from captioner.pictures.load import SUFFIXES
 
 
 def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iterable[str] = ()) -> list[str]:
-    """The picture files that `arguments` stand for, in a fixed order, each path once.
+    """The paths of the pictures that `arguments` mean, each once, in a fixed order.
 
-    An argument is a file (taken as it is, whatever its name), a folder (its pictures by suffix, sorted; those of
-    its subfolders too if `recursive`), a pattern such as "photos/**/*.jpg", or "-": one path a line from `stdin`.
-    Hidden files and the "._" files of macOS are passed over in folders and patterns. A file that is not there is
+    An argument is one of these:
+    - a file, whatever its name is;
+    - a folder: its pictures, sorted, recognised by their suffixes; with `recursive` also those in subfolders;
+    - a pattern such as "photos/**/*.jpg";
+    - "-": the lines of `stdin`, one path each.
+    Folders and patterns leave out hidden files, among them the "._" files of macOS. A file that does not exist is
     kept, so that it is reported like every other picture that cannot be read.
     Raises InputError when a folder or pattern holds no picture, an argument is empty, or nothing was given.
     """
@@ -45,9 +48,9 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
 
 
 def _matching(pattern: str) -> Iterator[str]:
-    """The files that match, through no linked folder and past nothing hidden, unless the pattern names it."""
-    # pathlib's "**", unlike that of the module glob, does not go round in circles where a link leads back; but at
-    # the end of a pattern it stands for folders only.
+    """The files that match. Links to folders are not followed, and hidden ones count only if the pattern names one."""
+    # Unlike that of the module glob, pathlib's "**" ends where a link leads back to a folder above it. At the end of a
+    # pattern it finds folders only, hence the "*".
     named = Path(pattern, "*") if pattern.endswith("**") else Path(pattern)
     hidden_too = any(part.startswith(".") for part in named.parts)
     for path in Path(named.anchor).glob(str(named.relative_to(named.anchor))):

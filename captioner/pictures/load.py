@@ -1,8 +1,4 @@
-"""Picture files and bytes to checked RGB pictures, and from there to the network's input.
-
-Between here and the encoder pictures travel as uint8 tensors (3, S, S), RGB, 0 to 255. `Preprocess.normalise`
-turns a batch of them into what the encoder was trained on.
-"""
+"""From a file, bytes, an image or an array to an upright RGB picture, and to a thumbnail of it."""
 
 from __future__ import annotations
 
@@ -29,36 +25,21 @@ from captioner.errors import ImageError, one_line
 ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
 
 SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".ppm",
-        ".pgm",
-        ".jp2",
-    ]
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"}
+    | {".tif", ".tiff", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".jp2"}
 )
-MAX_PIXELS = 200_000_000  # more than any camera makes; 600 MB once decoded
+MAX_PIXELS = 200_000_000  # more than any camera makes
 MAX_FILE_BYTES = 500_000_000
 
-# Pillow can read more, and starts Ghostscript for a PostScript file, whatever its name.
+# Pillow reads more formats than these. For PostScript it would start Ghostscript, whatever the file is called.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000")
-_MAX_SCANS = 100  # of a JPEG, which has 10 if it is progressive; each takes as long as a picture
+_MAX_SCANS = 100  # of a JPEG; a progressive one has about 10, and each takes as long as decoding a picture
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
-LARGE = 30_000_000  # pixels; several GB with all that the decoders of some formats hold
+LARGE = 30_000_000  # pixels; the decoders of some formats then take several GB
 _one_large = threading.Lock()
 _STRIP = 1 << 20  # pixels
-_UPRIGHT = {  # what turns a picture upright, by its EXIF orientation
+SIDE = 180  # of a thumbnail, in pixels
+_UPRIGHT = {  # the transposition that turns a picture upright, by its EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -72,17 +53,17 @@ _UPRIGHT = {  # what turns a picture upright, by its EXIF orientation
 def load_image(
     source: ImageSource, *, max_pixels: int = MAX_PIXELS, smallest: int | None = None, name: str = "the picture"
 ) -> Image.Image:
-    """Read a picture as it is meant to be seen: upright, RGB, on white where it is transparent.
+    """Read a picture as people see it: upright, RGB, on white where it is transparent.
 
-    `source` is a path, the bytes of a file, a PIL image, or an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4),
-    uint8 in 0 to 255 or float in 0 to 1. Of an animation, the first frame counts.
-    A JPEG file may come at a half, a quarter or an eighth of its size where no side falls below `smallest` pixels:
-    its decoder leaves out the fine detail that shrinking would, and a photo of 12 megapixels takes a third of the time.
-    `name` is what errors call a source that has no path.
-    Raises ImageError when it cannot be read, is damaged or has more than `max_pixels`.
+    `source` is a path, the bytes of a file, a PIL image, or an array of shape (H, W), (H, W, 1), (H, W, 3) or
+    (H, W, 4) that holds uint8 from 0 to 255 or float from 0 to 1. The first frame of an animation is read.
+    With `smallest`, a JPEG file may be read at a half, a quarter or an eighth of its size, as long as no side falls
+    below `smallest` pixels. That is much faster for large photos, which the network needs small.
+    `name` stands in error messages for a source that has no path.
+    Raises ImageError when the picture cannot be read, is damaged or has more than `max_pixels`.
     """
     if isinstance(source, Image.Image):
-        with _errors_of_pillow(name):  # it may still have to be read from its file
+        with _errors_of_pillow(name):  # Pillow may not have read its file yet
             return _upright_rgb(source, name, max_pixels)
     if isinstance(source, np.ndarray):
         return _upright_rgb(_from_array(source), "the array", max_pixels)
@@ -92,7 +73,7 @@ def load_image(
     name = one_line(path)
     try:
         status = path.stat()
-        # A named pipe or a device would make us wait for ever, or read without end.
+        # Reading a named pipe or a device could wait for ever or never end.
         if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{name}: is a folder, not a picture")
         if not stat.S_ISREG(status.st_mode):
@@ -117,17 +98,18 @@ def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | No
             _check_scans(file, name)
         _check_pixels(image, name, max_pixels)
         if smallest is not None:
-            image.draft(None, (smallest, smallest))  # does nothing for other formats than JPEG
-        # Threads take turns at large pictures, or a few small files of equal pixels would fill any memory.
+            image.draft(None, (smallest, smallest))  # works for JPEG only
+        # Threads take turns at large pictures: a few small files with very many pixels could fill the memory.
         with _one_large if image.width * image.height > LARGE else nullcontext():
             return _upright_rgb(image, name, max_pixels)
 
 
 def _check_scans(file: Any, name: str) -> None:
-    """Raise ImageError for a JPEG whose scans, of a few bytes each, would take minutes to hours."""
+    """Raise ImageError for a JPEG with so many tiny scans that decoding it would take minutes or hours."""
     place = file.tell()
     file.seek(0)
-    # So many are found in what is not a scan, too, such as the video at the end of a phone's moving picture.
+    # The bytes are counted first. They also occur elsewhere, as in the video after a phone's moving picture, so the
+    # markers are read only where the count is high.
     if sum(block.count(b"\xff\xda") for block in iter(partial(file.read, 1 << 20), b"")) > _MAX_SCANS:
         file.seek(0)
         if _scans(file.read()) > _MAX_SCANS:
@@ -136,10 +118,10 @@ def _check_scans(file: Any, name: str) -> None:
 
 
 def _scans(data: bytes) -> int:
-    """The scans of a JPEG, told by its markers; those beyond _MAX_SCANS are not looked at."""
+    """The number of scans of a JPEG, from its markers; counting stops above _MAX_SCANS."""
     scans, position = 0, 2
     while scans <= _MAX_SCANS and (found := _MARKER.search(data, position)):
-        if found[0] == b"\xff\xd9":  # the end
+        if found[0] == b"\xff\xd9":  # end of image
             break
         scans += found[0] == b"\xff\xda"
         length = int.from_bytes(data[found.end() : found.end() + 2], "big")
@@ -149,7 +131,7 @@ def _scans(data: bytes) -> int:
 
 @contextmanager
 def _errors_of_pillow(name: str) -> Iterator[None]:
-    """Whatever Pillow raises, as an ImageError of one line."""
+    """Turn whatever Pillow raises into an ImageError with a message of one line."""
     try:
         yield
     except ImageError:
@@ -160,7 +142,7 @@ def _errors_of_pillow(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: not a picture, or a format that Pillow cannot read{hint}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: has more than {MAX_PIXELS / 1e6:.0f} million pixels") from error
-    # Pillow's decoders raise nearly anything on damaged files: struct.error, SyntaxError, IndexError, ...
+    # On damaged files Pillow's decoders raise nearly anything: struct.error, SyntaxError, IndexError, ...
     except Exception as error:
         raise ImageError(f"{name}: damaged picture: {one_line(error) or type(error).__name__}") from error
 
@@ -177,14 +159,14 @@ def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     image.load()
     try:
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata, of a picture that is whole
+    except Exception:  # the metadata is damaged, but the picture is whole
         turn = None
     if turn is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I;16") or image.mode == "I":
         return _by_strips(image, _from_16_bit)
     if image.mode == "F":
-        # Float pictures hold 0 to 1, or 0 to 255; no picture of the latter kind stays below 1.
+        # Float pictures hold values from 0 to 1 or from 0 to 255. In the second kind some value is above 1.
         highest = max(np.nan_to_num(np.asarray(strip)).max(initial=0.0) for strip in _strips(image))
         return _by_strips(image, partial(_from_float, scale=255.0 if highest <= 1.0 else 1.0))
     if image.has_transparency_data:
@@ -193,14 +175,14 @@ def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
 
 
 def _strips(image: Image.Image) -> Iterator[Image.Image]:
-    """The picture cut into strips of a few rows."""
+    """Cut the picture into strips of a few rows."""
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """The picture converted to RGB strip by strip: the steps in between would take several times its memory."""
+    """Convert a picture to RGB strip by strip, because intermediate results take several times its memory."""
     result, top = Image.new("RGB", image.size), 0
     for strip in _strips(image):
         result.paste(convert(strip), (0, top))
@@ -239,11 +221,11 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
 
 @cache
 def _prepare_pillow() -> tuple[str, ...]:
-    """Set Pillow up, once: these settings hold for the whole process, which threads share. Returns what it may read."""
-    # Pillow refuses pictures of twice this number of pixels, and would do so below our own limit.
+    """Set Pillow up for the whole process, once, and return the formats that it may read."""
+    # Pillow refuses pictures with twice this number of pixels. Our own limit must come first.
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
-    # It warns of large pictures and odd metadata. Not `warnings.catch_warnings`, which is not safe in threads.
+    # It warns about large pictures and odd metadata. `warnings.catch_warnings` is not safe in threads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         from pillow_heif import register_heif_opener  # pip install "captioner[heic]"
@@ -255,11 +237,8 @@ def _prepare_pillow() -> tuple[str, ...]:
     return tuple(format for format in _FORMATS if format in Image.OPEN)
 
 
-SIDE = 180  # pixels; a gallery of 7,000 is then some 55 MB
-
-
 def thumbnail(image: ImageSource) -> str | None:
-    """A picture as a `data:` URI of a JPEG whose longer side is at most SIDE; None when it cannot be read."""
+    """A `data:` URI of the picture as a JPEG whose longer side is at most SIDE; None when it cannot be read."""
     try:
         small = load_image(image)
     except ImageError:
