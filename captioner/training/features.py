@@ -23,7 +23,8 @@ from torch import Tensor
 
 from captioner.files import sha256_of
 from captioner.inference.captioner import BATCH_SIZE, PictureEncoder
-from captioner.inference.parallel import in_batches, in_order, readers
+from captioner.inference.parallel import in_batches, in_order
+from captioner.machine import available_cpus
 from captioner.network.encoder import Encoder
 from captioner.network.preprocess import Preprocess
 from captioner.pictures.load import load_image
@@ -112,7 +113,7 @@ def features_of(
     pictures done. Raises ImageError for a picture that cannot be read, OSError when it cannot be read or the cache
     cannot be written.
     """
-    with ThreadPoolExecutor(readers()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         mine = [Path(paths[place]) for place in ranks.share(len(paths)).tolist()]
         digests = b"".join(bytes.fromhex(digest) for digest in pool.map(sha256_of, mine))
         rows = torch.from_numpy(np.frombuffer(digests, np.uint8).reshape(len(mine), 32).copy())

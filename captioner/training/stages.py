@@ -18,8 +18,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from captioner.inference.parallel import in_order, readers
+from captioner.inference.parallel import in_order
 from captioner.inference.rules import Rules
+from captioner.machine import available_cpus
 from captioner.network.kernels import folded_for_training
 from captioner.network.model import CaptionModel
 from captioner.network.preprocess import Preprocess
@@ -170,7 +171,7 @@ class EndToEndStage:
         objective = self._m.ranks.objective(networks, self._loss)
         shares = [self._m.share(batch) for batch in batches]
         parts = [batch[mine].tolist() for batch, (mine, _) in zip(batches, shares, strict=True)]
-        with ThreadPoolExecutor(readers()) as pool:
+        with ThreadPoolExecutor(available_cpus()) as pool:
             ahead = in_order(pool, read, chain.from_iterable(parts), 3 * self._m.config.finetune_batch_size)
             for batch, (_, weight), part in zip(batches, shares, parts, strict=True):
                 self._m.ranks.own_randomness()

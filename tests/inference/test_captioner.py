@@ -192,8 +192,7 @@ def test_unknown_words_and_no_words_can_be_scored(model: Captioner, pictures: li
 
 
 @pytest.mark.parametrize(
-    "options",
-    [DecodeOptions("sample", num_captions=9), DecodeOptions(beam_size=9, num_captions=9, length_penalty=1.0)],
+    "options", [DecodeOptions("sample", num_captions=9), DecodeOptions(beam_size=9, num_captions=9, length_penalty=1.0)]
 )
 def test_alternatives_come_best_first(model: Captioner, pictures: list[Path], options: DecodeOptions) -> None:
     for best in model.caption_batch(pictures, options):
@@ -519,6 +518,23 @@ def test_a_model_from_memory_has_no_file(model: Captioner) -> None:
     assert model.path is None
     with pytest.raises(CheckpointError, match="not loaded from a file"):
         model.digest()
+
+
+def test_pictures_are_read_by_as_many_threads_as_the_quota_allows(
+    tiny_checkpoint: Checkpoint, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, threads: int) -> None:
+            asked.append(threads)
+            super().__init__(threads)
+
+    monkeypatch.setattr(inference, "available_cpus", lambda: 3)
+    monkeypatch.setattr(inference, "ThreadPoolExecutor", Pool)
+    encoder = PictureEncoder(tiny_checkpoint.model.encoder, tiny_checkpoint.preprocess)
+    assert len(encoder.encode(pictures)) == len(pictures)
+    assert asked == [3]
 
 
 def test_a_busy_machine_gets_fewer_threads_and_the_same_captions(

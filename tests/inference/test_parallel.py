@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from captioner.inference.parallel import in_batches, in_order, readers
+from captioner.inference.parallel import in_batches, in_order
 
 
 def test_results_come_in_the_order_of_their_items() -> None:
@@ -59,11 +59,3 @@ def test_an_error_comes_out_where_its_result_would() -> None:
 def test_batches_hold_all_items_and_only_the_last_is_shorter() -> None:
     assert list(in_batches(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(in_batches([], 3)) == []
-
-
-@pytest.mark.parametrize(("available", "expected"), [(1, 1), (3, 3), (64, 8)])
-def test_pictures_are_read_by_no_more_threads_than_the_quota_allows(
-    monkeypatch: pytest.MonkeyPatch, available: int, expected: int
-) -> None:
-    monkeypatch.setattr("captioner.inference.parallel.available_cpus", lambda: available)
-    assert readers() == expected
