@@ -55,14 +55,14 @@ def parts(paths: list[str], rounds: int) -> dict[str, float]:
     images = [load_image(path, smallest=2 * model.preprocess.size) for path in batch]
     pixels = [model.preprocess.pixels(image) for image in images]
     stacked = model.preprocess.batch(pixels)
-    features = model.encode_pixels(stacked)
+    features = model.encoder.encode_pixels(stacked)
     greedy = captioner.DecodeOptions("greedy")
     results = list(model.caption_files(batch))
     render = writer("jsonl", 1, None)
     steps: dict[str, Callable[[], object]] = {
         "read and decode": lambda: [load_image(path, smallest=2 * model.preprocess.size) for path in batch],
         "resize": lambda: [model.preprocess.pixels(image) for image in images],
-        "encode": lambda: model.encode_pixels(stacked),
+        "encode": lambda: model.encoder.encode_pixels(stacked),
         "generate, beam 3": lambda: model.caption_features(features),
         "generate, greedy": lambda: model.caption_features(features, greedy),
         "write": lambda: list(render(row_of(result) for result in results)),

@@ -29,7 +29,7 @@ class OptionSpec:
     default: Any
     help: str
     group: str = ""  # the heading of its flag in `--help`
-    low: float | None = None
+    low: float | None = None  # the permitted range, both ends included
     high: float | None = None
     choices: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()  # the decoding strategies that use it; empty: all of them
@@ -41,32 +41,21 @@ class OptionSpec:
         return "--" + self.name.replace("_", "-")
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    kind: type | None = None,
-    group: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    strategies: tuple[str, ...] = (),
-    unset: str = "",
-) -> Any:
-    """Declare a dataclass field together with its help text and permitted range (both ends included).
+def option(default: Any, help: str, *, kind: type | None = None, unset: str = "", **facts: Any) -> Any:
+    """Declare a dataclass field together with its help text and other `facts` of an OptionSpec.
 
     An option whose default is None also needs its `kind`, and in `unset` what None means, in a few words.
     """
     if default is None and not (kind and unset):
         raise TypeError(f"an option whose default is None needs kind= and unset=: {help!r}")
-    facts = {"help": help, "group": group, "low": low, "high": high, "choices": choices, "strategies": strategies}
-    return dataclasses.field(default=default, metadata={**facts, "kind": kind or type(default), "unset": unset})
+    spec = OptionSpec("", kind or type(default), default, help, unset=unset, **facts)
+    return dataclasses.field(default=default, metadata={"spec": spec})
 
 
 def option_specs(options: type) -> Iterator[OptionSpec]:
     """The options of a dataclass whose fields were declared with `option`, in their order."""
     for field in dataclasses.fields(options):
-        yield OptionSpec(name=field.name, default=field.default, **field.metadata)
+        yield dataclasses.replace(field.metadata["spec"], name=field.name)
 
 
 def check_ranges(options: Any) -> None:
@@ -99,42 +88,27 @@ class DecodeOptions:
 
     strategy: str = option(
         "beam",
-        "greedy takes the most likely word at each step, sample draws words at random, "
-        "beam follows the best few beginnings at once",
+        "greedy takes the most likely word at each step, sample draws words, beam follows the best few beginnings",
         choices=("greedy", "sample", "beam"),
     )
-    beam_size: int = option(3, "number of unfinished captions a beam follows", low=1, high=100, strategies=("beam",))
+    beam_size: int = option(3, "unfinished captions that a beam follows", low=1, high=100, strategies=("beam",))
     length_penalty: float = option(
-        0.7,
-        "the exponent a in log-probability / length^a, by which a beam ranks captions; 0 favours short ones",
-        low=0.0,
-        high=3.0,
-        strategies=("beam",),
+        0.7, "a beam ranks by log-probability / length^X; 0 favours short ones", low=0.0, high=3.0, strategies=("beam",)
     )
     temperature: float = option(
         1.0, "below 1 draws likely words more often, above 1 less often", low=0.01, high=10.0, strategies=("sample",)
     )
     top_k: int = option(0, "draw from the k most likely words only; 0: from all", low=0, strategies=("sample",))
     top_p: float = option(
-        1.0,
-        "draw from the fewest words that together have this probability",
-        low=0.01,
-        high=1.0,
-        strategies=("sample",),
+        1.0, "draw from the fewest words that make up this probability", low=0.01, high=1.0, strategies=("sample",)
     )
     num_captions: int = option(
-        1,
-        "captions per picture: the best ones of a beam, or so many independent draws",
-        low=1,
-        high=100_000,
-        strategies=("sample", "beam"),
+        1, "captions per picture: the best of a beam, or draws", low=1, high=100_000, strategies=("sample", "beam")
     )
     min_length: int = option(0, "fewest words in a caption", low=0, high=200)
     max_length: int = option(20, "most words in a caption", low=1, high=200)
     no_repeat_ngram: int = option(0, "never repeat a sequence of n words in a caption; 0: allowed", low=0, high=20)
-    allow_stutter: bool = option(
-        False, "write 'a red jacket and a red jacket' where the model would; otherwise it must find other words"
-    )
+    allow_stutter: bool = option(False, "write 'a red jacket and a red jacket' where the model would")
     # Every strategy accepts a seed, so that a script may always pass one.
     seed: int = option(0, "the same seed draws the same captions", low=0, high=2**63 - 1)
 

@@ -1,20 +1,15 @@
-"""Processors that may be used, those of them that are free, and work that comes back in its order."""
+"""Processors that may be used, and those of them that are free."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 
-import captioner
-from captioner.inference.parallel import in_order
 from captioner.machine import available_cpus, cpu_times, free_cpus
 
 
@@ -197,61 +192,3 @@ def test_real_busy_programs_are_seen_and_our_own_work_is_not(niceness: int) -> N
         os.sched_setaffinity(0, bound)
     assert others + own < 1.1
     assert others > (0.5 if niceness == 0 else 0.05)  # two of three, or what the weights of niceness leave them
-
-
-def test_results_come_in_the_order_of_their_items() -> None:
-    def work(item: int) -> int:
-        time.sleep(0.02 if item % 3 == 0 else 0.0)
-        return item * 10
-
-    with ThreadPoolExecutor(3) as pool:
-        assert list(in_order(pool, work, range(20), 4)) == [item * 10 for item in range(20)]
-        assert list(in_order(pool, work, [], 4)) == []
-
-
-def test_no_more_than_asked_for_is_taken_ahead_and_what_nobody_waits_for_is_not_begun() -> None:
-    taken, begun, gate = 0, [], threading.Event()
-
-    def endless() -> object:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield taken
-
-    def work(item: int) -> int:
-        begun.append(item)
-        if item > 1:
-            gate.wait(10)
-        return item
-
-    with ThreadPoolExecutor(1) as pool:
-        results = in_order(pool, work, endless(), 4)  # type: ignore[arg-type]  # an endless one of numbers
-        assert next(results) == 1
-        assert taken == 4
-        results.close()  # type: ignore[attr-defined]  # it is a generator
-        gate.set()
-    assert len(begun) <= 2
-
-
-def test_an_error_comes_out_where_its_result_would() -> None:
-    def work(item: int) -> float:
-        return 1 / item
-
-    with ThreadPoolExecutor(2) as pool:
-        results = in_order(pool, work, [1, 2, 0, 4], 3)
-        assert [next(results), next(results)] == [1.0, 0.5]
-        with pytest.raises(ZeroDivisionError):
-            next(results)
-
-
-def test_a_stream_that_is_stopped_early_gives_torch_its_threads_back(
-    tiny_checkpoint_file: Path, pictures: list[Path]
-) -> None:
-    model = captioner.load(tiny_checkpoint_file, precision="float32")
-    before = torch.get_num_threads()
-    stream = model.caption_files(pictures, batch_size=1)
-    next(stream)
-    stream.close()
-    assert torch.get_num_threads() == before
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(torch.get_num_threads).result() == before

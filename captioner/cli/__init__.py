@@ -1,4 +1,5 @@
-"""The commands, one module each: `add_parser` declares its arguments, `run` does the work.
+"""The command line, one module per command: `add_parser` declares its flags, `run` calls Python and prints.
 
-Modules here import torch and what stands on it inside `run`, so that parsing and `--help` are instant.
+Doors: `main` (all commands), `arguments` (flags that commands share). Modules here import torch, and whatever needs it,
+inside `run` only, so that `--help` is instant.
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.cli.arguments import HelpFormatter
+from captioner.errors import OptionError
 
 
 def add_parser(commands: Any) -> None:
@@ -16,18 +17,18 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "app",
         help="open the web page",
-        description="Open the web page in a browser. It listens to this machine only, and keeps no picture.",
+        description="Open the web page in a browser. It serves this machine only and keeps no pictures.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--checkpoints", metavar="DIR", type=Path, help="offer the checkpoints of this folder, too")
-    parser.add_argument("--port", type=int, default=8501, help="port to listen on [8501]")
+    parser.add_argument("--checkpoints", metavar="DIR", type=Path, help="also offer the checkpoints in this folder")
+    parser.add_argument("--port", type=int, default=8501, help="the port to listen on [8501]")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until interrupted."""
+    """Serve the page until interrupted."""
     if args.checkpoints and not args.checkpoints.is_dir():
-        raise NotADirectoryError(20, "is not a folder", str(args.checkpoints))
+        raise OptionError(f"{args.checkpoints}: is not a folder, which --checkpoints needs")
     command = [sys.executable, "-m", "streamlit", "run", str(script()), "--server.port", str(args.port)]
     if args.checkpoints:
         command += ["--", "--checkpoints", str(args.checkpoints.resolve())]
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def script() -> Path:
-    """`app.py`, beside which Streamlit also finds the page's settings: installed, or in a clone."""
+    """`app.py`, as it was installed or as it is in a clone. Streamlit finds the page's settings beside it."""
     package = Path(__file__).parent.parent
     installed = package / "page" / "start" / "app.py"
     return installed if installed.is_file() else package.parent / "app.py"

@@ -1,4 +1,4 @@
-"""Command-line arguments that several commands share, and flags made from an options dataclass."""
+"""Flags that several commands share, and flags made from an options dataclass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from captioner.options import ENGINES, PRECISIONS, TOKEN_KINDS, DecodeOptions, O
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Wide enough that nearly every option takes one line."""
+    """Help that is wide enough for most options to take one line."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=118)
@@ -52,36 +52,31 @@ def chosen(options: type, args: argparse.Namespace) -> Any:
 
 
 def add_decode_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """All of DecodeOptions, as a group of its own; `defaults` are the command's own."""
+    """All of DecodeOptions, under a heading of their own; `defaults` are those of a command that differ."""
     add_options(parser.add_argument_group("how captions are chosen"), DecodeOptions, defaults=defaults)
 
 
 def add_prompt(parser: argparse.ArgumentParser) -> None:
     """--prompt, for commands that write captions."""
     group = parser.add_argument_group("how captions begin")
-    group.add_argument("--prompt", default="", metavar="TEXT", help="words to go on from; --max-length counts them")
+    group.add_argument(
+        "--prompt", default="", metavar="TEXT", help="first words of every caption; --max-length includes them"
+    )
 
 
 def add_checkpoint(group: argparse._ArgumentGroup) -> None:
     """--checkpoint, --device, --precision and --engine"""
-    group.add_argument(
-        "--checkpoint", metavar="FILE", help="a file, or a name that `captioner models` lists [flickr8k]"
-    )
+    group.add_argument("--checkpoint", metavar="FILE", help=CHECKPOINT_HELP)
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1 [a GPU if there is one]")
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="auto: bfloat16 where the processor computes in it [auto]",
-    )
-    group.add_argument(
-        "--engine", choices=ENGINES, default="torch", help="openvino runs what `captioner export` wrote [torch]"
-    )
+    precision = "auto: bfloat16 if the processor supports it, otherwise float32 [auto]"
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help=precision)
+    engine = "openvino: use the encoder that `captioner export` wrote [torch]"
+    group.add_argument("--engine", choices=ENGINES, default="torch", help=engine)
 
 
 def add_tokens(group: argparse._ArgumentGroup) -> None:
     """--tokens"""
-    group.add_argument("--tokens", choices=TOKEN_KINDS, help="what captions are made of [judged by their script]")
+    group.add_argument("--tokens", choices=TOKEN_KINDS, help="what captions are split into [depends on their script]")
 
 
 def positive(text: str) -> int:
@@ -94,6 +89,7 @@ def positive(text: str) -> int:
 
 positive.__name__ = "positive whole number"  # argparse says "invalid positive whole number value: '0'"
 
+CHECKPOINT_HELP = "a file, or a name that `captioner models` lists [flickr8k]"
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 

@@ -1,4 +1,4 @@
-"""captioner demo: a first caption, with nothing to prepare."""
+"""captioner demo: a first caption, without any preparation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def add_parser(commands: Any) -> None:
     """Declare the command's arguments."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "demo",
-        help="caption a photograph that comes along, or your own",
-        description="Show captions with their probabilities, for a photograph that matplotlib ships or for your own.",
+        help="caption an example photograph, or your own",
+        description="Show captions and their probabilities, for a photograph that matplotlib ships or for your own.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="files, folders or patterns [the photograph]")
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="files, folders or patterns [the example photograph]")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Caption and explain."""
+    """Caption the pictures and show how sure the model is; 1 when a picture failed."""
     from captioner.inference.captioner import load
     from captioner.pictures.find import find_pictures
 

@@ -1,4 +1,4 @@
-"""captioner export: the encoder for another engine than torch."""
+"""captioner export: write the encoder for another engine than torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from captioner.cli.arguments import HelpFormatter
+from captioner.cli.arguments import CHECKPOINT_HELP, HelpFormatter
 
 
 def add_parser(commands: Any) -> None:
@@ -16,20 +16,18 @@ def add_parser(commands: Any) -> None:
         "export",
         help="make a checkpoint faster on servers without a GPU",
         usage="captioner export --images DIR --output FOLDER [--checkpoint FILE]",
-        description="Write a checkpoint and its encoder for --engine openvino into a folder. "
+        description="Write a checkpoint, and its encoder for --engine openvino, into a folder. "
         'Needs: pip install "captioner[openvino]"',
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--images", metavar="DIR", required=True, help="pictures such as will be captioned, about 300")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="the folder")
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="a file, or a name that `captioner models` lists [flickr8k]"
-    )
+    parser.add_argument("--images", metavar="DIR", required=True, help="some 300 typical pictures, to tune it on")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="the folder to write to")
+    parser.add_argument("--checkpoint", metavar="FILE", help=CHECKPOINT_HELP)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, and say how to use what came of it."""
+    """Export the encoder, and say how to use it."""
     from captioner.inference.openvino_engine import export_encoder
     from captioner.network.header import find_checkpoint
     from captioner.pictures.find import find_pictures

@@ -1,7 +1,7 @@
-"""The command line. Only what a command needs is imported, when it runs: `--help` is instant.
+"""The command line. A command imports what it needs when it runs, so that `--help` is instant.
 
-Results go to stdout, everything else to stderr. Exit status 0: all done, 1: some pictures failed, 2: wrong usage or
-input that cannot be used at all, 130: interrupted.
+Results go to stdout, everything else to stderr. Exit status: 0 if all went well, 1 if some pictures failed, 2 for wrong
+usage or unusable input, 130 if interrupted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COMMANDS = (demo, app, caption, cluster, score, sample, evaluate, compare, mode
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    # File names need not be valid text; they come out as they went in.
+    # File names need not be valid text. This way they are printed with the same bytes.
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # The reader of our output went away, as in `captioner caption photos | head`.
+        # Whoever read our output has stopped, as in `captioner caption photos | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -49,7 +49,7 @@ def _sentence(error: Exception) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="captioner", description="Captions for pictures, on your own machine: no network, no GPU."
+        prog="captioner", description="Captions for pictures, on your own machine: no network and no GPU needed."
     )
     parser.add_argument("--version", action="version", version=f"captioner {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -1,4 +1,4 @@
-"""captioner sample: sentences of the language model alone, without a picture."""
+"""captioner sample: sentences from the language model alone, without a picture."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "sample",
         help="write sentences without a picture",
-        description="Write sentences of the language model alone, which has seen no picture: one a line, the best "
-        "first. Unless --strategy says otherwise they are drawn at random, --num-captions of them.",
+        description="Write --num-captions sentences from the language model alone, without a picture: one per line, "
+        "the best first. They are drawn at random unless --strategy says otherwise.",
         formatter_class=HelpFormatter,
     )
     add_prompt(parser)

@@ -13,12 +13,12 @@ def add_parser(commands: Any) -> None:
     """Declare the command's arguments."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "score",
-        help="how likely given sentences are for a picture",
-        description="Print LOGPROB<TAB>SENTENCE for each sentence, the likeliest first.",
+        help="rate how well given sentences fit a picture",
+        description="Print LOGPROB<TAB>SENTENCE for each sentence, the most likely first.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("image", metavar="IMAGE")
-    parser.add_argument("sentences", metavar="SENTENCE", nargs="+")
+    parser.add_argument("image", metavar="IMAGE", help="the picture")
+    parser.add_argument("sentences", metavar="SENTENCE", nargs="+", help="sentences that may describe it")
     parser.add_argument("--words", action="store_true", help="also print the probability of every word")
     add_checkpoint(parser.add_argument_group("model"))
     parser.set_defaults(run=run)

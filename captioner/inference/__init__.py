@@ -1,1 +1,4 @@
-"""From a picture to sentences."""
+"""From a picture to sentences.
+
+Doors: `captioner` (load, Captioner, PictureEncoder), `results` (Caption, FileResult), `decoding` and its `rules`.
+"""

@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
@@ -23,7 +22,7 @@ from captioner.files import sha256_of
 from captioner.inference.decoding import ROWS, Hypothesis, decode, decode_state
 from captioner.inference.explanation import BeamRecorder, choices, heat_maps, steps_of
 from captioner.inference.openvino_engine import OpenVinoEncoder
-from captioner.inference.parallel import in_batches, in_order, readers
+from captioner.inference.parallel import in_batches, in_order
 from captioner.inference.results import Caption, Explanation, FileResult
 from captioner.inference.rules import Rules
 from captioner.machine import available_cpus, cpu_times, free_cpus, keep_freed_memory
@@ -66,13 +65,16 @@ def load(
     if device == "cpu":
         keep_freed_memory()
     found = find_checkpoint(path)
-    file = _LoadedFile(found)
+    state = _state(found)
     checkpoint = load_checkpoint(found)
     exported = found if engine == "openvino" else None
     encoder = PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess, device, precision, exported)
     if device == "cpu":
-        torch.set_num_threads(min(torch.get_num_threads(), free_cpus(before)))
-    return Captioner(checkpoint, encoder, file)
+        free = free_cpus(before) if before else available_cpus()  # loading took long enough to tell
+        torch.set_num_threads(min(torch.get_num_threads(), free))
+    captioner = Captioner(checkpoint, encoder)
+    captioner.path, captioner._state = found, state
+    return captioner
 
 
 class PictureEncoder:
@@ -125,7 +127,7 @@ class PictureEncoder:
     def encode(self, images: Iterable[ImageSource]) -> Tensor:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
         features = [torch.empty(0, self.feature_size, device=self.device)]
-        with ThreadPoolExecutor(readers()) as pool:
+        with ThreadPoolExecutor(available_cpus()) as pool:
             for batch in in_batches(in_order(pool, self.pixels, images, 3 * BATCH_SIZE), BATCH_SIZE):
                 features.append(self.encode_pixels(Preprocess.batch(batch)))
         return torch.cat(features)
@@ -140,9 +142,7 @@ class Captioner:
     so a model that is being trained stays as it is.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, encoder: PictureEncoder | None = None, file: _LoadedFile | None = None
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, encoder: PictureEncoder | None = None) -> None:
         self.encoder = encoder or PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess)
         self.config = checkpoint.model.config
         self.vocabulary = checkpoint.vocabulary
@@ -151,24 +151,26 @@ class Captioner:
         self.feature_size = self.encoder.feature_size
         self.precision = self.encoder.precision
         self.engine = self.encoder.engine
-        self._file = file
+        self.path: Path | None = None  # the file that it was loaded from
+        self._state: tuple[int, ...] = ()  # of that file when it was loaded
+        self._digest = ""
         self._threads = torch.get_num_threads()
         copied = in_bfloat16 if self.encoder.dtype == torch.bfloat16 else copy.deepcopy
         self._decoder = copied(checkpoint.model.decoder).eval().requires_grad_(False).to(self.encoder.device)
-
-    @property
-    def path(self) -> Path | None:
-        """The file that the model was loaded from; None for one that was made in memory."""
-        return self._file.path if self._file else None
 
     def digest(self) -> str:
         """SHA-256 of the file that the model was loaded from, as 64 hexadecimal digits.
 
         Raises CheckpointError when the file has changed since, or when there is none.
         """
-        if not self._file:
+        if not self.path:
             raise CheckpointError("this model was not loaded from a file, so it has no digest")
-        return self._file.digest()
+        if not self._digest:
+            digest = sha256_of(self.path) if self.path.is_file() else ""
+            if not digest or _state(self.path) != self._state:
+                raise CheckpointError(f"{self.path}: has changed since it was loaded: load it again")
+            self._digest = digest
+        return self._digest
 
     def caption(self, image: ImageSource, options: DecodeOptions | None = None, *, prompt: str = "") -> Caption:
         """Caption one picture: a path, the bytes of a file, a PIL image or an array (see `pictures.load`).
@@ -177,7 +179,7 @@ class Captioner:
         """
         rules = self.rules(options, prompt)
         # Not with `encode`: starting its threads would take as long as reading the picture.
-        feature = self.encode_pixels(Preprocess.batch([self.encoder.pixels(image)]))
+        feature = self.encoder.encode_pixels(Preprocess.batch([self.encoder.pixels(image)]))
         return self._write(feature, rules)[0]
 
     def caption_batch(
@@ -194,10 +196,6 @@ class Captioner:
     def encode(self, images: Iterable[ImageSource]) -> Tensor:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
         return self.encoder.encode(images)
-
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 as `Preprocess.pixels` makes them -> features (B, F), float32."""
-        return self.encoder.encode_pixels(pixels)
 
     def caption_features(
         self, features: Tensor, options: DecodeOptions | None = None, *, prompt: str = ""
@@ -225,7 +223,7 @@ class Captioner:
         pixels = self.encoder.pixels(image)
 
         def encode(pixels: Tensor) -> Tensor:
-            return self.encode_pixels(pixels).to(self.encoder.dtype)
+            return self.encoder.encode_pixels(pixels).to(self.encoder.dtype)
 
         feature = encode(pixels[None])
         recorder = BeamRecorder(words, rules.options.length_penalty)
@@ -314,7 +312,7 @@ class Captioner:
             except ImageError as error:
                 read.append(error)
         pixels = [picture for picture in read if isinstance(picture, Tensor)]
-        captions = iter(self._write(self.encode_pixels(Preprocess.batch(pixels)), rules) if pixels else [])
+        captions = iter(self._write(self.encoder.encode_pixels(Preprocess.batch(pixels)), rules) if pixels else [])
         return [
             FileResult(name, None, str(picture))
             if isinstance(picture, ImageError)
@@ -332,30 +330,13 @@ class Captioner:
         return captions
 
 
-class _LoadedFile:
-    """A checkpoint's file as it is now, just before it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._state = self._seen()
-        self._digest = ""
-
-    def digest(self) -> str:
-        """SHA-256 of the file. Raises CheckpointError when it is no longer the one that was loaded."""
-        if not self._digest:
-            with suppress(OSError):
-                digest = sha256_of(self.path)
-                if self._seen() == self._state:
-                    self._digest = digest
-        if not self._digest:
-            raise CheckpointError(f"{self.path}: has changed since it was loaded: start again")
-        return self._digest
-
-    def _seen(self) -> tuple[int, ...]:
-        with suppress(OSError):  # loading it will say what is wrong
-            status = self.path.stat()
-            return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _state(file: Path) -> tuple[int, ...]:
+    """What tells a file from one that is written in its place later; nothing for a missing file."""
+    try:
+        status = file.stat()
+    except OSError:
         return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @cache

@@ -1,7 +1,7 @@
-"""The encoder as OpenVINO runs it instead of torch, mostly in whole numbers of 8 bits: for servers without a GPU.
+"""The encoder for OpenVINO, mostly in 8-bit integers: faster than torch on servers without a GPU.
 
-`export_encoder` makes the file, with the pictures that its number ranges are measured on; `OpenVinoEncoder` runs it.
-The decoder stays with torch. Needs the extra: pip install "captioner[openvino]".
+`export_encoder` writes the file, `OpenVinoEncoder` runs it. The decoder stays with torch.
+Needs the extra: pip install "captioner[openvino]".
 """
 
 from __future__ import annotations
@@ -18,48 +18,47 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captioner.errors import DeviceError, ImageError
+from captioner.errors import DeviceError, ImageError, InputError, OutputError
 from captioner.files import replacing, sha256_of
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.encoder import fuse_for_inference
 from captioner.network.preprocess import Preprocess
 from captioner.pictures.load import ImageSource, load_image
 
-PICTURES = 300  # measured at most; further ones change the ranges little
-# The convolutions that look at the picture first stay in bfloat16 or float32: they are few channels and a small part of
-# the arithmetic, and rounded to 8 bits they do the most harm.
+PICTURES = 300  # number ranges are measured on so many at most; more would hardly change them
+# The first convolutions stay in bfloat16 or float32. They are a small part of the arithmetic, and rounding them to
+# 8 bits does the most harm.
 _EXACT = 8
-_STAMP = ["captioner", "checkpoint"]  # where the file says which checkpoint's encoder it is
+_STAMP = ["captioner", "checkpoint"]  # where the file keeps the digest of the checkpoint that it was made from
 
 
 def encoder_file(checkpoint: Path) -> Path:
-    """Where the exported encoder of a checkpoint lies: beside it, as .xml, with its weights as .bin."""
+    """The exported encoder of a checkpoint: the .xml file beside it, whose weights are in a .bin file."""
     return checkpoint.with_suffix(".xml")
 
 
 def export_encoder(checkpoint: Path, images: Sequence[ImageSource], output: Path) -> Path:
     """Write a checkpoint's encoder for OpenVINO and a copy of the checkpoint into the folder `output`; return the copy.
 
-    Number ranges come from `images`, PICTURES of them at most: pictures such as will be captioned, those that cannot be
-    read left out. Raises DeviceError when none can be read, when the extra is not installed, or when the folder
-    already holds such a file.
+    Number ranges are measured on `images`, on PICTURES of them at most. These should be like the pictures that will be
+    captioned; those that cannot be read are left out.
+    Raises InputError when none can be read, OutputError when the folder already holds such a file, DeviceError when
+    the extra is not installed.
     """
     openvino, nncf = _import("openvino"), _import("nncf")
     copy = output / checkpoint.name
     if copy.exists() or encoder_file(copy).exists():
-        raise DeviceError(f"{copy}: is there already: name another folder")
+        raise OutputError(f"{copy}: is there already: name another folder")
     loaded = load_checkpoint(checkpoint)
     preprocess = loaded.preprocess
     measured, failures = _read(images, preprocess)
     if not measured:
         why = f" ({failures[0]})" if failures else ""
-        raise DeviceError(f"none of the pictures can be read{why}, so no number ranges can be measured")
+        raise InputError(f"none of the pictures can be read{why}, so number ranges cannot be measured")
     side = preprocess.size
-    network = openvino.convert_model(
-        fuse_for_inference(loaded.model.encoder),
-        example_input=torch.zeros(2, 3, side, side),
-        input=[-1, 3, side, side],
-    )
+    example = torch.zeros(2, 3, side, side)
+    fused = fuse_for_inference(loaded.model.encoder)
+    network = openvino.convert_model(fused, example_input=example, input=[-1, 3, side, side])
     convolutions = [
         node.get_friendly_name()
         for node in network.get_ordered_ops()
@@ -72,7 +71,7 @@ def export_encoder(checkpoint: Path, images: Sequence[ImageSource], output: Path
         subset_size=len(measured),
         ignored_scope=nncf.IgnoredScope(names=convolutions[:_EXACT]),
     )
-    # The picture comes as bytes, channels last; its preprocessing becomes the first layer.
+    # Pictures come in as bytes, channels last. Normalising them becomes the first layer.
     steps = openvino.preprocess.PrePostProcessor(network)
     picture = steps.input()
     picture.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
@@ -83,16 +82,16 @@ def export_encoder(checkpoint: Path, images: Sequence[ImageSource], output: Path
     network.set_rt_info(sha256_of(checkpoint), _STAMP)
     output.mkdir(parents=True, exist_ok=True)
     openvino.save_model(network, encoder_file(copy), compress_to_fp16=False)
-    with replacing(copy, "wb") as file:  # last: without it, what lies there is of no use
+    with replacing(copy, "wb") as file:  # last, because the other files cannot be used without it
         file.write(checkpoint.read_bytes())
     return copy
 
 
 class OpenVinoEncoder:
-    """What `export_encoder` wrote, ready to run on `threads` processors; it may be shared by threads.
+    """What `export_encoder` wrote, ready to run on `threads` processors. Threads may share it.
 
-    `precision` is "float32" or "bfloat16", for what is not in 8 bits.
-    Raises DeviceError when the file is missing, damaged or made from another checkpoint, or the extra is not installed.
+    `precision` is "float32" or "bfloat16" and applies to what is not in 8 bits.
+    Raises DeviceError when the file is missing, damaged or of another checkpoint, or the extra is not installed.
     """
 
     def __init__(self, checkpoint: Path, threads: int, precision: str) -> None:
@@ -106,17 +105,14 @@ class OpenVinoEncoder:
             stamp = network.get_rt_info(_STAMP).astype(str) if network.has_rt_info(_STAMP) else None
             if stamp != sha256_of(checkpoint):
                 raise DeviceError(f"{path}: is not the encoder of {checkpoint}: make it anew with `captioner export`")
-            # As many pictures' batches at a time as there are threads, each on one of its own: see `Captioner`.
-            self._compiled = core.compile_model(
-                network,
-                "CPU",
-                {
-                    "PERFORMANCE_HINT": "THROUGHPUT",
-                    "NUM_STREAMS": str(threads),
-                    "INFERENCE_NUM_THREADS": str(threads),
-                    "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-                },
-            )
+            # As many batches at a time as there are threads, one on each: see `Captioner._stream`.
+            settings = {
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "NUM_STREAMS": str(threads),
+                "INFERENCE_NUM_THREADS": str(threads),
+                "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            }
+            self._compiled = core.compile_model(network, "CPU", settings)
         except RuntimeError as error:
             raise DeviceError(f"{path}: damaged, or not a file of `captioner export`") from error
         self._local = threading.local()
@@ -126,13 +122,13 @@ class OpenVinoEncoder:
         if not hasattr(self._local, "request"):
             self._local.request = self._compiled.create_infer_request()
         found = self._local.request.infer([np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())])
-        return torch.from_numpy(found[0].copy())  # the next batch is written to the same memory
+        return torch.from_numpy(found[0].copy())  # the next batch reuses this memory
 
 
 def _read(
     images: Sequence[ImageSource], preprocess: Preprocess
 ) -> tuple[list[npt.NDArray[np.float32]], list[ImageError]]:
-    """PICTURES of the whole sequence evenly, each (1, 3, S, S) as the encoder takes it, and what cannot be read."""
+    """PICTURES from all over the sequence, each (1, 3, S, S) as the encoder reads it, and errors for the unreadable."""
     read, failures = [], []
     for image in images[:: -(-len(images) // PICTURES) or 1]:
         try:
@@ -145,7 +141,7 @@ def _read(
 
 
 def _import(name: str) -> ModuleType:
-    # Through which both would report their use to their makers; without it they do not.
+    # Both packages would report their use to their makers through this module. Without it they do not.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it cannot be imported
     try:
         return importlib.import_module(name)

@@ -8,15 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-from captioner.machine import available_cpus
-
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def readers() -> int:
-    """The number of threads that read pictures."""
-    return min(8, available_cpus())
 
 
 def in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:

@@ -27,7 +27,8 @@ from torch import Tensor
 from captioner.errors import TrainingError
 from captioner.files import sha256_of
 from captioner.inference.captioner import BATCH_SIZE, PictureEncoder
-from captioner.inference.parallel import in_batches, in_order, readers
+from captioner.inference.parallel import in_batches, in_order
+from captioner.machine import available_cpus
 from captioner.network.encoder import Encoder
 from captioner.network.preprocess import Preprocess
 from captioner.pictures.load import load_image
@@ -121,7 +122,7 @@ def features_of(
     Raises ImageError for a picture that cannot be read, OSError for a file, TrainingError for a cache.
     """
     features = torch.empty(len(paths), 2, encoder.feature_size, dtype=torch.float32)
-    with ThreadPoolExecutor(readers()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         mine = [Path(paths[place]) for place in ranks.share(len(paths)).tolist()]
         digests = b"".join(bytes.fromhex(digest) for digest in pool.map(sha256_of, mine))
         rows = torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(len(mine), 32)

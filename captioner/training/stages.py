@@ -123,7 +123,7 @@ class EndToEndStage(Stage):
         objective = self.m.ranks.objective(networks, self._loss)
         shares = [self.m.share(batch) for batch in batches]
         parts = [batch[mine].tolist() for batch, (mine, _) in zip(batches, shares, strict=True)]
-        with ThreadPoolExecutor(min(8, self.m.free_cpus())) as pool:
+        with ThreadPoolExecutor(self.m.free_cpus()) as pool:
             ahead = in_order(pool, read, chain.from_iterable(parts), 3 * self.batch_size)
             for batch, (_, weight), part in zip(batches, shares, parts, strict=True):
                 self.m.ranks.own_randomness()

@@ -25,11 +25,7 @@ Command: TypeAlias = Callable[..., tuple[int, str, str]]
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_one_sentence_a_line_the_same_as_in_python(
-    command: Command,
-    tiny_checkpoint_file: Path,
-    arguments: list[str],
-    options: captioner.DecodeOptions,
-    prompt: str,
+    command: Command, tiny_checkpoint_file: Path, arguments: list[str], options: captioner.DecodeOptions, prompt: str
 ) -> None:
     status, output, errors = command("sample", "--checkpoint", tiny_checkpoint_file, *arguments)
     expected = captioner.load(tiny_checkpoint_file).sample(options, prompt=prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_WORDS, draw_picture, make_checkpoint
+from conftest import TINY_ENCODER, TINY_WORDS, draw_picture, make_checkpoint
 from PIL import Image
 
 import captioner
 from captioner import Caption, Captioner, DecodeOptions
 from captioner.errors import CaptionerError, CheckpointError, DeviceError, ImageError, OptionError
+from captioner.inference import captioner as inference
 from captioner.inference.captioner import PictureEncoder
 from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
+from captioner.network.header import find_checkpoint
 from captioner.vocab import PAD, START, UNK
 
 GREEDY = DecodeOptions("greedy")
@@ -189,8 +192,7 @@ def test_unknown_words_and_no_words_can_be_scored(model: Captioner, pictures: li
 
 
 @pytest.mark.parametrize(
-    "options",
-    [DecodeOptions("sample", num_captions=9), DecodeOptions(beam_size=9, num_captions=9, length_penalty=1.0)],
+    "options", [DecodeOptions("sample", num_captions=9), DecodeOptions(beam_size=9, num_captions=9, length_penalty=1.0)]
 )
 def test_alternatives_come_best_first(model: Captioner, pictures: list[Path], options: DecodeOptions) -> None:
     for best in model.caption_batch(pictures, options):
@@ -388,6 +390,19 @@ def test_a_stream_leaves_torchs_threads_as_they_were(model: Captioner, pictures:
         assert pool.submit(torch.get_num_threads).result() == before
 
 
+def test_a_stream_that_is_stopped_early_gives_torch_its_threads_back(
+    tiny_checkpoint_file: Path, pictures: list[Path]
+) -> None:
+    model = captioner.load(tiny_checkpoint_file, precision="float32")
+    before = torch.get_num_threads()
+    stream = model.caption_files(pictures, batch_size=1)
+    next(stream)
+    stream.close()
+    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before
+
+
 def test_load_reads_a_checkpoint_file(tiny_checkpoint_file: Path, pictures: list[Path]) -> None:
     loaded = captioner.load(tiny_checkpoint_file, device="cpu", precision="float32")
     assert loaded.caption_batch(pictures) == Captioner(load_checkpoint(tiny_checkpoint_file)).caption_batch(pictures)
@@ -444,3 +459,107 @@ def test_an_encoder_that_computes_no_numbers_is_damaged(tiny_checkpoint: Checkpo
             values.fill_(-1.0)
     with pytest.raises(CheckpointError, match="weights are damaged"):
         Captioner(broken).caption(draw_picture(0), DecodeOptions(strategy))
+
+
+# The model that a captioner is made from, and the file
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_model_that_it_is_made_from_stays_as_it_is(pictures: list[Path], precision: str) -> None:
+    """It may be one that is being trained, and trained further afterwards."""
+    checkpoint = make_checkpoint()
+    decoder = checkpoint.model.decoder.train()
+    encoder = PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess, precision=precision)
+    model = Captioner(checkpoint, encoder)
+    before = model.caption_batch(pictures)
+    assert all(module.training for module in decoder.modules())
+    assert all(weights.requires_grad for weights in checkpoint.model.parameters())
+    assert {weights.dtype for weights in checkpoint.model.parameters()} == {torch.float32}
+    with torch.no_grad():
+        for weights in checkpoint.model.parameters():
+            weights.add_(1.0)
+    assert model.caption_batch(pictures) == before
+
+
+def test_pictures_are_encoded_without_a_decoder(tiny_checkpoint: Checkpoint, pictures: list[Path]) -> None:
+    encoder = PictureEncoder(tiny_checkpoint.model.encoder, tiny_checkpoint.preprocess)
+    model = Captioner(tiny_checkpoint, encoder)
+    assert torch.equal(encoder.encode(pictures), model.encode(pictures))
+    assert (encoder.precision, encoder.engine) == (model.precision, model.engine) == ("float32", "torch")
+    assert model.preprocess is encoder.preprocess is tiny_checkpoint.preprocess
+
+
+def test_it_says_what_it_is_and_which_file_it_came_from(tiny_checkpoint_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    path.write_bytes(tiny_checkpoint_file.read_bytes())
+    model, content = captioner.load(path, precision="float32"), path.read_bytes()
+    assert model.path == path
+    assert (model.config.encoder, model.config.cell, model.config.hidden_size) == (TINY_ENCODER, "lstm", 24)
+    assert model.digest() == hashlib.sha256(content).hexdigest()
+    path.unlink()
+    assert model.digest() == hashlib.sha256(content).hexdigest()  # computed once
+    assert captioner.load(precision="float32").path == find_checkpoint()
+
+
+@pytest.mark.parametrize("change", ["rewritten", "replaced", "gone"])
+def test_a_file_that_is_another_by_now_has_no_digest(tiny_checkpoint_file: Path, tmp_path: Path, change: str) -> None:
+    path = tmp_path / "some.safetensors"
+    path.write_bytes(tiny_checkpoint_file.read_bytes())
+    model = captioner.load(path, precision="float32")
+    if change != "rewritten":
+        path.unlink()
+    if change != "gone":
+        path.write_bytes(tiny_checkpoint_file.read_bytes()[:-1] + b" ")
+    with pytest.raises(CheckpointError, match=r"some\.safetensors: has changed since it was loaded"):
+        model.digest()
+
+
+def test_a_model_from_memory_has_no_file(model: Captioner) -> None:
+    assert model.path is None
+    with pytest.raises(CheckpointError, match="not loaded from a file"):
+        model.digest()
+
+
+def test_pictures_are_read_by_as_many_threads_as_the_quota_allows(
+    tiny_checkpoint: Checkpoint, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, threads: int) -> None:
+            asked.append(threads)
+            super().__init__(threads)
+
+    monkeypatch.setattr(inference, "available_cpus", lambda: 3)
+    monkeypatch.setattr(inference, "ThreadPoolExecutor", Pool)
+    encoder = PictureEncoder(tiny_checkpoint.model.encoder, tiny_checkpoint.preprocess)
+    assert len(encoder.encode(pictures)) == len(pictures)
+    assert asked == [3]
+
+
+def test_a_busy_machine_gets_fewer_threads_and_the_same_captions(
+    tiny_checkpoint_file: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inference._most_threads.cache_clear()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        captions = []
+        for free, threads in ((4, 2), (1, 1)):
+            monkeypatch.setattr(inference, "available_cpus", lambda: 4)
+            monkeypatch.setattr(inference, "free_cpus", lambda since, free=free: free)
+            model = captioner.load(tiny_checkpoint_file, device="cpu", precision="float32")
+            assert torch.get_num_threads() == threads
+            # These do not wait for each other.
+            assert model.encoder.workers == 2
+            captions.append([result.caption for result in model.caption_files(pictures, batch_size=2)])
+            assert torch.get_num_threads() == threads
+        assert captions[0] == captions[1]
+    finally:
+        inference._most_threads.cache_clear()
+        torch.set_num_threads(before)
+
+
+def test_a_batch_holds_a_picture_at_least(model: Captioner) -> None:
+    with pytest.raises(OptionError, match="batch_size must be at least 1, not 0"):
+        model.caption_files([], batch_size=0)

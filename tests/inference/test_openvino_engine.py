@@ -13,7 +13,7 @@ import torch
 from conftest import draw_picture
 
 import captioner
-from captioner.errors import DeviceError, OptionError
+from captioner.errors import DeviceError, InputError, OptionError, OutputError
 from captioner.inference.openvino_engine import OpenVinoEncoder, encoder_file, export_encoder
 from captioner.network.header import find_checkpoint
 
@@ -83,11 +83,11 @@ class TestExported:
             captioner.load(copy, engine="openvino")
 
     def test_a_folder_that_holds_one_is_refused(self, exported: Path) -> None:
-        with pytest.raises(DeviceError, match="is there already"):
+        with pytest.raises(OutputError, match="is there already"):
             export_encoder(exported, [], exported.parent)
 
     def test_where_no_picture_can_be_read_it_says_why(self, exported: Path, tmp_path: Path) -> None:
-        with pytest.raises(DeviceError, match="nowhere: no such file"):
+        with pytest.raises(InputError, match="nowhere: no such file"):
             export_encoder(exported, [tmp_path / "nowhere"], tmp_path / "out")
 
 

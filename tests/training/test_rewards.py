@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,7 +12,9 @@ from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
 from captioner.network.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
+from captioner.training.config import TrainConfig
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
+from captioner.training.stages import SelfCriticalStage
 from captioner.vocab import END, PAD, START, UNK, Vocabulary
 
 TEXTS = [("a dog runs", "the dog runs fast"), ("a cat sits",), ("a man with a ball",)]
@@ -53,6 +57,33 @@ def test_samples_end_once_and_follow_the_global_seed() -> None:
             assert set(row[row.index(END) + 1 :]) <= {PAD}
         else:
             assert PAD not in row
+
+
+def test_samples_obey_the_stutter_rule_as_captions_do() -> None:
+    """What decoding would never write is not worth learning."""
+    vocabulary = Vocabulary.build(["dog and cat"])
+    decoder = Decoder(ModelConfig("none", len(vocabulary), 8, 8, 0.0), 3).eval()
+    stuttering = {}
+    for allow in (False, True):
+        rules = Rules.of(DecodeOptions("sample", max_length=8, allow_stutter=allow), vocabulary)
+        torch.manual_seed(0)
+        drawn = sample_captions(decoder, torch.randn(200, 3), rules)
+        texts = [" ".join(vocabulary.decode(row)) for row in drawn.tolist()]
+        stuttering[allow] = sum("dog and dog" in text or "cat and cat" in text for text in texts)
+    assert stuttering[True] > 10
+    assert stuttering[False] == 0
+
+
+def test_self_critical_training_draws_by_the_rules_of_captions() -> None:
+    vocabulary = Vocabulary.build(["a dog and a cat"])
+    captions = SimpleNamespace(lengths=lambda: torch.tensor([3, 7]))
+    material = SimpleNamespace(
+        config=TrainConfig(), paths=["a.jpg"], vocabulary=vocabulary, captions=captions, features=lambda: torch.empty(0)
+    )
+    stage = SelfCriticalStage(material, [["a dog and a cat"]])  # type: ignore[arg-type]
+    stage.prepare()
+    assert stage._rules == Rules.of(DecodeOptions("sample", max_length=7), vocabulary)
+    assert stage._rules.conjunctions == (*vocabulary.encode("and"),)
 
 
 def test_a_draw_among_one_likely_word_each_is_greedy_decoding() -> None:

@@ -1,0 +1,78 @@
+"""The rules of decoding: what is taken from options, vocabulary and prompt, and what they forbid."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from captioner.errors import OptionError
+from captioner.inference.rules import Rules
+from captioner.options import DecodeOptions
+from captioner.vocab import END, PAD, START, UNK, Vocabulary
+
+WORDS = Vocabulary.build(["a red jacket and a dog or cat"])
+GREEDY = DecodeOptions("greedy", max_length=3)
+
+
+def allowed(rules: Rules, text: str) -> set[str]:
+    """The words that may follow a text."""
+    written = torch.tensor([WORDS.encode(text)], dtype=torch.int64)
+    scores = rules.scores(torch.zeros(1, len(WORDS)), written)
+    return {word for word, score in zip(WORDS.words, scores[0].tolist(), strict=True) if score > -math.inf}
+
+
+def test_ids_come_from_the_vocabulary() -> None:
+    rules = Rules.of(GREEDY, WORDS, "A dog,")
+    assert rules.options is GREEDY
+    assert WORDS.decode(rules.prompt) == ["a", "dog"]
+    assert WORDS.decode(rules.conjunctions) == ["and", "or"]
+    assert Rules.of(GREEDY, WORDS) == Rules(GREEDY, (), rules.conjunctions)
+    assert Rules.of(GREEDY, Vocabulary.build(["一只狗"], tokens="character")) == Rules(GREEDY)
+
+
+@pytest.mark.parametrize("conjunction", ["and", "or"])
+def test_the_word_before_a_conjunction_is_forbidden_for_the_next_four(conjunction: str) -> None:
+    every = {*WORDS.words[4:], "<end>"}
+    rules, free = (Rules.of(DecodeOptions(allow_stutter=allow), WORDS) for allow in (False, True))
+    for further in range(6):
+        text = f"a red jacket {conjunction}" + " cat" * further
+        assert allowed(rules, text) == (every - {"jacket"} if further < 4 else every)
+        assert allowed(free, text) == every
+    assert allowed(rules, f"{conjunction} dog") == every  # nothing stands before it
+
+
+def test_the_number_of_rows_is_that_of_captions_or_of_the_beam() -> None:
+    assert Rules(GREEDY).rows == 1
+    assert Rules(DecodeOptions("sample", num_captions=7)).rows == 7
+    assert Rules(DecodeOptions("beam", beam_size=5, num_captions=2)).rows == 5
+
+
+@pytest.mark.parametrize("length", [3, 6])
+def test_a_prompt_must_leave_room_for_a_word(length: int) -> None:
+    assert Rules.of(GREEDY, WORDS, "a dog").prompt == (*WORDS.encode("a dog"),)
+    message = f"the prompt is {length} words long .* max_length 3 .* at least {length + 1}"
+    with pytest.raises(OptionError, match=message):
+        Rules.of(GREEDY, WORDS, " ".join(["dog"] * length))
+
+
+@pytest.mark.parametrize("token", [PAD, START, END, UNK])
+def test_special_tokens_are_no_prompt(token: int) -> None:
+    with pytest.raises(ValueError, match="a prompt cannot hold <pad>, <start>, <end> or <unk>"):
+        Rules(GREEDY, (4, token))
+
+
+@pytest.mark.parametrize(
+    "knobs", [{}, {"top_k": 3}, {"top_p": 0.9}, {"temperature": 0.01}, {"temperature": 10.0}], ids=str
+)
+@pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
+def test_no_number_draws_a_banned_word(knobs: dict[str, Any], uniform: float) -> None:
+    """Not even the ends of [0, 1), where the cumulative distribution is flat over the banned words."""
+    rules = Rules(DecodeOptions("sample", **knobs))
+    for size in (8, 5000):
+        scores = torch.randn(3, size, generator=torch.Generator().manual_seed(size)).log_softmax(-1)
+        scores[:, :4] = scores[:, -2:] = -torch.inf
+        chosen = rules.next_token(scores, torch.full((3,), uniform, dtype=torch.float64))
+        assert scores.gather(1, chosen[:, None]).isfinite().all()
