@@ -85,7 +85,7 @@ def caption_files(
     captioner = model if isinstance(model, Captioner) else model()
     caption = partial(captioner.caption_files, options=options, batch_size=batch_size, prompt=prompt)
     if journal:
-        settings = {**_facts(captioner), "options": asdict(options), "prompt": prompt, "batch_size": batch_size}
+        settings = {**_facts(captioner), **asdict(options), "prompt": prompt, "batch_size": batch_size}
         return _through_journal(journal, settings, caption, found, write, progress)
     rows = map(row_of, caption(found))
     progress.begin(len(found))
@@ -152,10 +152,7 @@ def _check_usage(
     for wrong, message in (
         (format not in FILE_FORMATS, f"format must be one of {', '.join(FILE_FORMATS)}, not {format!r}"),
         (batch_size < 1, f"batch_size must be at least 1, not {batch_size}"),
-        (
-            format == "sidecar" and output is not None,
-            "sidecar files go beside their pictures: leave out output (--output)",
-        ),
+        (format == "sidecar" and output, "sidecar files go beside their pictures: leave out output (--output)"),
         (resume_stream, "resume (--resume) needs output (--output FILE): a stream cannot be resumed"),
         (stray, f"{stray} (--{stray}) goes with the format sidecar only"),
         (coco_images and format != "coco", "coco_images (--coco-images) goes with the format coco only"),

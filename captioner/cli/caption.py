@@ -34,9 +34,8 @@ def add_parser(commands: Any) -> None:
     inputs.add_argument("paths", metavar="PATH", nargs="+", help="files, folders, patterns, or - for a list on stdin")
     inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "-f", "--format", choices=FILE_FORMATS, default="text", help="sidecar: photo.txt beside photo.jpg [text]"
-    )
+    names = "text, jsonl, csv, coco, html, or sidecar: photo.txt beside photo.jpg [text]"
+    output.add_argument("-f", "--format", choices=FILE_FORMATS, default="text", metavar="NAME", help=names)
     output.add_argument("-o", "--output", metavar="FILE", help="write to this file instead of stdout")
     output.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     output.add_argument("--overwrite", action="store_true", help="replace sidecar files that exist already")

@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
     inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
     output = parser.add_argument_group("output")
     output.add_argument("-o", "--output", required=True, metavar="DIR", help="a new folder, or its address")
-    output.add_argument("-f", "--format", choices=SHARD_FORMATS, default=SHARD_FORMATS[0], help="[parquet]")
+    output.add_argument("-f", "--format", choices=SHARD_FORMATS, default="parquet", help="of the shards [parquet]")
     output.add_argument("-q", "--quiet", action="store_true", help="print no progress and no summary, only failures")
     add_prompt(parser)
     add_decode_options(parser)
@@ -38,8 +38,8 @@ def add_parser(commands: Any) -> None:
     model.add_argument(
         "--checkpoint", metavar="FILE", help="a file, or a name that `captioner models` lists [flickr8k]"
     )
-    model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="[GPUs if there are any]")
-    model.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: what each processor computes in")
+    model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="GPUs if there are any [auto]")
+    model.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: chosen by each processor [auto]")
     model.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures encoded at once [32]")
     model.add_argument("--workers", type=positive, metavar="N", help="processes with a model each [one a CPU or GPU]")
     parser.set_defaults(run=run)

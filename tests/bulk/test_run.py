@@ -103,8 +103,8 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(
     [
         ({"prompt": "the man"}, "prompt"),
         ({"batch_size": 3}, "batch_size"),
-        ({"options": DecodeOptions(allow_stutter=True)}, "options"),
-        ({"options": DecodeOptions(beam_size=2)}, "options"),
+        ({"options": DecodeOptions(allow_stutter=True)}, "allow_stutter"),
+        ({"options": DecodeOptions(beam_size=2)}, "beam_size"),
     ],
 )
 def test_a_run_is_resumed_by_one_that_writes_the_same_captions_only(
