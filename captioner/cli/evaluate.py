@@ -65,17 +65,12 @@ def run(args: argparse.Namespace) -> int:
     from captioner.evaluation.run import evaluate
     from captioner.files import replacing
 
+    names = ("images", "predictions", "split", "split_list", "coco_images", "tokens", "allow_missing")
     result = evaluate(
         args.captions,
-        images=args.images,
-        predictions=args.predictions,
+        **{name: vars(args)[name] for name in names},
         model=None if args.predictions else partial(_load, args),
         options=None if args.predictions else options,
-        split=args.split,
-        split_list=args.split_list,
-        coco_images=args.coco_images,
-        tokens=args.tokens,
-        allow_missing=args.allow_missing,
         say=_say,
         progress=partial(tqdm, unit="picture", disable=None),
     )
