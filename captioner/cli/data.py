@@ -11,6 +11,8 @@ from typing import Any
 from captioner.cli.arguments import HelpFormatter, add_options, chosen, positive
 from captioner.training.config import TrainConfig
 
+_TRAINING = ("tokens", "minimum_count", "seed")  # options of training that a survey has as well
+
 
 def add_parser(commands: Any) -> None:
     """Declare the commands' arguments."""
@@ -34,7 +36,7 @@ def _add_check(actions: Any) -> None:
     data.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures named there")
     data.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to learn from")
     data.add_argument("--val-list", type=Path, metavar="FILE", help="names of the pictures to validate on")
-    add_options(data, TrainConfig, only=("tokens", "minimum_count", "seed"))
+    add_options(data, TrainConfig, only=_TRAINING)
     parser.set_defaults(run=check)
 
 
@@ -65,9 +67,7 @@ def check(args: argparse.Namespace) -> int:
         args.images,
         train_list=args.train_list,
         val_list=args.val_list,
-        tokens=config.tokens,
-        minimum_count=config.minimum_count,
-        seed=config.seed,
+        **{name: getattr(config, name) for name in _TRAINING},
         progress=partial(tqdm, unit=" pictures", disable=None, leave=False),
     )
     print("\n".join(survey.lines()))

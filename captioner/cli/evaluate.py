@@ -34,19 +34,13 @@ def add_parser(commands: Any) -> None:
     data.add_argument("--images", type=Path, metavar="DIR", help="pictures to caption, or to show in the report")
     data.add_argument("--split-list", type=Path, metavar="FILE", help="names of the pictures to evaluate on [all]")
     data.add_argument("--split", metavar="NAME", help="a split that the captions file itself defines, such as val")
-    data.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="captions of any captioner: COCO results, jsonl or csv"
-    )
+    data.add_argument("--predictions", type=Path, metavar="FILE", help="captions to score: COCO results, jsonl or csv")
     data.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON with the COCO numbers of the pictures")
     add_tokens(data)
-    data.add_argument(
-        "--allow-missing", action="store_true", help="leave out pictures without a counterpart, with a warning"
-    )
+    data.add_argument("--allow-missing", action="store_true", help="leave out pictures that lack a counterpart")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="also write all scores to this file")
-    output.add_argument(
-        "--report", type=Path, metavar="FILE", help="also write an HTML page with plots and examples to this file"
-    )
+    output.add_argument("--report", type=Path, metavar="FILE", help="also write a page with plots and examples")
     output.add_argument("--compare", nargs=2, help=argparse.SUPPRESS)
     model = parser.add_argument_group("model")
     add_checkpoint(model)
@@ -57,27 +51,38 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score, and print a table and the recipe."""
     options: DecodeOptions = chosen(DecodeOptions, args)
-    _check_usage(args)
+    if args.compare:
+        raise OptionError("two evaluations are compared with a command of its own: captioner compare A.json B.json")
+    if not args.captions:
+        raise OptionError("give the captions that people wrote with --captions FILE")
+    decoding = [spec.flag for spec in option_specs(DecodeOptions) if spec.name in vars(args)]
+    unused = [*(["--checkpoint"] if args.checkpoint else []), *decoding]
+    if args.predictions and unused:
+        raise OptionError(f"--predictions are captions already: leave out {unused[0]}")
     from tqdm import tqdm
 
+    from captioner.evaluation.report import report
     from captioner.evaluation.run import evaluate
+    from captioner.files import replacing
 
+    names = ("images", "predictions", "split", "split_list", "coco_images", "tokens", "allow_missing")
     result = evaluate(
         args.captions,
-        images=args.images,
-        predictions=args.predictions,
+        **{name: vars(args)[name] for name in names},
         model=None if args.predictions else partial(_load, args),
         options=None if args.predictions else options,
-        split=args.split,
-        split_list=args.split_list,
-        coco_images=args.coco_images,
-        tokens=args.tokens,
-        allow_missing=args.allow_missing,
         say=_say,
         progress=partial(tqdm, unit="picture", disable=None),
     )
     _print(result)
-    _write(result, args.json, args.report)
+    if args.json:
+        with replacing(args.json) as file:
+            file.write(result.to_json())
+        _say(f"wrote {args.json}")
+    if args.report:
+        with replacing(args.report) as file:
+            file.writelines(report(result))
+        _say(f"wrote {args.report}")
     return 0
 
 
@@ -107,18 +112,6 @@ def _load(args: argparse.Namespace) -> _Loaded:
     return _Loaded(model, args.engine, model.precision, sha256_of(find_checkpoint(args.checkpoint)))
 
 
-def _check_usage(args: argparse.Namespace) -> None:
-    """Raise OptionError for flags that do not go together, where `evaluate` could not name them."""
-    if args.compare:
-        raise OptionError("two evaluations are compared with a command of its own: captioner compare A.json B.json")
-    if not args.captions:
-        raise OptionError("give the captions that people wrote with --captions FILE")
-    decoding = [spec.flag for spec in option_specs(DecodeOptions) if spec.name in vars(args)]
-    unused = [*(["--checkpoint"] if args.checkpoint else []), *decoding]
-    if args.predictions and unused:
-        raise OptionError(f"--predictions are captions already: leave out {unused[0]}")
-
-
 def _say(line: str) -> None:
     print(f"captioner: {one_line(line)}", file=sys.stderr)
 
@@ -132,18 +125,3 @@ def _print(result: Evaluation) -> None:
     print(f"recipe: {result.recipe}")
     for warning in result.warnings():
         _say(f"warning: {warning}")
-
-
-def _write(result: Evaluation, json: Path | None, page: Path | None) -> None:
-    from captioner.files import replacing
-
-    if json:
-        with replacing(json) as file:
-            file.write(result.to_json())
-        _say(f"wrote {json}")
-    if page:
-        from captioner.evaluation.report import report
-
-        with replacing(page) as file:
-            file.writelines(report(result))
-        _say(f"wrote {page}")

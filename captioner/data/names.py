@@ -48,26 +48,26 @@ class KnownPictures:
     """
 
     def __init__(self, names: Iterable[str], ids: Mapping[str, int] | None = None) -> None:
-        self._whole = {name: _ends(name)[:1] for name in names}
+        self._names = dict.fromkeys(names)
         self._ids = ids
+        self._whole: dict[str, list[str]] = {}
         self._by_end: dict[str, list[str]] = {}
-        for name in self._whole:
+        for name in self._names:
             for end in _ends(name):
                 self._by_end.setdefault(end, []).append(name)
+            self._whole.setdefault("".join(_ends(name)[:1]), []).append(name)
 
     def named(self, path: str) -> str | None:
         """The name that is an end of the path, or that ends with the path; None if there is none.
 
         Raises DataError if several names fit.
         """
-        if path in self._whole:
+        if path in self._names:
             return path
-        ends = _ends(path)
-        for end in ends:
-            candidates = self._by_end.get(end, [])
-            # A shorter end of the path must be a whole name: "x/1.jpg" is not "y/1.jpg".
-            fitting = [name for name in candidates if self._whole[name] == [end]]
-            fitting = fitting or (candidates if end == ends[0] else [])
+        first, *shorter = _ends(path) or [""]
+        # A shorter end of the path must be a whole name: "x/1.jpg" is not "y/1.jpg".
+        whole = [self._whole.get(end, []) for end in (first, *shorter)]
+        for fitting in (whole[0], self._by_end.get(first, []), *whole[1:]):
             if len(fitting) > 1:
                 raise DataError(f"{path} may be {' or '.join(fitting[:3])}: write the path as the captions file has it")
             if fitting:
@@ -85,7 +85,7 @@ class KnownPictures:
     def _by_number(self) -> dict[int, str]:
         numbers: dict[int, str] = {}
         problem: DataError | None = None
-        for name in self._whole:
+        for name in self._names:
             try:
                 number = image_id(name, self._ids)
             except DataError as error:
@@ -136,8 +136,7 @@ def read_image_ids(file: Path) -> dict[str, int]:
     ids: dict[str, int] = {}
     names: dict[int, str] = {}
     for position, image in enumerate(images, start=1):
-        number = image.get("id") if isinstance(image, dict) else None
-        name = image.get("file_name") if isinstance(image, dict) else None
+        number, name = (image.get(key) if isinstance(image, dict) else None for key in ("id", "file_name"))
         if type(number) is not int or type(name) is not str or not name:
             raise DataError(f"{file}: entry {position} of 'images' needs an 'id' (a whole number) and a 'file_name'")
         if ids.setdefault(name, number) != number:

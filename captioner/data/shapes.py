@@ -49,14 +49,10 @@ class _Kind:
             sized = f"{number}个{colour}的{size}{shape}"
             return f"{sized}。", f"图中有{sized}。", f"{number}个{colour}{shape}。"
         if self.arrangement in ("two", "three"):
-            number = self.arrangement
-            return (
-                f"{number.capitalize()} {colour} {shape}s .",
-                f"There are {number} {colour} {shape}s .",
-                f"A picture of {number} {colour} {shape}s .",
-            )
-        size = self.arrangement
-        return f"A {size} {colour} {shape} .", f"There is a {size} {colour} {shape} .", f"A {colour} {shape} ."
+            several = f"{self.arrangement} {colour} {shape}s ."
+            return several.capitalize(), f"There are {several}", f"A picture of {several}"
+        sized = f"{self.arrangement} {colour} {shape} ."
+        return f"A {sized}", f"There is a {sized}", f"A {colour} {shape} ."
 
     def draw(self, side: int, rng: random.Random) -> Image.Image:
         gray = rng.randrange(110, 190)
@@ -91,9 +87,9 @@ def make_shapes(
     folder = Path(folder)
     images = folder / "images"
     files = folder / "captions.token.txt", folder / "train.txt", folder / "val.txt"
-    there = next((path for path in (images, *files) if path.exists()), None)
-    if there:
-        raise OutputError(f"{there}: is there already: name another folder")
+    for there in (images, *files):
+        if there.exists():
+            raise OutputError(f"{there}: is there already: name another folder")
     images.mkdir(parents=True)
     rng = random.Random(seed)
     kinds = list(itertools.starmap(_Kind, itertools.product(_COLOURS, _SHAPES, _ARRANGEMENTS)))

@@ -61,13 +61,11 @@ class Survey:
     @property
     def ok(self) -> bool:
         """Whether nothing needed is missing or unreadable, and no picture is in both parts of the split."""
-        wrong = self.missing or self.uncaptioned or self.unreadable or self.in_both or self.identical_in_both
-        return not wrong
+        return not (self.missing or self.uncaptioned or self.unreadable or self.in_both or self.identical_in_both)
 
     def lines(self) -> list[str]:
         """The survey as text, line by line, safe to print."""
-        parts = (_caption_lines(self), _picture_lines(self), _length_lines(self), _vocabulary_lines(self))
-        found = [line for part in parts for line in (*part, "")] + list(_training_lines(self))
+        found = (*_content_lines(self), *_token_lines(self), *_training_lines(self))
         # Names and captions are other people's text: they must not control the terminal.
         return ["".join(letter if letter.isprintable() else " " for letter in line) for line in found]
 
@@ -109,6 +107,9 @@ def check_data(
         [Example(name, files[name], tuple(known.captions[name])) for name in those if name in files]
         for those in (split.train, split.validation)
     )
+    learned, others = (
+        [tokenise(text, tokens) for one in those for text in one.captions] for those in (train, validation)
+    )
     in_both = split.overlap()
     return Survey(
         captions=known,
@@ -116,7 +117,7 @@ def check_data(
         tokens=tokens,
         lengths=[len(tokenise(text, tokens)) for text in texts],
         minimum_count=minimum_count,
-        vocabulary=_vocabulary(train, validation, tokens, minimum_count),
+        vocabulary=vocabulary_sizes(learned, others, sorted({*_MINIMUM_COUNTS, minimum_count})),
         files=files,
         missing=missing,
         missing_unlisted=sum(name not in files for name in known.captions) - len(missing),
@@ -147,31 +148,24 @@ def _unreadable(paths: Sequence[Path], progress: Callable[..., Iterable[Any]] | 
         return [text for text in (progress(problems, total=len(paths)) if progress else problems) if text]
 
 
-def _vocabulary(
-    train: Iterable[Example], validation: Iterable[Example], tokens: str, minimum_count: int
-) -> list[VocabularySize]:
-    learned, others = (
-        [tokenise(text, tokens) for example in those for text in example.captions] for those in (train, validation)
-    )
-    return vocabulary_sizes(learned, others, sorted({*_MINIMUM_COUNTS, minimum_count}))
-
-
 def vocabulary_sizes(
     train: Iterable[Sequence[str]], validation: Iterable[Sequence[str]], minimum_counts: Iterable[int]
 ) -> list[VocabularySize]:
     """The vocabulary of the tokenised captions to learn from, for each of the minimum counts."""
-    counts = Counter(token for tokens in train for token in tokens)
-    others = Counter(token for tokens in validation for token in tokens)
-    sizes = []
-    for minimum in minimum_counts:
-        kept = [token for token, count in counts.items() if count >= minimum]
-        unknown = [_share_outside(kept, those) for those in (counts, others)]
-        sizes.append(VocabularySize(minimum, len(SPECIAL_TOKENS) + len(kept), *unknown))
-    return sizes
+    counts, others = (Counter(token for tokens in those for token in tokens) for those in (train, validation))
 
+    def unknown(those: Counter[str], minimum: int) -> float:
+        return sum(number for token, number in those.items() if counts[token] < minimum) / max(1, those.total())
 
-def _share_outside(kept: Iterable[str], counts: Counter[str]) -> float:
-    return 1 - sum(counts[token] for token in kept) / counts.total() if counts else 0.0
+    return [
+        VocabularySize(
+            minimum,
+            len(SPECIAL_TOKENS) + sum(number >= minimum for number in counts.values()),
+            unknown(counts, minimum),
+            unknown(others, minimum),
+        )
+        for minimum in minimum_counts
+    ]
 
 
 def _counted(names: Sequence[str]) -> str:
@@ -180,7 +174,7 @@ def _counted(names: Sequence[str]) -> str:
     return f"{len(names):,}" + (f": {some}" if names else "")
 
 
-def _caption_lines(survey: Survey) -> Iterator[str]:
+def _content_lines(survey: Survey) -> Iterator[str]:
     captions = survey.captions.captions
     counts = [len(texts) for texts in captions.values()]
     each = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
@@ -189,9 +183,7 @@ def _caption_lines(survey: Survey) -> Iterator[str]:
     yield f"  captions               {sum(counts):,} of {len(counts):,} pictures, {each} each"
     yield f"  empty, left out        {survey.captions.empty:,}"
     yield f"  twice for a picture    {sum(len(texts) - len(set(texts)) for texts in captions.values()):,}"
-
-
-def _picture_lines(survey: Survey) -> Iterator[str]:
+    yield ""
     yield f"Pictures: {survey.images}"
     yield f"  captioned and there    {len(survey.files):,}"
     yield f"  missing                {_counted(survey.missing)}"
@@ -202,28 +194,28 @@ def _picture_lines(survey: Survey) -> Iterator[str]:
     if survey.uncaptioned:
         yield f"  listed, no captions    {_counted(survey.uncaptioned)}"
     yield f"  same file twice        {_counted([' = '.join(group) for group in survey.identical])}"
+    yield ""
 
 
-def _length_lines(survey: Survey) -> Iterator[str]:
+def _token_lines(survey: Survey) -> Iterator[str]:
     lengths, ordered = survey.lengths, sorted(survey.lengths)
     texts = [text for those in survey.captions.captions.values() for text in those]
     limit = DecodeOptions().max_length
-    longer = sum(length > limit for length in lengths)
+    longer = 100 * sum(length > limit for length in lengths) / len(lengths)
     mean = sum(lengths) / len(lengths)
     yield f"Lengths in {survey.tokens}s: {mean:.1f} on average, median {ordered[len(ordered) // 2]}"
-    yield f"  longer than --max-length {limit}, the default: {100 * longer / len(lengths):.1f} %"
+    yield f"  longer than --max-length {limit}, the default: {longer:.1f} %"
     for what, length in (("shortest", ordered[0]), ("longest", ordered[-1])):
         text = texts[lengths.index(length)]
         yield f"  {what:8} ({length}): {text if len(text) <= 100 else text[:97] + '...'}"
-
-
-def _vocabulary_lines(survey: Survey) -> Iterator[str]:
+    yield ""
     yield f"Vocabulary: {survey.tokens}s of the captions to learn from"
     yield "  --minimum-count    size  <unk> in train  in validation"
     for row in survey.vocabulary:
         mark = "  <- training's" if row.minimum_count == survey.minimum_count else ""
         unknown = f"{100 * row.unknown_train:12.2f} %  {100 * row.unknown_validation:11.2f} %"
         yield f"  {row.minimum_count:15}  {row.size:6,}  {unknown}{mark}"
+    yield ""
 
 
 def _training_lines(survey: Survey) -> Iterator[str]:

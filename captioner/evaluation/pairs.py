@@ -53,20 +53,16 @@ class Pairs:
             names = names_of_split(known, split) if split else list(known.captions)
         pairs = cls({}, selected=bool(split or split_list), allow_missing=allow_missing)
         for name in names:
-            references = known.captions.get(name, [])
-            with_words = [text for text in references if tokenise(text)]
-            if with_words:
-                pairs.references[name] = with_words
-            if not with_words or with_words != references:
-                pairs.note("empty_references" if with_words else "no_references", [name])
+            texts = known.captions.get(name, [])
+            references = [text for text in texts if tokenise(text)]
+            if references:
+                pairs.references[name] = references
+            if not references or len(references) < len(texts):
+                pairs.note("empty_references" if references else "no_references", [name])
         return pairs
 
     def add_predictions(
-        self,
-        file: Path,
-        known: Iterable[str],
-        coco_images: str | Path | None,
-        say: Callable[[str], None],
+        self, file: Path, known: Iterable[str], coco_images: str | Path | None, say: Callable[[str], None]
     ) -> dict[str, str]:
         """Take the captions from a file of predictions for the pictures whose names are in `known`.
 

@@ -17,34 +17,18 @@ from captioner.options import TOKEN_KINDS, DecodeOptions
 from captioner.pictures.find import find_pictures
 from captioner.vocab import fitting_tokens, tokenise
 
-
-class _Caption(Protocol):
-    @property
-    def text(self) -> str: ...
-    @property
-    def tokens(self) -> Sequence[str]: ...
-    @property
-    def probabilities(self) -> Sequence[float]: ...
-
-
-class _Result(Protocol):
-    @property
-    def path(self) -> str: ...
-    @property
-    def caption(self) -> _Caption | None: ...
-    @property
-    def error(self) -> str | None: ...
+_NOTHING = "give images (--images DIR) and a model that captions them, or captions with predictions (--predictions)"
 
 
 class Model(Protocol):
-    """What evaluation needs of a `Captioner`."""
+    """What evaluation needs of a `Captioner`. Results have a `path`, a `caption` or None, and an `error` or None."""
 
     @property
     def engine(self) -> str: ...
     @property
     def precision(self) -> str: ...
     def digest(self) -> str: ...
-    def caption_files(self, paths: Iterable[str], options: DecodeOptions | None = None) -> Iterator[_Result]: ...
+    def caption_files(self, paths: Iterable[str], options: DecodeOptions | None = None) -> Iterator[Any]: ...
 
 
 def evaluate(
@@ -80,7 +64,7 @@ def evaluate(
     """
     _check(images, predictions, model, options, coco_images, tokens)
     if split and split_list:
-        raise OptionError("split (--split) and split_list (--split-list) both say what to evaluate on: leave out one")
+        raise OptionError("split (--split) and split_list (--split-list) both select pictures: leave out one")
     known = read_captions(Path(captions))
     if known.empty:
         say(f"{known.empty} empty references are left out")
@@ -90,7 +74,7 @@ def evaluate(
         source = pairs.add_predictions(Path(predictions), known.captions, coco_images, say)
         pairs.files = find_files(pairs.references, Path(images)) if images else {}
     else:
-        assert images and model  # noqa: PT018  # see _check
+        assert images and model  # noqa: PT018
         _find_pictures(pairs, Path(images))
         source = _caption(pairs, model() if callable(model) else model, options or DecodeOptions(), say, progress)
     pairs.note("empty", [name for name, text in pairs.captions.items() if not tokenise(text)])
@@ -101,25 +85,16 @@ def evaluate(
 
 
 def _check(
-    images: object, predictions: object, model: object, options: object, coco_images: object, tokens: str | None
+    images: object, predictions: object, model: object, options: object, coco_images: object, tokens: object
 ) -> None:
-    """Raise OptionError for arguments that contradict each other, before any work is done."""
-    if tokens not in (None, *TOKEN_KINDS):
-        raise OptionError(f"tokens must be one of {', '.join(TOKEN_KINDS)}, not {tokens!r}")
-    if predictions:
-        if model or options:
-            unused = "model (--checkpoint)" if model else "options (of decoding)"
-            raise OptionError(f"predictions (--predictions) are captions already: leave out {unused}")
-    elif coco_images:
-        raise OptionError(
-            "coco_images (--coco-images) says which pictures the numbers in predictions mean: "
-            "give predictions (--predictions), too"
-        )
-    elif not images or not model:
-        raise OptionError(
-            "nothing to score: give images (--images DIR) and a model that captions them, "
-            "or captions with predictions (--predictions FILE)"
-        )
+    for wrong, message in (
+        (tokens not in (None, *TOKEN_KINDS), f"tokens must be one of {', '.join(TOKEN_KINDS)}, not {tokens!r}"),
+        (predictions and (model or options), "predictions (--predictions) are captions already: leave out the model"),
+        (coco_images and not predictions, "coco_images (--coco-images) goes with predictions (--predictions) only"),
+        (not predictions and not (images and model), _NOTHING),
+    ):
+        if wrong:
+            raise OptionError(message)
 
 
 def _find_pictures(pairs: Pairs, images: Path) -> None:
@@ -143,7 +118,7 @@ def _caption(
     """Let the model write the captions. Returns what the recipe says of them."""
     digest = model.digest()
     names = {str(path): name for name, path in pairs.files.items()}
-    results: Iterable[_Result] = model.caption_files(names, options)
+    results: Iterable[Any] = model.caption_files(names, options)
     for result in progress(results, total=len(names)) if progress else results:
         name, caption = names[result.path], result.caption
         if caption is None:

@@ -14,20 +14,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from captioner.evaluation.metrics import (
-    Cider,
-    DocumentFrequencies,
-    Words,
-    best_constant_caption,
-    bleu,
-    bleu_counts,
-    bleu_of_counts,
-    rouge_l,
-    smoothed_bleu,
-)
+from captioner.evaluation import metrics
+from captioner.evaluation.metrics import Words
 from captioner.vocab import tokenise
 
 Scores: TypeAlias = dict[str, Any]
+_Score: TypeAlias = tuple[list[int], float, float]  # of one caption: `metrics.bleu_counts`, ROUGE-L, CIDEr-D
 METRICS = {**{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}, "rouge_l": "ROUGE-L", "cider": "CIDEr"}
 EVALUATION_FORMAT = "captioner evaluation 1"
 _TOKENISERS = {"word": "captioner-ptb-lower-nopunct", "character": "captioner-character"}  # in the recipe
@@ -80,12 +72,9 @@ class Evaluation:
             found.append(
                 f"only {distinct} of {images} captions are distinct: the captions hardly depend on the picture"
             )
-        marked = [picture for picture in self.pictures if _MARKER.search(picture.caption)]
-        if marked:
-            marker = _MARKER.search(marked[0].caption)
-            found.append(
-                f"{len(marked)} captions hold marks such as {marker and marker[0]}, which count as words: take them out"
-            )
+        marks = [mark[0] for picture in self.pictures if (mark := _MARKER.search(picture.caption))]
+        if marks:
+            found.append(f"{len(marks)} captions hold marks such as {marks[0]}, which count as words: take them out")
         over_floor = self.scores["bleu_4"] - self.floor["bleu_4"]
         if over_floor < 2.0:
             found.append(
@@ -150,30 +139,30 @@ def score_pictures(
     hypotheses = [tokenise(captions[name], tokens) for name in names]
     texts = [[tokenise(text, tokens) for text in references[name]] for name in names]
     scores, corpus, scored = _score(hypotheses, texts)
-    pictures = (
-        ScoredCaption(name, captions[name], tuple(references[name]), tuple(count), smoothed_bleu(count), rouge, cider)
-        for name, count, rouge, cider in zip(names, scored.bleu_counts, scored.rouge_l, scored.cider, strict=True)
+    pictures = tuple(
+        ScoredCaption(name, captions[name], tuple(references[name]), tuple(n), metrics.smoothed_bleu(n), rouge, cider)
+        for name, (n, rouge, cider) in zip(names, scored, strict=True)
     )
-    constant = best_constant_caption(texts)
+    constant = metrics.best_constant_caption(texts)
     human, against_as_many = _human(hypotheses, texts)
     return Evaluation(
         scores=scores,
         human=human,
         against_as_many=against_as_many,
-        floor={"caption": joined(constant, tokens), **corpus.score([constant] * len(names)).metrics()},
-        pictures=tuple(pictures),
+        floor={"caption": joined(constant, tokens), **_means(corpus.score([constant] * len(names)))},
+        pictures=pictures,
         references_sha256=hashlib.sha256(json.dumps([names, texts]).encode()).hexdigest(),
         tokens=tokens,
     )
 
 
-def _score(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tuple[Scores, _References, _Scored]:
+def _score(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tuple[Scores, _References, list[_Score]]:
     """The scores of captions, with BLEU from nltk, and the intermediate results."""
-    bleus = bleu(hypotheses, texts)  # first, since it checks both
+    bleus = metrics.bleu(hypotheses, texts)  # first, since it checks both
     corpus = _References(texts)
     scored = corpus.score(hypotheses)
     scores = {
-        **scored.metrics(),
+        **_means(scored),
         **_named(bleus),
         "images": len(hypotheses),
         "references": sum(len(those) for those in texts),
@@ -182,42 +171,33 @@ def _score(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tup
     return scores, corpus, scored
 
 
-def _named(bleus: Iterable[float]) -> Scores:
-    return {f"bleu_{n}": float(score) for n, score in enumerate(bleus, start=1)}
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """The scores of each caption of a corpus."""
-
-    bleu_counts: list[list[int]]
-    rouge_l: list[float]
-    cider: list[float]
-
-    def metrics(self) -> Scores:
-        """The scores of the corpus."""
-        return {
-            **_named(bleu_of_counts(np.sum(self.bleu_counts, axis=0, dtype=np.float64))),
-            "rouge_l": math.fsum(self.rouge_l) / len(self.rouge_l),
-            "cider": math.fsum(self.cider) / len(self.cider),
-        }
-
-
 class _References:
     """The tokenised references of a corpus, prepared to score several sets of captions."""
 
     def __init__(self, texts: Sequence[Sequence[Words]]) -> None:
         self._texts = texts
-        self._cider = Cider(texts, DocumentFrequencies.of(texts))
+        self._cider = metrics.Cider(texts, metrics.DocumentFrequencies.of(texts))
 
-    def score(self, hypotheses: Sequence[Words]) -> _Scored:
+    def score(self, hypotheses: Sequence[Words]) -> list[_Score]:
         """Score a tokenised caption for each picture."""
-        pairs = list(zip(hypotheses, self._texts, strict=True))
-        return _Scored(
-            [bleu_counts(words, those) for words, those in pairs],
-            [rouge_l(words, those) for words, those in pairs],
-            [self._cider.score(picture, words) for picture, words in enumerate(hypotheses)],
-        )
+        return [
+            (metrics.bleu_counts(words, those), metrics.rouge_l(words, those), self._cider.score(picture, words))
+            for picture, (words, those) in enumerate(zip(hypotheses, self._texts, strict=True))
+        ]
+
+
+def _means(scored: Sequence[_Score]) -> Scores:
+    """The scores of a corpus from those of its captions."""
+    counts, rouges, ciders = zip(*scored, strict=True)
+    return {
+        **_named(metrics.bleu_of_counts(np.array(counts, dtype=np.float64).sum(0))),
+        "rouge_l": math.fsum(rouges) / len(rouges),
+        "cider": math.fsum(ciders) / len(ciders),
+    }
+
+
+def _named(bleus: Iterable[float]) -> Scores:
+    return {f"bleu_{n}": float(score) for n, score in enumerate(bleus, start=1)}
 
 
 def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tuple[Scores | None, Scores | None]:
@@ -237,8 +217,8 @@ def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tup
             held_out.append(those.pop((place + turn) % len(those)))
             left.append(those)
         corpus = _References(left)
-        human.append(corpus.score(held_out).metrics())
-        model.append(corpus.score([hypotheses[index] for index in several]).metrics())
+        human.append(_means(corpus.score(held_out)))
+        model.append(_means(corpus.score([hypotheses[index] for index in several])))
     about = {
         "images": len(several),
         "references_each": _count_each([len(texts[i]) - 1 for i in several]),

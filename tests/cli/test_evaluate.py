@@ -249,7 +249,10 @@ def test_a_file_that_is_not_there_gets_one_line_and_status_2(
         ),
         (("--captions", "x", "--predictions", "y", "--checkpoint", "z"), "leave out --checkpoint"),
         (("--captions", "x", "--predictions", "y", "--beam-size", "5"), "leave out --beam-size"),
-        (("--captions", "x", "--images", "y", "--coco-images", "z"), "coco_images (--coco-images) says"),
+        (
+            ("--captions", "x", "--images", "y", "--coco-images", "z"),
+            "goes with predictions (--predictions) only",
+        ),
         (("--compare", "x", "y"), "with a command of its own: captioner compare A.json B.json"),
         (("--captions", "x", "--images", "no such folder"), "x: no such captions file"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.data.names import find_files, image_id, read_image_ids
+from captioner.data.names import KnownPictures, find_files, image_id, read_image_ids
 from captioner.errors import CaptionerError, DataError
 
 
@@ -96,6 +96,12 @@ class TestFindingFiles:
         names = ["val2014/picture1.jpg", "photos\\picture2.jpg", "picture3.jpg", "lost.jpg", "x/"]
         assert find_files(names, folder) == {name: folder / f"picture{n}.jpg" for n, name in enumerate(names[:3], 1)}
 
+    def test_any_of_them_need_not_be_there(self, pictures: list[Path]) -> None:
+        folder = pictures[0].parent
+        assert find_files(["coco/pictures/picture1.jpg"], folder.parent) == {
+            "coco/pictures/picture1.jpg": folder.parent / folder.name / "picture1.jpg"
+        }, "the longest end that is a file"
+
     def test_unless_two_names_end_alike(self, pictures: list[Path]) -> None:
         assert find_files(["a/picture1.jpg", "b/picture1.jpg"], pictures[0].parent) == {}
 
@@ -105,3 +111,36 @@ class TestFindingFiles:
         shutil.copy(pictures[2], folder / "a/picture1.jpg")
         names = ["a/picture1.jpg", "picture1.jpg"]
         assert find_files(names, folder) == {name: folder / name for name in names}
+
+
+class TestKnownPictures:
+    @pytest.mark.parametrize(
+        ("path", "name"),
+        [
+            ("x/a.jpg", "x/a.jpg"),
+            ("photos/x/a.jpg", "x/a.jpg"),
+            ("/photos/x/a.jpg", "x/a.jpg"),
+            ("./x/a.jpg", "x/a.jpg"),
+            ("photos\\x\\a.jpg", "x/a.jpg"),
+            ("b.jpg", "y/b.jpg"),
+            ("z/b.jpg", None),
+            ("a.jpeg", None),
+            ("", None),
+        ],
+    )
+    def test_one_is_the_end_of_the_other(self, path: str, name: str | None) -> None:
+        assert KnownPictures(["x/a.jpg", "y/b.jpg"]).named(path) == name
+
+    def test_the_names_may_be_absolute(self) -> None:
+        assert KnownPictures(["/data/a.jpg"]).named("/data/a.jpg") == "/data/a.jpg"
+        assert KnownPictures(["/data/a.jpg"]).named("a.jpg") == "/data/a.jpg"
+
+    def test_a_name_is_found_as_it_is_written(self) -> None:
+        names = ["a.jpg", "./a.jpg"]
+        assert [KnownPictures(names).named(name) for name in names] == names
+
+    def test_numbers_are_looked_up_when_they_are_needed(self) -> None:
+        pictures = KnownPictures(["dog.jpg"])
+        assert pictures.named("dog.jpg") == "dog.jpg", "which has no number"
+        with pytest.raises(DataError, match="no COCO number in this file name"):
+            pictures.numbered(1)
