@@ -69,9 +69,16 @@ def train(
     config = config or TrainConfig()
     start = Start.choose(config, init, encoder_weights)
     train_names, val_names = (Path(names) if names else None for names in (train_list, val_list))
-    split = choose_split(read_captions(Path(captions)), Path(images), train_names, val_names, config.seed)
     keep_freed_memory()
-    return train_on(split, Path(output), config, start, resume, say)
+    return train_on(
+        # Not in a variable, which would hold the text of all captions until training ends.
+        choose_split(read_captions(Path(captions)), Path(images), train_names, val_names, config.seed),
+        Path(output),
+        config,
+        start,
+        resume,
+        say,
+    )
 
 
 def train_on(
@@ -95,7 +102,7 @@ def train_on(
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
-        del split, texts  # so that the text of a million captions can be freed, if nobody else holds it
+        del split, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states)
         if resume:
             run.restore()
@@ -141,7 +148,12 @@ class _Run:
 
     def begin(self, standardise: bool) -> None:
         """Begin a new run: its folder, its plan, and the state before its first step."""
-        torch.set_num_threads(self.standing.threads)
+        threads = self.standing.threads
+        if threads < torch.get_num_threads():
+            self.say(
+                f"other programs are busy: computing with {threads} of {torch.get_num_threads()} threads is faster"
+            )
+        torch.set_num_threads(threads)
         if self.ranks.first:
             self.output.mkdir(parents=True, exist_ok=True)
             folder.write_config(self.output, {"train": asdict(self.config), **self.material.provenance})
@@ -192,7 +204,13 @@ class _Run:
         if self.standing.stage < len(self.stages):
             groups |= {"adamw": self.optimiser.state(), "average": self.average.averaged}
         tensors = {f"{group}.{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
-        folder.save_state(self.output, self.standing, tensors)
+        try:
+            folder.save_state(self.output, self.standing, tensors)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.output}: the state cannot be written ({error.strerror}), and the state before it is kept: make "
+                "room, then continue with --resume"
+            ) from error
 
     def train_epoch(self, stage: Stage) -> None:
         """Do the steps that are left of this epoch."""

@@ -299,7 +299,7 @@ def test_a_full_disk_leaves_the_state_before(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        kill_after(patch, 12, lambda: patch.setattr("captioner.training.folder.replacing", full))
+        kill_after(patch, 12, lambda: patch.setattr("captioner.training.folder.save_state", full))
         with pytest.raises(TrainingError, match=r"No space left on device.*the state before it is kept.*--resume"):
             train_on(*arguments, say=quiet)
     assert load_state(tmp_path / "run")[0].epoch == 1
