@@ -35,13 +35,9 @@ class CaptionTokens:
                 starts.append(len(ids))
                 picture.append(index)
             first.append(len(picture))
-        as_tensor = torch.frombuffer  # shares the memory of the arrays
-        return cls(
-            as_tensor(ids, dtype=torch.int32),
-            as_tensor(starts, dtype=torch.int64),
-            as_tensor(picture, dtype=torch.int32),
-            as_tensor(first, dtype=torch.int64),
-        )
+        types = {"i": torch.int32, "q": torch.int64}
+        # The tensors share the memory of the arrays.
+        return cls(*(torch.frombuffer(a, dtype=types[a.typecode]) for a in (ids, starts, picture, first)))
 
     def __len__(self) -> int:
         return len(self.picture)

@@ -1,4 +1,4 @@
-"""Where an encoder's first weights come from, and what may be said of their origin."""
+"""The first weights of an encoder, and what is known of their origin."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ from captioner.network.preprocess import Preprocess
 def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) -> tuple[dict[str, str], Preprocess]:
     """Fill `encoder`, the network called `name`, with pretrained weights.
 
-    With a `file`, from there: one of our checkpoints, or a torchvision state dict (.pth). Without, from
-    torchvision's weights API, which downloads them once.
-    Returns their provenance, `source` and `sha256`, and what is done to the pictures they are for. Raises
-    CheckpointError.
+    They come from `file`, one of our checkpoints or a torchvision state dict (.pth), or else from torchvision, which
+    downloads them once. Returns their provenance, `source` and `sha256`, and the preprocessing that they were made for.
+    Raises CheckpointError.
     """
     if file is None:
         return _load_published(encoder, name), Preprocess()
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file of encoder weights")
+    preprocess = Preprocess()
     if is_checkpoint(file):
-        preprocess = _load_from_checkpoint(encoder, name, file)
+        checkpoint = load_checkpoint(file)
+        theirs, preprocess = checkpoint.model.config.encoder, checkpoint.preprocess
+        if theirs != name:
+            raise CheckpointError(f"{file}: holds the weights of {theirs}, not of {name}: add --encoder {theirs}")
+        encoder.load_state_dict(checkpoint.model.encoder.state_dict())
     else:
-        preprocess = Preprocess()
         _load_state_dict(encoder, name, file)
     return {"source": f"file {file.name}", "sha256": sha256_of(file)}, preprocess
 
@@ -44,12 +47,13 @@ def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
 
     weights = models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    published = file.stem.rpartition("-")[2]  # the first digits of the file's SHA-256: resnet18-f37072fd.pth
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=_published_hash(file))
+            torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=published)
         except (URLError, OSError, RuntimeError) as error:
-            reason = getattr(error, "reason", error)  # an URLError shows itself as "<urlopen error ...>"
+            reason = getattr(error, "reason", error)  # the text of an URLError is "<urlopen error ...>"
             raise CheckpointError(
                 f"the pretrained weights of {name} cannot be downloaded ({reason}). Without a network: download "
                 f"{weights.url} on another machine and give the file with --encoder-weights FILE, or give one "
@@ -57,38 +61,18 @@ def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
             ) from error
     _load_state_dict(encoder, name, file)
     sha256 = sha256_of(file)
-    # torchvision does not look at a file that is already in its cache, so anything may lie there.
-    if sha256.startswith(_published_hash(file)):
+    if sha256.startswith(published):
         return {"source": f"torchvision {weights}", "sha256": sha256}
-    return {
-        "source": f"file {file.name} in torch's cache, which is not what torchvision published",
-        "sha256": sha256,
-    }
-
-
-def _published_hash(file: Path) -> str:
-    """torchvision names its files after the first digits of their SHA-256: resnet18-f37072fd.pth."""
-    return file.stem.rpartition("-")[2]
-
-
-def _load_from_checkpoint(encoder: Encoder, name: str, file: Path) -> Preprocess:
-    try:
-        checkpoint = load_checkpoint(file)
-    except CheckpointError as error:
-        raise CheckpointError(str(error)) from error
-    theirs = checkpoint.model.config.encoder
-    if theirs != name:
-        raise CheckpointError(f"{file}: holds the weights of {theirs}, not of {name}: add --encoder {theirs}")
-    encoder.load_state_dict(checkpoint.model.encoder.state_dict())
-    return checkpoint.preprocess
+    # torchvision does not check files in its cache.
+    return {"source": f"file {file.name} in torch's cache, which is not what torchvision published", "sha256": sha256}
 
 
 def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
     _refuse_bomb(file)
     try:
-        # The one place that reads a file which could hold pickled code; weights_only refuses all but tensors.
+        # This is the only place that reads a file which could hold pickled code. weights_only refuses all but tensors.
         loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
-    # It raises nearly anything on other files, and what it says would have people allow the code in them.
+    # It raises nearly any error for other files, with texts that advise people to allow the code in them.
     except Exception as error:
         raise CheckpointError(
             f"{file}: not a file of PyTorch weights, or it holds more than tensors: give one made by "
@@ -100,7 +84,7 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
     for key, value in loaded.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{file}: {key} holds values that are not numbers")
-    # The classifier and auxiliary classifiers are not part of the encoder; everything else must fit exactly.
+    # The classifier and auxiliary classifiers are not part of the encoder. Everything else must fit exactly.
     extra = (encoder.head_name + ".", "aux", "AuxLogits")
     weights = {key: value for key, value in loaded.items() if not key.startswith(extra)}
     wanted = encoder.backbone.state_dict()
@@ -109,17 +93,16 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
             raise CheckpointError(f"{file}: not the weights of {name}: {key} is missing")
         if key not in wanted:
             raise CheckpointError(f"{file}: not the weights of {name}: {key} is not part of it")
-        if wanted[key].shape != weights[key].shape:
-            raise CheckpointError(
-                f"{file}: not the weights of {name}: {key} has shape {tuple(weights[key].shape)}, "
-                f"not {tuple(wanted[key].shape)}"
-            )
+        shape, right = tuple(weights[key].shape), tuple(wanted[key].shape)
+        if shape != right:
+            raise CheckpointError(f"{file}: not the weights of {name}: {key} has shape {shape}, not {right}")
     encoder.backbone.load_state_dict(weights)
 
 
 def _refuse_bomb(file: Path) -> None:
-    """Raise CheckpointError for a zip archive, as PyTorch writes, that holds more than its own size: PyTorch
-    compresses nothing, but would unpack what others did, whatever memory that takes.
+    """Raise CheckpointError for a zip archive that holds more than its own size.
+
+    PyTorch writes zip archives without compression, but would unpack a compressed one, whatever memory that takes.
     """
     if not zipfile.is_zipfile(file):
         return
@@ -127,6 +110,6 @@ def _refuse_bomb(file: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
-        return  # torch.load says what is to say
+        return  # torch.load reports it
     if size > file.stat().st_size:
         raise CheckpointError(f"{file}: not as PyTorch writes files: {size / 1e6:.0f} MB in a smaller archive")

@@ -85,17 +85,11 @@ def write_records(folder: Path, rows: list[dict[str, Any]], shown: list[tuple[st
 
 
 def save_state(folder: Path, standing: Standing, tensors: dict[str, Tensor]) -> None:
-    """Replace the state in a run folder. Raises TrainingError when it cannot be written; the former state is kept."""
+    """Replace the state in a run folder. Raises OSError, and then the state before is kept."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = save(whole, metadata={_KEY: json.dumps(asdict(standing))})
-    try:
-        with replacing(folder / STATE_NAME, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise TrainingError(
-            f"{folder}: the state of the run cannot be written ({error.strerror}): the state before it is kept; make "
-            "room, then continue with --resume"
-        ) from error
+    with replacing(folder / STATE_NAME, "wb") as file:
+        file.write(data)
 
 
 def load_state(folder: Path) -> tuple[Standing, dict[str, Tensor]]:

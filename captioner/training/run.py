@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,20 +23,9 @@ from captioner.errors import ImageError, OutputError, TrainingError
 from captioner.files import remove_temporaries
 from captioner.machine import keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
+from captioner.training import folder
 from captioner.training.config import TrainConfig
 from captioner.training.finish import finish
-from captioner.training.folder import (
-    CHECKPOINT_NAME,
-    STATE_NAME,
-    Standing,
-    damaged,
-    load_state,
-    refuse_other,
-    save_state,
-    write_config,
-    write_records,
-)
-from captioner.training.interrupts import deferred_interrupt
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
 from captioner.training.stages import Stage, all_stages, plan
@@ -79,9 +70,16 @@ def train(
     config = config or TrainConfig()
     start = Start.choose(config, init, encoder_weights)
     train_names, val_names = (Path(names) if names else None for names in (train_list, val_list))
-    split = choose_split(read_captions(Path(captions)), Path(images), train_names, val_names, config.seed)
     keep_freed_memory()
-    return train_on(split, Path(output), config, start, resume, say)
+    return train_on(
+        # Not in a variable, which would hold the text of all captions until training ends.
+        choose_split(read_captions(Path(captions)), Path(images), train_names, val_names, config.seed),
+        Path(output),
+        config,
+        start,
+        resume,
+        say,
+    )
 
 
 def train_on(
@@ -96,7 +94,7 @@ def train_on(
     """Train on a split. The state is saved after every epoch, and every `seconds_between_states` within an epoch."""
     with joined_ranks() as ranks, ExitStack() as at_the_end:
         at_the_end.callback(torch.set_num_threads, torch.get_num_threads())
-        if ranks.first and not resume and (output / STATE_NAME).exists():
+        if ranks.first and not resume and (output / folder.STATE_NAME).exists():
             raise OutputError(f"{output}: holds a run already: continue it with --resume, or give another folder")
         say = say if ranks.first else _say_nothing
         material = Material.of(config, split, start, ranks)
@@ -105,7 +103,7 @@ def train_on(
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
-        del split, texts  # so that the text of a million captions can be freed, if nobody else holds it
+        del split, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states)
         if resume:
             run.restore()
@@ -123,40 +121,43 @@ def train_on(
             run.leave_stage()
         if ranks.first:
             provenance = material.checkpoint(material.model).provenance
-            made = {**provenance, "training": dataclasses.asdict(material.config), **standing.chosen_epoch()}
-            say(finish(output / CHECKPOINT_NAME, validation.alone(), made))
-    return output / CHECKPOINT_NAME
+            made = {**provenance, "training": asdict(material.config), **standing.chosen_epoch()}
+            say(finish(output / folder.CHECKPOINT_NAME, validation.alone(), made))
+    return output / folder.CHECKPOINT_NAME
 
 
+@dataclass
 class _Run:
     """Where a run stands, and its parts: beginning, resuming, an epoch, the end of a stage."""
 
-    optimiser: Optimiser
-    average: Average
+    material: Material
+    stages: list[Stage]
+    validation: Validation
+    output: Path
+    say: Callable[[str], None]
+    seconds_between_states: float
+    standing: folder.Standing = field(init=False)
+    optimiser: Optimiser = field(init=False)
+    average: Average = field(init=False)
 
-    def __init__(
-        self,
-        material: Material,
-        stages: list[Stage],
-        validation: Validation,
-        output: Path,
-        say: Callable[[str], None],
-        seconds_between_states: float,
-    ) -> None:
-        self.material, self.stages, self.validation = material, stages, validation
-        self.output, self.say, self.seconds_between_states = output, say, seconds_between_states
-        self.ranks, self.config = material.ranks, material.config
-        fingerprint = material.fingerprint()
+    def __post_init__(self) -> None:
+        self.ranks, self.config = self.material.ranks, self.material.config
+        fingerprint = self.material.fingerprint()
         if len(set(self.ranks.gather_texts([fingerprint], self.ranks.size))) > 1:
             raise TrainingError("the processes of this run were not given the same options, captions and first weights")
-        self.standing = Standing(fingerprint, self.ranks.size, material.threads())
+        self.standing = folder.Standing(fingerprint, self.ranks.size, self.material.threads())
 
     def begin(self, standardise: bool) -> None:
         """Begin a new run: its folder, its plan, and the state before its first step."""
-        torch.set_num_threads(self.standing.threads)
+        threads = self.standing.threads
+        if threads < torch.get_num_threads():
+            self.say(
+                f"other programs are busy: computing with {threads} of {torch.get_num_threads()} threads is faster"
+            )
+        torch.set_num_threads(threads)
         if self.ranks.first:
             self.output.mkdir(parents=True, exist_ok=True)
-            write_config(self.output, {"train": dataclasses.asdict(self.config), **self.material.provenance})
+            folder.write_config(self.output, {"train": asdict(self.config), **self.material.provenance})
         if standardise:
             self.material.model.decoder.standardise(self.material.features().flatten(0, 1).to(self.ranks.device))
         self.say(plan(self.stages, self.material))
@@ -166,10 +167,10 @@ class _Run:
         """Take up the state in the folder. Raises TrainingError when it is missing or damaged, OutputError when it
         belongs to another run.
         """
-        found, tensors = load_state(self.output) if self.ranks.first else (self.standing, {})
-        tensors, content = self.ranks.from_first(tensors, dataclasses.asdict(found))
-        now, standing = self.standing, Standing(**content)
-        refuse_other(self.output, standing, now)
+        found, tensors = folder.load_state(self.output) if self.ranks.first else (self.standing, {})
+        tensors, content = self.ranks.from_first(tensors, asdict(found))
+        now, standing = self.standing, folder.Standing(**content)
+        folder.refuse_other(self.output, standing, now)
         if standing.threads != now.threads:
             self.say(f"computing with {standing.threads} threads, as when this run began: the number affects rounding")
         torch.set_num_threads(standing.threads)
@@ -194,7 +195,7 @@ class _Run:
             elif standing.stage > len(self.stages) or not standing.rows:
                 raise IndexError(f"stage {standing.stage}")
         except (RuntimeError, KeyError, IndexError) as error:  # tensors are missing, unknown, or of other shapes
-            raise damaged(self.output, error) from error
+            raise folder.damaged(self.output, error) from error
 
     def save(self) -> None:
         """Write the state from which `restore` continues."""
@@ -204,7 +205,13 @@ class _Run:
         if self.standing.stage < len(self.stages):
             groups |= {"adamw": self.optimiser.state(), "average": self.average.averaged}
         tensors = {f"{group}.{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
-        save_state(self.output, self.standing, tensors)
+        try:
+            folder.save_state(self.output, self.standing, tensors)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.output}: the state cannot be written ({error.strerror}), and the state before it is kept: make "
+                "room, then continue with --resume"
+            ) from error
 
     def train_epoch(self, stage: Stage) -> None:
         """Do the steps that are left of this epoch."""
@@ -215,7 +222,7 @@ class _Run:
         self.material.model.train()
         with (
             self.ranks.progress_bar(stage.steps, self._label(), "step", standing.step) as bar,
-            deferred_interrupt() as interrupted,
+            _deferred_interrupt() as interrupted,
         ):
             for _ in batches:
                 torch.manual_seed(self._seed(str(standing.step)))
@@ -274,8 +281,8 @@ class _Run:
         )
         if self.ranks.first:
             if is_best:
-                save_checkpoint(self.output / CHECKPOINT_NAME, checkpoint)
-            write_records(self.output, standing.rows, self.validation.shown())
+                save_checkpoint(self.output / folder.CHECKPOINT_NAME, checkpoint)
+            folder.write_records(self.output, standing.rows, self.validation.shown())
 
     def leave_stage(self) -> None:
         """Continue from what the checkpoint holds, which may or may not be the end of this stage."""
@@ -286,7 +293,7 @@ class _Run:
                     weights.copy_(self.average.averaged[name])
         else:
             if self.ranks.first:
-                best = load_checkpoint(self.output / CHECKPOINT_NAME, self.ranks.device)
+                best = load_checkpoint(self.output / folder.CHECKPOINT_NAME, self.ranks.device)
                 model.load_state_dict(best.model.state_dict())
             self.ranks.same(model.state_dict().values())
         self.standing.stage += 1
@@ -317,7 +324,7 @@ class _Run:
         return self.material.checkpoint(model.eval())
 
     def _diverged(self, what: str) -> TrainingError:
-        kept = f"; {self.output / CHECKPOINT_NAME} holds the best so far" if self.standing.best_row >= 0 else ""
+        kept = f"; {self.output / folder.CHECKPOINT_NAME} holds the best so far" if self.standing.best_row >= 0 else ""
         return TrainingError(
             f"{self._label()}: {what}, training diverged: begin again with a smaller learning rate{kept}"
         )
@@ -333,6 +340,33 @@ class _Run:
     def _label(self) -> str:
         epoch = self._epochs(self.standing.stage) + self.standing.epoch + 1
         return f"epoch {epoch}/{self._epochs()} {self.stages[self.standing.stage].name}"
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Within the block, a first Ctrl-C or SIGTERM only makes the given function return True. A second one interrupts.
+
+    Python delivers signals to the main thread only; in any other thread the function always returns False.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        restore()
 
 
 def _say_nothing(line: str) -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 
 import torch
+from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 
 from captioner.inference.parallel import in_order
@@ -22,7 +23,6 @@ from captioner.inference.rules import Rules
 from captioner.network.kernels import folded_for_training
 from captioner.options import DecodeOptions
 from captioner.pictures.load import load_image
-from captioner.training.augmentation import augmented
 from captioner.training.captions import batches_by_length
 from captioner.training.losses import Losses, concept_loss, grouped_caption_loss
 from captioner.training.optimiser import Named
@@ -155,6 +155,20 @@ class EndToEndStage(Stage):
         labels = self.m.labels[pictures].to(self.m.device)
         concepts = weight * concept_loss(self.m.concept_head, features, labels) / number if labels.shape[1] else 0.0
         return captions + config.concept_weight * concepts, captions
+
+
+def augmented(image: Image.Image, mirrored: bool, size: int, rng: random.Random) -> Image.Image:
+    """A random crop resized to the square, with slightly different light, mirrored or not.
+
+    The crop has 70 to 100 % of the width and of the height, so that it keeps nearly everything that captions mention.
+    Hues do not change, because captions name colours.
+    """
+    width, height = (side * rng.uniform(0.7, 1.0) for side in image.size)
+    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+    crop = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        crop = enhance(crop).enhance(rng.uniform(0.75, 1.25))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop
 
 
 class SelfCriticalStage(Stage):

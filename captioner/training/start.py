@@ -99,22 +99,13 @@ class Material:
             # A small set may have no frequent words, and torch warns of layers without outputs.
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             concept_head = nn.Linear(model.encoder.feature_size, len(concepts)).to(ranks.device)
-        versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "torchvision")}}
-        versions["torch"] = torch.__version__
-        return cls(
-            config=config,
-            model=model,
-            concept_head=concept_head,
-            vocabulary=vocabulary,
-            preprocess=preprocess,
-            paths=[str(example.path) for example in split.train],
-            captions=CaptionTokens.of(texts, vocabulary),
-            mirror=mirror_table(vocabulary),
-            labels=labels,
-            ranks=ranks,
-            bfloat16=native_bfloat16(ranks.device.type),
-            provenance={"captioner": __version__, "data": split.origin, **origin, "versions": versions},
-        )
+        python, torchvision = platform.python_version(), version("torchvision")
+        versions = {"python": python, "torch": torch.__version__, "torchvision": torchvision}
+        provenance = {"captioner": __version__, "data": split.origin, **origin, "versions": versions}
+        paths, tokens = [str(example.path) for example in split.train], CaptionTokens.of(texts, vocabulary)
+        mirror, bfloat16 = mirror_table(vocabulary), native_bfloat16(ranks.device.type)
+        network = (config, model, concept_head, vocabulary, preprocess)
+        return cls(*network, paths, tokens, mirror, labels, ranks, bfloat16, provenance)
 
     @property
     def device(self) -> torch.device:

@@ -184,7 +184,7 @@ def test_nothing_in_the_package_writes_files_in_any_other_way() -> None:
             given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
             modes = [a.value for a in given if isinstance(a, ast.Constant) and isinstance(a.value, str)]
             unknown = any(isinstance(a, ast.Name) and a.id == "mode" for a in given)
-            if name in ("write_text", "write_bytes", "touch") or (
+            if name in ("write_text", "write_bytes", "touch", "connect") or (
                 name in ("open", "fdopen") and (unknown or any(set(mode) & set("wax+") for mode in modes))
             ):
                 writing.add(file.relative_to(PACKAGE).as_posix())

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,16 @@ import captioner
 from captioner.data.captions import read_captions
 from captioner.data.shapes import make_shapes
 from captioner.data.splits import Split, find_examples, read_split_list
-from captioner.errors import OutputError, TrainingError
+from captioner.errors import OptionError, OutputError, TrainingError
 from captioner.evaluation.scores import score_captions
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.encoder import Encoder
 from captioner.training.config import TrainConfig
 from captioner.training.folder import Standing, load_state, save_state
 from captioner.training.optimiser import Optimiser
-from captioner.training.run import train_on
-from captioner.training.start import Start
+from captioner.training.ranks import Ranks
+from captioner.training.run import train, train_on
+from captioner.training.start import Material, Start
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,14 @@ def quiet(line: str) -> None:
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """One feature cache for all tests, away from that of the person who runs them."""
     monkeypatch.setenv("CAPTIONER_CACHE", str(tmp_path_factory.getbasetemp() / "feature-cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The same number of threads in all runs, however busy this machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captioner.training.start.free_cpus", lambda since: 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +202,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
     assert metrics(tmp_path / "run") == metrics(finished[0])
 
 
-@pytest.mark.parametrize("steps", [3, 19])
+@pytest.mark.parametrize("steps", [3, 9, 19])
 def test_ctrl_c_saves_and_says_how_to_go_on(
     finished: tuple[Path, list[str]],
     shapes: tuple[Path, Path, Path, Path],
@@ -212,6 +221,55 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert 9 * standing.epoch + standing.step == steps if standing.stage == 0 else standing.step == steps - 18
     train_on(*arguments, resume=True, say=quiet)
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+
+
+def test_a_resumed_run_uses_as_many_threads_as_when_it_began(
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their number changes the order of sums, and so the last bits of weights."""
+    arguments = (split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights))
+    lines: list[str] = []
+    used: set[int] = set()
+    threads = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    try:
+        torch.set_num_threads(2)
+        kill_after(monkeypatch, 20)
+        with pytest.raises(Killed):
+            train_on(*arguments, say=quiet)
+        assert torch.get_num_threads() == 2  # as before the run
+        monkeypatch.setattr("captioner.training.start.free_cpus", lambda since: 2)  # another program has ended
+        kill_after(monkeypatch, 1, lambda: used.add(torch.get_num_threads()))
+        train_on(*arguments, resume=True, say=lines.append)
+    finally:
+        torch.set_num_threads(threads)
+    assert used == {1}
+    assert "computing with 1 threads, as when this run began: the number affects rounding" in lines
+    assert load_state(tmp_path / "run")[0].threads == 1
+    assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+
+
+def test_a_run_uses_as_many_threads_as_processors_are_free_unless_the_user_has_chosen(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(TINY, epochs=0)
+    material = Material.of(config, split_of(shapes), Start(tiny_weights), Ranks())
+    threads = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    try:
+        torch.set_num_threads(3)
+        for free, wanted in ((1, 1), (2, 2), (8, 3)):
+            monkeypatch.setattr("captioner.training.start.free_cpus", lambda since, free=free: free)
+            assert material.threads() == wanted
+        monkeypatch.setattr("captioner.training.start.free_cpus", lambda since: 1)
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert material.threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_picture_that_vanishes_is_named_and_nothing_is_lost(
@@ -242,8 +300,8 @@ def test_a_full_disk_leaves_the_state_before(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        kill_after(patch, 12, lambda: patch.setattr("captioner.training.folder.replacing", full))
-        with pytest.raises(TrainingError, match=r"No space left on device.*still there.*--resume"):
+        kill_after(patch, 12, lambda: patch.setattr("captioner.training.folder.save_state", full))
+        with pytest.raises(TrainingError, match=r"No space left on device.*the state before it is kept.*--resume"):
             train_on(*arguments, say=quiet)
     assert load_state(tmp_path / "run")[0].epoch == 1
     train_on(*arguments, resume=True, say=quiet)
@@ -295,6 +353,24 @@ def test_a_state_of_another_network_is_refused(
     with pytest.raises(TrainingError, match=r"state\.safetensors: damaged.*--init"):
         train_on(split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights), True, quiet)
     assert (tmp_path / "run/best.safetensors").read_bytes() == before
+
+
+def test_one_call_does_what_the_command_does(
+    finished: tuple[Path, list[str]], shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    captions, images, train_list, val_list = map(str, shapes)
+    lists = {"train_list": train_list, "val_list": val_list}
+    run = str(tmp_path / "run")
+    path = train(captions, images, run, TINY, **lists, encoder_weights=str(tiny_weights), say=quiet)
+    assert path == tmp_path / "run/best.safetensors"
+    ours, theirs = (load_checkpoint(file).model.state_dict() for file in (path, finished[0] / "best.safetensors"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    content = path.read_bytes()
+    train(captions, images, run, TINY, **lists, encoder_weights=str(tiny_weights), resume=True, say=quiet)
+    assert path.read_bytes() == content
+    with pytest.raises(OptionError, match=r"leave out encoder_weights"):
+        train(captions, images, tmp_path / "other", TINY, init=path, encoder_weights=tiny_weights)
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_same_seed_gives_the_same_weights_and_the_encoder_learns_only_end_to_end(
@@ -353,9 +429,11 @@ def test_a_stage_that_gets_no_better_stops_and_the_best_is_kept(
     assert load_checkpoint(path).provenance["epoch"] == 4  # the end of a stage, no worse than before
 
 
+@pytest.mark.parametrize("steps", [12, 18])
 def test_a_diverged_run_says_so_and_keeps_what_it_had(
-    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, steps: int
 ) -> None:
+    """Also when it diverges in the last step of an epoch, before it is validated."""
     config = dataclasses.replace(TINY, learning_rate=1.0, gradient_clip=math.inf)
 
     def spoil() -> None:
@@ -370,7 +448,7 @@ def test_a_diverged_run_says_so_and_keeps_what_it_had(
             nonlocal done
             done += 1
             plain(self, loss)
-            if done == 12:
+            if done == steps:
                 spoil()
                 with torch.no_grad():
                     next(iter(self.named.values())).fill_(math.nan)

@@ -6,7 +6,7 @@ import random
 
 from PIL import Image
 
-from captioner.training.augmentation import augmented
+from captioner.training.stages import augmented
 
 
 def test_augmentation_keeps_most_of_the_picture_and_mirrors_when_told() -> None:
