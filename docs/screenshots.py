@@ -1,4 +1,4 @@
-"""Take the README's screenshots: every view of the page, on a desktop screen, on a phone, and in dark mode.
+"""Take the screenshots of docs/page.md: every view of the page, on a desktop screen, on a phone, and in dark mode.
 
     python docs/screenshots.py
 
