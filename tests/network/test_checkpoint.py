@@ -25,8 +25,7 @@ from captioner.network.encoder import Encoder, encoder_names
 from captioner.network.header import FORMAT_VERSION, find_checkpoint
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
 from captioner.network.preprocess import Preprocess
-from captioner.network.recurrent import CELLS
-from captioner.options import DecodeOptions
+from captioner.options import CELLS, DecodeOptions
 from captioner.vocab import Vocabulary
 from network.checkpoint_files import WEIGHT, Content, Tensors, read_parts, refusal, set_to, without
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from captioner.inference.decoding import decode
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
-from captioner.network.recurrent import CELLS
-from captioner.options import DecodeOptions
+from captioner.options import CELLS, DecodeOptions
 from captioner.training.losses import caption_loss, real_targets
 from captioner.vocab import END, PAD, START
 
