@@ -152,37 +152,36 @@ def _checked(path: Path, metadata: dict[str, str] | None) -> Header:
         )
     try:
         content: Any = json.loads(metadata[KEY])
-    except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits
-        raise CheckpointError(f"{path}: damaged header ({error})") from error
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if type(version) is not int:
-        raise CheckpointError(f"{path}: damaged header: no format_version")
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: has format version {version}, this program reads up to {FORMAT_VERSION}: update captioner"
-        )
-    if version < 1:
-        raise CheckpointError(f"{path}: damaged header: format_version {version}")
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if type(version) is not int or version < 1:
+            raise ValueError("no format_version" if type(version) is not int else f"format_version {version}")
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: has format version {version}, this program reads up to {FORMAT_VERSION}: update captioner"
+            )
+        return _parsed(content, version)
+    except (ValueError, RecursionError) as error:  # not JSON, nested too deeply, or not as it should be
+        raise damaged_header(path, error) from error
+
+
+def _parsed(content: dict[str, Any], version: int) -> Header:
+    """The header of the given version. Raises ValueError."""
     content = {"tokens": "word", **content} if version == 1 else content
     parts = {"model": dict, "tokens": str, "vocabulary": list, "preprocess": dict, "provenance": dict}
     for name, kind in parts.items():
         if not isinstance(content.get(name), kind):
-            raise CheckpointError(f"{path}: damaged header: {name} is missing or of the wrong type")
-    try:
-        config = _config(content["model"], version)
-        words = content["vocabulary"]
-        if not all(isinstance(word, str) and not _NOT_TEXT.search(word) for word in words):
-            raise ValueError("the vocabulary holds something that is not text")
-        vocabulary = Vocabulary(tuple(words), content["tokens"])
-        if len(vocabulary) != config.vocabulary_size:
-            raise ValueError(f"{len(vocabulary)} words for an output layer of {config.vocabulary_size}")
-    except ValueError as error:
-        raise damaged_header(path, error) from error
+            raise ValueError(f"{name} is missing or of the wrong type")
+    config, words = _config(content["model"], version), content["vocabulary"]
+    if not all(isinstance(word, str) and not _NOT_TEXT.search(word) for word in words):
+        raise ValueError("the vocabulary holds something that is not text")
+    vocabulary = Vocabulary(tuple(words), content["tokens"])
+    if len(vocabulary) != config.vocabulary_size:
+        raise ValueError(f"{len(vocabulary)} words for an output layer of {config.vocabulary_size}")
     return Header(version, config, vocabulary, content["preprocess"], content["provenance"])
 
 
 def damaged_header(path: Path, error: Exception) -> CheckpointError:
-    """The error for a header whose fields are all there, but impossible."""
+    """The error for a header that is not as it should be."""
     return CheckpointError(f"{path}: damaged header: {error!s:.300}")
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from captioner.network.kernels import GRU
-from captioner.options import CELLS as CELLS
 
 State: TypeAlias = "tuple[Tensor, ...]"
 

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import IO
 
@@ -37,9 +38,7 @@ def members(files: Sequence[IO[bytes]]) -> Iterator[Member]:
     leads out of the current folder.
     """
     names: set[str] = set()
-    for count, member in enumerate(_all(files)):
-        if count == MAX_FILES:
-            return
+    for member in islice(_all(files), MAX_FILES):
         yield Member(_unlike(_harmless(member.name), names), member.data, member.error)
 
 

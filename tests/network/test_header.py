@@ -112,10 +112,10 @@ def test_the_header_is_that_of_the_checkpoint(tiny_checkpoint: Checkpoint, tiny_
 
 
 DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
-    "no JSON": (lambda c, t: "{'a': 1}", "damaged header (Expecting property name"),
-    "half a JSON": (lambda c, t: json.dumps(c)[:-50], "damaged header ("),
-    "deep JSON": (lambda c, t: "[" * 100_000, "damaged header (maximum recursion"),
-    "a number of 5000 digits": (lambda c, t: "9" * 5000, "damaged header (Exceeds the limit"),
+    "no JSON": (lambda c, t: "{'a': 1}", "damaged header: Expecting property name"),
+    "half a JSON": (lambda c, t: json.dumps(c)[:-50], "damaged header: "),
+    "deep JSON": (lambda c, t: "[" * 100_000, "damaged header: maximum recursion"),
+    "a number of 5000 digits": (lambda c, t: "9" * 5000, "damaged header: Exceeds the limit"),
     "a list": (lambda c, t: "[1]", "damaged header: no format_version"),
     "no version": (without("format_version"), "no format_version"),
     "version as text": (set_to("format_version", value="1"), "no format_version"),

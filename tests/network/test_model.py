@@ -1,4 +1,4 @@
-"""The network: its invariants on tiny sizes, and that the fast encoder is the same function for every backbone."""
+"""The network's invariants, on tiny sizes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,13 @@ import torch
 from conftest import TINY_ENCODER
 from torch import Tensor, nn
 
-from captioner.errors import CaptionerError, CheckpointError
 from captioner.inference.decoding import decode
-from captioner.inference.rules import Rules
-from captioner.network.encoder import Encoder, fuse_for_inference
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
-from captioner.network.recurrent import CELLS
-from captioner.options import DecodeOptions
+from captioner.options import CELLS, DecodeOptions
 from captioner.training.losses import caption_loss, real_targets
 from captioner.vocab import END, PAD, START
 
 FEATURE = 7
-BACKBONES = {
-    "mobilenet_v2": 1280,
-    "resnet18": 512,
-    "resnet50": 2048,
-    "mobilenet_v3_large": 1280,
-    "efficientnet_b0": 1280,
-    "convnext_tiny": 768,
-}
 
 
 def make_decoder(words: int = 50, dropout: float = 0.0, seed: int = 0, cell: str = "lstm", layers: int = 1) -> Decoder:
@@ -67,9 +55,7 @@ def test_a_handful_of_captions_is_learned_by_heart() -> None:
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.05
-    assert [
-        written.tokens for [written] in decode(decoder.eval(), features, Rules(DecodeOptions("greedy")))
-    ] == captions
+    assert [written.tokens for [written] in decode(decoder.eval(), features, DecodeOptions("greedy"))] == captions
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -142,21 +128,6 @@ def test_features_are_dropped_half_as_often_as_other_units() -> None:
     assert dropped == pytest.approx(0.25, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("resnet_18", "unknown encoder 'resnet_18': .* such as mobilenet_v2, .*resnet18"),
-        ("fcn_resnet50", "unknown encoder 'fcn_resnet50'"),  # a network of torchvision, but for segmentation
-        ("", "unknown encoder ''"),
-        ("squeezenet1_0", "squeezenet1_0 has no linear classifier"),
-    ],
-)
-def test_an_encoder_without_a_feature_vector_is_refused(name: str, message: str) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        Encoder(name)
-    assert issubclass(CheckpointError, CaptionerError)
-
-
 def test_training_moves_weights_of_the_encoder_but_not_its_statistics() -> None:
     torch.manual_seed(0)
     model = CaptionModel.create(ModelConfig(TINY_ENCODER, 20, 8, 8, 0.5, "lstm", 1)).train()
@@ -175,45 +146,6 @@ def test_training_moves_weights_of_the_encoder_but_not_its_statistics() -> None:
     assert norms
     assert statistics
     assert moved == before.keys() - statistics
-
-
-@torch.inference_mode()
-def random_statistics(encoder: Encoder) -> None:
-    """What training leaves behind in BatchNorm, so that folding it is more than dropping it.
-
-    The statistics are about those of some pictures: otherwise all pictures come out alike after dozens of layers.
-    """
-    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        nn.init.uniform_(norm.weight, 0.7, 1.3)
-        nn.init.normal_(norm.bias, std=0.3)
-        norm.momentum = 1.0
-        norm.train()
-    encoder(torch.randn(8, 3, 64, 64))
-    for norm in norms:
-        norm.eval()
-        norm.running_mean += 0.1 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt()
-
-
-@pytest.mark.parametrize(("name", "feature_size"), BACKBONES.items())
-def test_the_fused_encoder_is_the_same_function(name: str, feature_size: int) -> None:
-    torch.manual_seed(0)
-    encoder, images = Encoder(name), torch.randn(2, 3, 64, 64)
-    random_statistics(encoder)
-    before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    fused = fuse_for_inference(encoder)
-    with torch.inference_mode():
-        expected, found = encoder(images), fused(images)
-    assert encoder.feature_size == feature_size
-    assert found.shape == expected.shape == (2, feature_size)
-    scale = (expected[0] - expected[1]).abs().max()  # what tells the pictures apart must survive
-    assert scale > 0
-    assert (found - expected).abs().max() < 1e-3 * scale
-    # It is a copy: faster, with nothing to train, and the encoder is as it was.
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
-    assert not any(parameter.requires_grad for parameter in fused.parameters())
-    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
-    assert all(parameter.requires_grad for parameter in encoder.parameters())
 
 
 def test_a_model_is_drawn_from_the_seed() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captioner.network.model import Decoder, ModelConfig
-from captioner.network.recurrent import CELLS, PeepholeLSTM, RecurrentLayer, has_memory
+from captioner.network.recurrent import PeepholeLSTM, RecurrentLayer, has_memory
+from captioner.options import CELLS
 from captioner.training.losses import caption_loss, real_targets
 from captioner.vocab import END, PAD, START
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import random
@@ -24,7 +25,7 @@ from PIL import Image, features
 from captioner.errors import ImageError
 from captioner.network.preprocess import Preprocess
 from captioner.pictures import load as images
-from captioner.pictures.load import SUFFIXES, load_image
+from captioner.pictures.load import SIDE, SUFFIXES, load_image, thumbnail
 
 Pixels = npt.NDArray[Any]
 
@@ -446,53 +447,6 @@ class TestWarnings:
         assert not any(action == "ignore" and kind is Warning and not module for action, _, kind, module, _ in seen)
 
 
-class TestPreprocess:
-    def test_pixels_are_channels_first_bytes(self) -> None:
-        pixels = Preprocess(size=64).pixels(draw_picture(3))
-        assert (pixels.shape, pixels.dtype) == ((3, 64, 64), torch.uint8)
-        assert pixels.permute(1, 2, 0).is_contiguous()  # in memory as Pillow has it
-
-    @pytest.mark.parametrize("size", [(300, 40), (40, 300)])
-    def test_the_whole_picture_is_squeezed_not_cropped(self, size: tuple[int, int]) -> None:
-        image = Image.new("RGB", size, "white")
-        width, height = size
-        for corner, colour in (((0, 0), "red"), ((width - 10, height - 10), "blue")):
-            image.paste(colour, (*corner, corner[0] + 10, corner[1] + 10))
-        pixels = Preprocess(size=20).pixels(image)
-        assert pixels[:, 0, 0].tolist()[0] > pixels[:, 0, 0].tolist()[2] + 50
-        assert pixels[:, -1, -1].tolist()[2] > pixels[:, -1, -1].tolist()[0] + 50
-
-    @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 3), (223, 225), (500, 375), (100, 80), (8000, 4000)])
-    def test_it_is_what_pillow_makes_but_for_rounding(self, size: tuple[int, int]) -> None:
-        noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
-        image = Image.fromarray(noise)
-        pixels = Preprocess(size=224).pixels(image)
-        expected = np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)).astype(int)
-        assert abs(pixels.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
-        assert pixels.stride() == (1, 224 * 3, 3)  # so that a batch need not be reordered
-
-    def test_shrinking_averages_all_pixels(self) -> None:
-        """Not only those nearest: a fine pattern becomes grey, not moiré."""
-        stripes = np.zeros((64, 64, 3), np.uint8)
-        stripes[:, ::2] = 255
-        pixels = Preprocess(size=8).pixels(Image.fromarray(stripes)).float()
-        assert 120 < pixels.min() <= pixels.max() < 135
-
-    def test_a_picture_of_the_right_size_is_untouched(self) -> None:
-        noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-        np.testing.assert_array_equal(Preprocess(size=32).pixels(Image.fromarray(noise)).permute(1, 2, 0), noise)
-
-    def test_normalise_is_that_of_torchvision(self) -> None:
-        """`ToTensor` and `Normalize`: divide by 255, take the mean away, divide by the standard deviation."""
-        mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
-        pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
-        normalised = Preprocess(16, mean, std).normalise(pixels)
-        expected = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-        torch.testing.assert_close(normalised, expected)
-        assert normalised.dtype == torch.float32
-        assert normalised.is_contiguous(memory_format=torch.channels_last)
-
-
 class TestLargeFiles:
     """A JPEG file is read no larger than needed."""
 
@@ -543,12 +497,18 @@ class TestLargeFiles:
             load_image(encoded(draw_picture(1, (1000, 1000)), "JPEG"), max_pixels=999_999, smallest=100)
 
 
-def test_pictures_are_laid_together_as_the_encoder_wants_them() -> None:
-    preprocess = Preprocess(size=32)
-    pictures = [preprocess.pixels(draw_picture(index)) for index in range(3)]
-    batch = preprocess.batch(pictures)
-    assert torch.equal(batch, torch.stack(pictures))
-    assert batch.is_contiguous(memory_format=torch.channels_last)
-    normal = preprocess.normalise(batch)
-    assert normal.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(normal, preprocess.normalise(torch.stack(pictures)))
+@pytest.mark.parametrize(("size", "expected"), [((1000, 500), (SIDE, SIDE // 2)), ((30, 60), (30, 60))])
+def test_a_thumbnail_is_a_small_jpeg(tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", size, "navy").save(path)
+    uri = thumbnail(path)
+    assert uri is not None
+    kind, data = uri.split(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == expected
+
+
+def test_a_file_that_is_no_picture_has_no_thumbnail(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("no picture")
+    assert thumbnail(tmp_path / "a.jpg") is None
+    assert thumbnail(tmp_path / "not there.jpg") is None

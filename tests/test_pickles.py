@@ -18,7 +18,7 @@ from captioner.errors import TrainingError
 from captioner.training.features import FeatureCache
 from captioner.training.folder import load_state
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -37,7 +37,15 @@ def test_nothing_in_the_sources_unpickles_but_torch_load_of_tensors_in_one_place
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            assert called not in ("eval", "exec", "__import__", "np.load", "torch.jit.load", "torch.hub.load"), file
+            assert called not in (
+                "eval",
+                "exec",
+                "__import__",
+                "np.load",
+                "numpy.load",
+                "torch.jit.load",
+                "torch.hub.load",
+            ), file
             assert not called.endswith(("read_pickle", "load_state_dict_from_url")), file
             if called == "torch.load":
                 loads.append((file.name, {word.arg: ast.unparse(word.value) for word in node.keywords}["weights_only"]))
