@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from captioner.options import ENGINES, PRECISIONS, TOKEN_KINDS, DecodeOptions, OptionSpec, option_specs, parse_options
 
-
-class HelpFormatter(argparse.HelpFormatter):
-    """Help that is wide enough for most options to take one line."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=118)
+HelpFormatter = partial(argparse.HelpFormatter, max_help_position=30, width=118)  # most options take one line
 
 
 def add_options(
