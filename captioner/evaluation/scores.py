@@ -98,18 +98,10 @@ class Evaluation:
 
     def to_json(self) -> str:
         """The evaluation as JSON with one picture a line. The same evaluation gives the same bytes."""
-        head = {
-            "format": EVALUATION_FORMAT,
-            "tokens": self.tokens,
-            **self.scores,
-            "against_as_many": self.against_as_many,
-            "human": self.human,
-            "floor": self.floor,
-            "problems": dict(self.problems),
-            "warnings": self.warnings(),
-            "recipe": self.recipe,
-            "references_sha256": self.references_sha256,
-        }
+        yardsticks = {name: getattr(self, name) for name in ("against_as_many", "human", "floor")}
+        said = {"problems": dict(self.problems), "warnings": self.warnings(), "recipe": self.recipe}
+        head = {"format": EVALUATION_FORMAT, "tokens": self.tokens, **self.scores, **yardsticks, **said}
+        head["references_sha256"] = self.references_sha256
         names = ("name", "caption", "smoothed_bleu_4", "rouge_l", "cider", "bleu_counts")
         rows = ({name: getattr(picture, name) for name in names} for picture in self.pictures)
         lines = ",\n".join("    " + json.dumps(row) for row in rows)
@@ -209,26 +201,19 @@ def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tup
     if not several:
         return None, None
     turns = min(max(len(those) for those in texts), math.ceil(_HELD_OUT / len(several)))
-    human, model = [], []
+    others = _count_each([len(texts[index]) - 1 for index in several])
+    about = {"images": len(several), "references_each": others, "turns": turns}
+    rows = []
     for turn in range(turns):
-        left, held_out = [], []
-        for place, index in enumerate(several):
-            those = list(texts[index])
-            held_out.append(those.pop((place + turn) % len(those)))
-            left.append(those)
+        left = [list(texts[index]) for index in several]
+        held_out = [those.pop((place + turn) % len(those)) for place, those in enumerate(left)]
         corpus = _References(left)
-        human.append(_means(corpus.score(held_out)))
-        model.append(_means(corpus.score([hypotheses[index] for index in several])))
-    about = {
-        "images": len(several),
-        "references_each": _count_each([len(texts[i]) - 1 for i in several]),
-        "turns": turns,
-    }
-
-    def mean(rows: list[Scores]) -> Scores:
-        return {**{metric: math.fsum(row[metric] for row in rows) / turns for metric in METRICS}, **about}
-
-    return mean(human), mean(model)
+        rows.append([_means(corpus.score(those)) for those in (held_out, [hypotheses[index] for index in several])])
+    human, model = (
+        {**{metric: math.fsum(row[metric] for row in those) / turns for metric in METRICS}, **about}
+        for those in zip(*rows, strict=True)
+    )
+    return human, model
 
 
 def joined(words: Words, tokens: str) -> str:

@@ -134,6 +134,7 @@ class TestKnownPictures:
     def test_the_names_may_be_absolute(self) -> None:
         assert KnownPictures(["/data/a.jpg"]).named("/data/a.jpg") == "/data/a.jpg"
         assert KnownPictures(["/data/a.jpg"]).named("a.jpg") == "/data/a.jpg"
+        assert KnownPictures(["./x/a.jpg"]).named("photos/x/a.jpg") == "./x/a.jpg", "nor does the dot count"
 
     def test_a_name_is_found_as_it_is_written(self) -> None:
         names = ["a.jpg", "./a.jpg"]

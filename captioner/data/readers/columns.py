@@ -6,6 +6,7 @@ import csv
 import reprlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from captioner.data.readers.base import Entry
@@ -81,37 +82,28 @@ def read_table(lines: Iterable[str], delimiter: str) -> Iterator[Entry]:
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, str, list[str]]]:
     """The number, the text and the cells of each record. A record is one line or several."""
-    waiting: list[str] = []  # lines that have been read ahead
-    number = 0
-    source = iter(lines)
-    while True:
-        line = waiting.pop(0) if waiting else next(source, None)
-        if line is None:
-            return
-        number += 1
+    source = enumerate(lines, start=1)
+    waiting: list[tuple[int, str]] = []  # lines that have been read ahead
+    while numbered := waiting.pop(0) if waiting else next(source, None):
+        number, line = numbered
         if not line.strip():
             continue
-        if '"' not in line:
-            yield number, line, line.split(delimiter)
-            continue
-        record, length = line, 1
-        cells, whole = _quoted(record, delimiter)
-        while not whole and length < _CONTINUED:
-            if length > len(waiting):
-                following = next(source, None)
-                if following is None:
-                    break
-                waiting.append(following)
-            record += "\n" + waiting[length - 1]
-            length += 1
-            if '"' in waiting[length - 2]:
+        record, taken = line, 0
+        cells, whole = _quoted(record, delimiter) if '"' in line else (line.split(delimiter), True)
+        while not whole and taken < _CONTINUED - 1:
+            if taken == len(waiting):
+                waiting.extend(islice(source, 1))
+            if taken == len(waiting):
+                break
+            following = waiting[taken][1]
+            record, taken = f"{record}\n{following}", taken + 1
+            if '"' in following:
                 cells, whole = _quoted(record, delimiter)
         if cells is None:  # the quotation marks belong to the caption
             yield number, line, line.split(delimiter)
-            continue
-        del waiting[: length - 1]
-        yield number, record, cells
-        number += length - 1
+        else:
+            del waiting[:taken]
+            yield number, record, cells
 
 
 def _quoted(record: str, delimiter: str) -> tuple[list[str] | None, bool]:
