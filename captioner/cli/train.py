@@ -25,29 +25,18 @@ def add_parser(commands: Any) -> None:
         formatter_class=HelpFormatter,
     )
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--captions", type=Path, required=True, metavar="FILE", help="captions that people wrote, in any common layout"
-    )
+    data.add_argument("--captions", type=Path, required=True, metavar="FILE", help="captions, in any common layout")
     data.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures")
     data.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to train on")
-    data.add_argument(
-        "--val-list",
-        type=Path,
-        metavar="FILE",
-        help="names of the pictures to validate on [as the captions file says, or a tenth]",
-    )
+    names = "names of the pictures to validate on [the captions file's choice, or a tenth]"
+    data.add_argument("--val-list", type=Path, metavar="FILE", help=names)
     data.add_argument("--output", type=Path, required=True, metavar="RUN_DIR", help="folder for everything written")
     begin = parser.add_argument_group("starting point")
     begin.add_argument("--resume", action="store_true", help="continue the interrupted run in RUN_DIR")
-    begin.add_argument(
-        "--init", metavar="FILE", help="continue from this checkpoint, or shipped model, with your captions' new words"
-    )
-    begin.add_argument(
-        "--encoder-weights",
-        type=Path,
-        metavar="FILE",
-        help="torchvision .pth or checkpoint with first weights of the encoder [a shipped checkpoint, or torchvision]",
-    )
+    init = "continue from this checkpoint, or shipped model, with your captions' new words"
+    begin.add_argument("--init", metavar="FILE", help=init)
+    weights = "torchvision .pth or checkpoint with the encoder's first weights [a shipped checkpoint, or torchvision's]"
+    begin.add_argument("--encoder-weights", type=Path, metavar="FILE", help=weights)
     begin.add_argument("--config", type=Path, metavar="FILE", help="take the options from the config.json of a run")
     add_options(parser, TrainConfig)
     parser.set_defaults(run=run)
@@ -63,18 +52,9 @@ def run(args: argparse.Namespace) -> int:
     config: TrainConfig = parse_options(TrainConfig, {**read, **given})
     from captioner.training.run import train
 
-    checkpoint = train(
-        args.captions,
-        args.images,
-        args.output,
-        config,
-        train_list=args.train_list,
-        val_list=args.val_list,
-        init=args.init,
-        encoder_weights=args.encoder_weights,
-        resume=args.resume,
-        say=_say,
-    )
+    names = ("train_list", "val_list", "init", "encoder_weights", "resume")
+    options = {name: getattr(args, name) for name in names}
+    checkpoint = train(args.captions, args.images, args.output, config, **options, say=_say)
     if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes, or the only one
         print(checkpoint)
         _say(f"caption pictures with it: captioner caption PICTURE --checkpoint {checkpoint}")

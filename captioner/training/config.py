@@ -21,13 +21,11 @@ FIXED_BY_INIT = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_si
 _DECODER_EPOCHS, _DECODER_STEPS = 6, 800
 _END_TO_END_EPOCHS, _END_TO_END_STEPS = 24, 400
 
-_run = partial(option, group="training")
-_epochs = partial(_run, low=0, high=10_000)
-_network = partial(option, group="network")
-_decoder = partial(option, group="training the decoder alone")
-_end_to_end = partial(option, group="training end to end")
-_self_critical = partial(option, group="self-critical training")
-_every = partial(option, group="training in every stage")
+_run, _network = partial(option, group="training"), partial(option, group="network")
+_epochs, _decoder = partial(_run, low=0, high=10_000), partial(option, group="first stage: decoder alone")
+_end_to_end = partial(option, group="second stage: end to end")
+_self_critical = partial(option, group="third stage: self-critical training")
+_every = partial(option, group="all stages")
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,14 @@ class TrainConfig:
     scst_epochs: int = _epochs(1, "epochs of self-critical training, after that")
     seed: int = _run(0, "fixes first weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
     metric: str = _run("cider", "validation score that can end a stage early", choices=("cider", "bleu_4"))
-    patience: float = _run(
-        0.4, "end a stage when the score has not improved for this share of its epochs", low=0.0, high=1.0
-    )
+    patience: float = _run(0.4, "end a stage after this share of its epochs without a better score", low=0.0, high=1.0)
 
     encoder: str = _network("mobilenet_v2", "torchvision classification network that encodes pictures")
     image_size: int = _network(
         0, "side of the square that pictures are resized to; 0: as for the encoder's first weights", low=0, high=1024
     )
     tokens: str = _network(
-        "auto", "auto: characters for scripts without spaces, such as Chinese", choices=("auto", *TOKEN_KINDS)
+        "auto", "what captions are split into; auto: as their script needs", choices=("auto", *TOKEN_KINDS)
     )
     minimum_count: int = _network(4, "a word enters the vocabulary when it occurs at least this often", low=1)
     cell: str = _network("gru", "recurrent cell of the decoder", choices=CELLS)
@@ -63,29 +59,27 @@ class TrainConfig:
     batch_size: int = _decoder(64, "captions in a batch", low=1)
     learning_rate: float = _decoder(1.5e-3, "peak learning rate", low=0.0, high=1.0)
 
-    finetune_batch_size: int = _end_to_end(
-        32, "pictures in a batch, each with all its captions; also in self-critical training", low=1
-    )
+    finetune_batch_size: int = _end_to_end(32, "pictures in a batch; also in self-critical training", low=1)
     finetune_learning_rate: float = _end_to_end(4e-4, "peak learning rate of the decoder", low=0.0, high=1.0)
     encoder_learning_rate: float = _end_to_end(2e-4, "peak learning rate of the encoder", low=0.0, high=1.0)
     concepts: int = _end_to_end(320, "frequent words that features are also trained to predict; 0: none", low=0)
-    concept_weight: float = _end_to_end(0.05, "weight of that loss, the sum over these words", low=0.0, high=100.0)
+    concept_weight: float = _end_to_end(
+        0.05, "weight of the loss of these words, which is a sum over them", low=0.0, high=100.0
+    )
 
     scst_learning_rate: float = _self_critical(1e-4, "peak learning rate", low=0.0, high=1.0)
     scst_samples: int = _self_critical(5, "captions drawn for each picture", low=2, high=1000)
     scst_cross_entropy: float = _self_critical(
-        0.5, "weight of the cross-entropy, which is added to the loss of the rewards", low=0.0, high=100.0
+        0.5, "weight of the cross-entropy beside the rewards", low=0.0, high=100.0
     )
 
-    dropout: float = _every(
-        0.5, "share of units dropped between the decoder's layers; of the features, half as many", low=0.0, high=0.95
+    dropout: float = _every(0.5, "share of the decoder's units to drop; half of it for features", low=0.0, high=0.95)
+    label_smoothing: float = _every(
+        0.05, "probability taken from the right word and spread over all words", low=0.0, high=0.9
     )
-    label_smoothing: float = _every(0.05, "probability that the other words get in the targets", low=0.0, high=0.9)
     weight_decay: float = _every(0.1, "decoupled weight decay of AdamW", low=0.0, high=1.0)
     gradient_clip: float = _every(5.0, "largest norm of the gradient", low=0.0)
-    average: float = _every(
-        0.1, "share of a stage's steps over which the moving average of the weights reaches", low=0.0, high=1.0
-    )
+    average: float = _every(0.1, "share of a stage's steps over which weights are averaged", low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -104,14 +98,10 @@ class TrainConfig:
             steps = max(1, math.ceil(examples / batch_size))
             return max(usual, math.ceil(least_steps / steps)) if given is None else given
 
-        pictures_a_step = self.finetune_batch_size
-        return dataclasses.replace(
-            self,
-            epochs=chosen(self.epochs, _DECODER_EPOCHS, _DECODER_STEPS, captions, self.batch_size),
-            finetune_epochs=chosen(
-                self.finetune_epochs, _END_TO_END_EPOCHS, _END_TO_END_STEPS, pictures, pictures_a_step
-            ),
-        )
+        decoder, end_to_end = (_DECODER_EPOCHS, _DECODER_STEPS), (_END_TO_END_EPOCHS, _END_TO_END_STEPS)
+        epochs = chosen(self.epochs, *decoder, captions, self.batch_size)
+        finetune_epochs = chosen(self.finetune_epochs, *end_to_end, pictures, self.finetune_batch_size)
+        return dataclasses.replace(self, epochs=epochs, finetune_epochs=finetune_epochs)
 
 
 def refuse_fixed(names: Iterable[str]) -> None:

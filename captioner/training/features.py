@@ -92,10 +92,7 @@ class FeatureCache:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection and a transaction.
-
-        Journal mode and locks are SQLite's defaults, which also work on network disks.
-        """
+        """A connection and a transaction. Locks and journal are SQLite's defaults, which work on network disks, too."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.file, timeout=_PATIENCE)) as database, database:

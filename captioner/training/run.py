@@ -50,18 +50,17 @@ def train(
 ) -> Path:
     """Train a captioner on pictures with captions, and return the path of its checkpoint.
 
-    `captions` is a file or folder in any layout that `captioner data check` knows, `images` the folder of the pictures
-    named there, and `output` the folder for everything that the run writes. `train_list` and `val_list` are files with
-    the names of the pictures to train and to validate on; by default they come from the captions file, or a random
-    tenth is for validation. The encoder starts from `encoder_weights`, a torchvision state dict or a checkpoint; by
-    default from a shipped checkpoint with the same encoder, or else from torchvision's weights. With `init`, a
-    checkpoint or the name of a shipped one, training continues from there, with the new words of these captions.
-    `resume` continues the run in `output`, exactly as if it had not been interrupted; give everything else as before.
-    `say` is called with messages.
+    `captions` is a file or folder in any layout that `captioner data check` knows, `images` the folder of its pictures,
+    and `output` the folder for everything that the run writes. `train_list` and `val_list` are files with names of
+    pictures; by default the captions file decides, or a random tenth is for validation. The encoder starts from
+    `encoder_weights`, a torchvision state dict or a checkpoint; by default from a shipped checkpoint with the same
+    encoder, or else from torchvision's weights. With `init`, a checkpoint or the name of a shipped one, training
+    continues from there, with the new words of these captions. `resume` continues the run in `output` exactly as if it
+    had not been interrupted; everything else must be as it was. `say` is called with messages.
 
-    From now on the process keeps memory that it frees, which is faster. When a run begins, torch gets as many threads
-    as processors are free; set the environment variable OMP_NUM_THREADS to choose the number. Of several processes
-    that torchrun has started, the first one writes files and messages (see `ranks`).
+    From now on the process keeps memory that it frees, which is faster. A run uses as many threads as processors are
+    free when it begins, unless the environment variable OMP_NUM_THREADS gives the number. Of several processes that
+    torchrun has started, the first one writes files and messages (see `ranks`).
 
     Raises OptionError, DataError, CheckpointError, ImageError or OutputError before anything is trained; TrainingError
     when training diverges, a picture has disappeared, the disk is full or another process of the run has died; and
@@ -96,7 +95,7 @@ def train_on(
         at_the_end.callback(torch.set_num_threads, torch.get_num_threads())
         if ranks.first and not resume and (output / folder.STATE_NAME).exists():
             raise OutputError(f"{output}: holds a run already: continue it with --resume, or give another folder")
-        say = say if ranks.first else _say_nothing
+        say = say if ranks.first else lambda line: None
         material = Material.of(config, split, start, ranks)
         texts = [example.captions for example in split.train]
         stages = all_stages(material, texts)
@@ -367,7 +366,3 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         restore()
-
-
-def _say_nothing(line: str) -> None:
-    """What ranks other than the first one say."""

@@ -3,6 +3,8 @@
 A stage gives the batches of an epoch in an order that the seed fixes, and turns them into losses one by one. All other
 randomness comes from torch's global generator, which the loop seeds before every step, so that any step can be
 repeated. With several ranks, each computes its share of a batch's loss; the sum is what one rank alone would compute.
+Therefore every `_loss` is told how many tokens are to be predicted (`targets`) and how many pictures there are
+(`number`) in the whole batch.
 """
 
 from __future__ import annotations
@@ -85,10 +87,7 @@ class FrozenStage(Stage):
             yield Losses(loss, loss.detach())
 
     def _loss(self, rows: Tensor, mirrored: Tensor, weight: float, targets: int) -> tuple[Tensor]:
-        """The loss of captions by number, (B,), with the pictures mirrored where `mirrored`, (B,).
-
-        `targets` is the number of tokens to predict in the whole batch.
-        """
+        """The loss of captions by number, (B,), with the pictures mirrored where `mirrored`, (B,)."""
         features = self._features[self.m.captions.picture[rows].long(), mirrored.long()].to(self.m.device)
         tokens, owner = self.m.tokens(rows, mirrored), torch.arange(len(rows))
         with self.m.autocast():
@@ -141,10 +140,7 @@ class EndToEndStage(Stage):
     def _loss(
         self, pictures: Tensor, pixels: Tensor, mirrored: Tensor, weight: float, targets: int, number: int
     ) -> tuple[Tensor, Tensor]:
-        """The losses of pictures by number, (P,), with their pixels (P, 3, S, S) uint8, `mirrored` or not, (P,).
-
-        `targets` and `number` are the tokens to predict and the pictures in the whole batch.
-        """
+        """The losses of pictures by number, (P,), with their pixels (P, 3, S, S) uint8, `mirrored` or not, (P,)."""
         config = self.m.config
         rows, owner = self.m.captions.of_pictures(pictures)
         with self.m.autocast():
@@ -201,10 +197,7 @@ class SelfCriticalStage(Stage):
             yield Losses(total, captions.detach(), reward)
 
     def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The losses and the mean reward of pictures by number, (P,).
-
-        `targets` and `number` are the tokens to predict and the pictures in the whole batch.
-        """
+        """The losses and the mean reward of pictures by number, (P,)."""
         config, decoder = self.m.config, self.m.model.decoder
         features = self._features[pictures, 0].to(self.m.device)
         several = features.repeat_interleave(config.scst_samples, 0)

@@ -80,7 +80,7 @@ class Material:
     ranks: Ranks
     bfloat16: bool  # whether the processor computes in it
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
-    measured: CpuTimes | None = dataclasses.field(default_factory=cpu_times)
+    measured: CpuTimes | None = None  # when `free_cpus` was last called
 
     @classmethod
     def of(cls, config: TrainConfig, split: Split, start: Start, ranks: Ranks) -> Material:
@@ -88,6 +88,7 @@ class Material:
 
         Raises CheckpointError when the first weights cannot be loaded, OptionError when `start` contradicts `config`.
         """
+        measured = cpu_times()  # before what takes a while, during which the other programs are watched
         texts = [example.captions for example in split.train]
         config = config.for_set(sum(map(len, texts)), len(texts))
         torch.manual_seed(config.seed)
@@ -105,7 +106,7 @@ class Material:
         paths, tokens = [str(example.path) for example in split.train], CaptionTokens.of(texts, vocabulary)
         mirror, bfloat16 = mirror_table(vocabulary), native_bfloat16(ranks.device.type)
         network = (config, model, concept_head, vocabulary, preprocess)
-        return cls(*network, paths, tokens, mirror, labels, ranks, bfloat16, provenance)
+        return cls(*network, paths, tokens, mirror, labels, ranks, bfloat16, provenance, measured)
 
     @property
     def device(self) -> torch.device:

@@ -257,13 +257,20 @@ def test_a_run_uses_as_many_threads_as_processors_are_free_unless_the_user_has_c
     shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(TINY, epochs=0)
+    before = time.monotonic()
     material = Material.of(config, split_of(shapes), Start(tiny_weights), Ranks())
+    after = time.monotonic()
+    assert material.measured
+    assert material.measured.at - before < (after - before) / 2  # so that there was time to see what others do
     threads = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     try:
         torch.set_num_threads(3)
         for free, wanted in ((1, 1), (2, 2), (8, 3)):
-            monkeypatch.setattr("captioner.training.start.free_cpus", lambda since, free=free: free)
+            now = material.measured
+            monkeypatch.setattr(
+                "captioner.training.start.free_cpus", lambda since, free=free, now=now: free if since is now else -1
+            )
             assert material.threads() == wanted
         monkeypatch.setattr("captioner.training.start.free_cpus", lambda since: 1)
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
