@@ -6,23 +6,19 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from captioner.cli.arguments import HelpFormatter
 from captioner.errors import OptionError
 
+ABOUT = {
+    "help": "open the web page",
+    "description": "Open the web page in a browser. It serves this machine only and keeps no pictures.",
+}
 
-def add_parser(commands: Any) -> None:
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "app",
-        help="open the web page",
-        description="Open the web page in a browser. It serves this machine only and keeps no pictures.",
-        formatter_class=HelpFormatter,
-    )
     parser.add_argument("--checkpoints", metavar="DIR", type=Path, help="also offer the checkpoints in this folder")
     parser.add_argument("--port", type=int, default=8501, help="the port to listen on [8501]")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

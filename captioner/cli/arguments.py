@@ -9,7 +9,12 @@ from typing import Any
 
 from captioner.options import ENGINES, PRECISIONS, TOKEN_KINDS, DecodeOptions, OptionSpec, option_specs, parse_options
 
-HelpFormatter = partial(argparse.HelpFormatter, max_help_position=30, width=118)  # most options take one line
+
+class Parser(argparse.ArgumentParser):
+    """A parser, also of subcommands, whose help is wide enough for most options to take one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=partial(argparse.HelpFormatter, max_help_position=30, width=118), **settings)
 
 
 def add_options(

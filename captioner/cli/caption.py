@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from captioner.cli.arguments import HelpFormatter, add_checkpoint, add_decode_options, add_prompt, chosen, positive
+from captioner.cli.arguments import add_checkpoint, add_decode_options, add_prompt, chosen, positive
 from captioner.options import FILE_FORMATS, DecodeOptions
 
 
@@ -21,15 +21,15 @@ class _Moved(argparse.Action):
             )
 
 
-def add_parser(commands: Any) -> None:
+ABOUT = {
+    "help": "write a sentence for each picture",
+    "usage": "captioner caption PATH... [options]",
+    "description": "Write a sentence for each picture: PATH<TAB>caption lines on stdout, unless told otherwise.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "caption",
-        help="write a sentence for each picture",
-        usage="captioner caption PATH... [options]",
-        description="Write a sentence for each picture: PATH<TAB>caption lines on stdout, unless told otherwise.",
-        formatter_class=HelpFormatter,
-    )
     inputs = parser.add_argument_group("pictures")
     inputs.add_argument("paths", metavar="PATH", nargs="+", help="files, folders, patterns, or - for a list on stdin")
     inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
@@ -49,7 +49,6 @@ def add_parser(commands: Any) -> None:
     add_checkpoint(model)
     model.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures encoded at once [32]")
     model.add_argument("--runner", action=_Moved, help=argparse.SUPPRESS)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

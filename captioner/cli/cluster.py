@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
-from captioner.cli.arguments import HelpFormatter, add_decode_options, add_prompt, chosen, positive
+from captioner.cli.arguments import add_decode_options, add_prompt, chosen, positive
 from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions
 
+ABOUT = {
+    "help": "caption very many pictures with Ray",
+    "usage": "captioner cluster PATH... --output DIR [options]",
+    "description": "Write captions into a folder of shards, with many workers of Ray Data on this machine, or on the "
+    'cluster at the address in RAY_ADDRESS. Needs on every machine: pip install "captioner[ray]"',
+}
 
-def add_parser(commands: Any) -> None:
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "cluster",
-        help="caption very many pictures with Ray",
-        usage="captioner cluster PATH... --output DIR [options]",
-        description="Write captions into a folder of shards, with many workers of Ray Data on this machine, or on the "
-        'cluster at the address in RAY_ADDRESS. Needs on every machine: pip install "captioner[ray]"',
-        formatter_class=HelpFormatter,
-    )
     inputs = parser.add_argument_group("pictures")
     inputs.add_argument(
         "paths",
@@ -42,7 +40,6 @@ def add_parser(commands: Any) -> None:
     model.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: chosen by each processor [auto]")
     model.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures encoded at once [32]")
     model.add_argument("--workers", type=positive, metavar="N", help="processes with a model each [one a CPU or GPU]")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from captioner.cli.arguments import HelpFormatter
+ABOUT = {
+    "help": "compare two evaluations: is the difference chance?",
+    "description": "Print the scores of two evaluations of the same pictures, with 95 % intervals of the difference.",
+}
 
 
-def add_parser(commands: Any) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "compare",
-        help="compare two evaluations: is the difference chance?",
-        description="Print the scores of two evaluations of the same pictures, with 95 % intervals of the difference.",
-        formatter_class=HelpFormatter,
-    )
     parser.add_argument("first", type=Path, metavar="A.json", help="written by `captioner evaluate --json`")
     parser.add_argument("second", type=Path, metavar="B.json", help="the same for other captions")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

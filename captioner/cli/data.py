@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from captioner.cli.arguments import HelpFormatter, add_options, chosen, positive
+from captioner.cli.arguments import add_options, chosen, positive
 from captioner.training.config import TrainConfig
 
 _TRAINING = ("tokens", "minimum_count", "seed")  # options of training that a survey has as well
 
 
-def add_parser(commands: Any) -> None:
-    """Declare the commands' arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "data", help="check captions and pictures, or make some to try", formatter_class=HelpFormatter
-    )
+ABOUT = {"help": "check captions and pictures, or make some to try"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of both actions."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_check(actions)
     _add_make_shapes(actions)
@@ -29,7 +29,6 @@ def _add_check(actions: Any) -> None:
         "check",
         help="show what a set contains, what is wrong with it, and what training would see",
         description="The exit status is 1 if pictures are missing, cannot be read, or are in both parts of the split.",
-        formatter_class=HelpFormatter,
     )
     data = parser.add_argument_group("data")
     data.add_argument("--captions", type=Path, required=True, metavar="FILE", help="captions in any common layout")
@@ -44,7 +43,6 @@ def _add_make_shapes(actions: Any) -> None:
     parser: argparse.ArgumentParser = actions.add_parser(
         "make-shapes",
         help="draw coloured shapes with captions, to try everything without a download",
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder for images/, captions and split lists")
     parser.add_argument("--language", choices=("en", "zh"), default="en", help="language of the captions [en]")

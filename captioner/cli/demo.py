@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
 
-from captioner.cli.arguments import HelpFormatter
 from captioner.errors import one_line
 
+ABOUT = {
+    "help": "caption an example photograph, or your own",
+    "description": "Show captions and their probabilities, for a photograph that matplotlib ships or for your own.",
+}
 
-def add_parser(commands: Any) -> None:
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "demo",
-        help="caption an example photograph, or your own",
-        description="Show captions and their probabilities, for a photograph that matplotlib ships or for your own.",
-        formatter_class=HelpFormatter,
-    )
     parser.add_argument("paths", metavar="PATH", nargs="*", help="files, folders or patterns [the example photograph]")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from captioner.cli.arguments import HelpFormatter, add_checkpoint, add_decode_options, add_tokens, chosen
+from captioner.cli.arguments import add_checkpoint, add_decode_options, add_tokens, chosen
 from captioner.errors import OptionError, one_line
 from captioner.options import DecodeOptions, option_specs
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from captioner.inference.results import FileResult
 
 
-def add_parser(commands: Any) -> None:
+ABOUT = {
+    "help": "measure captions against those that people wrote",
+    "usage": "captioner evaluate --captions FILE (--images DIR | --predictions FILE) [options]",
+    "description": "Print BLEU-1 to 4, ROUGE-L and CIDEr-D, beside those of a human and of the best constant caption.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "evaluate",
-        help="measure captions against those that people wrote",
-        usage="captioner evaluate --captions FILE (--images DIR | --predictions FILE) [options]",
-        description="Print BLEU-1 to 4, ROUGE-L and CIDEr-D, beside those of a human and of the best constant caption.",
-        formatter_class=HelpFormatter,
-    )
     data = parser.add_argument_group("what is evaluated")
     data.add_argument("--captions", type=Path, metavar="FILE", help="captions that people wrote, in any common layout")
     data.add_argument("--images", type=Path, metavar="DIR", help="pictures to caption, or to show in the report")
@@ -45,7 +45,6 @@ def add_parser(commands: Any) -> None:
     model = parser.add_argument_group("model")
     add_checkpoint(model)
     add_decode_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

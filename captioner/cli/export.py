@@ -5,25 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from captioner.cli.arguments import CHECKPOINT_HELP, HelpFormatter
+from captioner.cli.arguments import CHECKPOINT_HELP
+
+ABOUT = {
+    "help": "make a checkpoint faster on servers without a GPU",
+    "usage": "captioner export --images DIR --output FOLDER [--checkpoint FILE]",
+    "description": "Write a checkpoint, and its encoder for --engine openvino, into a folder. "
+    'Needs: pip install "captioner[openvino]"',
+}
 
 
-def add_parser(commands: Any) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "export",
-        help="make a checkpoint faster on servers without a GPU",
-        usage="captioner export --images DIR --output FOLDER [--checkpoint FILE]",
-        description="Write a checkpoint, and its encoder for --engine openvino, into a folder. "
-        'Needs: pip install "captioner[openvino]"',
-        formatter_class=HelpFormatter,
-    )
     parser.add_argument("--images", metavar="DIR", required=True, help="some 300 typical pictures, to tune it on")
     parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="the folder to write to")
     parser.add_argument("--checkpoint", metavar="FILE", help=CHECKPOINT_HELP)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from captioner import __version__
 from captioner.cli import app, caption, cluster, compare, data, demo, evaluate, export, models, sample, score, train
+from captioner.cli.arguments import Parser
 from captioner.errors import CaptionerError, one_line
 
 _COMMANDS = (demo, app, caption, cluster, score, sample, evaluate, compare, models, data, train, export)
@@ -48,11 +49,12 @@ def _sentence(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="captioner", description="Captions for pictures, on your own machine: no network and no GPU needed."
-    )
+    about = "Captions for pictures, on your own machine: no network and no GPU needed."
+    parser = Parser(prog="captioner", description=about)
     parser.add_argument("--version", action="version", version=f"captioner {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    for module in _COMMANDS:
+        command = commands.add_parser(module.__name__.rpartition(".")[2], **module.ABOUT)
+        command.set_defaults(run=getattr(module, "run", None))  # `data` has a function for each of its actions
+        module.add_arguments(command)
     return parser

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from captioner.cli.arguments import HelpFormatter
+ABOUT = {
+    "help": "list the checkpoints that come with captioner",
+    "description": "List the checkpoints that come with captioner, the default one first. "
+    "--checkpoint takes their names.",
+}
 
 
-def add_parser(commands: Any) -> None:
-    """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "models",
-        help="list the checkpoints that come with captioner",
-        description="List the checkpoints that come with captioner, the default one first. "
-        "--checkpoint takes their names.",
-        formatter_class=HelpFormatter,
-    )
-    parser.set_defaults(run=run)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command has none."""
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
-from captioner.cli.arguments import HelpFormatter, add_checkpoint
+from captioner.cli.arguments import add_checkpoint
+
+ABOUT = {
+    "help": "rate how well given sentences fit a picture",
+    "description": "Print LOGPROB<TAB>SENTENCE for each sentence, the most likely first.",
+}
 
 
-def add_parser(commands: Any) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "score",
-        help="rate how well given sentences fit a picture",
-        description="Print LOGPROB<TAB>SENTENCE for each sentence, the most likely first.",
-        formatter_class=HelpFormatter,
-    )
     parser.add_argument("image", metavar="IMAGE", help="the picture")
     parser.add_argument("sentences", metavar="SENTENCE", nargs="+", help="sentences that may describe it")
     parser.add_argument("--words", action="store_true", help="also print the probability of every word")
     add_checkpoint(parser.add_argument_group("model"))
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

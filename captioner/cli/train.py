@@ -6,24 +6,22 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
-from captioner.cli.arguments import HelpFormatter, add_options
+from captioner.cli.arguments import add_options
 from captioner.errors import one_line
 from captioner.options import option_specs, parse_options
 from captioner.training.config import FIXED_BY_INIT, TrainConfig, read_config, refuse_fixed
 
+ABOUT = {
+    "help": "train a captioner on your own captions",
+    "usage": "captioner train --captions FILE --images DIR --output RUN_DIR [options]",
+    "description": "Train a captioner in three stages: first the decoder alone on features of the encoder, then both "
+    "end to end, last the decoder on the CIDEr-D of captions that it samples.",
+}
 
-def add_parser(commands: Any) -> None:
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "train",
-        help="train a captioner on your own captions",
-        usage="captioner train --captions FILE --images DIR --output RUN_DIR [options]",
-        description="Train a captioner in three stages: first the decoder alone on features of the encoder, then both "
-        "end to end, last the decoder on the CIDEr-D of captions that it samples.",
-        formatter_class=HelpFormatter,
-    )
     data = parser.add_argument_group("data")
     data.add_argument("--captions", type=Path, required=True, metavar="FILE", help="captions, in any common layout")
     data.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures")
@@ -39,7 +37,6 @@ def add_parser(commands: Any) -> None:
     begin.add_argument("--encoder-weights", type=Path, metavar="FILE", help=weights)
     begin.add_argument("--config", type=Path, metavar="FILE", help="take the options from the config.json of a run")
     add_options(parser, TrainConfig)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
