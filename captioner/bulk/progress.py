@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from tqdm import tqdm
 
@@ -30,7 +31,7 @@ class Progress:
 
     def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
         self.quiet = quiet
-        self.say = say or self._print
+        self.say = say or partial(tqdm.write, file=sys.stderr)  # which moves the bar out of the way
         self._done = self._failed = self._skipped = 0
 
     def begin(self, total: int | None, skipped: int = 0) -> None:
@@ -61,6 +62,3 @@ class Progress:
                 f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
             )
         return Summary(self._done - self._failed, self._failed, self._skipped, seconds)
-
-    def _print(self, line: str) -> None:
-        tqdm.write(line, file=sys.stderr)  # which moves the bar out of the way
