@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")
-    args = _parser().parse_args(arguments)
     try:
+        args = _parser().parse_args(arguments)
         status: int = args.run(args)
         sys.stdout.flush()
         return status
