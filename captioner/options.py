@@ -114,23 +114,17 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        used = self.used()
         for spec in option_specs(type(self)):
-            unused = spec.strategies and self.strategy not in spec.strategies
-            if unused and getattr(self, spec.name) != spec.default:
-                raise OptionError(
-                    f"{spec.name} has no effect with strategy {self.strategy}: "
-                    f"choose strategy {' or '.join(spec.strategies)}, or leave {spec.name} out"
-                )
-        if self.strategy == "beam" and self.num_captions > self.beam_size:
-            raise OptionError(
-                f"a beam of {self.beam_size} cannot give {self.num_captions} captions: "
-                f"set beam_size to at least {self.num_captions}"
-            )
-        if self.min_length > self.max_length:
-            raise OptionError(
-                f"min_length {self.min_length} is more than max_length {self.max_length}: "
-                f"set max_length to at least {self.min_length}, or min_length lower"
-            )
+            if spec.name not in used and getattr(self, spec.name) != spec.default:
+                remedy = f"choose strategy {' or '.join(spec.strategies)}, or leave {spec.name} out"
+                raise OptionError(f"{spec.name} has no effect with strategy {self.strategy}: {remedy}")
+        size, wanted, least, most = self.beam_size, self.num_captions, self.min_length, self.max_length
+        if self.strategy == "beam" and wanted > size:
+            raise OptionError(f"a beam of {size} cannot give {wanted} captions: set beam_size to at least {wanted}")
+        if least > most:
+            remedy = f"set max_length to at least {least}, or min_length lower"
+            raise OptionError(f"min_length {least} is more than max_length {most}: {remedy}")
 
     def used(self) -> dict[str, Any]:
         """The options that this strategy uses, by name: a report says with them how captions were made."""

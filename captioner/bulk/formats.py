@@ -6,7 +6,6 @@ A format is a function from rows to pieces of text. It takes rows one by one, so
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections import Counter
@@ -30,13 +29,8 @@ def writer(format: str, num_captions: int = 1, coco_ids: Mapping[str, int] | Non
 
     `num_captions` sets the number of columns in csv. `coco_ids` maps file names to the image ids that coco needs.
     """
-    writers: dict[str, Writer] = {
-        "text": text,
-        "jsonl": jsonl,
-        "csv": partial(csv_table, num_captions=num_captions),
-        "coco": partial(coco, ids=coco_ids),
-        "html": gallery,
-    }
+    table, results = partial(csv_table, num_captions=num_captions), partial(coco, ids=coco_ids)
+    writers: dict[str, Writer] = {"text": text, "jsonl": jsonl, "csv": table, "coco": results, "html": gallery}
     return writers[format]
 
 
@@ -59,20 +53,19 @@ def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
     Texts are safe to open in a spreadsheet (see `data.spreadsheets`). They stand in quotation marks, because some
     spreadsheets take a semicolon in an unquoted file name for the end of the cell.
     """
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-
-    def line(*cells: str | float) -> str:
-        buffer.seek(0)
-        buffer.truncate()
-        table.writerow([quoted(cell) if isinstance(cell, str) else cell for cell in cells])
-        return buffer.getvalue()
-
-    yield line("path", "caption", "logprob", *(f"caption_{n}" for n in range(2, num_captions + 1)))
+    line = csv.writer(_Returned(), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow
+    yield line(["path", "caption", "logprob", *(f"caption_{n}" for n in range(2, num_captions + 1))])
     for row in rows:
-        best, *others = _all_texts(row)
+        best, *others = map(quoted, _all_texts(row))
         others += [""] * (num_captions - 1 - len(others))
-        yield line(row["path"], best, round(row["logprob"], 6), *others)
+        yield line([quoted(row["path"]), best, round(row["logprob"], 6), *others])
+
+
+class _Returned:
+    """A file for csv.writer, whose `writerow` returns what `write` does."""
+
+    def write(self, text: str) -> str:
+        return text
 
 
 def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[str]:

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
+from uuid import uuid4
 
 from captioner.bulk.formats import Writer, sidecar_paths, sidecar_text, writer
 from captioner.bulk.journal import Journal
@@ -61,7 +62,8 @@ def caption_files(
     `coco_images`, a JSON file in COCO's layout.
     `model` is a Captioner, or a function that loads one. The function is called only after all else was checked.
     `resume` goes on with the journal that an interrupted run left: OUTPUT.journal, or .captioner.journal in the folder
-    of the pictures for sidecars. After a KeyboardInterrupt, and when pictures failed, it stays there for that.
+    of the pictures for sidecars. After a KeyboardInterrupt, and when pictures failed, it stays there for that. A run
+    cannot be resumed if its model was not loaded from a file.
     `progress` reports how the run is going. Without it nothing is printed.
 
     A picture that cannot be read is counted as failed and does not stop the others. Raises OptionError, InputError,
@@ -71,8 +73,8 @@ def caption_files(
     progress = progress or Progress(quiet=True, say=lambda line: None)
     place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
     to_stream = not isinstance(place, Path) and format != "sidecar"
-    only_sidecar = {"prefix": prefix, "suffix": suffix, "overwrite": overwrite}
-    _check_usage(format, output, batch_size, resume and to_stream, only_sidecar, coco_images)
+    of_sidecars = {"prefix": prefix, "suffix": suffix, "overwrite": overwrite}
+    _check_usage(format, output, batch_size, resume and to_stream, of_sidecars, coco_images)
     found = find_pictures(listed(paths), recursive, stdin)
     sidecars = sidecar_paths(found) if format == "sidecar" else {}
     if sidecars:
@@ -94,14 +96,13 @@ def caption_files(
 
 
 def _facts(captioner: Captioner) -> dict[str, Any]:
-    """What captions depend on besides options: the checkpoint, the precision and the engine.
-
-    Two exports of one checkpoint write different captions. An engine therefore comes with the digest of its weights.
-    """
-    engine = captioner.engine
-    if captioner.path and engine != "torch":
-        engine += " " + sha256_of(encoder_file(captioner.path).with_suffix(".bin"))
-    return {"journal": 2, "checkpoint": captioner.digest(), "precision": captioner.precision, "engine": engine}
+    """What captions depend on besides options: the checkpoint, the precision and the engine."""
+    file, engine = captioner.path, captioner.engine
+    # No later run can tell whether it has the same weights that another one had in memory only, so none goes on.
+    checkpoint = captioner.digest() if file else f"in memory only, {uuid4()}"
+    if file and engine != "torch":  # two exports of one checkpoint write different captions
+        engine += " " + sha256_of(encoder_file(file).with_suffix(".bin"))
+    return {"journal": 2, "checkpoint": checkpoint, "precision": captioner.precision, "engine": engine}
 
 
 def _through_journal(
@@ -144,10 +145,10 @@ def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
 
 
 def _check_usage(
-    format: str, output: Any, batch_size: int, resume_stream: bool, only_sidecar: dict[str, object], coco_images: object
+    format: str, output: Any, batch_size: int, resume_stream: bool, of_sidecars: dict[str, object], coco_images: object
 ) -> None:
     """Raise OptionError for options that are impossible or contradict each other."""
-    stray = next((name for name, value in only_sidecar.items() if value and format != "sidecar"), None)
+    stray = next((name for name, value in of_sidecars.items() if value and format != "sidecar"), None)
     is_path = isinstance(output, str | os.PathLike)
     for wrong, message in (
         (format not in FILE_FORMATS, f"format must be one of {', '.join(FILE_FORMATS)}, not {format!r}"),
@@ -166,12 +167,10 @@ def _check_usage(
 def _renderer(format: str, options: DecodeOptions, paths: list[str], coco_images: AnyPath | None) -> Writer:
     """The function from rows to text. Raises DataError when a picture has no image id, or two have the same."""
     ids = read_image_ids(Path(coco_images)) if coco_images else None
-    if format == "coco":
-        owner: dict[int, str] = {}
-        for path in paths:
-            other = owner.setdefault(image_id(path, ids), path)
-            if other != path:
-                raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
+    owner: dict[int, str] = {}
+    for path in paths if format == "coco" else ():
+        if (other := owner.setdefault(image_id(path, ids), path)) != path:
+            raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
     return writer(format, options.num_captions, ids)
 
 
@@ -194,7 +193,6 @@ def _journal_path(place: Path | TextIO, paths: list[str]) -> Path:
 
 
 def _refuse_existing(sidecars: list[Path]) -> None:
-    existing = [file for file in sidecars if file.exists()]
-    if existing:
+    if existing := [file for file in sidecars if file.exists()]:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise OutputError(f"{existing[0]}{more} would be replaced: add overwrite (--overwrite) if that is meant")

@@ -18,15 +18,11 @@ ROWS = 10_000  # in a file, and at most in memory
 
 _WORD = pa.struct({"word": pa.string(), "probability": pa.float64()})
 _CAPTION = {
-    "caption": pa.string(),
-    "logprob": pa.float64(),
-    "finished": pa.bool_(),
-    "words": pa.list_(_WORD),
-    "end_probability": pa.float64(),
+    **{"caption": pa.string(), "logprob": pa.float64(), "finished": pa.bool_()},
+    **{"words": pa.list_(_WORD), "end_probability": pa.float64()},
 }
-SCHEMA = pa.schema(
-    {"path": pa.string(), **_CAPTION, "alternatives": pa.list_(pa.struct(_CAPTION)), "error": pa.string()}
-)
+_OTHERS = pa.list_(pa.struct(_CAPTION))
+SCHEMA = pa.schema({"path": pa.string(), **_CAPTION, "alternatives": _OTHERS, "error": pa.string()})
 
 
 class Shards:
