@@ -1,4 +1,4 @@
-"""What type checkers and editors see of the package: the public names, which `__init__.py` imports when asked for."""
+"""The public names and where they come from, for type checkers, editors and `__init__.py`."""
 
 from captioner.bulk.cluster import caption_on_cluster as caption_on_cluster
 from captioner.bulk.run import caption_files as caption_files

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from captioner.errors import OptionError
@@ -77,6 +78,7 @@ def check_ranges(options: Any) -> None:
 
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_beam, _draw = partial(option, strategies=("beam",)), partial(option, strategies=("sample",))
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,13 @@ class DecodeOptions:
         "greedy takes the most likely word at each step, sample draws words, beam follows the best few beginnings",
         choices=("greedy", "sample", "beam"),
     )
-    beam_size: int = option(3, "unfinished captions that a beam follows", low=1, high=100, strategies=("beam",))
-    length_penalty: float = option(
-        0.7, "a beam ranks by log-probability / length^X; 0 favours short ones", low=0.0, high=3.0, strategies=("beam",)
+    beam_size: int = _beam(3, "unfinished captions that a beam follows", low=1, high=100)
+    length_penalty: float = _beam(
+        0.7, "a beam ranks by log-probability / length^X; 0 favours short ones", low=0.0, high=3.0
     )
-    temperature: float = option(
-        1.0, "below 1 draws likely words more often, above 1 less often", low=0.01, high=10.0, strategies=("sample",)
-    )
-    top_k: int = option(0, "draw from the k most likely words only; 0: from all", low=0, strategies=("sample",))
-    top_p: float = option(
-        1.0, "draw from the fewest words that make up this probability", low=0.01, high=1.0, strategies=("sample",)
-    )
+    temperature: float = _draw(1.0, "below 1 draws likely words more often, above 1 less often", low=0.01, high=10.0)
+    top_k: int = _draw(0, "draw from the k most likely words only; 0: from all", low=0)
+    top_p: float = _draw(1.0, "draw from the fewest words that make up this probability", low=0.01, high=1.0)
     num_captions: int = option(
         1, "captions per picture: the best of a beam, or draws", low=1, high=100_000, strategies=("sample", "beam")
     )

@@ -42,16 +42,6 @@ def test_every_public_name_can_be_had() -> None:
         captioner.nothing  # noqa: B018
 
 
-def test_type_checkers_are_told_the_same_names() -> None:
-    """They read the stub, not `__init__.py`."""
-    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
-    told = {}
-    for node in stub.body:
-        if isinstance(node, ast.ImportFrom):
-            told |= {alias.asname: (node.module, alias.name) for alias in node.names}
-    assert told == {name: (f"captioner.{home}", name) for name, home in captioner._HOMES.items()}
-
-
 def test_errors_that_a_caller_may_catch_have_one_base() -> None:
     errors = [getattr(captioner, name) for name in captioner.__all__ if name.endswith("Error")]
     assert len(errors) > 5

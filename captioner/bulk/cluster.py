@@ -147,9 +147,7 @@ def connected() -> Iterator[None]:
 
 
 def share(workers: int | None, device: str) -> tuple[int, int, dict[str, float]]:
-    """The number of workers, the threads of each, and what Ray shall reserve for each. Raises DeviceError when the
-    cluster is too small for them.
-    """
+    """Workers, threads of each, and what Ray shall reserve for each. Raises DeviceError if the cluster is too small."""
     cluster = _ray().cluster_resources()
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     if device == "cuda" and not gpus:
@@ -239,8 +237,8 @@ class Worker:
         job, result = self._job, {"number": item["number"], "rows": "", "failure": ""}
         try:
             if _ray().get(self._attempts.begin.remote(item["number"])) > ATTEMPTS:
-                result["failure"] = f"ended {ATTEMPTS} workers (a picture that kills them, or too little memory?)"
-                return result
+                reason = f"ended {ATTEMPTS} workers (a picture that kills them, or too little memory?)"
+                return {**result, "failure": reason}
             found = pictures(json.loads(item["unit"]), job.batch_size)
             captions = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt)
             return {**result, "rows": json.dumps(list(map(row_of, captions)))}

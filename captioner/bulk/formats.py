@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TypeAlias
+from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 from captioner.data.names import image_id
 from captioner.data.spreadsheets import quoted
@@ -53,19 +54,13 @@ def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
     Texts are safe to open in a spreadsheet (see `data.spreadsheets`). They stand in quotation marks, because some
     spreadsheets take a semicolon in an unquoted file name for the end of the cell.
     """
-    line = csv.writer(_Returned(), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow
+    file: Any = SimpleNamespace(write=str)  # `writerow` returns what the `write` of its file returns
+    line = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow
     yield line(["path", "caption", "logprob", *(f"caption_{n}" for n in range(2, num_captions + 1))])
     for row in rows:
         best, *others = map(quoted, _all_texts(row))
         others += [""] * (num_captions - 1 - len(others))
         yield line([quoted(row["path"]), best, round(row["logprob"], 6), *others])
-
-
-class _Returned:
-    """A file for csv.writer, whose `writerow` returns what `write` does."""
-
-    def write(self, text: str) -> str:
-        return text
 
 
 def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[str]:
@@ -87,10 +82,7 @@ def gallery(rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnai
 
 
 def sidecar_paths(paths: Iterable[str]) -> dict[str, Path]:
-    """The text file beside each picture: photo.txt for photo.jpg.
-
-    Where two pictures of a folder differ only in their suffix, their sidecars keep it: photo.jpg.txt.
-    """
+    """The text file beside each picture: photo.txt, or photo.jpg.txt where another picture is called photo as well."""
     short = {path: Path(path).with_suffix(".txt") for path in paths}
     taken = Counter(short.values())
     return {

@@ -8,12 +8,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from captioner.options import ENGINES, PRECISIONS, DecodeOptions, option_specs, parse_options
+from captioner.options import ENGINES, PRECISIONS, DecodeOptions, option_specs
 
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
 
 Group: TypeAlias = argparse._ArgumentGroup
+_METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,11 +54,6 @@ def add_options(
         group.add_argument(spec.flag, **given)
 
 
-def chosen(options: type, args: argparse.Namespace) -> Any:
-    """The options object that the flags describe. Raises OptionError."""
-    return parse_options(options, vars(args))
-
-
 def picked(given: object, *names: str) -> dict[str, Any]:
     """The flags or options of these names, as keyword arguments."""
     return {name: getattr(given, name) for name in names}
@@ -85,7 +81,7 @@ def add_many_pictures(parser: argparse.ArgumentParser, paths: str) -> tuple[Grou
     output.add_argument("-q", "--quiet", action="store_true", help="print no progress and no summary, only failures")
     add_wording(parser)
     model = parser.add_argument_group("model")
-    model.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures encoded at once [32]")
+    model.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures encoded at once [32]")
     return output, model
 
 
@@ -119,16 +115,3 @@ def add_data(group: Group) -> None:
     group.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to train on")
     names = "names of the pictures to validate on [the captions file's choice, or a tenth]"
     group.add_argument("--val-list", type=Path, metavar="FILE", help=names)
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-positive.__name__ = "positive whole number"  # argparse says "invalid positive whole number value: '0'"
-
-_METAVARS = {int: "N", float: "X", str: "NAME"}

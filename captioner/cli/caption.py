@@ -7,9 +7,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from captioner.cli.arguments import add_many_pictures, add_model, chosen, load_model, picked
+from captioner.cli.arguments import add_many_pictures, add_model, load_model, picked
 from captioner.errors import OptionError
-from captioner.options import FILE_FORMATS, DecodeOptions
+from captioner.options import FILE_FORMATS, DecodeOptions, parse_options
 
 ABOUT = {
     "help": "write a sentence for each picture",
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
-    options: DecodeOptions = chosen(DecodeOptions, args)
+    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
     from captioner.bulk.progress import Progress
     from captioner.bulk.run import caption_files
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from captioner.cli.arguments import add_checkpoint, add_many_pictures, chosen, picked, positive
-from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions
+from captioner.cli.arguments import add_checkpoint, add_many_pictures, picked
+from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions, parse_options
 
 ABOUT = {
     "help": "caption very many pictures with Ray",
@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(model)
     model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="GPUs if there are any [auto]")
     model.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: chosen by each processor [auto]")
-    model.add_argument("--workers", type=positive, metavar="N", help="processes with a model each [one a CPU or GPU]")
+    model.add_argument("--workers", type=int, metavar="N", help="processes with a model each [one a CPU or GPU]")
 
 
 def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
-    options: DecodeOptions = chosen(DecodeOptions, args)
+    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
     from captioner.bulk.cluster import caption_on_cluster
     from captioner.bulk.progress import Progress
 

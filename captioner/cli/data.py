@@ -7,7 +7,8 @@ import shlex
 from functools import partial
 from pathlib import Path
 
-from captioner.cli.arguments import add_data, add_options, chosen, picked, positive
+from captioner.cli.arguments import add_data, add_options, picked
+from captioner.options import parse_options
 from captioner.training.config import TrainConfig
 
 _TRAINING = ("tokens", "minimum_count", "seed")  # options of training that a survey has as well
@@ -47,14 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     making.add_argument("folder", type=Path, metavar="DIR", help="folder for images/, captions and split lists")
     making.add_argument("--language", choices=("en", "zh"), default="en", help="language of the captions [en]")
     number = "number of pictures, a fifth to validate on [270]"
-    making.add_argument("--pictures", type=positive, default=270, metavar="N", help=number)
+    making.add_argument("--pictures", type=int, default=270, metavar="N", help=number)
     making.add_argument("--seed", type=int, default=0, metavar="N", help="each seed gives other pictures [0]")
     making.set_defaults(run=make)
 
 
 def check(args: argparse.Namespace) -> int:
     """Print what is known of a set. The status is 1 if something is wrong with it."""
-    config: TrainConfig = chosen(TrainConfig, args)
+    config: TrainConfig = parse_options(TrainConfig, vars(args))
     from tqdm import tqdm
 
     from captioner.data.survey import check_data

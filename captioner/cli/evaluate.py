@@ -7,9 +7,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from captioner.cli.arguments import add_decode_options, add_model, chosen, load_model, picked
+from captioner.cli.arguments import add_decode_options, add_model, load_model, picked
 from captioner.errors import OptionError, one_line
-from captioner.options import TOKEN_KINDS, DecodeOptions, option_specs
+from captioner.options import TOKEN_KINDS, DecodeOptions, option_specs, parse_options
 
 ABOUT = {
     "help": "measure captions against those that people wrote",
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, and print a table and the recipe."""
-    options: DecodeOptions = chosen(DecodeOptions, args)
+    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
     if args.compare:
         raise OptionError("two evaluations are compared with a command of its own: captioner compare A.json B.json")
     if not args.captions:

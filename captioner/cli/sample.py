@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from captioner.cli.arguments import add_model, add_wording, chosen, load_model
-from captioner.options import DecodeOptions
+from captioner.cli.arguments import add_model, add_wording, load_model
+from captioner.options import DecodeOptions, parse_options
 
 ABOUT = {
     "help": "write sentences without a picture",
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the sentences."""
-    options: DecodeOptions = chosen(DecodeOptions, args)
+    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
     for caption in load_model(args).sample(options, prompt=args.prompt):
         print(caption.text)
     return 0
