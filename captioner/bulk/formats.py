@@ -85,10 +85,7 @@ def sidecar_paths(paths: Iterable[str]) -> dict[str, Path]:
     """The text file beside each picture: photo.txt, or photo.jpg.txt where another picture is called photo as well."""
     short = {path: Path(path).with_suffix(".txt") for path in paths}
     taken = Counter(short.values())
-    return {
-        path: sidecar if taken[sidecar] == 1 else Path(path).with_name(Path(path).name + ".txt")
-        for path, sidecar in short.items()
-    }
+    return {path: file if taken[file] == 1 else Path(f"{path}.txt") for path, file in short.items()}
 
 
 def sidecar_text(row: Row, prefix: str = "", suffix: str = "") -> str:

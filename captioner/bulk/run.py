@@ -16,6 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from captioner.bulk.formats import Writer, sidecar_paths, sidecar_text, writer
 from captioner.bulk.journal import Journal
@@ -31,6 +32,7 @@ from captioner.options import FILE_FORMATS, DecodeOptions
 from captioner.pictures.find import find_pictures
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
+_IN_MEMORY: WeakKeyDictionary[Captioner, str] = WeakKeyDictionary()  # what tells apart models that have no file
 
 
 def caption_files(
@@ -62,8 +64,8 @@ def caption_files(
     `coco_images`, a JSON file in COCO's layout.
     `model` is a Captioner, or a function that loads one. The function is called only after all else was checked.
     `resume` goes on with the journal that an interrupted run left: OUTPUT.journal, or .captioner.journal in the folder
-    of the pictures for sidecars. After a KeyboardInterrupt, and when pictures failed, it stays there for that. A run
-    cannot be resumed if its model was not loaded from a file.
+    of the pictures for sidecars. After a KeyboardInterrupt, and when pictures failed, it stays there for that. A model
+    that was not loaded from a file goes on with its own runs only.
     `progress` reports how the run is going. Without it nothing is printed.
 
     A picture that cannot be read is counted as failed and does not stop the others. Raises OptionError, InputError,
@@ -82,24 +84,25 @@ def caption_files(
     else:
         write = partial(_write_text, place, _renderer(format, options, found, coco_images))
     journal = None if to_stream else Journal(_journal_path(place, found), resume)
-    if journal and not overwrite:
-        _refuse_existing([sidecar for path, sidecar in sidecars.items() if not journal.captioned(path)])
+    taken = [file for path, file in sidecars.items() if file.exists() and journal and not journal.captioned(path)]
+    if taken and not overwrite:
+        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise OutputError(f"{taken[0]}{more} would be replaced: add overwrite (--overwrite) if that is meant")
     captioner = model if isinstance(model, Captioner) else model()
     caption = partial(captioner.caption_files, options=options, batch_size=batch_size, prompt=prompt)
     if journal:
         settings = {**_facts(captioner), **asdict(options), "prompt": prompt, "batch_size": batch_size}
         return _through_journal(journal, settings, caption, found, write, progress)
-    rows = map(row_of, caption(found))
+    rows = progress.watch(map(row_of, caption(found)))
     progress.begin(len(found))
-    write(row for row in progress.watch(rows) if "error" not in row)
+    write(row for row in rows if "error" not in row)
     return progress.finish()
 
 
 def _facts(captioner: Captioner) -> dict[str, Any]:
     """What captions depend on besides options: the checkpoint, the precision and the engine."""
     file, engine = captioner.path, captioner.engine
-    # No later run can tell whether it has the same weights that another one had in memory only, so none goes on.
-    checkpoint = captioner.digest() if file else f"in memory only, {uuid4()}"
+    checkpoint = captioner.digest() if file else _IN_MEMORY.setdefault(captioner, f"in memory only, {uuid4()}")
     if file and engine != "torch":  # two exports of one checkpoint write different captions
         engine += " " + sha256_of(encoder_file(file).with_suffix(".bin"))
     return {"journal": 2, "checkpoint": checkpoint, "precision": captioner.precision, "engine": engine}
@@ -190,9 +193,3 @@ def _journal_path(place: Path | TextIO, paths: list[str]) -> Path:
     if isinstance(place, Path):
         return place.with_name(place.name + ".journal")
     return Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
-
-
-def _refuse_existing(sidecars: list[Path]) -> None:
-    if existing := [file for file in sidecars if file.exists()]:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise OutputError(f"{existing[0]}{more} would be replaced: add overwrite (--overwrite) if that is meant")
