@@ -78,7 +78,8 @@ def check_ranges(options: Any) -> None:
 
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-_beam, _draw = partial(option, strategies=("beam",)), partial(option, strategies=("sample",))
+_decoding = partial(option, group="how captions are chosen")
+_beam, _draw = partial(_decoding, strategies=("beam",)), partial(_decoding, strategies=("sample",))
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class DecodeOptions:
     Raises OptionError for values out of range and for options that contradict each other.
     """
 
-    strategy: str = option(
+    strategy: str = _decoding(
         "beam",
         "greedy takes the most likely word at each step, sample draws words, beam follows the best few beginnings",
         choices=("greedy", "sample", "beam"),
@@ -100,15 +101,15 @@ class DecodeOptions:
     temperature: float = _draw(1.0, "below 1 draws likely words more often, above 1 less often", low=0.01, high=10.0)
     top_k: int = _draw(0, "draw from the k most likely words only; 0: from all", low=0)
     top_p: float = _draw(1.0, "draw from the fewest words that make up this probability", low=0.01, high=1.0)
-    num_captions: int = option(
+    num_captions: int = _decoding(
         1, "captions per picture: the best of a beam, or draws", low=1, high=100_000, strategies=("sample", "beam")
     )
-    min_length: int = option(0, "fewest words in a caption", low=0, high=200)
-    max_length: int = option(20, "most words in a caption", low=1, high=200)
-    no_repeat_ngram: int = option(0, "never repeat a sequence of n words in a caption; 0: allowed", low=0, high=20)
-    allow_stutter: bool = option(False, "write 'a red jacket and a red jacket' where the model would")
+    min_length: int = _decoding(0, "fewest words in a caption", low=0, high=200)
+    max_length: int = _decoding(20, "most words in a caption", low=1, high=200)
+    no_repeat_ngram: int = _decoding(0, "never repeat a sequence of n words in a caption; 0: allowed", low=0, high=20)
+    allow_stutter: bool = _decoding(False, "write 'a red jacket and a red jacket' where the model would")
     # Every strategy accepts a seed, so that a script may always pass one.
-    seed: int = option(0, "the same seed draws the same captions", low=0, high=2**63 - 1)
+    seed: int = _decoding(0, "the same seed draws the same captions", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -158,11 +158,9 @@ def share(workers: int | None, device: str) -> tuple[int, int, dict[str, float]]
     each = {"num_cpus": CPUS * threads, "num_gpus": float(on_gpus)}
     for name, needed, there in (("CPU", each["num_cpus"], cpus), ("GPU", each["num_gpus"], gpus)):
         if workers * needed > there:
-            raise DeviceError(
-                f"the cluster is too small: {workers} workers need {workers * needed:g} {name}s ({needed:g} each), it "
-                f"has {there:g}: give workers (--workers) {int(there / needed)} or fewer, or the address of a larger "
-                "cluster in RAY_ADDRESS"
-            )
+            lack = f"{workers} workers need {workers * needed:g} {name}s ({needed:g} each), it has {there:g}"
+            remedy = f"give workers (--workers) {int(there / needed)} or fewer, or set RAY_ADDRESS to a larger cluster"
+            raise DeviceError(f"the cluster is too small: {lack}: {remedy}")
     return workers, threads, each
 
 

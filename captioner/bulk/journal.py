@@ -62,10 +62,9 @@ class Journal:
         theirs = settings if self._settings is None else self._settings
         for name in sorted(theirs.keys() | settings.keys()):
             if theirs.get(name) != settings.get(name):
-                raise OutputError(
-                    f"{self.path}: the interrupted run had {name} {theirs.get(name)!r}, not {settings.get(name)!r}: "
-                    "resume with the same settings, or delete the journal to start again"
-                )
+                wrong = f"the interrupted run had {name} {theirs.get(name)!r}, not {settings.get(name)!r}"
+                remedy = "resume with the same settings, or delete the journal to start again"
+                raise OutputError(f"{self.path}: {wrong}: {remedy}")
         # Unbuffered: a full disk must be reported here, and not once more when the file is closed.
         # "x" fails when another run began after this object looked, and leaves that run's journal alone.
         mode = "ab" if self._resumed else "xb"
@@ -119,10 +118,9 @@ class Journal:
 def _check(row: Row) -> None:
     """Raise an error for a row that could not be rendered, such as one that somebody changed."""
     right = isinstance(row["path"], str)
-    if "error" not in row:
-        for caption in (row, *row.get("alternatives", ())):
-            caption["caption"].encode()
-            right &= isinstance(caption["logprob"], float) and caption["logprob"] <= 0.0
-            right &= isinstance(caption["words"], list) and "end_probability" in caption
+    for caption in () if "error" in row else (row, *row.get("alternatives", ())):
+        caption["caption"].encode()
+        right &= isinstance(caption["logprob"], float) and caption["logprob"] <= 0.0
+        right &= isinstance(caption["words"], list) and "end_probability" in caption
     if not right:
         raise ValueError("not a row as inference.results.row_of makes it")

@@ -32,6 +32,8 @@ from captioner.options import FILE_FORMATS, DecodeOptions
 from captioner.pictures.find import find_pictures
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
+_Caption: TypeAlias = Callable[[Iterable[str]], Iterator[FileResult]]
+_Write: TypeAlias = Callable[[Iterable[Row]], None]
 _IN_MEMORY: WeakKeyDictionary[Captioner, str] = WeakKeyDictionary()  # what tells apart models that have no file
 
 
@@ -79,9 +81,8 @@ def caption_files(
     _check_usage(format, output, batch_size, resume and to_stream, of_sidecars, coco_images)
     found = find_pictures(listed(paths), recursive, stdin)
     sidecars = sidecar_paths(found) if format == "sidecar" else {}
-    if sidecars:
-        write = partial(_write_sidecars, sidecars, prefix, suffix)
-    else:
+    write: _Write = partial(_write_sidecars, sidecars, prefix, suffix)
+    if not sidecars:
         write = partial(_write_text, place, _renderer(format, options, found, coco_images))
     journal = None if to_stream else Journal(_journal_path(place, found), resume)
     taken = [file for path, file in sidecars.items() if file.exists() and journal and not journal.captioned(path)]
@@ -109,12 +110,7 @@ def _facts(captioner: Captioner) -> dict[str, Any]:
 
 
 def _through_journal(
-    journal: Journal,
-    settings: dict[str, Any],
-    caption: Callable[[Iterable[str]], Iterator[FileResult]],
-    paths: list[str],
-    write: Callable[[Iterable[Row]], None],
-    progress: Progress,
+    journal: Journal, settings: dict[str, Any], caption: _Caption, paths: list[str], write: _Write, progress: Progress
 ) -> Summary:
     """Caption the pictures that the journal lacks, batch by batch, then write all of them from the journal.
 

@@ -143,10 +143,8 @@ def _row_groups(source: str) -> Iterator[Unit]:
     by_name = {field.name.lower(): field for field in schema if str(field.type).startswith(_COLUMN_TYPES)}
     column = next((by_name[name].name for name in _COLUMNS if name in by_name), None)
     if column is None:
-        raise InputError(
-            f"{one_line(source)}: no column of pictures, their paths or addresses: looked for {', '.join(_COLUMNS)} "
-            f"among {', '.join(map(one_line, schema.names))}"
-        )
+        looked = f"looked for {', '.join(_COLUMNS)} among {', '.join(map(one_line, schema.names))}"
+        raise InputError(f"{one_line(source)}: no column of pictures, their paths or addresses: {looked}")
     first = 0
     for group in range(metadata.num_row_groups):
         if rows := metadata.row_group(group).num_rows:
@@ -156,7 +154,7 @@ def _row_groups(source: str) -> Iterator[Unit]:
 
 def _rows(unit: Unit) -> Iterator[NamedPicture]:
     """The pictures of a row group: one for each row, even if the file is damaged."""
-    source, number, end = unit["parquet"], unit["first"], unit["first"] + unit["rows"]
+    source, number = unit["parquet"], unit["first"]
     try:
         files, path = filesystem(source)
         with files.open(path) as file:
@@ -168,9 +166,8 @@ def _rows(unit: Unit) -> Iterator[NamedPicture]:
                 yield name, value or ImageError(f"{one_line(name)}: the row holds no picture")
                 number += 1
     except (OSError, ValueError, InputError) as error:
-        reason = one_line(error)
-        for row in range(number, end):
-            yield f"{source}#{row}", ImageError(f"{one_line(source)}#{row}: cannot be read ({reason})")
+        for row in range(number, unit["first"] + unit["rows"]):
+            yield f"{source}#{row}", ImageError(f"{one_line(source)}#{row}: cannot be read ({one_line(error)})")
 
 
 def _members(source: str) -> Iterator[NamedPicture]:

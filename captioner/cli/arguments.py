@@ -64,12 +64,7 @@ def add_wording(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     begin = parser.add_argument_group("how captions begin")
     prompt = "first words of every caption; --max-length includes them"
     begin.add_argument("--prompt", default="", metavar="TEXT", help=prompt)
-    add_decode_options(parser, **defaults)
-
-
-def add_decode_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """All of DecodeOptions, under a heading of their own."""
-    add_options(parser.add_argument_group("how captions are chosen"), DecodeOptions, defaults=defaults)
+    add_options(parser, DecodeOptions, defaults=defaults)
 
 
 def add_many_pictures(parser: argparse.ArgumentParser, paths: str) -> tuple[Group, Group]:

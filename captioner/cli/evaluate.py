@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from captioner.cli.arguments import add_decode_options, add_model, load_model, picked
+from captioner.cli.arguments import add_model, add_options, load_model, picked
 from captioner.errors import OptionError, one_line
 from captioner.options import TOKEN_KINDS, DecodeOptions, option_specs, parse_options
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--report", type=Path, metavar="FILE", help="also write a page with plots and examples")
     output.add_argument("--compare", nargs=2, help=argparse.SUPPRESS)
     add_model(parser.add_argument_group("model"))
-    add_decode_options(parser)
+    add_options(parser, DecodeOptions)
 
 
 def run(args: argparse.Namespace) -> int:

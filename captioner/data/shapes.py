@@ -79,12 +79,10 @@ def make_shapes(
     """
     if pictures < 2 or language not in ("en", "zh"):
         raise OptionError(f"{pictures} pictures in {language!r}: make at least 2, with language 'en' or 'zh'")
-    folder = Path(folder)
-    images = folder / "images"
+    folder, images = Path(folder), Path(folder, "images")
     files = folder / "captions.token.txt", folder / "train.txt", folder / "val.txt"
-    for there in (images, *files):
-        if there.exists():
-            raise OutputError(f"{there}: is there already: name another folder")
+    if there := next(filter(Path.exists, (images, *files)), None):
+        raise OutputError(f"{there}: is there already: name another folder")
     images.mkdir(parents=True)
     rng = random.Random(seed)
     kinds = list(itertools.starmap(_Kind, itertools.product(_COLOURS, _SHAPES, _ARRANGEMENTS)))
