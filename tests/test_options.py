@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from captioner.cli.arguments import Parser, add_options, chosen
+from captioner.cli.arguments import Parser, add_options
 from captioner.errors import CaptionerError, OptionError
 from captioner.options import DecodeOptions, OptionSpec, check_ranges, option, option_specs, parse_options
 from captioner.training.config import TrainConfig
@@ -77,7 +77,7 @@ def test_values_of_another_type_are_refused(kind: type, spec: OptionSpec) -> Non
     }
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     for value in wrong[spec.kind]:
-        if value is spec.default is None:  # "chosen for you"
+        if value is None and spec.default is None:
             continue
         with pytest.raises(OptionError, match=f"^{spec.name} must be {words[spec.kind]}, not "):
             make(kind, spec, value)
@@ -209,8 +209,8 @@ def test_flags_stand_under_the_headings_of_their_options() -> None:
     assert "--quiet" in help[1]
     assert help[2] == "how long: --epochs N rounds [as many as it takes] --longest N most rounds [9]"
     assert help[3] == "how fast: --rate X how fast [0.5]"
-    assert chosen(Steps, parser.parse_args([])) == Steps()
-    assert chosen(Steps, parser.parse_args(["--epochs", "2", "--quiet"])) == Steps(epochs=2, quiet=True)
+    assert parse_options(Steps, vars(parser.parse_args([]))) == Steps()
+    assert parse_options(Steps, vars(parser.parse_args(["--epochs", "2", "--quiet"]))) == Steps(epochs=2, quiet=True)
 
 
 def test_a_group_keeps_all_flags_that_are_added_to_it() -> None:
