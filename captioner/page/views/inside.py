@@ -7,8 +7,7 @@ import math
 import streamlit as st
 
 import captioner
-from captioner.inference.explanation import Candidate, Step
-from captioner.inference.results import Explanation
+from captioner.inference.explanation import Candidate, Explanation, Step
 from captioner.page import drawings, pictures
 from captioner.page.components import choose_word, drawing
 from captioner.page.models import turn
