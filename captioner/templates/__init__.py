@@ -12,10 +12,9 @@ from markupsafe import Markup
 
 
 def _escaped(value: Any) -> Any:
-    """A value as HTML.
+    """A value as HTML. Quotation marks are written as &quot; and &#x27;, not as Jinja2 writes them.
 
-    The standard library writes quotation marks as &quot; and &#x27;, Jinja2 as &#34; and &#39;. Pages have always been
-    written with the former, and the same captions give the same bytes, so that files of two runs can be compared.
+    Pages have always been written so, and the same captions give the same bytes: files of two runs can be compared.
     """
     return value if hasattr(value, "__html__") else Markup(html.escape(str(value)))
 
@@ -23,15 +22,10 @@ def _escaped(value: Any) -> Any:
 @cache
 def _environment() -> Environment:
     # StrictUndefined: a value that a template lacks is an error, not an empty place on the page.
-    return Environment(
-        loader=PackageLoader("captioner"),
-        autoescape=True,
-        finalize=_escaped,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    loader = PackageLoader("captioner")
+    environment = Environment(loader=loader, autoescape=True, finalize=_escaped, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = environment.keep_trailing_newline = True
+    return environment
 
 
 def render(name: str, **values: Any) -> Iterator[str]:
