@@ -14,10 +14,8 @@ from typing import Any
 from captioner.data.captions import CaptionSet
 from captioner.data.names import find_files
 from captioner.data.readers.base import text_lines
-from captioner.errors import DataError, OptionError
+from captioner.errors import DataError, OptionError, some
 from captioner.files import sha256_of
-
-_SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def find_examples(captions: Mapping[str, Sequence[str]], images: Path, names: It
     missing = [name for name in names if name in captions and name not in files]
     for problem, those in ((f"are not in {images}", missing), ("have no captions", uncaptioned)):
         if those:
-            raise DataError(f"{len(those)} of {len(names)} pictures {problem}: {_some(those)}")
+            raise DataError(f"{len(those)} of {len(names)} pictures {problem}: {some(those)}")
     return [Example(name, files[name], tuple(captions[name])) for name in names]
 
 
@@ -163,7 +161,7 @@ def choose_split(
     if missing:
         notes.append(
             f"{len(missing)} of {len(captions.captions)} captioned pictures are not in {images} and are left out: "
-            f"{_some(missing)}"
+            f"{some(missing)}"
         )
     origin = {
         "captions": captions.path.name,
@@ -184,10 +182,6 @@ def _digest(captions: CaptionSet) -> str:
     if captions.path.is_dir():
         return hashlib.sha256(json.dumps(captions.captions).encode()).hexdigest()
     return sha256_of(captions.path)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
