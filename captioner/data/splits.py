@@ -90,10 +90,8 @@ def random_split(names: Iterable[str], seed: int, share: float = 0.1) -> tuple[l
     """
     shuffled = sorted(set(names))
     if len(shuffled) < 2:
-        raise DataError(
-            "at least 2 captioned pictures are needed, one to learn from and one to validate on; there are "
-            f"{len(shuffled)}"
-        )
+        needed = "at least 2 captioned pictures are needed, one to learn from and one to validate on"
+        raise DataError(f"{needed}; there are {len(shuffled)}")
     random.Random(seed).shuffle(shuffled)
     held_out = min(max(1, round(share * len(shuffled))), len(shuffled) - 1)
     return sorted(shuffled[held_out:]), sorted(shuffled[:held_out])
@@ -104,10 +102,8 @@ def names_of_split(captions: CaptionSet, split: str) -> list[str]:
     names = [name for name, its in captions.splits.items() if its == split]
     if not names:
         there = ", ".join(f"{its} ({count})" for its, count in Counter(captions.splits.values()).items())
-        raise DataError(
-            f"{captions.path}: says of no picture that it belongs to {split!r}"
-            + (f"; the splits are {there}" if there else f": {captions.form}, without splits")
-        )
+        others = f"; the splits are {there}" if there else f": {captions.form}, without splits"
+        raise DataError(f"{captions.path}: says of no picture that it belongs to {split!r}{others}")
     return names
 
 
@@ -149,8 +145,7 @@ def choose_split(
     """
     present = [] if train_list else present_names(captions.captions, images)
     names = split_names(captions, present, train_list, val_list, seed)
-    both = names.overlap()
-    if both:
+    if both := names.overlap():
         raise DataError(f"{len(both)} pictures are in both split lists, such as {both[0]}")
     train, validation = (find_examples(captions.captions, images, those) for those in (names.train, names.validation))
     there = set(captions.captions if train_list else present)
@@ -159,13 +154,15 @@ def choose_split(
     if captions.empty:
         notes.append(f"{captions.empty} empty captions are left out")
     if missing:
-        notes.append(
-            f"{len(missing)} of {len(captions.captions)} captioned pictures are not in {images} and are left out: "
-            f"{some(missing)}"
-        )
+        count = f"{len(missing)} of {len(captions.captions)} captioned pictures"
+        notes.append(f"{count} are not in {images} and are left out: {some(missing)}")
+    if captions.path.is_dir():
+        sha256 = hashlib.sha256(json.dumps(captions.captions).encode()).hexdigest()
+    else:
+        sha256 = sha256_of(captions.path)
     origin = {
         "captions": captions.path.name,
-        "sha256": _digest(captions),
+        "sha256": sha256,  # of the file, or of the captions that come from a folder
         "form": captions.form,
         "split": names.how,
         "train_pictures": len(train),
@@ -177,19 +174,10 @@ def choose_split(
     return Split(train, validation, origin, notes)
 
 
-def _digest(captions: CaptionSet) -> str:
-    """The SHA-256 of the captions file, or of the captions if they come from a folder."""
-    if captions.path.is_dir():
-        return hashlib.sha256(json.dumps(captions.captions).encode()).hexdigest()
-    return sha256_of(captions.path)
-
-
 def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
     """Groups of at least two files with the same bytes. Only files of equal size are read."""
-    groups = []
-    for same_size in _grouped(paths, lambda path: path.stat().st_size):
-        groups += _grouped(same_size, sha256_of)
-    return groups
+    by_size = _grouped(paths, lambda path: path.stat().st_size)
+    return [group for same_size in by_size for group in _grouped(same_size, sha256_of)]
 
 
 def _grouped(paths: Iterable[Path], key: Any) -> list[list[Path]]:

@@ -99,8 +99,8 @@ def check_data(
     files = find_files(known.captions, folder)
     if not train_list:
         present_names(known.captions, folder)  # which raises DataError if there is none
-    lists = [Path(file) if file else None for file in (train_list, val_list)]
-    split = split_names(known, files, lists[0], lists[1], seed)
+    train_file, val_file = (Path(file) if file else None for file in (train_list, val_list))
+    split = split_names(known, files, train_file, val_file, seed)
     needed = list(dict.fromkeys([*split.train, *split.validation] if train_list else known.captions))
     missing = [name for name in needed if name in known.captions and name not in files]
     names = {path: name for name, path in files.items()}
@@ -109,9 +109,7 @@ def check_data(
         [Example(name, files[name], tuple(known.captions[name])) for name in those if name in files]
         for those in (split.train, split.validation)
     )
-    learned, others = (
-        [tokenise(text, tokens) for one in those for text in one.captions] for those in (train, validation)
-    )
+    learned, others = ([tokenise(text, tokens) for one in part for text in one.captions] for part in (train, validation))
     in_both = split.overlap()
     return Survey(
         captions=known,
@@ -138,16 +136,16 @@ def check_data(
 def _unreadable(paths: Sequence[Path], progress: Callable[..., Iterable[Any]] | None) -> list[str]:
     """Read pictures; returns one message for each that cannot be read."""
 
-    def problem(path: Path) -> str | None:
+    def problem(path: Path) -> str:
         try:
             load_image(path)
         except ImageError as error:
             return str(error)
-        return None
+        return ""
 
     with ThreadPoolExecutor(available_cpus()) as pool:
-        problems: Iterable[str | None] = pool.map(problem, paths)
-        return [text for text in (progress(problems, total=len(paths)) if progress else problems) if text]
+        problems: Iterable[str] = pool.map(problem, paths)
+        return list(filter(None, progress(problems, total=len(paths)) if progress else problems))
 
 
 def vocabulary_sizes(
@@ -159,12 +157,7 @@ def vocabulary_sizes(
     def unknown(those: Counter[str], minimum: int) -> float:
         return sum(number for token, number in those.items() if counts[token] < minimum) / max(1, those.total())
 
-    return [
-        VocabularySize(
-            minimum,
-            len(SPECIAL_TOKENS) + sum(number >= minimum for number in counts.values()),
-            unknown(counts, minimum),
-            unknown(others, minimum),
-        )
-        for minimum in minimum_counts
-    ]
+    def size(minimum: int) -> int:
+        return len(SPECIAL_TOKENS) + sum(number >= minimum for number in counts.values())
+
+    return [VocabularySize(n, size(n), unknown(counts, n), unknown(others, n)) for n in minimum_counts]

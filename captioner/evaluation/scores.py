@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from captioner.errors import DataError
 from captioner.evaluation import metrics
 from captioner.evaluation.metrics import Words
 from captioner.vocab import tokenise
@@ -124,8 +125,10 @@ def score_pictures(
     """Score captions against references, both by picture name, and compute the yardsticks.
 
     `tokens` means the same as in `score_captions`. The order of the pictures does not matter.
-    Raises KeyError for a caption without references.
+    Raises DataError if there is no caption, and KeyError for one without references.
     """
+    if not captions:
+        raise DataError("no picture has both references and a caption")
     names = sorted(captions)
     hypotheses = [tokenise(captions[name], tokens) for name in names]
     texts = [[tokenise(text, tokens) for text in references[name]] for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -26,30 +27,20 @@ _DELIMITERS = {",": "comma", "\t": "tab", "|": "bar", ";": "semicolon"}
 _CONTINUED = 50  # a quoted cell spans at most so many lines, so that a stray quotation mark does not swallow the file
 
 
-def _key(name: str) -> str:
-    """Normalise a column's name: "Image Name" becomes image_name, as in _IMAGE and _CAPTION."""
-    return "_".join(name.strip().strip('"').lower().replace("-", " ").replace("_", " ").split())
-
-
-def _place(names: Iterable[str], wanted: Iterable[str]) -> int | None:
-    places: dict[str, int] = {}
-    for place, name in enumerate(names):
-        places.setdefault(_key(name), place)
-    return next((places[name] for name in wanted if name in places), None)
-
-
 @lru_cache  # nearly all objects in a file have the same names
 def _places(names: tuple[str, ...]) -> tuple[int | None, int | None, int | None]:
     """The positions of the columns with the picture, the caption and the split; None for those that are missing."""
-    return _place(names, _IMAGE), _place(names, _CAPTION), _place(names, ["split"])
+    # "Image Name" becomes image_name.
+    keys = ["_".join(re.findall(r"[^\s_-]+", name.strip().strip('"').lower())) for name in names]
+    image, caption, split = (
+        next((keys.index(name) for name in wanted if name in keys), None) for wanted in (_IMAGE, _CAPTION, ["split"])
+    )
+    return image, caption, split
 
 
 def delimiter_of(header: str) -> str | None:
     """The delimiter of a table with this first line; None if the line does not name both columns that are needed."""
-    for delimiter in _DELIMITERS:
-        if None not in _places(tuple(header.split(delimiter)))[:2]:
-            return delimiter
-    return None
+    return next((mark for mark in _DELIMITERS if None not in _places(tuple(header.split(mark)))[:2]), None)
 
 
 def form_of(delimiter: str) -> str:
