@@ -53,9 +53,9 @@ class Split:
     notes: list[str] = field(default_factory=list)
 
 
-def read_split_list(file: Path) -> list[str]:
+def read_split_list(file: str | Path) -> list[str]:
     """Read picture names, one a line (Flickr_8k.trainImages.txt). Raises DataError, also if there are none."""
-    names = list(dict.fromkeys(line.strip() for line in text_lines(file, "split list") if line.strip()))
+    names = list(dict.fromkeys(line.strip() for line in text_lines(Path(file), "split list") if line.strip()))
     if not names:
         raise DataError(f"{file}: the split list is empty")
     return names
@@ -108,7 +108,7 @@ def names_of_split(captions: CaptionSet, split: str) -> list[str]:
 
 
 def split_names(
-    captions: CaptionSet, present: Iterable[str], train_list: Path | None, val_list: Path | None, seed: int
+    captions: CaptionSet, present: Iterable[str], train_list: str | Path | None, val_list: str | Path | None, seed: int
 ) -> SplitNames:
     """Divide the pictures by the lists, or else by the splits in the captions file, or else at random.
 
@@ -118,10 +118,10 @@ def split_names(
     if val_list and not train_list:
         raise OptionError("val_list (--val-list) needs train_list (--train-list): give both, or leave both out")
     if train_list:
-        how: dict[str, Any] = {"train_list": train_list.name}
+        how: dict[str, Any] = {"train_list": Path(train_list).name}
         train = read_split_list(train_list)
         if val_list:
-            return SplitNames(train, read_split_list(val_list), {**how, "val_list": val_list.name})
+            return SplitNames(train, read_split_list(val_list), {**how, "val_list": Path(val_list).name})
     elif captions.splits:
         how = {"field": "split"}
         there = set(present)
@@ -137,7 +137,7 @@ def split_names(
 
 
 def choose_split(
-    captions: CaptionSet, images: Path, train_list: Path | None, val_list: Path | None, seed: int
+    captions: CaptionSet, images: Path, train_list: str | Path | None, val_list: str | Path | None, seed: int
 ) -> Split:
     """The examples to learn from and to validate on: see `split_names`. No picture is in both.
 

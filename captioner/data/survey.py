@@ -99,8 +99,7 @@ def check_data(
     files = find_files(known.captions, folder)
     if not train_list:
         present_names(known.captions, folder)  # which raises DataError if there is none
-    train_file, val_file = (Path(file) if file else None for file in (train_list, val_list))
-    split = split_names(known, files, train_file, val_file, seed)
+    split = split_names(known, files, train_list, val_list, seed)
     needed = list(dict.fromkeys([*split.train, *split.validation] if train_list else known.captions))
     missing = [name for name in needed if name in known.captions and name not in files]
     names = {path: name for name, path in files.items()}
@@ -109,7 +108,9 @@ def check_data(
         [Example(name, files[name], tuple(known.captions[name])) for name in those if name in files]
         for those in (split.train, split.validation)
     )
-    learned, others = ([tokenise(text, tokens) for one in part for text in one.captions] for part in (train, validation))
+    learned, others = (
+        [tokenise(text, tokens) for one in those for text in one.captions] for those in (train, validation)
+    )
     in_both = split.overlap()
     return Survey(
         captions=known,

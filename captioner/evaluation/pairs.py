@@ -47,7 +47,7 @@ class Pairs:
         References without a word are left out. Raises DataError.
         """
         if split_list:
-            names = read_split_list(Path(split_list))
+            names = read_split_list(split_list)
         else:
             names = names_of_split(known, split) if split else list(known.captions)
         pairs = cls({}, selected=bool(split or split_list), allow_missing=allow_missing)

@@ -66,7 +66,7 @@ def _lengths(captions: Sequence[Words], references: Sequence[Words], tokens: str
     values = range(min(*counts[0], *counts[1]), longest + 1)
     names = ["captions", "references"]
     shares = [[100 * those[length] / those.total() for length in values] for those in counts]
-    chart = bar_chart([str(length) for length in values], list(zip(names, shares, strict=True)), f"{tokens}s", " %")
+    chart = bar_chart(list(map(str, values)), list(zip(names, shares, strict=True)), f"{tokens}s", " %")
     return {"title": "Length, in % of the", "chart": chart, "legend": names}
 
 
