@@ -14,6 +14,7 @@ Each message says what is wrong with what, and what to do about it. Errors of th
 """
 
 import re
+from collections.abc import Sequence
 
 # Lone surrogates, too, except those that stand for the bytes of a file name that is not valid text.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
@@ -22,6 +23,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udff
 def one_line(text: object) -> str:
     """Other people's text, safe to print in a terminal: control characters are written as Python writes them."""
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], str(text))
+
+
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first of the names, for a message."""
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
 class CaptionerError(Exception):

@@ -51,15 +51,14 @@ def _open(path: Path) -> tuple[str, Iterator[Entry]]:
     """The layout, and an iterator that reads the entries."""
     if path.is_dir():
         return lines.FOLDER_FORM, lines.read_folder(path)
-    source = text_lines(path)
-    blank = []
-    first = next(source, None)
-    while first is not None and not first.strip():
-        blank.append(first)
-        first = next(source, None)
-    if first is None:
+    source, read = text_lines(path), []
+    for first in source:
+        read.append(first)
+        if first.strip():
+            break
+    else:
         raise DataError("the captions file is empty")
-    text = chain(blank, [first], source)
+    text = chain(read, source)
     if first.lstrip()[0] in "{[":
         return _open_json(first, text)
     form = lines.numbered_form(first)

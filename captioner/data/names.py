@@ -34,10 +34,9 @@ def find_files(names: Iterable[str], images: Path) -> dict[str, Path]:
     times = Counter(end for those in ends.values() for end in those)
     files = {}
     for name, those in ends.items():
-        for candidate in (name, *(end for end in those if times[end] == 1)):
-            if (images / candidate).is_file():
-                files[name] = images / candidate
-                break
+        candidates = (images / end for end in (name, *(end for end in those if times[end] == 1)))
+        if file := next(filter(Path.is_file, candidates), None):
+            files[name] = file
     return files
 
 
@@ -83,23 +82,17 @@ class KnownPictures:
 
     @cached_property
     def _by_number(self) -> dict[int, str]:
+        names = list(self._names)
+        if self._ids is not None:  # a list of only those pictures that are evaluated is enough
+            names = [name for name in names if not self._ids.keys().isdisjoint([name, *_ends(name)])] or names
         numbers: dict[int, str] = {}
-        problem: DataError | None = None
-        for name in self._names:
-            try:
-                number = image_id(name, self._ids)
-            except DataError as error:
-                if self._ids is None:
-                    raise
-                problem = error  # a list of only those pictures that are evaluated is enough
-                continue
+        for name in names:
+            number = image_id(name, self._ids)
             if numbers.setdefault(number, name) != name:
                 raise DataError(
                     f"{numbers[number]} and {name} have the same COCO number, {number}: "
                     "give coco_images (--coco-images FILE)"
                 )
-        if problem and not numbers:
-            raise problem
         return numbers
 
 

@@ -14,10 +14,8 @@ from typing import Any
 from captioner.data.captions import CaptionSet
 from captioner.data.names import find_files
 from captioner.data.readers.base import text_lines
-from captioner.errors import DataError, OptionError
+from captioner.errors import DataError, OptionError, some
 from captioner.files import sha256_of
-
-_SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,9 @@ class Split:
     notes: list[str] = field(default_factory=list)
 
 
-def read_split_list(file: Path) -> list[str]:
+def read_split_list(file: str | Path) -> list[str]:
     """Read picture names, one a line (Flickr_8k.trainImages.txt). Raises DataError, also if there are none."""
-    names = list(dict.fromkeys(line.strip() for line in text_lines(file, "split list") if line.strip()))
+    names = list(dict.fromkeys(line.strip() for line in text_lines(Path(file), "split list") if line.strip()))
     if not names:
         raise DataError(f"{file}: the split list is empty")
     return names
@@ -81,7 +79,7 @@ def find_examples(captions: Mapping[str, Sequence[str]], images: Path, names: It
     missing = [name for name in names if name in captions and name not in files]
     for problem, those in ((f"are not in {images}", missing), ("have no captions", uncaptioned)):
         if those:
-            raise DataError(f"{len(those)} of {len(names)} pictures {problem}: {_some(those)}")
+            raise DataError(f"{len(those)} of {len(names)} pictures {problem}: {some(those)}")
     return [Example(name, files[name], tuple(captions[name])) for name in names]
 
 
@@ -92,10 +90,8 @@ def random_split(names: Iterable[str], seed: int, share: float = 0.1) -> tuple[l
     """
     shuffled = sorted(set(names))
     if len(shuffled) < 2:
-        raise DataError(
-            "at least 2 captioned pictures are needed, one to learn from and one to validate on; there are "
-            f"{len(shuffled)}"
-        )
+        needed = "at least 2 captioned pictures are needed, one to learn from and one to validate on"
+        raise DataError(f"{needed}; there are {len(shuffled)}")
     random.Random(seed).shuffle(shuffled)
     held_out = min(max(1, round(share * len(shuffled))), len(shuffled) - 1)
     return sorted(shuffled[held_out:]), sorted(shuffled[:held_out])
@@ -106,15 +102,13 @@ def names_of_split(captions: CaptionSet, split: str) -> list[str]:
     names = [name for name, its in captions.splits.items() if its == split]
     if not names:
         there = ", ".join(f"{its} ({count})" for its, count in Counter(captions.splits.values()).items())
-        raise DataError(
-            f"{captions.path}: says of no picture that it belongs to {split!r}"
-            + (f"; the splits are {there}" if there else f": {captions.form}, without splits")
-        )
+        others = f"; the splits are {there}" if there else f": {captions.form}, without splits"
+        raise DataError(f"{captions.path}: says of no picture that it belongs to {split!r}{others}")
     return names
 
 
 def split_names(
-    captions: CaptionSet, present: Iterable[str], train_list: Path | None, val_list: Path | None, seed: int
+    captions: CaptionSet, present: Iterable[str], train_list: str | Path | None, val_list: str | Path | None, seed: int
 ) -> SplitNames:
     """Divide the pictures by the lists, or else by the splits in the captions file, or else at random.
 
@@ -124,10 +118,10 @@ def split_names(
     if val_list and not train_list:
         raise OptionError("val_list (--val-list) needs train_list (--train-list): give both, or leave both out")
     if train_list:
-        how: dict[str, Any] = {"train_list": train_list.name}
+        how: dict[str, Any] = {"train_list": Path(train_list).name}
         train = read_split_list(train_list)
         if val_list:
-            return SplitNames(train, read_split_list(val_list), {**how, "val_list": val_list.name})
+            return SplitNames(train, read_split_list(val_list), {**how, "val_list": Path(val_list).name})
     elif captions.splits:
         how = {"field": "split"}
         there = set(present)
@@ -143,7 +137,7 @@ def split_names(
 
 
 def choose_split(
-    captions: CaptionSet, images: Path, train_list: Path | None, val_list: Path | None, seed: int
+    captions: CaptionSet, images: Path, train_list: str | Path | None, val_list: str | Path | None, seed: int
 ) -> Split:
     """The examples to learn from and to validate on: see `split_names`. No picture is in both.
 
@@ -151,8 +145,7 @@ def choose_split(
     """
     present = [] if train_list else present_names(captions.captions, images)
     names = split_names(captions, present, train_list, val_list, seed)
-    both = names.overlap()
-    if both:
+    if both := names.overlap():
         raise DataError(f"{len(both)} pictures are in both split lists, such as {both[0]}")
     train, validation = (find_examples(captions.captions, images, those) for those in (names.train, names.validation))
     there = set(captions.captions if train_list else present)
@@ -161,13 +154,15 @@ def choose_split(
     if captions.empty:
         notes.append(f"{captions.empty} empty captions are left out")
     if missing:
-        notes.append(
-            f"{len(missing)} of {len(captions.captions)} captioned pictures are not in {images} and are left out: "
-            f"{_some(missing)}"
-        )
+        count = f"{len(missing)} of {len(captions.captions)} captioned pictures"
+        notes.append(f"{count} are not in {images} and are left out: {some(missing)}")
+    if captions.path.is_dir():
+        sha256 = hashlib.sha256(json.dumps(captions.captions).encode()).hexdigest()
+    else:
+        sha256 = sha256_of(captions.path)
     origin = {
         "captions": captions.path.name,
-        "sha256": _digest(captions),
+        "sha256": sha256,  # of the file, or of the captions that come from a folder
         "form": captions.form,
         "split": names.how,
         "train_pictures": len(train),
@@ -179,23 +174,10 @@ def choose_split(
     return Split(train, validation, origin, notes)
 
 
-def _digest(captions: CaptionSet) -> str:
-    """The SHA-256 of the captions file, or of the captions if they come from a folder."""
-    if captions.path.is_dir():
-        return hashlib.sha256(json.dumps(captions.captions).encode()).hexdigest()
-    return sha256_of(captions.path)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
 def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
     """Groups of at least two files with the same bytes. Only files of equal size are read."""
-    groups = []
-    for same_size in _grouped(paths, lambda path: path.stat().st_size):
-        groups += _grouped(same_size, sha256_of)
-    return groups
+    by_size = _grouped(paths, lambda path: path.stat().st_size)
+    return [group for same_size in by_size for group in _grouped(same_size, sha256_of)]
 
 
 def _grouped(paths: Iterable[Path], key: Any) -> list[list[Path]]:

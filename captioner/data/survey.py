@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from captioner.data.captions import CaptionSet, read_captions
 from captioner.data.names import find_files
 from captioner.data.splits import Example, Split, SplitNames, identical_files, present_names, same_content, split_names
-from captioner.errors import ImageError, OptionError
+from captioner.errors import ImageError, OptionError, some
 from captioner.machine import available_cpus
 from captioner.options import TOKEN_KINDS, DecodeOptions
 from captioner.pictures.find import find_pictures
 from captioner.pictures.load import load_image
+from captioner.templates import render
 from captioner.vocab import SPECIAL_TOKENS, fitting_tokens, tokenise
 
 _MINIMUM_COUNTS = (1, 2, 3, 4, 5, 10)
-_SHOWN = 5  # names a line
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ class Survey:
 
     def lines(self) -> list[str]:
         """The survey as text, line by line, safe to print."""
-        found = (*_content_lines(self), *_token_lines(self), *_training_lines(self))
-        # Names and captions are other people's text: they must not control the terminal.
-        return ["".join(letter if letter.isprintable() else " " for letter in line) for line in found]
+        by_picture, limit = self.captions.captions.values(), DecodeOptions().max_length
+        twice = sum(len(texts) - len(set(texts)) for texts in by_picture)
+        values = {"texts": list(chain(*by_picture)), "twice": twice, "limit": limit, "some": some}
+        return "".join(render("survey.txt", **vars(self), **values)).splitlines()
 
 
 def check_data(
@@ -97,8 +99,7 @@ def check_data(
     files = find_files(known.captions, folder)
     if not train_list:
         present_names(known.captions, folder)  # which raises DataError if there is none
-    lists = [Path(file) if file else None for file in (train_list, val_list)]
-    split = split_names(known, files, lists[0], lists[1], seed)
+    split = split_names(known, files, train_list, val_list, seed)
     needed = list(dict.fromkeys([*split.train, *split.validation] if train_list else known.captions))
     missing = [name for name in needed if name in known.captions and name not in files]
     names = {path: name for name, path in files.items()}
@@ -136,16 +137,16 @@ def check_data(
 def _unreadable(paths: Sequence[Path], progress: Callable[..., Iterable[Any]] | None) -> list[str]:
     """Read pictures; returns one message for each that cannot be read."""
 
-    def problem(path: Path) -> str | None:
+    def problem(path: Path) -> str:
         try:
             load_image(path)
         except ImageError as error:
             return str(error)
-        return None
+        return ""
 
     with ThreadPoolExecutor(available_cpus()) as pool:
-        problems: Iterable[str | None] = pool.map(problem, paths)
-        return [text for text in (progress(problems, total=len(paths)) if progress else problems) if text]
+        problems: Iterable[str] = pool.map(problem, paths)
+        return list(filter(None, progress(problems, total=len(paths)) if progress else problems))
 
 
 def vocabulary_sizes(
@@ -157,81 +158,7 @@ def vocabulary_sizes(
     def unknown(those: Counter[str], minimum: int) -> float:
         return sum(number for token, number in those.items() if counts[token] < minimum) / max(1, those.total())
 
-    return [
-        VocabularySize(
-            minimum,
-            len(SPECIAL_TOKENS) + sum(number >= minimum for number in counts.values()),
-            unknown(counts, minimum),
-            unknown(others, minimum),
-        )
-        for minimum in minimum_counts
-    ]
+    def size(minimum: int) -> int:
+        return len(SPECIAL_TOKENS) + sum(number >= minimum for number in counts.values())
 
-
-def _counted(names: Sequence[str]) -> str:
-    """The number of names, and the first of them."""
-    some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names):,}" + (f": {some}" if names else "")
-
-
-def _content_lines(survey: Survey) -> Iterator[str]:
-    captions = survey.captions.captions
-    counts = [len(texts) for texts in captions.values()]
-    each = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-    yield f"Captions: {survey.captions.path}"
-    yield f"  layout                 {survey.captions.form}"
-    yield f"  captions               {sum(counts):,} of {len(counts):,} pictures, {each} each"
-    yield f"  empty, left out        {survey.captions.empty:,}"
-    yield f"  twice for a picture    {sum(len(texts) - len(set(texts)) for texts in captions.values()):,}"
-    yield ""
-    yield f"Pictures: {survey.images}"
-    yield f"  captioned and there    {len(survey.files):,}"
-    yield f"  missing                {_counted(survey.missing)}"
-    if survey.missing_unlisted:
-        yield f"  missing, not listed    {survey.missing_unlisted:,}"
-    yield f"  cannot be read         {_counted(survey.unreadable)}"
-    yield f"  without captions       {_counted(survey.without_captions)}"
-    if survey.uncaptioned:
-        yield f"  listed, no captions    {_counted(survey.uncaptioned)}"
-    yield f"  same file twice        {_counted([' = '.join(group) for group in survey.identical])}"
-    yield ""
-
-
-def _token_lines(survey: Survey) -> Iterator[str]:
-    lengths, ordered = survey.lengths, sorted(survey.lengths)
-    texts = [text for those in survey.captions.captions.values() for text in those]
-    limit = DecodeOptions().max_length
-    longer = 100 * sum(length > limit for length in lengths) / len(lengths)
-    mean = sum(lengths) / len(lengths)
-    yield f"Lengths in {survey.tokens}s: {mean:.1f} on average, median {ordered[len(ordered) // 2]}"
-    yield f"  longer than --max-length {limit}, the default: {longer:.1f} %"
-    for what, length in (("shortest", ordered[0]), ("longest", ordered[-1])):
-        text = texts[lengths.index(length)]
-        yield f"  {what:8} ({length}): {text if len(text) <= 100 else text[:97] + '...'}"
-    yield ""
-    yield f"Vocabulary: {survey.tokens}s of the captions to learn from"
-    yield "  --minimum-count    size  <unk> in train  in validation"
-    for row in survey.vocabulary:
-        mark = "  <- training's" if row.minimum_count == survey.minimum_count else ""
-        unknown = f"{100 * row.unknown_train:12.2f} %  {100 * row.unknown_validation:11.2f} %"
-        yield f"  {row.minimum_count:15}  {row.size:6,}  {unknown}{mark}"
-    yield ""
-
-
-def _training_lines(survey: Survey) -> Iterator[str]:
-    said = {
-        "train_list": "to learn from {}",
-        "val_list": "to validate on {}",
-        "field": "the captions file's own '{}'",
-        "seed": "a tenth held out at random with seed {}",
-    }
-    how = ", ".join(said[key].format(value) for key, value in survey.split.how.items() if key in said)
-    yield f"Training would see {survey.tokens}s, split so: {how}"
-    for what, examples in (("to learn from", survey.train), ("to validate on", survey.validation)):
-        number = sum(len(example.captions) for example in examples)
-        yield f"  {what:21}  {len(examples):,} pictures, {number:,} captions"
-    if survey.in_both:
-        yield f"  in both split lists    {_counted(survey.in_both)}"
-    if survey.identical_in_both:
-        pairs = [f"{one} = {other}" for one, other in survey.identical_in_both]
-        yield f"  the same file in both  {_counted(pairs)}"
+    return [VocabularySize(n, size(n), unknown(counts, n), unknown(others, n)) for n in minimum_counts]

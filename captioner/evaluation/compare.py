@@ -49,15 +49,9 @@ def compare(first: str | Path, second: str | Path) -> list[Difference]:
     statistics = np.stack([one, other])  # (2, N, 12)
     pictures = statistics.shape[1]
     whole = _scores(statistics.sum(1), pictures)
-    differences = []
-    for weights in _resamples(pictures):  # (r, N)
-        scores = _scores(weights @ statistics, pictures)  # (2, r, 6)
-        differences.append(scores[1] - scores[0])
-    low, high = np.percentile(np.concatenate(differences), [2.5, 97.5], axis=0)
-    return [
-        Difference(metric, *(float(value[index]) for value in (*whole, low, high)))
-        for index, metric in enumerate(METRICS)
-    ]
+    resampled = [_scores(weights @ statistics, pictures) for weights in _resamples(pictures)]  # (2, r, 6) each
+    low, high = np.percentile(np.diff(np.concatenate(resampled, axis=1), axis=0)[0], [2.5, 97.5], axis=0)
+    return [Difference(*row) for row in zip(METRICS, *np.array([*whole, low, high]).tolist(), strict=True)]
 
 
 def _resamples(pictures: int) -> Any:
@@ -94,15 +88,8 @@ def _read(file: Path) -> tuple[str, str, Counts]:
 
 def difference_table(differences: Iterable[Difference]) -> str:
     """The comparison as a Markdown table, in which A is the first evaluation and B the second."""
-    rows = [
-        [
-            METRICS[d.metric],
-            f"{d.first:.2f}",
-            f"{d.second:.2f}",
-            f"{d.second - d.first:+.2f}",
-            f"{d.low:+.2f} to {d.high:+.2f}",
-            "" if not d.clear else "B is better" if d.low > 0 else "A is better",
-        ]
-        for d in differences
-    ]
+    rows = []
+    for d in differences:
+        values = [f"{d.first:.2f}", f"{d.second:.2f}", f"{d.second - d.first:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}"]
+        rows.append([METRICS[d.metric], *values, "" if not d.clear else "B is better" if d.low > 0 else "A is better"])
     return markdown_table(["", "A", "B", "B - A", "95 % interval", "beyond chance"], rows)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -111,20 +112,15 @@ def best_constant_caption(references: Sequence[Sequence[Words]]) -> list[str]:
     The search is exact. A caption's matches in a corpus are the sum over its n-grams of the number of pictures that
     have them, so that a candidate takes no longer than counting its own n-grams.
     """
-    pictures_with: Counter[Ngram] = Counter()
-    pictures_with_more: Counter[tuple[Ngram, int]] = Counter()  # with a second one, a third one, ...
+    pictures_with: Counter[tuple[Ngram, int]] = Counter()  # a first one, a second one, ...
     for those in references:
-        most = _most(those)
-        pictures_with.update(most.keys())
-        pictures_with_more.update((ngram, nth) for ngram, count in most.items() for nth in range(2, count + 1))
+        pictures_with.update((ngram, nth) for ngram, count in _most(those).items() for nth in range(count))
     candidates = sorted({tuple(words) for those in references for words in those})
     counts = np.zeros((len(candidates), 2 * ORDERS + 2))
     for row, words in zip(counts, candidates, strict=True):
         matches = [0] * ORDERS
         for ngram, count in _ngrams(words).items():
-            matches[len(ngram) - 1] += pictures_with[ngram]
-            for nth in range(2, count + 1):
-                matches[len(ngram) - 1] += pictures_with_more[ngram, nth]
+            matches[len(ngram) - 1] += sum(pictures_with[ngram, nth] for nth in range(count))
         row[:ORDERS] = matches
     lengths = np.array([len(words) for words in candidates])
     for n in range(ORDERS):
@@ -186,12 +182,9 @@ class DocumentFrequencies:
     @classmethod
     def of(cls, references: Iterable[Sequence[Words]]) -> DocumentFrequencies:
         """Count them in a corpus; `references[i]` are the tokenised captions of picture i."""
-        counts: Counter[Ngram] = Counter()
-        documents = 0
-        for those in references:
-            counts.update(set().union(*map(_ngrams, those)))
-            documents += 1
-        return cls(counts, documents)
+        references = list(references)
+        counts = Counter(chain.from_iterable(set().union(*map(_ngrams, those)) for those in references))
+        return cls(counts, len(references))
 
 
 class Cider:

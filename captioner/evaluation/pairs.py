@@ -9,7 +9,7 @@ from pathlib import Path
 from captioner.data.captions import CaptionSet
 from captioner.data.names import read_image_ids
 from captioner.data.splits import names_of_split, read_split_list
-from captioner.errors import DataError
+from captioner.errors import DataError, some
 from captioner.evaluation.predictions import match, read_predictions
 from captioner.files import sha256_of
 from captioner.vocab import tokenise
@@ -24,7 +24,6 @@ _PROBLEMS = {
     "empty_references": ("picture has a reference without words", "pictures have references without words"),
     "empty": ("caption has no words", "captions have no words"),
 }
-_SHOWN = 5  # names of each problem in a message
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Pairs:
         References without a word are left out. Raises DataError.
         """
         if split_list:
-            names = read_split_list(Path(split_list))
+            names = read_split_list(split_list)
         else:
             names = names_of_split(known, split) if split else list(known.captions)
         pairs = cls({}, selected=bool(split or split_list), allow_missing=allow_missing)
@@ -89,11 +88,10 @@ class Pairs:
 
     def described(self) -> list[str]:
         """One phrase for each problem, with the number of pictures and the first names."""
-        found = []
-        for problem, names in self.problems.items():
-            some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            found.append(f"{len(names)} {_PROBLEMS[problem][len(names) > 1]} ({some})")
-        return found
+        return [
+            f"{len(names)} {_PROBLEMS[problem][len(names) > 1]} ({some(names, 5)})"
+            for problem, names in self.problems.items()
+        ]
 
     def refuse(self) -> None:
         """Raise DataError if there are problems that are not allowed."""

@@ -1,4 +1,4 @@
-"""Bar charts as inline SVG, drawn without a library."""
+"""Bar charts as inline SVG, drawn by a template."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-# In units of the drawing; on a phone, one is about one pixel.
-_WIDTH, _HEIGHT = 360, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 6, 8, 34
-_LABELS = 12  # at most, so that they do not overlap
-
-_GRID = Markup('<path class="grid" d="M{} {:.1f}H{}"/>')
-_TEXT = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
-_BAR = Markup(
-    '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill="var(--series-{})"><title>{}</title></rect>'
-)
-_CHART = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
+from captioner.templates import render
 
 
 def bar_chart(
@@ -30,26 +20,8 @@ def bar_chart(
     if any(len(values) != len(labels) for _, values in series):
         raise ValueError("each series needs one value a label")
     top, step = _scale(max((value for _, values in series for value in values), default=0.0))
-    plot_width, plot_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    group = plot_width / max(1, len(labels))
-    bar = 0.84 * group / len(series)
-    parts = []
-    for index in range(round(top / step) + 1):
-        y = _TOP + plot_height * (1 - index * step / top)
-        parts.append(_GRID.format(_LEFT, y, _WIDTH - _RIGHT))
-        parts.append(_TEXT.format(_LEFT - 4, f"{y + 4:.1f}", "end", f"{index * step:g}"))
-    every = math.ceil(len(labels) / _LABELS)
-    for place, label in enumerate(labels):
-        left = _LEFT + place * group
-        for number, (name, values) in enumerate(series):
-            height = plot_height * values[place] / top
-            x, y = left + 0.08 * group + number * bar, _TOP + plot_height - height
-            tooltip = f"{label}: {values[place]:.1f}{unit}" + (f" ({name})" if len(series) > 1 else "")
-            parts.append(_BAR.format(x, y, bar, height, number, tooltip))
-        if place % every == 0:
-            parts.append(_TEXT.format(f"{left + group / 2:.1f}", _HEIGHT - 20, "middle", label))
-    parts.append(_TEXT.format(f"{_LEFT + plot_width / 2:.1f}", _HEIGHT - 4, "middle", x_label))
-    return _CHART.format(_WIDTH, _HEIGHT, x_label, Markup().join(parts))
+    chart = {"labels": labels, "series": series, "x_label": x_label, "unit": unit, "top": top, "step": step}
+    return Markup("".join(render("chart.svg", **chart)))  # the template escapes
 
 
 def _scale(highest: float) -> tuple[float, float]:

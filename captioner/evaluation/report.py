@@ -6,9 +6,10 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from captioner.vocab import tokenise
 
 _EXAMPLES = 12  # pictures in each group
 _ROWS = 12  # of the tables of captions and words
+_LENGTH = 8  # the place of a caption's length in its `bleu_counts`
 _LARGE_BIN = 0.05  # the least share of the captions in a bar of BLEU by length
 
 Figure: TypeAlias = dict[str, Any]  # title, chart (SVG), and the legend: names of the series
@@ -34,39 +36,25 @@ def report(evaluation: Evaluation, preview: Callable[[Path], str | None] = thumb
     best = sorted(pictures, key=lambda picture: (-picture.cider, -picture.rouge_l, picture.name))
     drawn = random.Random(0).sample(pictures, min(_EXAMPLES, len(pictures)))
     columns = evaluation.rows()  # as columns the table fits the screen of a phone
-
-    def card(picture: ScoredCaption) -> dict[str, Any]:
-        file = evaluation.files.get(picture.name)
-        return {
-            **vars(picture),
-            "image": file and preview(file),
-            "words": evaluation.words.get(picture.name, ()),
-        }
-
+    usages = _usages(*(Counter(chain(*texts)) for texts in (captions, references)))
     return render(
         "report.html",
-        scores=evaluation.scores,
-        warnings=evaluation.warnings(),
+        evaluation=evaluation,
+        preview=preview,
         columns=[label for label, _ in columns],
-        score_rows=[[name, *(f"{row[metric]:.1f}" for _, row in columns)] for metric, name in METRICS.items()],
-        human=evaluation.human,
-        floor=evaluation.floor["caption"],
+        score_rows=[[name, *(scores[metric] for _, scores in columns)] for metric, name in METRICS.items()],
         figures=[
             _lengths(captions, references, tokens),
-            _by_length(pictures, captions, tokens),
+            _by_length(pictures, tokens),
             _histogram("CIDEr-D", [picture.cider for picture in pictures]),
             _histogram("ROUGE-L", [picture.rouge_l for picture in pictures]),
         ],
         frequent=_frequent(captions, tokens),
-        tokens=tokens,
-        usage=_usage_tables(captions, references),
-        with_words=any(evaluation.words.values()),
-        space="" if tokens == "character" else " ",
-        examples=[
-            (title, map(card, those))
-            for title, those in (("Best", best[:_EXAMPLES]), ("Worst", best[::-1][:_EXAMPLES]), ("Random", drawn))
+        usage=[
+            ("Used too often", [usage[:3] for usage in usages if usage.captions > usage.references][:_ROWS]),
+            ("Used too rarely", [usage[:3] for usage in usages if usage.captions < usage.references][:_ROWS]),
         ],
-        recipe=evaluation.recipe,
+        examples=[("Best", best[:_EXAMPLES]), ("Worst", best[::-1][:_EXAMPLES]), ("Random", drawn)],
     )
 
 
@@ -78,25 +66,24 @@ def _lengths(captions: Sequence[Words], references: Sequence[Words], tokens: str
     values = range(min(*counts[0], *counts[1]), longest + 1)
     names = ["captions", "references"]
     shares = [[100 * those[length] / those.total() for length in values] for those in counts]
-    chart = bar_chart([str(length) for length in values], list(zip(names, shares, strict=True)), f"{tokens}s", " %")
+    chart = bar_chart(list(map(str, values)), list(zip(names, shares, strict=True)), f"{tokens}s", " %")
     return {"title": "Length, in % of the", "chart": chart, "legend": names}
 
 
-def _by_length(pictures: Sequence[ScoredCaption], captions: Sequence[Words], tokens: str) -> Figure:
+def _by_length(pictures: Sequence[ScoredCaption], tokens: str) -> Figure:
     """BLEU-4 of captions of about the same length. A bin with too few captions is joined with its neighbour."""
-    bins: list[list[tuple[int, ScoredCaption]]] = []
-    by_length = zip(map(len, captions), pictures, strict=True)
-    for length, picture in sorted(by_length, key=lambda item: item[0]):
-        if not bins or (length != bins[-1][-1][0] and len(bins[-1]) >= _LARGE_BIN * len(pictures)):
+    enough, length = _LARGE_BIN * len(pictures), itemgetter(_LENGTH)
+    bins: list[list[tuple[int, ...]]] = []
+    for counts in sorted((picture.bleu_counts for picture in pictures), key=length):
+        if not bins or (length(counts) != length(bins[-1][-1]) and len(bins[-1]) >= enough):
             bins.append([])
-        bins[-1].append((length, picture))
-    if len(bins) > 1 and len(bins[-1]) < _LARGE_BIN * len(pictures):
+        bins[-1].append(counts)
+    if len(bins) > 1 and len(bins[-1]) < enough:
         last = bins.pop()
         bins[-1].extend(last)
-    ranges = [(those[0][0], those[-1][0]) for those in bins]
-    labels = [str(low) if low == high else f"{low}–{high}" for low, high in ranges]
-    counts = [np.array([picture.bleu_counts for _, picture in those], dtype=np.float64).sum(0) for those in bins]
-    chart = bar_chart(labels, [("BLEU-4", [float(bleu_of_counts(sums)[-1]) for sums in counts])], f"{tokens}s")
+    labels = ["–".join(dict.fromkeys(str(length(counts)) for counts in (those[0], those[-1]))) for those in bins]
+    scores = [float(bleu_of_counts(np.array(those, dtype=np.float64).sum(0))[-1]) for those in bins]
+    chart = bar_chart(labels, [("BLEU-4", scores)], f"{tokens}s")
     return {"title": "BLEU-4 by length of the caption", "chart": chart, "legend": []}
 
 
@@ -111,31 +98,17 @@ def _histogram(metric: str, values: Sequence[float]) -> Figure:
     return {"title": f"{metric} of each caption, in %", "chart": chart, "legend": []}
 
 
-def _frequent(captions: Sequence[Words], tokens: str) -> list[list[str]]:
+def _frequent(captions: Sequence[Words], tokens: str) -> list[list[Any]]:
     counts = Counter(joined(words, tokens) for words in captions)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_ROWS]
-    return [[text, str(count), f"{100 * count / len(captions):.1f}\u00a0%"] for text, count in ordered]
+    return [[text, count, f"{100 * count / len(captions):.1f}\u00a0%"] for text, count in ordered]
 
 
-@dataclass(frozen=True)
-class _Usage:
+class _Usage(NamedTuple):
     word: str
     captions: float  # per 1,000 words
     references: float
     evidence: float  # Dunning's G2
-
-
-def _usage_tables(captions: Sequence[Words], references: Sequence[Words]) -> list[tuple[str, list[list[str]]]]:
-    """The rows of two tables: words that the captions use too often, and too rarely."""
-    usages = _usages(*(Counter(word for words in texts for word in words) for texts in (captions, references)))
-    tables = (
-        ("Used too often", [usage for usage in usages if usage.captions > usage.references]),
-        ("Used too rarely", [usage for usage in usages if usage.captions < usage.references]),
-    )
-    return [
-        (title, [[usage.word, f"{usage.captions:.1f}", f"{usage.references:.1f}"] for usage in those[:_ROWS]])
-        for title, those in tables
-    ]
 
 
 def _usages(captions: Counter[str], references: Counter[str]) -> list[_Usage]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from captioner.data.captions import read_captions
 from captioner.data.names import find_files
-from captioner.errors import DataError, OptionError
+from captioner.errors import OptionError
 from captioner.evaluation.pairs import Pairs
 from captioner.evaluation.scores import Evaluation, recipe, score_pictures
 from captioner.options import TOKEN_KINDS, DecodeOptions
@@ -62,9 +62,15 @@ def evaluate(
     Raises OptionError for arguments that contradict each other, DataError for files that cannot be used and, unless
     `allow_missing`, for pictures that lack a caption, references or a readable file.
     """
-    _check(images, predictions, model, options, coco_images, tokens)
-    if split and split_list:
-        raise OptionError("split (--split) and split_list (--split-list) both select pictures: leave out one")
+    for wrong, message in (
+        (tokens not in (None, *TOKEN_KINDS), f"tokens must be one of {', '.join(TOKEN_KINDS)}, not {tokens!r}"),
+        (predictions and (model or options), "predictions (--predictions) are captions already: leave out the model"),
+        (coco_images and not predictions, "coco_images (--coco-images) goes with predictions (--predictions) only"),
+        (not predictions and not (images and model), _NOTHING),
+        (split and split_list, "split (--split) and split_list (--split-list) both select pictures: leave out one"),
+    ):
+        if wrong:
+            raise OptionError(message)
     known = read_captions(Path(captions))
     if known.empty:
         say(f"{known.empty} empty references are left out")
@@ -75,49 +81,37 @@ def evaluate(
         pairs.files = find_files(pairs.references, Path(images)) if images else {}
     else:
         assert images and model  # noqa: PT018
-        _find_pictures(pairs, Path(images))
-        source = _caption(pairs, model() if callable(model) else model, options or DecodeOptions(), say, progress)
+        source = _caption(pairs, Path(images), model, options or DecodeOptions(), say, progress)
     pairs.note("empty", [name for name, text in pairs.captions.items() if not tokenise(text)])
     pairs.refuse()
     for line in pairs.described():
         say(f"warning: {line}")
-    return _score(pairs, tokens, source, ["captioner", "nltk", *([] if predictions else ["torch"])])
-
-
-def _check(
-    images: object, predictions: object, model: object, options: object, coco_images: object, tokens: object
-) -> None:
-    for wrong, message in (
-        (tokens not in (None, *TOKEN_KINDS), f"tokens must be one of {', '.join(TOKEN_KINDS)}, not {tokens!r}"),
-        (predictions and (model or options), "predictions (--predictions) are captions already: leave out the model"),
-        (coco_images and not predictions, "coco_images (--coco-images) goes with predictions (--predictions) only"),
-        (not predictions and not (images and model), _NOTHING),
-    ):
-        if wrong:
-            raise OptionError(message)
-
-
-def _find_pictures(pairs: Pairs, images: Path) -> None:
-    """Find the pictures to caption. Raises DataError for missing ones and, if all are evaluated, for extra ones."""
-    pairs.files = find_files(pairs.references, images)
-    pairs.note("no_picture", [name for name in pairs.references if name not in pairs.files])
-    if pairs.files and not pairs.selected:
-        found = {str(path) for path in pairs.files.values()}
-        others = [path for path in find_pictures([str(images)], recursive=True) if path not in found]
-        pairs.note("no_references", [os.path.relpath(path, images) for path in others])
-    pairs.refuse()  # before minutes of work
+    result = score_pictures(pairs.captions, pairs.references, tokens)
+    result = replace(result, problems=pairs.problems, words=pairs.words, files=pairs.files)
+    return replace(result, recipe=recipe(result, source, ["captioner", "nltk", *([] if predictions else ["torch"])]))
 
 
 def _caption(
     pairs: Pairs,
-    model: Model,
+    images: Path,
+    model: Model | Callable[[], Model],
     options: DecodeOptions,
     say: Callable[[str], None],
     progress: Callable[..., Iterable[Any]] | None,
 ) -> dict[str, str]:
-    """Let the model write the captions. Returns what the recipe says of them."""
-    digest = model.digest()
+    """Find the pictures and let the model write the captions. Returns what the recipe says of them.
+
+    Raises DataError for missing pictures and, if all pictures are evaluated, for those without references.
+    """
+    pairs.files = find_files(pairs.references, images)
+    pairs.note("no_picture", [name for name in pairs.references if name not in pairs.files])
     names = {str(path): name for name, path in pairs.files.items()}
+    if names and not pairs.selected:
+        others = [path for path in find_pictures([str(images)], recursive=True) if path not in names]
+        pairs.note("no_references", [os.path.relpath(path, images) for path in others])
+    pairs.refuse()  # before minutes of work
+    model = model() if callable(model) else model
+    digest = model.digest()
     results: Iterable[Any] = model.caption_files(names, options)
     for result in progress(results, total=len(names)) if progress else results:
         name, caption = names[result.path], result.caption
@@ -128,17 +122,5 @@ def _caption(
             pairs.captions[name] = caption.text
             pairs.words[name] = tuple(zip(caption.tokens, caption.probabilities, strict=True))
     used = {name: f"{value:g}" if isinstance(value, float) else value for name, value in options.used().items()}
-    return {
-        "decoding": ",".join(f"{name}={value}" for name, value in used.items()),
-        "precision": model.precision,
-        "engine": model.engine,
-        "checkpoint": digest[:12],
-    }
-
-
-def _score(pairs: Pairs, tokens: str, source: Mapping[str, str], packages: Sequence[str]) -> Evaluation:
-    if not pairs.captions:
-        raise DataError("no picture has both references and a caption")
-    result = score_pictures(pairs.captions, pairs.references, tokens)
-    result = dataclasses.replace(result, problems=pairs.problems, words=pairs.words, files=pairs.files)
-    return dataclasses.replace(result, recipe=recipe(result, source, packages))
+    decoding = ",".join(f"{name}={value}" for name, value in used.items())
+    return {"decoding": decoding, "precision": model.precision, "engine": model.engine, "checkpoint": digest[:12]}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from captioner.errors import DataError
 from captioner.evaluation import metrics
 from captioner.evaluation.metrics import Words
 from captioner.vocab import tokenise
@@ -102,7 +103,7 @@ class Evaluation:
         said = {"problems": dict(self.problems), "warnings": self.warnings(), "recipe": self.recipe}
         head = {"format": EVALUATION_FORMAT, "tokens": self.tokens, **self.scores, **yardsticks, **said}
         head["references_sha256"] = self.references_sha256
-        names = ("name", "caption", "smoothed_bleu_4", "rouge_l", "cider", "bleu_counts")
+        names = ("name", "caption", "smoothed_bleu_4", "rouge_l", "cider", "bleu_counts")  # not the references
         rows = ({name: getattr(picture, name) for name in names} for picture in self.pictures)
         lines = ",\n".join("    " + json.dumps(row) for row in rows)
         return json.dumps(head, indent=2)[:-2] + f',\n  "pictures": [\n{lines}\n  ]\n}}\n'
@@ -115,8 +116,7 @@ def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]],
     never as ids: so a word outside the vocabulary matches nothing.
     """
     hypotheses = [tokenise(caption, tokens) for caption in captions]
-    texts = [[tokenise(text, tokens) for text in those] for those in references]
-    return _score(hypotheses, texts)[0]
+    return _score([[tokenise(text, tokens) for text in those] for those in references], hypotheses)[0]
 
 
 def score_pictures(
@@ -125,71 +125,57 @@ def score_pictures(
     """Score captions against references, both by picture name, and compute the yardsticks.
 
     `tokens` means the same as in `score_captions`. The order of the pictures does not matter.
-    Raises KeyError for a caption without references.
+    Raises DataError if there is no caption, and KeyError for one without references.
     """
+    if not captions:
+        raise DataError("no picture has both references and a caption")
     names = sorted(captions)
     hypotheses = [tokenise(captions[name], tokens) for name in names]
     texts = [[tokenise(text, tokens) for text in references[name]] for name in names]
-    scores, corpus, scored = _score(hypotheses, texts)
-    pictures = tuple(
-        ScoredCaption(name, captions[name], tuple(references[name]), tuple(n), metrics.smoothed_bleu(n), rouge, cider)
-        for name, (n, rouge, cider) in zip(names, scored, strict=True)
-    )
     constant = metrics.best_constant_caption(texts)
+    scores, (scored, floor) = _score(texts, hypotheses, [constant] * len(names))
     human, against_as_many = _human(hypotheses, texts)
     return Evaluation(
         scores=scores,
         human=human,
         against_as_many=against_as_many,
-        floor={"caption": joined(constant, tokens), **_means(corpus.score([constant] * len(names)))},
-        pictures=pictures,
+        floor={"caption": joined(constant, tokens), **_means(floor)},
+        pictures=tuple(
+            ScoredCaption(name, captions[name], tuple(references[name]), tuple(n), metrics.smoothed_bleu(n), *others)
+            for name, (n, *others) in zip(names, scored, strict=True)
+        ),
         references_sha256=hashlib.sha256(json.dumps([names, texts]).encode()).hexdigest(),
         tokens=tokens,
     )
 
 
-def _score(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tuple[Scores, _References, list[_Score]]:
-    """The scores of captions, with BLEU from nltk, and the intermediate results."""
+def _score(
+    texts: Sequence[Sequence[Words]], hypotheses: Sequence[Words], *others: Sequence[Words]
+) -> tuple[Scores, list[list[_Score]]]:
+    """The scores of captions, with BLEU from nltk; and those of each one of them, and of each one in `others`."""
     bleus = metrics.bleu(hypotheses, texts)  # first, since it checks both
-    corpus = _References(texts)
-    scored = corpus.score(hypotheses)
-    scores = {
-        **_means(scored),
-        **_named(bleus),
-        "images": len(hypotheses),
-        "references": sum(len(those) for those in texts),
-        "distinct": len({tuple(words) for words in hypotheses}),
-    }
-    return scores, corpus, scored
+    scored = _scored(texts, hypotheses, *others)
+    about = {"images": len(texts), "references": sum(map(len, texts)), "distinct": len(set(map(tuple, hypotheses)))}
+    return {**_means(scored[0]), **dict(zip(METRICS, bleus, strict=False)), **about}, scored
 
 
-class _References:
-    """The tokenised references of a corpus, prepared to score several sets of captions."""
-
-    def __init__(self, texts: Sequence[Sequence[Words]]) -> None:
-        self._texts = texts
-        self._cider = metrics.Cider(texts, metrics.DocumentFrequencies.of(texts))
-
-    def score(self, hypotheses: Sequence[Words]) -> list[_Score]:
-        """Score a tokenised caption for each picture."""
-        return [
-            (metrics.bleu_counts(words, those), metrics.rouge_l(words, those), self._cider.score(picture, words))
-            for picture, (words, those) in enumerate(zip(hypotheses, self._texts, strict=True))
+def _scored(texts: Sequence[Sequence[Words]], *several: Sequence[Words]) -> list[list[_Score]]:
+    """Score several sets of tokenised captions, each with one caption for each picture."""
+    cider = metrics.Cider(texts, metrics.DocumentFrequencies.of(texts))
+    return [
+        [
+            (metrics.bleu_counts(words, those), metrics.rouge_l(words, those), cider.score(picture, words))
+            for picture, (words, those) in enumerate(zip(hypotheses, texts, strict=True))
         ]
+        for hypotheses in several
+    ]
 
 
 def _means(scored: Sequence[_Score]) -> Scores:
     """The scores of a corpus from those of its captions."""
-    counts, rouges, ciders = zip(*scored, strict=True)
-    return {
-        **_named(metrics.bleu_of_counts(np.array(counts, dtype=np.float64).sum(0))),
-        "rouge_l": math.fsum(rouges) / len(rouges),
-        "cider": math.fsum(ciders) / len(ciders),
-    }
-
-
-def _named(bleus: Iterable[float]) -> Scores:
-    return {f"bleu_{n}": float(score) for n, score in enumerate(bleus, start=1)}
+    counts, *others = zip(*scored, strict=True)
+    bleus = metrics.bleu_of_counts(np.array(counts, dtype=np.float64).sum(0)).tolist()
+    return dict(zip(METRICS, [*bleus, *(math.fsum(values) / len(scored) for values in others)], strict=True))
 
 
 def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tuple[Scores | None, Scores | None]:
@@ -197,18 +183,18 @@ def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tup
 
     In turn t, picture i with n references holds out number (i + t) mod n. The scores are means over the turns.
     """
-    several = [index for index, those in enumerate(texts) if len(those) > 1]
+    several = [(words, those) for words, those in zip(hypotheses, texts, strict=True) if len(those) > 1]
     if not several:
         return None, None
-    turns = min(max(len(those) for those in texts), math.ceil(_HELD_OUT / len(several)))
-    others = _count_each([len(texts[index]) - 1 for index in several])
-    about = {"images": len(several), "references_each": others, "turns": turns}
+    counts = [len(those) for _, those in several]
+    turns = min(max(counts), math.ceil(_HELD_OUT / len(several)))
     rows = []
     for turn in range(turns):
-        left = [list(texts[index]) for index in several]
+        left = [list(those) for _, those in several]
         held_out = [those.pop((place + turn) % len(those)) for place, those in enumerate(left)]
-        corpus = _References(left)
-        rows.append([_means(corpus.score(those)) for those in (held_out, [hypotheses[index] for index in several])])
+        rows.append(list(map(_means, _scored(left, held_out, [words for words, _ in several]))))
+    references_each = _count_each([count - 1 for count in counts])
+    about = {"images": len(several), "references_each": references_each, "turns": turns}
     human, model = (
         {**{metric: math.fsum(row[metric] for row in those) / turns for metric in METRICS}, **about}
         for those in zip(*rows, strict=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from captioner import __version__
 from captioner.data.splits import Split, same_content
-from captioner.errors import OptionError
+from captioner.errors import OptionError, some
 from captioner.files import sha256_of
 from captioner.inference.captioner import PictureEncoder
 from captioner.machine import CpuTimes, cpu_times, free_cpus
@@ -226,8 +226,8 @@ def notes(split: Split, material: Material) -> Iterator[str]:
     """What to tell about the data and the network before training begins."""
     yield from (f"note: {note}" for note in split.notes)
     if both := same_content(split):
-        some = ", ".join(f"{one} = {other}" for one, other in both[:3]) + (", ..." if len(both) > 3 else "")
-        yield f"warning: the same pictures are in train and validation, {len(both)} pairs: {some}"
+        pairs = some([f"{one} = {other}" for one, other in both])
+        yield f"warning: the same pictures are in train and validation, {len(both)} pairs: {pairs}"
     vocabulary, source = material.vocabulary, material.provenance["encoder_weights"]["source"]
     yield (
         f"{len(material.paths)} pictures with {len(material.captions)} captions to learn from, "

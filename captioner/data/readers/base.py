@@ -49,8 +49,4 @@ def _first_bad_line(file: Path) -> str:
 
 def writable(text: str) -> str:
     """Replace lone surrogates in the text. JSON can contain them, but they cannot be written to a file."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

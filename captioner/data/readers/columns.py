@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 import reprlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from captioner.data.readers.base import Entry
@@ -25,30 +27,20 @@ _DELIMITERS = {",": "comma", "\t": "tab", "|": "bar", ";": "semicolon"}
 _CONTINUED = 50  # a quoted cell spans at most so many lines, so that a stray quotation mark does not swallow the file
 
 
-def _key(name: str) -> str:
-    """Normalise a column's name: "Image Name" becomes image_name, as in _IMAGE and _CAPTION."""
-    return "_".join(name.strip().strip('"').lower().replace("-", " ").replace("_", " ").split())
-
-
-def _place(names: Iterable[str], wanted: Iterable[str]) -> int | None:
-    places: dict[str, int] = {}
-    for place, name in enumerate(names):
-        places.setdefault(_key(name), place)
-    return next((places[name] for name in wanted if name in places), None)
-
-
 @lru_cache  # nearly all objects in a file have the same names
 def _places(names: tuple[str, ...]) -> tuple[int | None, int | None, int | None]:
     """The positions of the columns with the picture, the caption and the split; None for those that are missing."""
-    return _place(names, _IMAGE), _place(names, _CAPTION), _place(names, ["split"])
+    # "Image Name" becomes image_name.
+    keys = ["_".join(re.findall(r"[^\s_-]+", name.strip().strip('"').lower())) for name in names]
+    image, caption, split = (
+        next((keys.index(name) for name in wanted if name in keys), None) for wanted in (_IMAGE, _CAPTION, ["split"])
+    )
+    return image, caption, split
 
 
 def delimiter_of(header: str) -> str | None:
     """The delimiter of a table with this first line; None if the line does not name both columns that are needed."""
-    for delimiter in _DELIMITERS:
-        if None not in _places(tuple(header.split(delimiter)))[:2]:
-            return delimiter
-    return None
+    return next((mark for mark in _DELIMITERS if None not in _places(tuple(header.split(mark)))[:2]), None)
 
 
 def form_of(delimiter: str) -> str:
@@ -62,19 +54,15 @@ def read_table(lines: Iterable[str], delimiter: str) -> Iterator[Entry]:
     Cells may be quoted as in csv, and a quoted cell may span several lines. If a line has too many cells, the caption
     is taken to contain the delimiter without quotation marks.
     """
-    names: list[str] = []
-    image, caption, split = 0, 0, None
-    for number, line, cells in _records(lines, delimiter):
-        if not names:
-            names = cells
-            places = _places(tuple(names))
-            image, caption, split = places[0] or 0, places[1] or 0, places[2]
-            continue
-        extra = len(cells) - len(names)
-        if extra > 0:
+    records = _records(lines, delimiter)
+    names = next(records)[2]
+    image, caption, split = _places(tuple(names))
+    image, caption = image or 0, caption or 0  # `delimiter_of` has found both
+    for number, line, cells in records:
+        if len(cells) > len(names):
             cells = line.split(delimiter)
-            extra = len(cells) - len(names)
-            cells[caption : caption + extra + 1] = [delimiter.join(cells[caption : caption + extra + 1])]
+            end = caption + 1 + len(cells) - len(names)
+            cells[caption:end] = [delimiter.join(cells[caption:end])]
         if len(cells) <= max(image, caption):
             raise DataError(f"line {number} has fewer columns than the first line: {line[:80]!r}")
         yield cells[image].strip(), cells[caption], cells[split] if split is not None and split < len(cells) else ""
@@ -83,37 +71,20 @@ def read_table(lines: Iterable[str], delimiter: str) -> Iterator[Entry]:
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, str, list[str]]]:
     """The number, the text and the cells of each record. A record is one line or several."""
     source = enumerate(lines, start=1)
-    waiting: list[tuple[int, str]] = []  # lines that have been read ahead
-    while numbered := waiting.pop(0) if waiting else next(source, None):
+    ahead: list[tuple[int, str]] = []  # lines that have been read, but that no record has taken yet
+    while numbered := ahead.pop(0) if ahead else next(source, None):
         number, line = numbered
         if not line.strip():
             continue
-        record, taken = line, 0
-        cells, whole = _quoted(record, delimiter) if '"' in line else (line.split(delimiter), True)
-        while not whole and taken < _CONTINUED - 1:
-            if taken == len(waiting):
-                waiting.extend(islice(source, 1))
-            if taken == len(waiting):
-                break
-            following = waiting[taken][1]
-            record, taken = f"{record}\n{following}", taken + 1
-            if '"' in following:
-                cells, whole = _quoted(record, delimiter)
-        if cells is None:  # the quotation marks belong to the caption
-            yield number, line, line.split(delimiter)
-        else:
-            del waiting[:taken]
-            yield number, record, cells
-
-
-def _quoted(record: str, delimiter: str) -> tuple[list[str] | None, bool]:
-    """The cells of a record, or None if it is not csv; and whether that is final, whatever lines follow."""
-    try:
-        physical = (line + "\n" for line in record.split("\n"))
-        rows = list(csv.reader(physical, delimiter=delimiter, strict=True, skipinitialspace=True))
-    except csv.Error as error:
-        return None, "unexpected end of data" not in str(error)
-    return (rows[0], True) if len(rows) == 1 else (None, True)
+        cells, taken = line.split(delimiter), 0
+        if '"' in line:
+            ahead.extend(islice(source, _CONTINUED - 1 - len(ahead)))
+            physical = (text + "\n" for text in chain([line], (text for _, text in ahead)))
+            reader = csv.reader(physical, delimiter=delimiter, strict=True, skipinitialspace=True)
+            with suppress(csv.Error):  # in which case the quotation marks belong to the caption
+                cells, taken = next(reader), reader.line_num - 1
+        yield number, "\n".join([line, *(text for _, text in ahead[:taken])]), cells
+        del ahead[:taken]
 
 
 def entries_of(content: Any, what: str) -> Iterator[Entry]:

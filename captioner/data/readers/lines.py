@@ -42,13 +42,10 @@ def read_numbered(lines: Iterable[str], form: str) -> Iterator[Entry]:
 
 def read_folder(folder: Path) -> Iterator[Entry]:
     """Read the .txt file beside each picture in the folder and its subfolders. Raises DataError if there is none."""
-    found = False
-    for picture in map(Path, find_pictures([str(folder)], recursive=True)):
-        text = picture.with_suffix(".txt")
-        if text.is_file():
-            found = True
-            for caption in text_lines(text):
-                if caption.strip():  # an empty line at the end of a file is not an empty caption
-                    yield picture.relative_to(folder).as_posix(), caption, ""
-    if not found:
+    pictures = map(Path, find_pictures([str(folder)], recursive=True))
+    described = [picture for picture in pictures if picture.with_suffix(".txt").is_file()]
+    if not described:
         raise DataError("none of the pictures in this folder has its captions in a .txt beside it")
+    for picture in described:
+        for caption in filter(str.strip, text_lines(picture.with_suffix(".txt"))):  # without the empty last line
+            yield picture.relative_to(folder).as_posix(), caption, ""
