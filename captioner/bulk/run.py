@@ -69,7 +69,6 @@ def caption_files(
     of the pictures for sidecars. After a KeyboardInterrupt, and when pictures failed, it stays there for that. A model
     that was not loaded from a file goes on with its own runs only.
     `progress` reports how the run is going. Without it nothing is printed.
-
     A picture that cannot be read is counted as failed and does not stop the others. Raises OptionError, InputError,
     OutputError, DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
     """
