@@ -126,10 +126,9 @@ def _at_address(address: str, recursive: bool) -> list[str]:
             return [address]
     except Exception as error:  # each filesystem has its own errors
         raise InputError(f"{one_line(address)}: cannot be listed ({one_line(error)})") from error
-    wanted = [path for path in sorted(found) if _is_picture(path) or _archive(path)]
-    if not wanted:
-        raise InputError(f"{one_line(address)}: no pictures there")
-    return [files.unstrip_protocol(path) for path in wanted]
+    if wanted := [path for path in sorted(found) if _is_picture(path) or _archive(path)]:
+        return [files.unstrip_protocol(path) for path in wanted]
+    raise InputError(f"{one_line(address)}: no pictures there")
 
 
 def _row_groups(source: str) -> Iterator[Unit]:

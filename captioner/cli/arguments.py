@@ -36,11 +36,10 @@ def add_options(
     `defaults` are those of a command that differ from the dataclass's, by name.
     """
     own, heading = defaults or {}, cache(place.add_argument_group)
-    in_parser = isinstance(place, argparse.ArgumentParser)
     for spec in option_specs(options):
         if only is not None and spec.name not in only:
             continue
-        group = heading(spec.group) if spec.group and in_parser else place
+        group = heading(spec.group) if spec.group and isinstance(place, argparse.ArgumentParser) else place
         # What is not given is left out, so that the dataclass supplies its default.
         given: dict[str, Any] = {"default": own.get(spec.name, argparse.SUPPRESS), "help": spec.help}
         if spec.kind is bool:

@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--split", metavar="NAME", help="a split that the captions file itself defines, such as val")
     data.add_argument("--predictions", type=Path, metavar="FILE", help="captions to score: COCO results, jsonl or csv")
     data.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON with the COCO numbers of the pictures")
-    tokens = "what captions are split into [depends on their script]"
-    data.add_argument("--tokens", choices=TOKEN_KINDS, help=tokens)
+    data.add_argument("--tokens", choices=TOKEN_KINDS, help="what captions are split into [depends on their script]")
     data.add_argument("--allow-missing", action="store_true", help="leave out pictures that lack a counterpart")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="also write all scores to this file")
