@@ -143,12 +143,12 @@ def choose_split(
 
     Raises DataError, also if a picture of a list is missing. Without lists, missing pictures are left out.
     """
-    present = [] if train_list else present_names(captions.captions, images)
+    present = list(captions.captions) if train_list else present_names(captions.captions, images)
     names = split_names(captions, present, train_list, val_list, seed)
     if both := names.overlap():
         raise DataError(f"{len(both)} pictures are in both split lists, such as {both[0]}")
     train, validation = (find_examples(captions.captions, images, those) for those in (names.train, names.validation))
-    there = set(captions.captions if train_list else present)
+    there = set(present)
     missing = [name for name in captions.captions if name not in there]
     notes = []
     if captions.empty:
