@@ -65,9 +65,8 @@ def present_names(captions: Mapping[str, Sequence[str]], images: Path) -> list[s
     """The captioned pictures that are in the folder. Raises DataError if there are none."""
     names = list(find_files(captions, images))
     if not names:
-        raise DataError(
-            f"{images}: holds none of the {len(captions)} captioned pictures, such as {next(iter(captions))}"
-        )
+        first = next(iter(captions))
+        raise DataError(f"{images}: holds none of the {len(captions)} captioned pictures, such as {first}")
     return names
 
 
