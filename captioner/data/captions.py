@@ -64,7 +64,7 @@ def _open(path: Path) -> tuple[str, Iterator[Entry]]:
     if form := lines.numbered_form(first):
         return form, lines.read_numbered(text, form)
     if delimiter := columns.delimiter_of(first):
-        return columns.form_of(delimiter), columns.read_table(text, delimiter)
+        return f"{columns.DELIMITERS[delimiter]}-separated table", columns.read_table(text, delimiter)
     raise _unknown(first)
 
 
