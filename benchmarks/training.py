@@ -83,7 +83,6 @@ def material(config: TrainConfig, captions: int) -> Material:
         mirror=torch.arange(len(vocabulary)),
         labels=torch.zeros(len(pictures), 0, dtype=torch.bool),
         ranks=Ranks(),
-        bfloat16=native_bfloat16("cpu"),
     )
 
 
@@ -186,7 +185,8 @@ def main() -> None:
     lengths = data.captions.lengths()
     batches = batches_by_length(lengths, data.config.batch_size, torch.Generator().manual_seed(0))
     padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    print(f"{args.captions} captions, {args.cell}, batch {args.batch_size}, bfloat16: {data.bfloat16}, ", end="")
+    print(f"{args.captions} captions, {args.cell}, batch {args.batch_size}, ", end="")
+    print(f"bfloat16: {native_bfloat16('cpu')}, ", end="")
     print(f"{torch.get_num_threads()} threads, padding {100 * (1 - int(lengths.sum()) / padded):.1f} %")
     print("| an epoch | seconds | times captioner |\n|---|---:|---:|")
     for name, values in seconds.items():

@@ -28,60 +28,22 @@ Use help(captioner.load) and so on for the rest. Importing this package is cheap
 
 from __future__ import annotations
 
+import ast
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
-_ERRORS = (
-    *("CaptionerError", "OptionError", "InputError", "ImageError", "DataError"),
-    *("CheckpointError", "DeviceError", "OutputError", "TrainingError"),
-)
-_HOMES = {
-    "load": "inference.captioner",
-    "Captioner": "inference.captioner",
-    "Caption": "inference.results",
-    "DecodeOptions": "options",
-    "models": "network.header",
-    "caption_files": "bulk.run",
-    "caption_on_cluster": "bulk.cluster",
-    "evaluate": "evaluation.run",
-    "compare": "evaluation.compare",
-    "train": "training.run",
-    "TrainConfig": "training.config",
-    "check_data": "data.survey",
-    "make_shapes": "data.shapes",
-    **dict.fromkeys(_ERRORS, "errors"),
-}
+# Type checkers read the public names and their modules in __init__.pyi, and so does this file (as in Scientific
+# Python's SPEC 1).
+_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+_HOMES = {name.name: node.module for node in _STUB.body if isinstance(node, ast.ImportFrom) for name in node.names}
 __all__ = ["__version__", *_HOMES]
-
-if TYPE_CHECKING:
-    from captioner.bulk.cluster import caption_on_cluster as caption_on_cluster
-    from captioner.bulk.run import caption_files as caption_files
-    from captioner.data.shapes import make_shapes as make_shapes
-    from captioner.data.survey import check_data as check_data
-    from captioner.errors import CaptionerError as CaptionerError
-    from captioner.errors import CheckpointError as CheckpointError
-    from captioner.errors import DataError as DataError
-    from captioner.errors import DeviceError as DeviceError
-    from captioner.errors import ImageError as ImageError
-    from captioner.errors import InputError as InputError
-    from captioner.errors import OptionError as OptionError
-    from captioner.errors import OutputError as OutputError
-    from captioner.errors import TrainingError as TrainingError
-    from captioner.evaluation.compare import compare as compare
-    from captioner.evaluation.run import evaluate as evaluate
-    from captioner.inference.captioner import Captioner as Captioner
-    from captioner.inference.captioner import load as load
-    from captioner.inference.results import Caption as Caption
-    from captioner.network.header import models as models
-    from captioner.options import DecodeOptions as DecodeOptions
-    from captioner.training.config import TrainConfig as TrainConfig
-    from captioner.training.run import train as train
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(str(_HOMES[name])), name)

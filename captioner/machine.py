@@ -72,35 +72,26 @@ def _affinity() -> set[int]:
 def _quota(root: Path) -> float:
     """The processors' worth of time that control groups (version 2 or 1) grant; infinite without a limit."""
     try:
-        if (root / "cpu.max").is_file():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        # No limit is "max" in version 2, -1 in version 1.
-        return math.inf if quota == "max" or int(quota) < 1 else int(quota) / int(period)
-    except (OSError, ValueError):
+        files = [root / "cpu.max"]
+        if not files[0].is_file():
+            files = [root / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+        quota, period = (int(number) for file in files for number in file.read_text().split())
+        return quota / period if quota > 0 else math.inf  # version 1 writes -1 where there is no limit
+    except (OSError, ValueError):  # version 2 writes "max" where there is no limit
         return math.inf
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
-
-
 @cache
-def keep_freed_memory() -> bool:
-    """Tell glibc's malloc to keep freed memory for the next batch. Returns whether that worked.
+def keep_freed_memory() -> None:
+    """Tell glibc's malloc to keep freed memory for the next batch.
 
     By default malloc returns every large block to the kernel, which has to clear it again for the next layer. Other
     threads do that in arenas of their own, whatever is set, so all threads share the first one's. `python
-    benchmarks/encoder.py` measures the gain. It holds for the whole process; another C library does nothing.
+    benchmarks/encoder.py` measures the gain. It holds for the whole process.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return False
-    return all(
-        bool(mallopt(name, value))
-        for name, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_ARENA_MAX, 1))
-    )
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        for name, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD and M_ARENA_MAX
+            ctypes.CDLL(None).mallopt(name, value)
 
 
 def give_back_freed_memory() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from captioner.errors import OptionError
@@ -77,6 +78,8 @@ def check_ranges(options: Any) -> None:
 
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_decoding = partial(option, group="how captions are chosen")
+_beam, _draw = partial(_decoding, strategies=("beam",)), partial(_decoding, strategies=("sample",))
 
 
 @dataclass(frozen=True)
@@ -86,51 +89,41 @@ class DecodeOptions:
     Raises OptionError for values out of range and for options that contradict each other.
     """
 
-    strategy: str = option(
+    strategy: str = _decoding(
         "beam",
         "greedy takes the most likely word at each step, sample draws words, beam follows the best few beginnings",
         choices=("greedy", "sample", "beam"),
     )
-    beam_size: int = option(3, "unfinished captions that a beam follows", low=1, high=100, strategies=("beam",))
-    length_penalty: float = option(
-        0.7, "a beam ranks by log-probability / length^X; 0 favours short ones", low=0.0, high=3.0, strategies=("beam",)
+    beam_size: int = _beam(3, "unfinished captions that a beam follows", low=1, high=100)
+    length_penalty: float = _beam(
+        0.7, "a beam ranks by log-probability / length^X; 0 favours short ones", low=0.0, high=3.0
     )
-    temperature: float = option(
-        1.0, "below 1 draws likely words more often, above 1 less often", low=0.01, high=10.0, strategies=("sample",)
-    )
-    top_k: int = option(0, "draw from the k most likely words only; 0: from all", low=0, strategies=("sample",))
-    top_p: float = option(
-        1.0, "draw from the fewest words that make up this probability", low=0.01, high=1.0, strategies=("sample",)
-    )
-    num_captions: int = option(
+    temperature: float = _draw(1.0, "below 1 draws likely words more often, above 1 less often", low=0.01, high=10.0)
+    top_k: int = _draw(0, "draw from the k most likely words only; 0: from all", low=0)
+    top_p: float = _draw(1.0, "draw from the fewest words that make up this probability", low=0.01, high=1.0)
+    num_captions: int = _decoding(
         1, "captions per picture: the best of a beam, or draws", low=1, high=100_000, strategies=("sample", "beam")
     )
-    min_length: int = option(0, "fewest words in a caption", low=0, high=200)
-    max_length: int = option(20, "most words in a caption", low=1, high=200)
-    no_repeat_ngram: int = option(0, "never repeat a sequence of n words in a caption; 0: allowed", low=0, high=20)
-    allow_stutter: bool = option(False, "write 'a red jacket and a red jacket' where the model would")
+    min_length: int = _decoding(0, "fewest words in a caption", low=0, high=200)
+    max_length: int = _decoding(20, "most words in a caption", low=1, high=200)
+    no_repeat_ngram: int = _decoding(0, "never repeat a sequence of n words in a caption; 0: allowed", low=0, high=20)
+    allow_stutter: bool = _decoding(False, "write 'a red jacket and a red jacket' where the model would")
     # Every strategy accepts a seed, so that a script may always pass one.
-    seed: int = option(0, "the same seed draws the same captions", low=0, high=2**63 - 1)
+    seed: int = _decoding(0, "the same seed draws the same captions", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        used = self.used()
         for spec in option_specs(type(self)):
-            unused = spec.strategies and self.strategy not in spec.strategies
-            if unused and getattr(self, spec.name) != spec.default:
-                raise OptionError(
-                    f"{spec.name} has no effect with strategy {self.strategy}: "
-                    f"choose strategy {' or '.join(spec.strategies)}, or leave {spec.name} out"
-                )
-        if self.strategy == "beam" and self.num_captions > self.beam_size:
-            raise OptionError(
-                f"a beam of {self.beam_size} cannot give {self.num_captions} captions: "
-                f"set beam_size to at least {self.num_captions}"
-            )
-        if self.min_length > self.max_length:
-            raise OptionError(
-                f"min_length {self.min_length} is more than max_length {self.max_length}: "
-                f"set max_length to at least {self.min_length}, or min_length lower"
-            )
+            if spec.name not in used and getattr(self, spec.name) != spec.default:
+                remedy = f"choose strategy {' or '.join(spec.strategies)}, or leave {spec.name} out"
+                raise OptionError(f"{spec.name} has no effect with strategy {self.strategy}: {remedy}")
+        size, wanted, least, most = self.beam_size, self.num_captions, self.min_length, self.max_length
+        if self.strategy == "beam" and wanted > size:
+            raise OptionError(f"a beam of {size} cannot give {wanted} captions: set beam_size to at least {wanted}")
+        if least > most:
+            remedy = f"set max_length to at least {least}, or min_length lower"
+            raise OptionError(f"min_length {least} is more than max_length {most}: {remedy}")
 
     def used(self) -> dict[str, Any]:
         """The options that this strategy uses, by name: a report says with them how captions were made."""

@@ -28,7 +28,6 @@ _MARKS = "".join(
 _WORD = rf"\w[\w{_MARKS}]*"
 _TOKEN = re.compile(rf"n't\b|'(?:s|re|ve|ll|d|m)\b|{_WORD}(?:[-'.&\u200c\u200d]{_WORD})*")  # or a zero-width joiner
 
-
 # Scripts without spaces between words: Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer.
 _UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -97,9 +96,8 @@ class Vocabulary:
     def build(cls, captions: Iterable[str], minimum_count: int = 1, tokens: str = "word") -> Vocabulary:
         """The words that occur at least `minimum_count` times, the most frequent first."""
         counts = Counter(word for caption in captions for word in tokenise(caption, tokens))
-        kept = [word for word, count in counts.items() if count >= minimum_count]
-        kept.sort(key=lambda word: (-counts[word], word))
-        return cls(SPECIAL_TOKENS + tuple(kept), tokens)
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+        return cls((*SPECIAL_TOKENS, *(word for word in ranked if counts[word] >= minimum_count)), tokens)
 
     def tokenise(self, text: str) -> list[str]:
         """Split a caption into tokens of this vocabulary's kind."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import subprocess
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from captioner.cli.arguments import HelpFormatter, add_options, chosen
+from captioner.cli.arguments import Parser, add_options
 from captioner.errors import CaptionerError, OptionError
 from captioner.options import DecodeOptions, OptionSpec, check_ranges, option, option_specs, parse_options
 from captioner.training.config import TrainConfig
@@ -78,6 +77,8 @@ def test_values_of_another_type_are_refused(kind: type, spec: OptionSpec) -> Non
     }
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     for value in wrong[spec.kind]:
+        if value is None and spec.default is None:
+            continue
         with pytest.raises(OptionError, match=f"^{spec.name} must be {words[spec.kind]}, not "):
             make(kind, spec, value)
 
@@ -202,18 +203,18 @@ def test_a_default_of_none_must_be_explained(given: dict[str, Any]) -> None:
 
 
 def test_flags_stand_under_the_headings_of_their_options() -> None:
-    parser = argparse.ArgumentParser(formatter_class=HelpFormatter)
+    parser = Parser()
     add_options(parser, Steps)
     help = [" ".join(section.split()) for section in parser.format_help().split("\n\n")]
     assert "--quiet" in help[1]
     assert help[2] == "how long: --epochs N rounds [as many as it takes] --longest N most rounds [9]"
     assert help[3] == "how fast: --rate X how fast [0.5]"
-    assert chosen(Steps, parser.parse_args([])) == Steps()
-    assert chosen(Steps, parser.parse_args(["--epochs", "2", "--quiet"])) == Steps(epochs=2, quiet=True)
+    assert parse_options(Steps, vars(parser.parse_args([]))) == Steps()
+    assert parse_options(Steps, vars(parser.parse_args(["--epochs", "2", "--quiet"]))) == Steps(epochs=2, quiet=True)
 
 
 def test_a_group_keeps_all_flags_that_are_added_to_it() -> None:
-    parser = argparse.ArgumentParser(formatter_class=HelpFormatter)
+    parser = Parser()
     add_options(parser.add_argument_group("some"), Steps, only=("longest", "rate"), defaults={"rate": 2.0})
     *_, section = parser.format_help().split("\n\n")
     assert [line.split()[0] for line in section.splitlines()] == ["some:", "--rate", "--longest"]

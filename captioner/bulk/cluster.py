@@ -3,9 +3,6 @@
 Pictures are cut into units of work. Each worker holds the model, and makes rows of one unit after the other. When a
 worker is killed, Ray starts another one and gives it the same unit. Only the process that called `caption_on_cluster`
 writes, and Ray Data gives it one result for each unit, so a second attempt cannot add rows.
-
-Every node needs pip install "captioner[ray]". The checkpoint is sent through Ray. Pictures that are given by paths must
-be on a disk that all nodes can see. With the precision "auto" each worker chooses by its own processor.
 """
 
 from __future__ import annotations
@@ -73,8 +70,9 @@ def caption_on_cluster(
     files in the `format` parquet or jsonl, and at the end one named _SUCCESS. A picture that cannot be read gets a row
     with an error.
     The cluster is the one at the address in the environment variable RAY_ADDRESS; without it, workers run on this
-    machine. `device` is cpu, cuda, or auto, which takes GPUs where there are any. `workers` is as many as there are
-    GPUs or processors by default.
+    machine. Every node needs pip install "captioner[ray]", and must see the pictures that are given by paths. The
+    checkpoint is sent to it. `device` is cpu, cuda, or auto, which takes GPUs where there are any. With the `precision`
+    auto each worker chooses by its own processor. `workers` is as many as there are GPUs or processors by default.
 
     Raises OptionError, InputError, OutputError (the folder is not empty), CheckpointError, and DeviceError: Ray is not
     installed, the cluster lacks what was asked for, or a worker fails for another reason than a picture.
@@ -104,8 +102,7 @@ def caption_on_cluster(
 
 def _ray() -> Any:
     """The package, which takes seconds to import. Raises DeviceError when it is not installed."""
-    # Before the import: send no usage statistics, log no errors that also come as exceptions, and do not warn of what
-    # a future version will do.
+    # Before the import: no usage statistics, no log of errors that are also raised, no warnings of future versions.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -120,15 +117,12 @@ def _ray() -> Any:
 
 def _check_usage(format: str, device: str, precision: str, batch_size: int, workers: int | None) -> None:
     """Raise OptionError for values that are impossible."""
-    for name, value, choices in (
-        ("format", format, SHARD_FORMATS),
-        ("device", device, ("auto", "cpu", "cuda")),  # Ray assigns single GPUs itself
-        ("precision", precision, PRECISIONS),
-    ):
-        if value not in choices:
-            raise OptionError(f"{name} must be one of {', '.join(choices)} on a cluster, not {value!r}")
-    for name, number in (("batch_size", batch_size), ("workers", 1 if workers is None else workers)):
-        if number < 1:
+    choices = {"format": SHARD_FORMATS, "device": ("auto", "cpu", "cuda"), "precision": PRECISIONS}  # Ray assigns GPUs
+    for value, (name, known) in zip((format, device, precision), choices.items(), strict=True):
+        if value not in known:
+            raise OptionError(f"{name} must be one of {', '.join(known)} on a cluster, not {value!r}")
+    for name, number in (("batch_size", batch_size), ("workers", workers)):
+        if number is not None and number < 1:
             raise OptionError(f"{name} must be at least 1, not {number}")
 
 
@@ -152,10 +146,8 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
-def share(workers: int | None, device: str = "auto") -> tuple[int, int, dict[str, float]]:
-    """The number of workers, the threads of each, and what Ray shall reserve for each. Raises DeviceError when the
-    cluster is too small for them.
-    """
+def share(workers: int | None, device: str) -> tuple[int, int, dict[str, float]]:
+    """Workers, threads of each, and what Ray shall reserve for each. Raises DeviceError if the cluster is too small."""
     cluster = _ray().cluster_resources()
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     if device == "cuda" and not gpus:
@@ -163,14 +155,12 @@ def share(workers: int | None, device: str = "auto") -> tuple[int, int, dict[str
     on_gpus = gpus >= 1 and device != "cpu"
     workers = workers or max(1, int(gpus if on_gpus else cpus))
     threads = max(1, int(cpus / workers)) if on_gpus else 1
-    each = {"num_cpus": CPUS * threads, "num_gpus": 1.0 if on_gpus else 0.0}
+    each = {"num_cpus": CPUS * threads, "num_gpus": float(on_gpus)}
     for name, needed, there in (("CPU", each["num_cpus"], cpus), ("GPU", each["num_gpus"], gpus)):
         if workers * needed > there:
-            raise DeviceError(
-                f"the cluster is too small: {workers} workers need {workers * needed:g} {name}s "
-                f"({needed:g} each), it has {there:g}: give workers (--workers) {int(there / needed)} or fewer, "
-                "or the address of a larger cluster in RAY_ADDRESS"
-            )
+            lack = f"{workers} workers need {workers * needed:g} {name}s ({needed:g} each), it has {there:g}"
+            remedy = f"give workers (--workers) {int(there / needed)} or fewer, or set RAY_ADDRESS to a larger cluster"
+            raise DeviceError(f"the cluster is too small: {lack}: {remedy}")
     return workers, threads, each
 
 
@@ -216,7 +206,7 @@ class Attempts:
     """Counts how often each unit was begun, in a process of its own that no picture can kill."""
 
     def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
+        self._begun = Counter[int]()
 
     def begin(self, number: int) -> int:
         """Count another attempt at a unit, and return how many there were."""
@@ -230,8 +220,7 @@ class Worker:
     def __init__(self, job: Any, attempts: Any, threads: int, device: str, folder: str) -> None:
         with suppress(OSError):  # relative paths begin in this folder, if the node has it
             os.chdir(folder)
-        self._get = _ray().get
-        self._job: Job = self._get(job)
+        self._job: Job = _ray().get(job)
         self._attempts = attempts
         torch.set_num_threads(threads)
         with tempfile.TemporaryDirectory() as temporary:
@@ -245,11 +234,11 @@ class Worker:
 
         job, result = self._job, {"number": item["number"], "rows": "", "failure": ""}
         try:
-            if self._get(self._attempts.begin.remote(item["number"])) > ATTEMPTS:
+            if _ray().get(self._attempts.begin.remote(item["number"])) > ATTEMPTS:
                 reason = f"ended {ATTEMPTS} workers (a picture that kills them, or too little memory?)"
                 return {**result, "failure": reason}
             found = pictures(json.loads(item["unit"]), job.batch_size)
             captions = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt)
-            return {**result, "rows": json.dumps([row_of(caption) for caption in captions])}
+            return {**result, "rows": json.dumps(list(map(row_of, captions)))}
         except Exception as error:  # raised here it would reach the caller inside pages of Ray's own text
             return {**result, "failure": one_line(f"{type(error).__name__}: {error}")}

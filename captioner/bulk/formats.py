@@ -6,14 +6,14 @@ A format is a function from rows to pieces of text. It takes rows one by one, so
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TypeAlias
+from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 from captioner.data.names import image_id
 from captioner.data.spreadsheets import quoted
@@ -30,13 +30,8 @@ def writer(format: str, num_captions: int = 1, coco_ids: Mapping[str, int] | Non
 
     `num_captions` sets the number of columns in csv. `coco_ids` maps file names to the image ids that coco needs.
     """
-    writers: dict[str, Writer] = {
-        "text": text,
-        "jsonl": jsonl,
-        "csv": partial(csv_table, num_captions=num_captions),
-        "coco": partial(coco, ids=coco_ids),
-        "html": gallery,
-    }
+    table, results = partial(csv_table, num_captions=num_captions), partial(coco, ids=coco_ids)
+    writers: dict[str, Writer] = {"text": text, "jsonl": jsonl, "csv": table, "coco": results, "html": gallery}
     return writers[format]
 
 
@@ -59,20 +54,13 @@ def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
     Texts are safe to open in a spreadsheet (see `data.spreadsheets`). They stand in quotation marks, because some
     spreadsheets take a semicolon in an unquoted file name for the end of the cell.
     """
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-
-    def line(*cells: str | float) -> str:
-        buffer.seek(0)
-        buffer.truncate()
-        table.writerow([quoted(cell) if isinstance(cell, str) else cell for cell in cells])
-        return buffer.getvalue()
-
-    yield line("path", "caption", "logprob", *(f"caption_{n}" for n in range(2, num_captions + 1)))
+    file: Any = SimpleNamespace(write=str)  # `writerow` returns what the `write` of its file returns
+    line = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow
+    yield line(["path", "caption", "logprob", *(f"caption_{n}" for n in range(2, num_captions + 1))])
     for row in rows:
-        best, *others = _all_texts(row)
+        best, *others = map(quoted, _all_texts(row))
         others += [""] * (num_captions - 1 - len(others))
-        yield line(row["path"], best, round(row["logprob"], 6), *others)
+        yield line([quoted(row["path"]), best, round(row["logprob"], 6), *others])
 
 
 def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[str]:
@@ -94,16 +82,10 @@ def gallery(rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnai
 
 
 def sidecar_paths(paths: Iterable[str]) -> dict[str, Path]:
-    """The text file beside each picture: photo.txt for photo.jpg.
-
-    Where two pictures of a folder differ only in their suffix, their sidecars keep it: photo.jpg.txt.
-    """
+    """The text file beside each picture: photo.txt, or photo.jpg.txt where another picture is called photo as well."""
     short = {path: Path(path).with_suffix(".txt") for path in paths}
     taken = Counter(short.values())
-    return {
-        path: sidecar if taken[sidecar] == 1 else Path(path).with_name(Path(path).name + ".txt")
-        for path, sidecar in short.items()
-    }
+    return {path: file if taken[file] == 1 else Path(f"{path}.txt") for path, file in short.items()}
 
 
 def sidecar_text(row: Row, prefix: str = "", suffix: str = "") -> str:

@@ -32,27 +32,26 @@ class Journal:
         self._file: IO[bytes] | None = None
         self._resumed = path.exists()
         if self._resumed and not resume:
-            raise OutputError(
-                f"{path}: an interrupted run left its journal: add resume (--resume) to go on with it, or delete it"
-            )
+            ways = "add resume (--resume) to go on with it, or delete it"
+            raise OutputError(f"{path}: an interrupted run left its journal: {ways}")
         if self._resumed:
-            self._read()
+            try:
+                self._read()
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise OutputError(f"{path}: not a journal of captioner: delete it to start again") from error
 
     def _read(self) -> None:
         with self.path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # cut short by a kill
-                try:
-                    content = json.loads(line)
-                    if self._settings is None:
-                        self._settings = {**content}
-                        self._end = len(line)
-                    else:
-                        _check(content)
-                        self._note(content, len(line))
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                    raise OutputError(f"{self.path}: not a journal of captioner: delete it to start again") from error
+                content = json.loads(line)
+                if self._settings is None:
+                    self._settings = {**content}
+                    self._end = len(line)
+                else:
+                    _check(content)
+                    self._note(content, len(line))
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Open the file to append rows.
@@ -60,20 +59,18 @@ class Journal:
         `settings` are plain data that fix what the captions will be. Raises OutputError when those of the interrupted
         run were different, and leaves the file as it is.
         """
-        theirs = self._settings
-        if theirs is not None:
-            for name in sorted(theirs.keys() | settings.keys()):
-                if theirs.get(name) != settings.get(name):
-                    raise OutputError(
-                        f"{self.path}: the interrupted run had {name} {theirs.get(name)!r}, not "
-                        f"{settings.get(name)!r}: resume with the same settings, or delete the journal to start again"
-                    )
+        theirs = settings if self._settings is None else self._settings
+        for name in sorted(theirs.keys() | settings.keys()):
+            if theirs.get(name) != settings.get(name):
+                wrong = f"the interrupted run had {name} {theirs.get(name)!r}, not {settings.get(name)!r}"
+                remedy = "resume with the same settings, or delete the journal to start again"
+                raise OutputError(f"{self.path}: {wrong}: {remedy}")
         # Unbuffered: a full disk must be reported here, and not once more when the file is closed.
         # "x" fails when another run began after this object looked, and leaves that run's journal alone.
         mode = "ab" if self._resumed else "xb"
         self._file = self.path.open(mode, buffering=0)
         self._file.truncate(self._end)
-        if theirs is None:
+        if self._settings is None:
             [self._end] = self._write([dict(settings)])
 
     def captioned(self, path: str) -> bool:
@@ -121,10 +118,9 @@ class Journal:
 def _check(row: Row) -> None:
     """Raise an error for a row that could not be rendered, such as one that somebody changed."""
     right = isinstance(row["path"], str)
-    if "error" not in row:
-        for caption in (row, *row.get("alternatives", ())):
-            caption["caption"].encode()
-            right &= isinstance(caption["logprob"], float) and caption["logprob"] <= 0.0
-            right &= isinstance(caption["words"], list) and "end_probability" in caption
+    for caption in () if "error" in row else (row, *row.get("alternatives", ())):
+        caption["caption"].encode()
+        right &= isinstance(caption["logprob"], float) and caption["logprob"] <= 0.0
+        right &= isinstance(caption["words"], list) and "end_probability" in caption
     if not right:
         raise ValueError("not a row as inference.results.row_of makes it")

@@ -55,10 +55,8 @@ class Progress:
     def finish(self) -> Summary:
         """Remove the bar and print the summary, unless there was one picture and it has its caption."""
         self._bar.close()
-        seconds = time.monotonic() - self._started
+        seconds, captioned = time.monotonic() - self._started, self._done - self._failed
         if not self.quiet and (self._total != 1 or self._failed):
-            self.say(
-                f"captioner: {self._done - self._failed} captioned, {self._failed} failed, "
-                f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
-            )
-        return Summary(self._done - self._failed, self._failed, self._skipped, seconds)
+            pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
+            self.say(f"captioner: {captioned} captioned, {self._failed} failed, {pace}")
+        return Summary(captioned, self._failed, self._skipped, seconds)

@@ -15,6 +15,8 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from captioner.bulk.formats import Writer, sidecar_paths, sidecar_text, writer
 from captioner.bulk.journal import Journal
@@ -30,6 +32,9 @@ from captioner.options import FILE_FORMATS, DecodeOptions
 from captioner.pictures.find import find_pictures
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
+_Caption: TypeAlias = Callable[[Iterable[str]], Iterator[FileResult]]
+_Write: TypeAlias = Callable[[Iterable[Row]], None]
+_IN_MEMORY: WeakKeyDictionary[Captioner, str] = WeakKeyDictionary()  # what tells apart models that have no file
 
 
 def caption_files(
@@ -61,9 +66,9 @@ def caption_files(
     `coco_images`, a JSON file in COCO's layout.
     `model` is a Captioner, or a function that loads one. The function is called only after all else was checked.
     `resume` goes on with the journal that an interrupted run left: OUTPUT.journal, or .captioner.journal in the folder
-    of the pictures for sidecars. After a KeyboardInterrupt, and when pictures failed, it stays there for that.
+    of the pictures for sidecars. After a KeyboardInterrupt, and when pictures failed, it stays there for that. A model
+    that was not loaded from a file goes on with its own runs only.
     `progress` reports how the run is going. Without it nothing is printed.
-
     A picture that cannot be read is counted as failed and does not stop the others. Raises OptionError, InputError,
     OutputError, DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
     """
@@ -71,46 +76,40 @@ def caption_files(
     progress = progress or Progress(quiet=True, say=lambda line: None)
     place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
     to_stream = not isinstance(place, Path) and format != "sidecar"
-    only_sidecar = {"prefix": prefix, "suffix": suffix, "overwrite": overwrite}
-    _check_usage(format, output, batch_size, resume and to_stream, only_sidecar, coco_images)
+    of_sidecars = {"prefix": prefix, "suffix": suffix, "overwrite": overwrite}
+    _check_usage(format, output, batch_size, resume and to_stream, of_sidecars, coco_images)
     found = find_pictures(listed(paths), recursive, stdin)
     sidecars = sidecar_paths(found) if format == "sidecar" else {}
-    if sidecars:
-        write = partial(_write_sidecars, sidecars, prefix, suffix)
-    else:
+    write: _Write = partial(_write_sidecars, sidecars, prefix, suffix)
+    if not sidecars:
         write = partial(_write_text, place, _renderer(format, options, found, coco_images))
     journal = None if to_stream else Journal(_journal_path(place, found), resume)
-    if journal and not overwrite:
-        _refuse_existing([sidecar for path, sidecar in sidecars.items() if not journal.captioned(path)])
+    taken = [file for path, file in sidecars.items() if file.exists() and journal and not journal.captioned(path)]
+    if taken and not overwrite:
+        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise OutputError(f"{taken[0]}{more} would be replaced: add overwrite (--overwrite) if that is meant")
     captioner = model if isinstance(model, Captioner) else model()
     caption = partial(captioner.caption_files, options=options, batch_size=batch_size, prompt=prompt)
     if journal:
         settings = {**_facts(captioner), **asdict(options), "prompt": prompt, "batch_size": batch_size}
         return _through_journal(journal, settings, caption, found, write, progress)
-    rows = map(row_of, caption(found))
+    rows = progress.watch(map(row_of, caption(found)))
     progress.begin(len(found))
-    write(row for row in progress.watch(rows) if "error" not in row)
+    write(row for row in rows if "error" not in row)
     return progress.finish()
 
 
 def _facts(captioner: Captioner) -> dict[str, Any]:
-    """What captions depend on besides options: the checkpoint, the precision and the engine.
-
-    Two exports of one checkpoint write different captions. An engine therefore comes with the digest of its weights.
-    """
-    engine = captioner.engine
-    if captioner.path and engine != "torch":
-        engine += " " + sha256_of(encoder_file(captioner.path).with_suffix(".bin"))
-    return {"journal": 2, "checkpoint": captioner.digest(), "precision": captioner.precision, "engine": engine}
+    """What captions depend on besides options: the checkpoint, the precision and the engine."""
+    file, engine = captioner.path, captioner.engine
+    checkpoint = captioner.digest() if file else _IN_MEMORY.setdefault(captioner, f"in memory only, {uuid4()}")
+    if file and engine != "torch":  # two exports of one checkpoint write different captions
+        engine += " " + sha256_of(encoder_file(file).with_suffix(".bin"))
+    return {"journal": 2, "checkpoint": checkpoint, "precision": captioner.precision, "engine": engine}
 
 
 def _through_journal(
-    journal: Journal,
-    settings: dict[str, Any],
-    caption: Callable[[Iterable[str]], Iterator[FileResult]],
-    paths: list[str],
-    write: Callable[[Iterable[Row]], None],
-    progress: Progress,
+    journal: Journal, settings: dict[str, Any], caption: _Caption, paths: list[str], write: _Write, progress: Progress
 ) -> Summary:
     """Caption the pictures that the journal lacks, batch by batch, then write all of them from the journal.
 
@@ -144,10 +143,10 @@ def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
 
 
 def _check_usage(
-    format: str, output: Any, batch_size: int, resume_stream: bool, only_sidecar: dict[str, object], coco_images: object
+    format: str, output: Any, batch_size: int, resume_stream: bool, of_sidecars: dict[str, object], coco_images: object
 ) -> None:
     """Raise OptionError for options that are impossible or contradict each other."""
-    stray = next((name for name, value in only_sidecar.items() if value and format != "sidecar"), None)
+    stray = next((name for name, value in of_sidecars.items() if value and format != "sidecar"), None)
     is_path = isinstance(output, str | os.PathLike)
     for wrong, message in (
         (format not in FILE_FORMATS, f"format must be one of {', '.join(FILE_FORMATS)}, not {format!r}"),
@@ -166,12 +165,10 @@ def _check_usage(
 def _renderer(format: str, options: DecodeOptions, paths: list[str], coco_images: AnyPath | None) -> Writer:
     """The function from rows to text. Raises DataError when a picture has no image id, or two have the same."""
     ids = read_image_ids(Path(coco_images)) if coco_images else None
-    if format == "coco":
-        owner: dict[int, str] = {}
-        for path in paths:
-            other = owner.setdefault(image_id(path, ids), path)
-            if other != path:
-                raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
+    owner: dict[int, str] = {}
+    for path in paths if format == "coco" else ():
+        if (other := owner.setdefault(image_id(path, ids), path)) != path:
+            raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
     return writer(format, options.num_captions, ids)
 
 
@@ -191,10 +188,3 @@ def _journal_path(place: Path | TextIO, paths: list[str]) -> Path:
     if isinstance(place, Path):
         return place.with_name(place.name + ".journal")
     return Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
-
-
-def _refuse_existing(sidecars: list[Path]) -> None:
-    existing = [file for file in sidecars if file.exists()]
-    if existing:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise OutputError(f"{existing[0]}{more} would be replaced: add overwrite (--overwrite) if that is meant")

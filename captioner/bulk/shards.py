@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,21 +11,18 @@ import pyarrow.parquet as pq
 from captioner.bulk.formats import jsonl
 from captioner.bulk.sources import filesystem
 from captioner.errors import OutputError
+from captioner.inference.parallel import in_batches
 from captioner.inference.results import Row
 
 ROWS = 10_000  # in a file, and at most in memory
 
 _WORD = pa.struct({"word": pa.string(), "probability": pa.float64()})
 _CAPTION = {
-    "caption": pa.string(),
-    "logprob": pa.float64(),
-    "finished": pa.bool_(),
-    "words": pa.list_(_WORD),
-    "end_probability": pa.float64(),
+    **{"caption": pa.string(), "logprob": pa.float64(), "finished": pa.bool_()},
+    **{"words": pa.list_(_WORD), "end_probability": pa.float64()},
 }
-SCHEMA = pa.schema(
-    {"path": pa.string(), **_CAPTION, "alternatives": pa.list_(pa.struct(_CAPTION)), "error": pa.string()}
-)
+_OTHERS = pa.list_(pa.struct(_CAPTION))
+SCHEMA = pa.schema({"path": pa.string(), **_CAPTION, "alternatives": _OTHERS, "error": pa.string()})
 
 
 class Shards:
@@ -44,16 +40,16 @@ class Shards:
     def write(self, rows: Iterable[Row]) -> None:
         """Write all rows, and then _SUCCESS."""
         self._files.makedirs(self._root, exist_ok=True)
-        remaining, total, failed, number = iter(rows), 0, 0, 0
-        while part := list(islice(remaining, ROWS)):
-            with self._files.open(f"{self._root}/part-{number:05}.{self._format}", "wb") as file:
+        total = failed = files = 0
+        for part in in_batches(rows, ROWS):
+            with self._files.open(f"{self._root}/part-{files:05}.{self._format}", "wb") as file:
                 if self._format == "parquet":
                     pq.write_table(pa.Table.from_pylist([_as_text(row) for row in part], SCHEMA), file)
                 else:
                     file.writelines(line.encode() for line in jsonl(part))
-            number, total, failed = number + 1, total + len(part), failed + sum("error" in row for row in part)
+            files, total, failed = files + 1, total + len(part), failed + sum("error" in row for row in part)
         with self._files.open(f"{self._root}/_SUCCESS", "wb") as file:
-            file.write(json.dumps({"rows": total, "failed": failed, "files": number}).encode() + b"\n")
+            file.write(json.dumps({"rows": total, "failed": failed, "files": files}).encode() + b"\n")
 
 
 def _as_text(row: Row) -> Row:

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import groupby, islice
+from itertools import chain, groupby
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
 from captioner.errors import ImageError, InputError, one_line
-from captioner.inference.parallel import in_order
+from captioner.inference.parallel import in_batches, in_order
 from captioner.pictures.find import find_pictures
 from captioner.pictures.load import MAX_FILE_BYTES, SUFFIXES
 
@@ -36,10 +36,8 @@ NamedPicture: TypeAlias = tuple[str, "str | bytes | ImageError"]
 BATCHES = 4  # of pictures in a unit of paths
 _LIMIT = MAX_FILE_BYTES + 1  # bytes to read: one more than allowed, so that the decoder refuses what is too large
 _READERS = 16  # threads; they wait for the network most of the time
-_ARCHIVES = (".tar", ".parquet")
 _COLUMNS = (  # of parquet files, the best first
-    *("image", "img", "bytes", "jpg", "jpeg", "png", "webp"),
-    *("path", "file_name", "image_path", "url", "image_url"),
+    *("image", "img", "bytes", "jpg", "jpeg", "png", "webp", "path", "file_name", "image_path", "url", "image_url"),
 )
 _COLUMN_TYPES = ("binary", "string", "large_binary", "large_string", "dictionary<values=string", "struct<")
 
@@ -49,12 +47,11 @@ def find_sources(arguments: Iterable[str], recursive: bool = False, stdin: Itera
 
     Raises InputError when an argument leads to nothing, and when no installed package opens an address.
     """
-    found: dict[str, None] = {}
-    for argument in arguments:
-        is_address = "://" in argument
-        sources = _at_address(argument, recursive) if is_address else find_pictures([argument], recursive, stdin)
-        found.update(dict.fromkeys(sources))
-    return list(found)
+    found = (
+        _at_address(argument, recursive) if "://" in argument else find_pictures([argument], recursive, stdin)
+        for argument in arguments
+    )
+    return list(dict.fromkeys(chain.from_iterable(found)))
 
 
 def units(sources: Iterable[str], batch_size: int) -> Iterator[Unit]:
@@ -66,11 +63,9 @@ def units(sources: Iterable[str], batch_size: int) -> Iterator[Unit]:
         if archive == ".tar":
             yield from ({"tar": source, "rows": None} for source in group)
         elif archive == ".parquet":
-            for source in group:
-                yield from _row_groups(source)
+            yield from chain.from_iterable(map(_row_groups, group))
         else:
-            while paths := list(islice(group, BATCHES * batch_size)):
-                yield {"paths": paths, "rows": len(paths)}
+            yield from ({"paths": paths, "rows": len(paths)} for paths in in_batches(group, BATCHES * batch_size))
 
 
 def pictures(unit: Unit, batch_size: int) -> Iterator[NamedPicture]:
@@ -82,7 +77,7 @@ def pictures(unit: Unit, batch_size: int) -> Iterator[NamedPicture]:
     if "tar" in unit:
         yield from _members(unit["tar"])
         return
-    found = _rows(unit) if "parquet" in unit else zip(unit["paths"], unit["paths"], strict=True)
+    found = _rows(unit) if "parquet" in unit else ((path, path) for path in unit["paths"])
     with ThreadPoolExecutor(_READERS) as pool:
         yield from in_order(pool, _fetch, found, batch_size)
 
@@ -90,28 +85,28 @@ def pictures(unit: Unit, batch_size: int) -> Iterator[NamedPicture]:
 def filesystem(address: str) -> tuple[AbstractFileSystem, str]:
     """The filesystem of an address or a path, and the path inside it. Raises InputError when none is installed."""
     try:
-        files, path = url_to_fs(address)
-        return files, path
+        return url_to_fs(address)  # type: ignore[no-any-return]
     except (ImportError, ValueError) as error:
-        scheme, _, path = address.partition("://")
+        reason: Exception = error
+    scheme, _, path = address.partition("://")
+    if scheme in ("s3", "gs"):  # without s3fs or gcsfs there is still what comes with pyarrow
         try:
-            return _of_pyarrow(scheme, path.partition("/")[0]), path
-        except (ImportError, ValueError, OSError) as other:
-            reason = other if isinstance(other, OSError) else error
-            raise InputError(f"{one_line(address)}: cannot be opened ({one_line(reason)})") from error
+            return _of_pyarrow(f"{scheme}://{path.partition('/')[0]}"), path
+        except OSError as error:
+            reason = error
+        except (ImportError, ValueError):
+            pass
+    raise InputError(f"{one_line(address)}: cannot be opened ({one_line(reason)})") from reason
 
 
 @cache
-def _of_pyarrow(scheme: str, bucket: str) -> ArrowFSWrapper:
-    """The filesystem that comes with pyarrow, for when s3fs or gcsfs is not installed."""
-    if scheme not in ("s3", "gs"):
-        raise ValueError(scheme)
-    return ArrowFSWrapper(fs.FileSystem.from_uri(f"{scheme}://{bucket}")[0])
+def _of_pyarrow(bucket: str) -> ArrowFSWrapper:
+    return ArrowFSWrapper(fs.FileSystem.from_uri(bucket)[0])
 
 
 def _archive(source: str) -> str:
     suffix = PurePath(source).suffix.lower()
-    return suffix if suffix in _ARCHIVES else ""
+    return suffix if suffix in (".tar", ".parquet") else ""
 
 
 def _is_picture(path: str) -> bool:
@@ -148,21 +143,18 @@ def _row_groups(source: str) -> Iterator[Unit]:
     by_name = {field.name.lower(): field for field in schema if str(field.type).startswith(_COLUMN_TYPES)}
     column = next((by_name[name].name for name in _COLUMNS if name in by_name), None)
     if column is None:
-        raise InputError(
-            f"{one_line(source)}: no column of pictures, their paths or addresses: looked for {', '.join(_COLUMNS)} "
-            f"among {', '.join(map(one_line, schema.names))}"
-        )
+        looked = f"looked for {', '.join(_COLUMNS)} among {', '.join(map(one_line, schema.names))}"
+        raise InputError(f"{one_line(source)}: no column of pictures, their paths or addresses: {looked}")
     first = 0
     for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
-        if rows:
+        if rows := metadata.row_group(group).num_rows:
             yield {"parquet": source, "column": column, "group": group, "first": first, "rows": rows}
         first += rows
 
 
 def _rows(unit: Unit) -> Iterator[NamedPicture]:
     """The pictures of a row group: one for each row, even if the file is damaged."""
-    source, number, end = unit["parquet"], unit["first"], unit["first"] + unit["rows"]
+    source, number = unit["parquet"], unit["first"]
     try:
         files, path = filesystem(source)
         with files.open(path) as file:
@@ -174,9 +166,8 @@ def _rows(unit: Unit) -> Iterator[NamedPicture]:
                 yield name, value or ImageError(f"{one_line(name)}: the row holds no picture")
                 number += 1
     except (OSError, ValueError, InputError) as error:
-        reason = one_line(error)
-        for row in range(number, end):
-            yield f"{source}#{row}", ImageError(f"{one_line(source)}#{row}: cannot be read ({reason})")
+        for row in range(number, unit["first"] + unit["rows"]):
+            yield f"{source}#{row}", ImageError(f"{one_line(source)}#{row}: cannot be read ({one_line(error)})")
 
 
 def _members(source: str) -> Iterator[NamedPicture]:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from captioner.options import ENGINES, PRECISIONS, TOKEN_KINDS, DecodeOptions, OptionSpec, option_specs, parse_options
+from captioner.options import ENGINES, PRECISIONS, DecodeOptions, option_specs
+
+if TYPE_CHECKING:
+    from captioner.inference.captioner import Captioner
+
+Group: TypeAlias = argparse._ArgumentGroup
+_METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_options(
-    place: argparse.ArgumentParser | argparse._ArgumentGroup,
+    place: argparse.ArgumentParser | Group,
     options: type,
     only: Iterable[str] | None = None,
     defaults: Mapping[str, Any] | None = None,
@@ -28,46 +35,60 @@ def add_options(
     In a parser, options that were declared with a group stand under its heading; a group keeps all of them together.
     `defaults` are those of a command that differ from the dataclass's, by name.
     """
-    own, groups = defaults or {}, {}
+    own, heading = defaults or {}, cache(place.add_argument_group)
+    in_parser = isinstance(place, argparse.ArgumentParser)
     for spec in option_specs(options):
         if only is not None and spec.name not in only:
             continue
-        group: argparse._ActionsContainer = place
-        if spec.group and isinstance(place, argparse.ArgumentParser):
-            if spec.group not in groups:
-                groups[spec.group] = place.add_argument_group(spec.group)
-            group = groups[spec.group]
+        group = heading(spec.group) if spec.group and in_parser else place
         # What is not given is left out, so that the dataclass supplies its default.
         given: dict[str, Any] = {"default": own.get(spec.name, argparse.SUPPRESS), "help": spec.help}
         if spec.kind is bool:
-            group.add_argument(spec.flag, action=argparse.BooleanOptionalAction, **given)
+            given["action"] = argparse.BooleanOptionalAction
         else:
-            given["help"] += f" [{_shown(own.get(spec.name, spec.default), spec)}]"
-            metavar = None if spec.choices else _METAVARS[spec.kind]
-            group.add_argument(spec.flag, type=spec.kind, choices=spec.choices or None, metavar=metavar, **given)
+            default = own.get(spec.name, spec.default)
+            shown = f"{default:g}" if isinstance(default, float) else default
+            given["help"] += f" [{spec.unset if default is None else shown}]"
+            given["type"] = spec.kind
+            given |= {"choices": spec.choices} if spec.choices else {"metavar": _METAVARS[spec.kind]}
+        group.add_argument(spec.flag, **given)
 
 
-def chosen(options: type, args: argparse.Namespace) -> Any:
-    """The options object that the flags describe. Raises OptionError."""
-    return parse_options(options, vars(args))
+def picked(given: object, *names: str) -> dict[str, Any]:
+    """The flags or options of these names, as keyword arguments."""
+    return {name: getattr(given, name) for name in names}
 
 
-def add_decode_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """All of DecodeOptions, under a heading of their own; `defaults` are those of a command that differ."""
-    add_options(parser.add_argument_group("how captions are chosen"), DecodeOptions, defaults=defaults)
+def add_wording(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """--prompt and all of DecodeOptions; `defaults` are those of a command that differ."""
+    begin = parser.add_argument_group("how captions begin")
+    prompt = "first words of every caption; --max-length includes them"
+    begin.add_argument("--prompt", default="", metavar="TEXT", help=prompt)
+    add_options(parser, DecodeOptions, defaults=defaults)
 
 
-def add_prompt(parser: argparse.ArgumentParser) -> None:
-    """--prompt, for commands that write captions."""
-    group = parser.add_argument_group("how captions begin")
-    group.add_argument(
-        "--prompt", default="", metavar="TEXT", help="first words of every caption; --max-length includes them"
-    )
+def add_many_pictures(parser: argparse.ArgumentParser, paths: str) -> tuple[Group, Group]:
+    """What `caption` and `cluster` have in common. Returns the groups for more flags of the output and of the model."""
+    inputs = parser.add_argument_group("pictures")
+    inputs.add_argument("paths", metavar="PATH", nargs="+", help=paths)
+    inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
+    output = parser.add_argument_group("output")
+    output.add_argument("-q", "--quiet", action="store_true", help="print no progress and no summary, only failures")
+    add_wording(parser)
+    model = parser.add_argument_group("model")
+    model.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures encoded at once [32]")
+    return output, model
 
 
-def add_checkpoint(group: argparse._ArgumentGroup) -> None:
-    """--checkpoint, --device, --precision and --engine"""
-    group.add_argument("--checkpoint", metavar="FILE", help=CHECKPOINT_HELP)
+def add_checkpoint(group: argparse.ArgumentParser | Group) -> None:
+    """--checkpoint"""
+    checkpoint = "a file, or a name that `captioner models` lists [flickr8k]"
+    group.add_argument("--checkpoint", metavar="FILE", help=checkpoint)
+
+
+def add_model(group: Group) -> None:
+    """The flags of `load_model`."""
+    add_checkpoint(group)
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1 [a GPU if there is one]")
     precision = "auto: bfloat16 if the processor supports it, otherwise float32 [auto]"
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help=precision)
@@ -75,26 +96,17 @@ def add_checkpoint(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--engine", choices=ENGINES, default="torch", help=engine)
 
 
-def add_tokens(group: argparse._ArgumentGroup) -> None:
-    """--tokens"""
-    group.add_argument("--tokens", choices=TOKEN_KINDS, help="what captions are split into [depends on their script]")
+def load_model(args: argparse.Namespace) -> Captioner:
+    """The model that the flags of `add_model` describe."""
+    from captioner.inference.captioner import load
+
+    return load(args.checkpoint, args.device, args.precision, args.engine)
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-positive.__name__ = "positive whole number"  # argparse says "invalid positive whole number value: '0'"
-
-CHECKPOINT_HELP = "a file, or a name that `captioner models` lists [flickr8k]"
-_METAVARS = {int: "N", float: "X", str: "NAME"}
-
-
-def _shown(default: object, spec: OptionSpec) -> str:
-    if default is None:
-        return spec.unset
-    return f"{default:g}" if isinstance(default, float) else str(default)
+def add_data(group: Group) -> None:
+    """--captions, --images and the two split lists"""
+    group.add_argument("--captions", type=Path, required=True, metavar="FILE", help="captions, in any common layout")
+    group.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures")
+    group.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to train on")
+    names = "names of the pictures to validate on [the captions file's choice, or a tenth]"
+    group.add_argument("--val-list", type=Path, metavar="FILE", help=names)

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from captioner.cli.arguments import add_checkpoint, add_decode_options, add_prompt, chosen, positive
-from captioner.options import FILE_FORMATS, DecodeOptions
-
-
-class _Moved(argparse.Action):
-    """--runner, which is a command today."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: Any = None) -> None:
-        if values != "local":
-            parser.exit(
-                2, f"captioner: error: the runner {values} is now a command: captioner cluster PATH... --output DIR\n"
-            )
-
+from captioner.cli.arguments import add_many_pictures, add_model, load_model, picked
+from captioner.errors import OptionError
+from captioner.options import FILE_FORMATS, DecodeOptions, parse_options
 
 ABOUT = {
     "help": "write a sentence for each picture",
@@ -30,10 +20,7 @@ ABOUT = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    inputs = parser.add_argument_group("pictures")
-    inputs.add_argument("paths", metavar="PATH", nargs="+", help="files, folders, patterns, or - for a list on stdin")
-    inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
-    output = parser.add_argument_group("output")
+    output, model = add_many_pictures(parser, "files, folders, patterns, or - for a list on stdin")
     names = "text, jsonl, csv, coco, html, or sidecar: photo.txt beside photo.jpg [text]"
     output.add_argument("-f", "--format", choices=FILE_FORMATS, default="text", metavar="NAME", help=names)
     output.add_argument("-o", "--output", metavar="FILE", help="write to this file instead of stdout")
@@ -42,32 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--prefix", default="", metavar="TEXT", help="text to put before each sidecar caption")
     output.add_argument("--suffix", default="", metavar="TEXT", help="text to put after each sidecar caption")
     output.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON file with the image ids for coco")
-    output.add_argument("-q", "--quiet", action="store_true", help="print no progress and no summary, only failures")
-    add_prompt(parser)
-    add_decode_options(parser)
-    model = parser.add_argument_group("model")
-    add_checkpoint(model)
-    model.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures encoded at once [32]")
-    model.add_argument("--runner", action=_Moved, help=argparse.SUPPRESS)
+    add_model(model)
+    model.add_argument("--runner", type=_refuse_cluster, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
-    options: DecodeOptions = chosen(DecodeOptions, args)
+    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
     from captioner.bulk.progress import Progress
     from captioner.bulk.run import caption_files
-    from captioner.inference.captioner import load
 
     names = ("format", "prompt", "recursive", "batch_size", "resume", "overwrite", "prefix", "suffix", "coco_images")
-    summary = caption_files(
-        args.paths,
-        args.output,
-        **{name: getattr(args, name) for name in names},
-        options=options,
-        model=lambda: load(args.checkpoint, args.device, args.precision, args.engine),
-        stdin=sys.stdin,
-        progress=Progress(args.quiet),
-    )
+    given = {**picked(args, *names), "options": options, "stdin": sys.stdin, "progress": Progress(args.quiet)}
+    summary = caption_files(args.paths, args.output, model=partial(load_model, args), **given)
     if summary.failed and not args.quiet and (args.output or args.format == "sidecar"):
         print("captioner: the same command with --resume tries the failed ones again", file=sys.stderr)
     return 1 if summary.failed else 0
+
+
+def _refuse_cluster(runner: str) -> None:
+    """The type of --runner, for which there is a command now. It says so whatever else was given."""
+    if runner != "local":
+        raise OptionError(f"the runner {runner} is now a command: captioner cluster PATH... --output DIR")

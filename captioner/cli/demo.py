@@ -26,16 +26,13 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     for result in load().caption_files(find_pictures(args.paths or [_photograph()])):
         print(f"picture      {one_line(result.path)}")
-        if result.caption is None:
+        if not (caption := result.caption):
             failed += 1
             print(f"no caption   {result.error}\n")
             continue
-        caption = result.caption
         print(f"caption      {caption.text}")
-        print(
-            f"probability  {math.exp(caption.logprob):.2g} of all sentences, "
-            f"{100 * caption.mean_probability:.0f} % a word:"
-        )
+        mean = f"{100 * caption.mean_probability:.0f} % a word"
+        print(f"probability  {math.exp(caption.logprob):.2g} of all sentences, {mean}:")
         words = zip(caption.tokens, caption.probabilities, strict=True)
         print("             " + "  ".join(f"{word} {100 * probability:.0f} %" for word, probability in words) + "\n")
     return 1 if failed else 0

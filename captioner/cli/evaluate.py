@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from captioner.cli.arguments import add_checkpoint, add_decode_options, add_tokens, chosen
+from captioner.cli.arguments import add_model, add_options, load_model, picked
 from captioner.errors import OptionError, one_line
-from captioner.options import DecodeOptions, option_specs
-
-if TYPE_CHECKING:
-    from captioner.evaluation.scores import Evaluation
-    from captioner.inference.captioner import Captioner
-    from captioner.inference.results import FileResult
-
+from captioner.options import TOKEN_KINDS, DecodeOptions, option_specs, parse_options
 
 ABOUT = {
     "help": "measure captions against those that people wrote",
@@ -36,25 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--split", metavar="NAME", help="a split that the captions file itself defines, such as val")
     data.add_argument("--predictions", type=Path, metavar="FILE", help="captions to score: COCO results, jsonl or csv")
     data.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON with the COCO numbers of the pictures")
-    add_tokens(data)
+    tokens = "what captions are split into [depends on their script]"
+    data.add_argument("--tokens", choices=TOKEN_KINDS, help=tokens)
     data.add_argument("--allow-missing", action="store_true", help="leave out pictures that lack a counterpart")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="also write all scores to this file")
     output.add_argument("--report", type=Path, metavar="FILE", help="also write a page with plots and examples")
     output.add_argument("--compare", nargs=2, help=argparse.SUPPRESS)
-    model = parser.add_argument_group("model")
-    add_checkpoint(model)
-    add_decode_options(parser)
+    add_model(parser.add_argument_group("model"))
+    add_options(parser, DecodeOptions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Score, and print a table and the recipe."""
-    options: DecodeOptions = chosen(DecodeOptions, args)
+    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
     if args.compare:
         raise OptionError("two evaluations are compared with a command of its own: captioner compare A.json B.json")
     if not args.captions:
         raise OptionError("give the captions that people wrote with --captions FILE")
-    decoding = [spec.flag for spec in option_specs(DecodeOptions) if spec.name in vars(args)]
+    decoding = [spec.flag for spec in option_specs(DecodeOptions) if spec.name in args]
     unused = [*(["--checkpoint"] if args.checkpoint else []), *decoding]
     if args.predictions and unused:
         raise OptionError(f"--predictions are captions already: leave out {unused[0]}")
@@ -65,62 +56,23 @@ def run(args: argparse.Namespace) -> int:
     from captioner.files import replacing
 
     names = ("images", "predictions", "split", "split_list", "coco_images", "tokens", "allow_missing")
-    result = evaluate(
-        args.captions,
-        **{name: vars(args)[name] for name in names},
-        model=None if args.predictions else partial(_load, args),
-        options=None if args.predictions else options,
-        say=_say,
-        progress=partial(tqdm, unit="picture", disable=None),
-    )
-    _print(result)
-    if args.json:
-        with replacing(args.json) as file:
-            file.write(result.to_json())
-        _say(f"wrote {args.json}")
-    if args.report:
-        with replacing(args.report) as file:
-            file.writelines(report(result))
-        _say(f"wrote {args.report}")
+    given = {**picked(args, *names), "say": _say, "progress": partial(tqdm, unit="picture", disable=None)}
+    if not args.predictions:
+        given |= {"model": partial(load_model, args), "options": options}
+    result = evaluate(args.captions, **given)
+    scores = result.scores
+    print(f"{result.table()}\n\n{scores['images']} images, {scores['references']} references", end="")
+    print(f", {scores['distinct']} distinct captions ({100 * scores['distinct'] / scores['images']:.1f} %)")
+    print(f"floor: {one_line(result.floor['caption'])}\nrecipe: {result.recipe}")
+    for warning in result.warnings():
+        _say(f"warning: {warning}")
+    for path, content in ((args.json, lambda: [result.to_json()]), (args.report, lambda: report(result))):
+        if path:
+            with replacing(path) as file:
+                file.writelines(content())
+            _say(f"wrote {path}")
     return 0
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A Captioner beside what evaluation must know of it."""
-
-    captioner: Captioner
-    engine: str
-    precision: str
-    sha256: str
-
-    def digest(self) -> str:
-        return self.sha256
-
-    def caption_files(self, paths: Iterable[str], options: DecodeOptions | None = None) -> Iterator[FileResult]:
-        return self.captioner.caption_files(paths, options)
-
-
-def _load(args: argparse.Namespace) -> _Loaded:
-    from captioner.files import sha256_of
-    from captioner.inference.captioner import load
-    from captioner.network.header import find_checkpoint
-
-    model = load(args.checkpoint, args.device, args.precision, args.engine)
-    # The file is read now, because training may replace it at any time.
-    return _Loaded(model, args.engine, model.precision, sha256_of(find_checkpoint(args.checkpoint)))
 
 
 def _say(line: str) -> None:
     print(f"captioner: {one_line(line)}", file=sys.stderr)
-
-
-def _print(result: Evaluation) -> None:
-    scores = result.scores
-    print(f"{result.table()}\n")
-    print(f"{scores['images']} images, {scores['references']} references", end="")
-    print(f", {scores['distinct']} distinct captions ({100 * scores['distinct'] / scores['images']:.1f} %)")
-    print(f"floor: {one_line(result.floor['caption'])}")
-    print(f"recipe: {result.recipe}")
-    for warning in result.warnings():
-        _say(f"warning: {warning}")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from captioner.cli.arguments import CHECKPOINT_HELP
+from captioner.cli.arguments import add_checkpoint
 
 ABOUT = {
     "help": "make a checkpoint faster on servers without a GPU",
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--images", metavar="DIR", required=True, help="some 300 typical pictures, to tune it on")
     parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="the folder to write to")
-    parser.add_argument("--checkpoint", metavar="FILE", help=CHECKPOINT_HELP)
+    add_checkpoint(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")
-    args = _parser().parse_args(arguments)
     try:
+        args = _parser().parse_args(arguments)
         status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -38,14 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ncaptioner: stopped", file=sys.stderr)
         return 130
     except (CaptionerError, OSError) as error:
-        print(f"captioner: error: {one_line(_sentence(error))}", file=sys.stderr)
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        print(f"captioner: error: {one_line(reason)}", file=sys.stderr)
         return 2
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from captioner.cli.arguments import add_checkpoint, add_decode_options, add_prompt, chosen
-from captioner.options import DecodeOptions
+from captioner.cli.arguments import add_model, add_wording, load_model
+from captioner.options import DecodeOptions, parse_options
 
 ABOUT = {
     "help": "write sentences without a picture",
@@ -16,16 +16,13 @@ ABOUT = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    add_prompt(parser)
-    add_decode_options(parser, strategy="sample")
-    add_checkpoint(parser.add_argument_group("model"))
+    add_wording(parser, strategy="sample")
+    add_model(parser.add_argument_group("model"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the sentences."""
-    options: DecodeOptions = chosen(DecodeOptions, args)
-    from captioner.inference.captioner import load
-
-    for caption in load(args.checkpoint, args.device, args.precision, args.engine).sample(options, prompt=args.prompt):
+    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
+    for caption in load_model(args).sample(options, prompt=args.prompt):
         print(caption.text)
     return 0

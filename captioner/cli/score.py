@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from captioner.cli.arguments import add_checkpoint
+from captioner.cli.arguments import add_model, load_model
 
 ABOUT = {
     "help": "rate how well given sentences fit a picture",
@@ -18,15 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="the picture")
     parser.add_argument("sentences", metavar="SENTENCE", nargs="+", help="sentences that may describe it")
     parser.add_argument("--words", action="store_true", help="also print the probability of every word")
-    add_checkpoint(parser.add_argument_group("model"))
+    add_model(parser.add_argument_group("model"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Score every sentence for the picture."""
-    from captioner.inference.captioner import load
     from captioner.vocab import SPECIAL_TOKENS, UNK
 
-    model = load(args.checkpoint, args.device, args.precision, args.engine)
+    model = load_model(args)
     scored = [model.score(args.image, sentence) for sentence in args.sentences]
     for caption in sorted(scored, key=lambda caption: -caption.logprob):
         print(f"{caption.logprob:.2f}\t{caption.text}")

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from captioner.cli.arguments import add_options
+from captioner.cli.arguments import add_data, add_options, picked
 from captioner.errors import one_line
 from captioner.options import option_specs, parse_options
 from captioner.training.config import FIXED_BY_INIT, TrainConfig, read_config, refuse_fixed
@@ -23,11 +23,7 @@ ABOUT = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     data = parser.add_argument_group("data")
-    data.add_argument("--captions", type=Path, required=True, metavar="FILE", help="captions, in any common layout")
-    data.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures")
-    data.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to train on")
-    names = "names of the pictures to validate on [the captions file's choice, or a tenth]"
-    data.add_argument("--val-list", type=Path, metavar="FILE", help=names)
+    add_data(data)
     data.add_argument("--output", type=Path, required=True, metavar="RUN_DIR", help="folder for everything written")
     begin = parser.add_argument_group("starting point")
     begin.add_argument("--resume", action="store_true", help="continue the interrupted run in RUN_DIR")
@@ -41,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; print the path of the checkpoint."""
-    given = {spec.name: vars(args)[spec.name] for spec in option_specs(TrainConfig) if spec.name in vars(args)}
+    given = picked(args, *(spec.name for spec in option_specs(TrainConfig) if spec.name in args))
     read = read_config(args.config) if args.config else {}
     if args.init:
         refuse_fixed(name for name in FIXED_BY_INIT if name in given)
@@ -49,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
     config: TrainConfig = parse_options(TrainConfig, {**read, **given})
     from captioner.training.run import train
 
-    names = ("train_list", "val_list", "init", "encoder_weights", "resume")
-    options = {name: getattr(args, name) for name in names}
+    options = picked(args, "train_list", "val_list", "init", "encoder_weights", "resume")
     checkpoint = train(args.captions, args.images, args.output, config, **options, say=_say)
     if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes, or the only one
         print(checkpoint)

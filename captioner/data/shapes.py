@@ -7,23 +7,16 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
 
 from captioner.errors import OptionError, OutputError
 from captioner.files import replacing
 
-_COLOURS = {
-    "red": ("#d22", "红色"),
-    "blue": ("#22d", "蓝色"),
-    "green": ("#2a2", "绿色"),
-    "yellow": ("#ed2", "黄色"),
-    "white": ("#fff", "白色"),
-    "black": ("#111", "黑色"),
-}
-_SHAPES = {"circle": "圆形", "square": "正方形", "triangle": "三角形"}
+_COLOURS = {"red": "#d22", "blue": "#22d", "green": "#2a2", "yellow": "#ed2", "white": "#fff", "black": "#111"}
+_SHAPES = ("circle", "square", "triangle")
 # How many shapes and how large: their centres and half their width, as shares of the picture's side.
 _ARRANGEMENTS = {
     "small": (((0.5, 0.5),), 0.12),
@@ -33,43 +26,45 @@ _ARRANGEMENTS = {
 }
 
 
-@dataclass(frozen=True)
-class _Kind:
+_CHINESE: dict[str, Any] = {
+    **{"red": "红色", "blue": "蓝色", "green": "绿色", "yellow": "黄色", "white": "白色", "black": "黑色"},
+    **{"circle": "圆形", "square": "正方形", "triangle": "三角形"},
+    **{"small": ("一", "小"), "large": ("一", "大"), "two": ("两", ""), "three": ("三", "")},  # number and size
+}
+
+
+class _Kind(NamedTuple):
     colour: str
     shape: str
     arrangement: str
 
     def captions(self, language: str) -> tuple[str, ...]:
         """All captions that describe a picture of this kind."""
-        colour, shape = self.colour, self.shape
         if language == "zh":
-            colour, shape = _COLOURS[colour][1], _SHAPES[shape]
-            number = {"two": "两", "three": "三"}.get(self.arrangement, "一")
-            size = {"small": "小", "large": "大"}.get(self.arrangement, "")
+            colour, shape, (number, size) = map(_CHINESE.__getitem__, self)
             sized = f"{number}个{colour}的{size}{shape}"
             return f"{sized}。", f"图中有{sized}。", f"{number}个{colour}{shape}。"
-        if self.arrangement in ("two", "three"):
-            several = f"{self.arrangement} {colour} {shape}s ."
+        colour, shape, arrangement = self
+        if arrangement in ("two", "three"):
+            several = f"{arrangement} {colour} {shape}s ."
             return several.capitalize(), f"There are {several}", f"A picture of {several}"
-        sized = f"{self.arrangement} {colour} {shape} ."
+        sized = f"{arrangement} {colour} {shape} ."
         return f"A {sized}", f"There is a {sized}", f"A {colour} {shape} ."
 
     def draw(self, side: int, rng: random.Random) -> Image.Image:
         gray = rng.randrange(110, 190)
         image = Image.new("RGB", (side, side), (gray, gray, gray))
         draw = ImageDraw.Draw(image)
-        fill = _COLOURS[self.colour][0]
         centres, half = _ARRANGEMENTS[self.arrangement]
         r = side * half * rng.uniform(0.9, 1.1)
         slack = 0.15 if len(centres) == 1 else 0.04  # several shapes must not touch
         for left, top in centres:
             x, y = side * (left + rng.uniform(-slack, slack)), side * (top + rng.uniform(-slack, slack))
-            if self.shape == "circle":
-                draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
-            elif self.shape == "square":
-                draw.rectangle((x - r, y - r, x + r, y + r), fill=fill)
+            if self.shape == "triangle":
+                draw.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=_COLOURS[self.colour])
             else:
-                draw.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=fill)
+                fill_in = draw.ellipse if self.shape == "circle" else draw.rectangle
+                fill_in((x - r, y - r, x + r, y + r), fill=_COLOURS[self.colour])
         return image
 
 
@@ -84,25 +79,20 @@ def make_shapes(
     """
     if pictures < 2 or language not in ("en", "zh"):
         raise OptionError(f"{pictures} pictures in {language!r}: make at least 2, with language 'en' or 'zh'")
-    folder = Path(folder)
-    images = folder / "images"
+    folder, images = Path(folder), Path(folder, "images")
     files = folder / "captions.token.txt", folder / "train.txt", folder / "val.txt"
-    for there in (images, *files):
-        if there.exists():
-            raise OutputError(f"{there}: is there already: name another folder")
+    if there := next(filter(Path.exists, (images, *files)), None):
+        raise OutputError(f"{there}: is there already: name another folder")
     images.mkdir(parents=True)
     rng = random.Random(seed)
     kinds = list(itertools.starmap(_Kind, itertools.product(_COLOURS, _SHAPES, _ARRANGEMENTS)))
     rng.shuffle(kinds)
-    lines, names = [], []
-    for index in range(pictures):
-        kind = kinds[index % len(kinds)]
-        name = f"shape{index:04}.png"
+    lines, names = [], [f"shape{number:04}.png" for number in range(pictures)]
+    for name, kind in zip(names, itertools.cycle(kinds), strict=False):
         with replacing(images / name, "wb") as picture:
             kind.draw(side, rng).save(picture, "PNG")
         lines += [f"{name}#{number}\t{caption}" for number, caption in enumerate(kind.captions(language))]
-        names.append(name)
-    parts = lines, [name for index, name in enumerate(names) if index % 5], names[::5]
+    parts = lines, [name for number, name in enumerate(names) if number % 5], names[::5]
     for file, part in zip(files, parts, strict=True):
         with replacing(file) as text:
             text.write("\n".join(part) + "\n")

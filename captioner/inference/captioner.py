@@ -20,10 +20,10 @@ from torch import Tensor
 from captioner.errors import CheckpointError, DeviceError, ImageError, OptionError
 from captioner.files import sha256_of
 from captioner.inference.decoding import ROWS, Hypothesis, decode, decode_state
-from captioner.inference.explanation import BeamRecorder, choices, heat_maps, steps_of
+from captioner.inference.explanation import Explanation, explain, teacher_forced
 from captioner.inference.openvino_engine import OpenVinoEncoder
 from captioner.inference.parallel import in_batches, in_order
-from captioner.inference.results import Caption, Explanation, FileResult
+from captioner.inference.results import Caption, FileResult
 from captioner.inference.rules import Rules
 from captioner.machine import available_cpus, cpu_times, free_cpus, keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
@@ -46,8 +46,8 @@ def load(
     `device` is a torch device, or "auto": a GPU where torch sees one, the CPU otherwise. On the CPU the whole process
     keeps the memory that it frees from now on, which is much faster (see `machine.keep_freed_memory`), and torch uses
     no more threads than there are processors that other programs leave free.
-    `precision` is "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it. bfloat16 is faster
-    and scores the same, but words some captions differently. float32 is exact.
+    `precision` is "float32", which is exact, "bfloat16", which is faster and scores the same but words some captions
+    differently, or "auto": bfloat16 where the processor computes in it.
     `engine` "openvino" runs, on the CPU, the encoder that `captioner export` wrote beside the checkpoint.
     Raises CheckpointError when the file is missing or damaged, OptionError for an unknown precision or engine, and
     DeviceError when there is no such device, the engine is not installed, or its encoder is missing or damaged.
@@ -93,8 +93,7 @@ class PictureEncoder:
         precision: str = "float32",
         exported: Path | None = None,
     ) -> None:
-        self.preprocess = preprocess
-        self.feature_size = encoder.feature_size
+        self.preprocess, self.feature_size = preprocess, encoder.feature_size
         self.device = torch.device(device)
         self.dtype = computing_type(precision, self.device.type)
         self.precision = str(self.dtype).removeprefix("torch.")  # "float32" or "bfloat16"
@@ -105,8 +104,7 @@ class PictureEncoder:
         self._exported = OpenVinoEncoder(exported, self.workers, self.precision) if exported else None
         if not exported:
             network = fuse_for_inference(encoder)
-            network = in_bfloat16(network) if self.dtype == torch.bfloat16 else network
-            self.network = network.to(self.device)
+            self.network = (in_bfloat16(network) if self.dtype == torch.bfloat16 else network).to(self.device)
 
     def pixels(self, image: ImageSource, name: str = "the picture") -> Tensor:
         """One picture as the encoder reads it, (3, S, S) uint8. Raises ImageError, in which it is called `name`."""
@@ -126,11 +124,10 @@ class PictureEncoder:
 
     def encode(self, images: Iterable[ImageSource]) -> Tensor:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
-        features = [torch.empty(0, self.feature_size, device=self.device)]
         with ThreadPoolExecutor(available_cpus()) as pool:
-            for batch in in_batches(in_order(pool, self.pixels, images, 3 * BATCH_SIZE), BATCH_SIZE):
-                features.append(self.encode_pixels(Preprocess.batch(batch)))
-        return torch.cat(features)
+            batches = in_batches(in_order(pool, self.pixels, images, 3 * BATCH_SIZE), BATCH_SIZE)
+            features = [self.encode_pixels(Preprocess.batch(batch)) for batch in batches]
+        return torch.cat([torch.empty(0, self.feature_size, device=self.device), *features])
 
 
 class Captioner:
@@ -147,10 +144,8 @@ class Captioner:
         self.config = checkpoint.model.config
         self.vocabulary = checkpoint.vocabulary
         self.provenance = checkpoint.provenance
-        self.preprocess = self.encoder.preprocess
-        self.feature_size = self.encoder.feature_size
-        self.precision = self.encoder.precision
-        self.engine = self.encoder.engine
+        self.preprocess, self.feature_size = self.encoder.preprocess, self.encoder.feature_size
+        self.precision, self.engine = self.encoder.precision, self.encoder.engine
         self.path: Path | None = None  # the file that it was loaded from
         self._state: tuple[int, ...] = ()  # of that file when it was loaded
         self._digest = ""
@@ -159,15 +154,12 @@ class Captioner:
         self._decoder = copied(checkpoint.model.decoder).eval().requires_grad_(False).to(self.encoder.device)
 
     def digest(self) -> str:
-        """SHA-256 of the file that the model was loaded from, as 64 hexadecimal digits.
-
-        Raises CheckpointError when the file has changed since, or when there is none.
-        """
+        """SHA-256 of the file that it was loaded from, in hexadecimal. Raises CheckpointError if that has changed."""
         if not self.path:
             raise CheckpointError("this model was not loaded from a file, so it has no digest")
         if not self._digest:
             digest = sha256_of(self.path) if self.path.is_file() else ""
-            if not digest or _state(self.path) != self._state:
+            if _state(self.path) != self._state:
                 raise CheckpointError(f"{self.path}: has changed since it was loaded: load it again")
             self._digest = digest
         return self._digest
@@ -206,10 +198,9 @@ class Captioner:
         return self._write(features, self.rules(options, prompt))
 
     def prepare(self, image: ImageSource) -> npt.NDArray[np.uint8]:
-        """The picture as the encoder sees it: (S, S, 3) uint8, RGB, 0 to 255.
+        """The picture as the encoder sees it, (S, S, 3) uint8, RGB: small, and with the same captions.
 
-        It makes the same captions as the picture and takes little memory, so it is all that has to be kept of an
-        upload. Raises ImageError when the picture cannot be read.
+        Raises ImageError when the picture cannot be read.
         """
         return np.ascontiguousarray(self.encoder.pixels(image).permute(1, 2, 0).numpy())
 
@@ -219,19 +210,11 @@ class Captioner:
         For the heat maps it encodes the picture about fifty times, each time with another part hidden.
         Raises ImageError when the picture cannot be read.
         """
-        rules, words = self.rules(options), self.vocabulary.words
-        pixels = self.encoder.pixels(image)
 
         def encode(pixels: Tensor) -> Tensor:
             return self.encoder.encode_pixels(pixels).to(self.encoder.dtype)
 
-        feature = encode(pixels[None])
-        recorder = BeamRecorder(words, rules.options.length_penalty)
-        [[best, *_]] = decode(self._decoder, feature, rules, recorder)
-        read = choices(self._decoder, feature, best.tokens)
-        heat = heat_maps(encode, self._decoder, pixels, best.tokens)
-        steps = steps_of(words, best, read, heat)
-        return Explanation(Caption.of(best, self.vocabulary), steps, tuple(recorder.steps))
+        return explain(encode, self._decoder, self.encoder.pixels(image), self.rules(options), self.vocabulary)
 
     def sample(self, options: DecodeOptions | None = None, *, prompt: str = "") -> list[Caption]:
         """Sentences of the language model alone, without a picture: `options.num_captions` of them, the best first.
@@ -255,7 +238,7 @@ class Captioner:
         ids = [*self.vocabulary.encode(sentence), END]
         scored = []
         for feature in features.to(self.encoder.device, self.encoder.dtype).split(1):
-            logprobs = choices(self._decoder, feature, ids).logprobs
+            logprobs, _ = teacher_forced(self._decoder, feature, ids)
             chosen = logprobs[torch.arange(len(ids)), ids].tolist()
             scored.append(replace(Caption.of(Hypothesis(tuple(ids), tuple(chosen)), self.vocabulary), text=sentence))
         return scored
@@ -283,10 +266,9 @@ class Captioner:
         *,
         prompt: str = "",
     ) -> Iterator[FileResult]:
-        """Like `caption_files`, for pictures from anywhere: pairs of a name and a source.
+        """Like `caption_files`, for pictures from anywhere: pairs of a name, which becomes `path`, and a source.
 
-        The name becomes the result's `path`. Instead of a source there may be the ImageError that says why it is
-        missing.
+        Instead of a source there may be the ImageError that says why it is missing.
         """
         if batch_size < 1:
             raise OptionError(f"batch_size must be at least 1, not {batch_size}")
@@ -298,27 +280,26 @@ class Captioner:
         workers = self.encoder.workers
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
-                work = partial(self._caption_named, rules=rules)
+                work = partial(self.caption_together, rules=rules)
                 yield from chain.from_iterable(in_order(pool, work, batches, workers + 1))
             finally:  # otherwise torch would give new threads of the process the number that ours asked for
                 torch.set_num_threads(self._threads)
 
-    def _caption_named(self, pictures: list[Named], rules: Rules) -> list[FileResult]:
-        """One batch of `caption_named`."""
-        read: list[Tensor | ImageError] = []
+    def caption_together(self, pictures: Iterable[Named], rules: Rules | None = None) -> list[FileResult]:
+        """Like `caption_named`, but all pictures are one batch, and no threads are started for them."""
+        results, pixels = [], []
         for name, source in pictures:
             try:
-                read.append(source if isinstance(source, ImageError) else self.encoder.pixels(source, name))
+                if isinstance(source, ImageError):
+                    raise source
+                pixels.append(self.encoder.pixels(source, name))
+                results.append(FileResult(name, None))
             except ImageError as error:
-                read.append(error)
-        pixels = [picture for picture in read if isinstance(picture, Tensor)]
-        captions = iter(self._write(self.encoder.encode_pixels(Preprocess.batch(pixels)), rules) if pixels else [])
-        return [
-            FileResult(name, None, str(picture))
-            if isinstance(picture, ImageError)
-            else FileResult(name, next(captions))
-            for (name, _), picture in zip(pictures, read, strict=True)
-        ]
+                results.append(FileResult(name, None, str(error)))
+        captions = iter(
+            self._write(self.encoder.encode_pixels(Preprocess.batch(pixels)), rules or self.rules()) if pixels else []
+        )
+        return [replace(result, caption=next(captions)) if result.error is None else result for result in results]
 
     def _write(self, features: Tensor, rules: Rules) -> list[Caption]:
         """Features (N, F) to captions, one per row, each with its alternatives."""
@@ -332,17 +313,14 @@ class Captioner:
 
 def _state(file: Path) -> tuple[int, ...]:
     """What tells a file from one that is written in its place later; nothing for a missing file."""
-    try:
-        status = file.stat()
-    except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    status = file.stat() if file.exists() else None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status else ()
 
 
 @cache
 def _most_threads() -> int:
     """The most threads that may be used: by the container's quota, and by what torch was told before the first model.
 
-    Workers that caption a batch each do not wait for each other, so a busy machine is no reason to have fewer of them.
+    Workers do not wait for each other, so a busy machine is no reason to have fewer of them.
     """
     return min(available_cpus(), torch.get_num_threads())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -49,9 +50,8 @@ class Hypothesis:
         return sum(self.token_logprobs)
 
 
-# Called at each step of a beam with the K best continuations of each picture, the best first. For each: the place of
-# the hypothesis it continues among those of the step before, its new token, and the log-probability of the whole, -inf
-# where there is none; (B, K) each.
+# Called at each step of a beam with the K best continuations of each picture, the best first, (B, K) each: the place of
+# what it continues in the step before, its new token, and the log-probability of the whole, -inf where there is none.
 BeamWatcher: TypeAlias = Callable[[Tensor, Tensor, Tensor], object]
 
 
@@ -85,8 +85,7 @@ def decode_state(
 def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Any]:
     """Read `<start>` and the prompt, once per picture.
 
-    Returns the prompt's tokens and their log-probabilities, (B, P) each, the logits of what follows, (B, V), and the
-    state after it.
+    Returns the prompt's tokens and their log-probabilities, (B, P) each, and the logits, (B, V), and state after it.
     """
     pictures, device = state[0].shape[1], state[0].device
     written = torch.tensor(list(prompt), dtype=torch.int64, device=device).expand(pictures, -1)
@@ -101,32 +100,27 @@ def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Ten
 
 def _independent(decoder: StepDecoder, state: Any, rules: Rules) -> list[list[Hypothesis]]:
     """Greedy and sampled decoding: rows that know nothing of each other, some of a picture's draws at a time."""
-    beginning = _begin(decoder, state, rules.prompt)
-    pictures = state[0].shape[1]
-    parts: Sequence[Tensor | None] = [None]
-    if rules.options.strategy == "sample":
-        parts = rules.uniforms().to(state[0].device).split(max(1, ROWS // pictures))
+    beginning, pictures = _begin(decoder, state, rules.prompt), state[0].shape[1]
+    parts = rules.uniforms().to(state[0].device).split(max(1, ROWS // pictures))
     drawn = [_draw(decoder, beginning, rules, part) for part in parts]
-    grouped = [[hypothesis for part in drawn for hypothesis in part[i]] for i in range(pictures)]
-    return [sorted(group, key=lambda h: -h.logprob) for group in grouped]  # stable: equal draws keep their order
+    # Sorting is stable, so equal draws keep their order.
+    return [sorted(chain.from_iterable(own), key=lambda h: -h.logprob) for own in zip(*drawn, strict=True)]
 
 
 def _draw(
-    decoder: StepDecoder, beginning: tuple[Tensor, Tensor, Tensor, Any], rules: Rules, uniform: Tensor | None
+    decoder: StepDecoder, beginning: tuple[Tensor, Tensor, Tensor, Any], rules: Rules, uniform: Tensor
 ) -> list[list[Hypothesis]]:
-    """Continue what `_begin` returned: n times per picture with random numbers (n, T), once and greedily without."""
+    """Continue what `_begin` returned, n times per picture, with random numbers (n, T) for those who need them."""
     written, logprobs, logits, state = beginning
-    pictures, n = len(written), 1 if uniform is None else len(uniform)
-    random = None if uniform is None else uniform.repeat(pictures, 1)
+    n, random = len(uniform), uniform.repeat(len(written), 1)
     written, logprobs, logits = (part.repeat_interleave(n, 0) for part in (written, logprobs, logits))
-    state = _repeat(state, n)
+    state = tuple(part.repeat_interleave(n, 1) for part in state)
     going = torch.arange(len(written), device=written.device)  # the rows without an `<end>`; others cost nothing
     for t in range(written.shape[1], rules.options.max_length):
         full = logits.float().log_softmax(-1)
-        tokens = rules.next_token(rules.scores(full, written[going]), None if random is None else random[going, t])
+        tokens = rules.next_token(rules.scores(full, written[going]), random[going, t])
         written, logprobs = _pad(written), _pad(logprobs)
-        written[going, t] = tokens
-        logprobs[going, t] = full.gather(1, tokens[:, None]).squeeze(1)
+        written[going, t], logprobs[going, t] = tokens, full.gather(1, tokens[:, None]).squeeze(1)
         on = (tokens != END).nonzero().squeeze(1)
         if t + 1 == rules.options.max_length or not len(on):
             break
@@ -141,17 +135,16 @@ def _draw(
 def _beam(decoder: StepDecoder, state: Any, rules: Rules, watch: BeamWatcher | None = None) -> list[list[Hypothesis]]:
     """Beam search: K unfinished hypotheses per picture continue, and the K best finished ones are kept beside them.
 
-    Those of the K best continuations that end leave the beam for a list ranked by log-probability / length^a (length
-    counts `<end>`; neither counts the prompt). So a finished hypothesis is not lost to longer ones, nor does it take
-    the place of one for good. A picture is done when no unfinished hypothesis is left, or when the list is full and
-    none can still enter it.
+    Continuations that end leave the beam for a list ranked by log-probability / length^a (length counts `<end>`;
+    neither counts the prompt). So finished hypotheses neither are lost to longer ones nor take their places for good.
+    A picture is done when no unfinished hypothesis is left, or none that can still enter the list.
     """
     options, k, begun = rules.options, rules.options.beam_size, len(rules.prompt)
     written, logprobs, logits, state = _begin(decoder, state, rules.prompt)
     (pictures, vocabulary), device = logits.shape, logits.device
-    logits, state = logits.repeat_interleave(k, 0), _repeat(state, k)
+    logits, state = logits.repeat_interleave(k, 0), tuple(part.repeat_interleave(k, 1) for part in state)
     beams = _Beams.begin(written, logprobs, k)
-    going = list(range(pictures))  # the pictures that are not done; the others cost nothing
+    going = torch.arange(pictures, device=device)  # the pictures that are not done; the others cost nothing
     captions: list[list[Hypothesis]] = [[]] * pictures
 
     for t in range(begun, options.max_length):
@@ -167,24 +160,21 @@ def _beam(decoder: StepDecoder, state: Any, rules: Rules, watch: BeamWatcher | N
 
         # A sum only falls, so the best score that an unfinished hypothesis can reach is its sum at the longest length.
         reachable = beams.sums.amax(1) / (options.max_length - begun) ** options.length_penalty
-        over = beams.done_scores.amin(1) >= reachable
-        if t + 1 == options.max_length:
-            over = torch.ones_like(over)
-        found = beams.at(over).ranked(options.num_captions)
-        for place, hypotheses in zip(over.nonzero().squeeze(1).tolist(), found, strict=True):
-            captions[going[place]] = hypotheses
+        over = (beams.done_scores.amin(1) >= reachable) | (t + 1 == options.max_length)
+        for picture, hypotheses in zip(going[over].tolist(), beams.at(over).ranked(options.num_captions), strict=True):
+            captions[picture] = hypotheses
         on = (~over).nonzero().squeeze(1)
         if not len(on):
             break
         parents = (parent + torch.arange(len(going), device=device).unsqueeze(1) * k)[on].view(-1)
-        going, beams = [going[place] for place in on.tolist()], beams.at(on)
+        going, beams = going[on], beams.at(on)
         state = tuple(part.index_select(1, parents) for part in state)
         logits, state = decoder.step(token[on].view(-1), state)
     return captions
 
 
 class _Beams(NamedTuple):
-    """The hypotheses of B pictures, K each.
+    """The hypotheses of B pictures, K each, the best first.
 
     Unfinished ones: their sums of log-probabilities (B, K), tokens and the log-probability of each (B, K, t).
     Finished ones: the same, with the score that ranks them instead of the sum. Either is -inf where there is none.
@@ -206,10 +196,10 @@ class _Beams(NamedTuple):
         return cls(sums, written, logprobs, torch.full_like(sums, -torch.inf), written, logprobs)
 
     def grown(self, parent: Tensor, token: Tensor, sums: Tensor, logprobs: Tensor, divisor: float) -> _Beams:
-        """One token more. Hypotheses that end join the finished ones and leave their places to others.
+        """One token more: the K best continuations. Those that end join the finished ones.
 
-        For each of the K best continuations: the place of what it continues, its token, its sum, and the
-        log-probability of that token, (B, K) each; the score of one that ends is its sum over `divisor`.
+        For each: the place of what it continues, its token, its sum, and the log-probability of the token, (B, K). The
+        score of one that ends is its sum over `divisor`.
         """
         written = torch.cat([_pick(self.written, parent), token.unsqueeze(-1)], -1)
         logprobs = torch.cat([_pick(self.logprobs, parent), logprobs.unsqueeze(-1)], -1)
@@ -225,19 +215,14 @@ class _Beams(NamedTuple):
         return _Beams(*(part[pictures] for part in self))
 
     def ranked(self, number: int) -> list[list[Hypothesis]]:
-        """The best `number` of each picture's, the best first.
+        """The best `number` of each picture's; a tiny vocabulary may not have as many.
 
         Where too few are finished, unfinished ones follow them. These are all equally long.
         """
-        scores = torch.cat([self.done_scores, self.sums], 1)
-        finished_first = torch.cat([self.done_scores.isneginf(), torch.ones_like(self.sums, dtype=torch.bool)], 1)
+        there = torch.cat([self.done_scores, self.sums], 1) > -torch.inf
         written = torch.cat([self.done_written, self.written], 1)
         logprobs = torch.cat([self.done_logprobs, self.logprobs], 1)
-        order = scores.argsort(dim=1, descending=True, stable=True)
-        order = order.gather(1, finished_first.gather(1, order).int().argsort(dim=1, stable=True))[:, :number]
-        best = zip(_pick(written, order), _pick(logprobs, order), scores.gather(1, order), strict=True)
-        # A tiny vocabulary may not have as many captions as were asked for.
-        return [_collect(w[~s.isneginf()], p[~s.isneginf()]) for w, p, s in best]
+        return [_collect(w[t][:number], p[t][:number]) for w, p, t in zip(written, logprobs, there, strict=True)]
 
 
 def _pick(values: Tensor, index: Tensor) -> Tensor:
@@ -248,11 +233,6 @@ def _pick(values: Tensor, index: Tensor) -> Tensor:
 def _pad(values: Tensor) -> Tensor:
     """Append a zero, which among tokens is PAD: (..., t) -> (..., t + 1)"""
     return torch.nn.functional.pad(values, (0, 1))
-
-
-def _repeat(state: Any, n: int) -> Any:
-    """Repeat every row n times in place: each part (L, B, H) -> (L, B * n, H)"""
-    return tuple(part.repeat_interleave(n, 1) for part in state)
 
 
 def _collect(written: Tensor, logprobs: Tensor) -> list[Hypothesis]:

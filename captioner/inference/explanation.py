@@ -1,6 +1,6 @@
 """Inside a caption: the candidates at each step, the beam's hypotheses, hidden states, and heat maps.
 
-Pictures come in as uint8 tensors, captions as token ids; the vocabulary is only used to name tokens.
+Shapes: T tokens of a caption, V vocabulary, F feature, H hidden, S image side.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captioner.inference.decoding import Hypothesis
+from captioner.inference.decoding import decode
+from captioner.inference.results import Caption
+from captioner.inference.rules import Rules
 from captioner.network.model import Decoder
-from captioner.vocab import END, START
+from captioner.vocab import END, START, Vocabulary
 
 GRID = 7  # heat maps are GRID x GRID cells; the parts that are hidden are two cells wide
 CANDIDATES = 10  # shown at each step
@@ -50,37 +52,58 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What a decoder computes for one picture and one caption of T tokens, with teacher forcing."""
+class Explanation:
+    """What is inside a caption."""
 
-    logprobs: Tensor  # (T, V), of all tokens in each place
-    hidden: Tensor  # (T, H), states of the last layer, before each token
+    caption: Caption
+    steps: tuple[Step, ...]  # one per word, and one for the end where the model ended the sentence itself
+    beam: tuple[tuple[Branch, ...], ...]  # the hypotheses at each step, best first; empty without a beam
 
 
 @torch.inference_mode()
-def choices(decoder: Decoder, feature: Tensor, tokens: Sequence[int]) -> Choices:
-    """Let the decoder read the tokens of a caption, for one feature (1, F)."""
+def explain(
+    encode: Callable[[Tensor], Tensor], decoder: Decoder, pixels: Tensor, rules: Rules, vocabulary: Vocabulary
+) -> Explanation:
+    """Caption a picture, (3, S, S) uint8, and tell how the caption came about. `encode` makes features of pictures."""
+    feature, words = encode(pixels[None]), vocabulary.words
+    recorder = BeamRecorder(words, rules.options.length_penalty)
+    [[best, *_]] = decode(decoder, feature, rules, recorder)
+    logprobs, hidden = teacher_forced(decoder, feature, best.tokens)
+    heat = heat_maps(encode, decoder, pixels, best.tokens)
+    top = logprobs.exp().topk(min(CANDIDATES, len(words)))
+    steps = []
+    for t, (token, logprob) in enumerate(zip(best.tokens, best.token_logprobs, strict=True)):
+        likely = zip(top.indices[t].tolist(), top.values[t].tolist(), strict=True)
+        candidates = tuple(Candidate(words[other], probability) for other, probability in likely)
+        steps.append(Step(words[token], math.exp(logprob), candidates, hidden[t].float().cpu(), heat[t].cpu()))
+    return Explanation(Caption.of(best, vocabulary), tuple(steps), tuple(recorder.steps))
+
+
+@torch.inference_mode()
+def teacher_forced(decoder: Decoder, feature: Tensor, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Let the decoder read a caption of the picture with the feature (1, F).
+
+    Returns the log-probabilities of all tokens in each place (T, V), and the last layer's hidden states (T, H) that
+    they come from.
+    """
     inputs = torch.tensor([[START, *tokens[:-1]]], device=feature.device)
     hidden, _ = decoder.read(inputs, decoder.init_state(feature))
-    return Choices(decoder.logits(hidden)[0].float().log_softmax(-1), hidden[0])
+    return decoder.logits(hidden)[0].float().log_softmax(-1), hidden[0]
 
 
 @torch.inference_mode()
-def heat_maps(
-    encode_pixels: Callable[[Tensor], Tensor], decoder: Decoder, pixels: Tensor, tokens: Sequence[int]
-) -> Tensor:
+def heat_maps(encode: Callable[[Tensor], Tensor], decoder: Decoder, pixels: Tensor, tokens: Sequence[int]) -> Tensor:
     """How far the log-probability of each token falls when a part of the picture is hidden: (T, GRID, GRID).
 
     Occlusion, as in Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks": a grey square
     moves over the picture, (3, S, S) uint8, and its effect on every word is measured. This works with any encoder.
     Gradients on the last feature map showed much less clearly where the thing is that a word names.
     """
-    features = encode_pixels(torch.cat([pixels[None], _occluded(pixels)]))
+    features = encode(torch.cat([pixels[None], _occluded(pixels)]))
     inputs = torch.tensor([[START, *tokens[:-1]]], device=features.device).expand(len(features), -1)
-    logprobs = decoder(features, inputs).float().log_softmax(-1)
+    logprobs: Tensor = decoder(features, inputs).float().log_softmax(-1)
     chosen = logprobs[:, torch.arange(len(tokens)), list(tokens)]  # (1 + GRID^2, T)
-    maps: Tensor = (chosen[0] - chosen[1:]).T.reshape(len(tokens), GRID, GRID)
-    return maps
+    return (chosen[0] - chosen[1:]).T.reshape(len(tokens), GRID, GRID)
 
 
 def _occluded(pixels: Tensor) -> Tensor:
@@ -89,29 +112,9 @@ def _occluded(pixels: Tensor) -> Tensor:
     cell = pixels.shape[-1] / GRID
     pictures = pixels.repeat(GRID * GRID, 1, 1, 1)
     for place, picture in enumerate(pictures):
-        row, column = divmod(place, GRID)
-        top, left = round((row - 0.5) * cell), round((column - 0.5) * cell)
-        bottom, right = round((row + 1.5) * cell), round((column + 1.5) * cell)
-        picture[:, max(0, top) : bottom, max(0, left) : right] = mean
+        rows, columns = (slice(max(0, round((i - 0.5) * cell)), round((i + 1.5) * cell)) for i in divmod(place, GRID))
+        picture[:, rows, columns] = mean
     return pictures
-
-
-def steps_of(words: Sequence[str], caption: Hypothesis, read: Choices, heat: Tensor) -> tuple[Step, ...]:
-    """The steps of a caption, from what `choices` and `heat_maps` found for it; `words[id]` names a token."""
-    top = read.logprobs.exp().topk(min(CANDIDATES, len(words)))
-    tops = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return tuple(
-        Step(
-            word=words[token],
-            probability=math.exp(logprob),
-            candidates=tuple(Candidate(words[other], found) for other, found in zip(*others, strict=True)),
-            hidden=hidden.float().cpu(),
-            heat=heat_map.cpu(),
-        )
-        for token, logprob, others, hidden, heat_map in zip(
-            caption.tokens, caption.token_logprobs, tops, read.hidden, heat, strict=True
-        )
-    )
 
 
 class BeamRecorder:
@@ -120,19 +123,12 @@ class BeamRecorder:
     def __init__(self, words: Sequence[str], length_penalty: float) -> None:
         self.steps: list[tuple[Branch, ...]] = []
         self._words, self._length_penalty = words, length_penalty
-        self._places: dict[int, int] = {}  # place in the beam -> place among the branches of the last step
 
     def __call__(self, parent: Tensor, token: Tensor, logprob: Tensor) -> None:
         """Keep the hypotheses of one step, (1, K) each."""
-        branches: list[Branch] = []
-        places: dict[int, int] = {}
-        for place, (source, word, total) in enumerate(
-            zip(parent[0].tolist(), token[0].tolist(), logprob[0].tolist(), strict=True)
-        ):
-            if total == -float("inf"):  # fewer hypotheses than places
-                continue
-            score = total / (len(self.steps) + 1) ** self._length_penalty if word == END else None
-            places[place] = len(branches)
-            branches.append(Branch(self._words[word], self._places[source] if self.steps else None, total, score))
+        divisor, branches = (len(self.steps) + 1) ** self._length_penalty, []
+        for place, word, total in zip(parent[0].tolist(), token[0].tolist(), logprob[0].tolist(), strict=True):
+            if total > -math.inf:  # there may be fewer hypotheses than places, which are the last ones then
+                score = total / divisor if word == END else None
+                branches.append(Branch(self._words[word], place if self.steps else None, total, score))
         self.steps.append(tuple(branches))
-        self._places = places

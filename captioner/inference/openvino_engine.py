@@ -51,26 +51,14 @@ def export_encoder(checkpoint: Path, images: Sequence[ImageSource], output: Path
         raise OutputError(f"{copy}: is there already: name another folder")
     loaded = load_checkpoint(checkpoint)
     preprocess = loaded.preprocess
-    measured, failures = _read(images, preprocess)
-    if not measured:
-        why = f" ({failures[0]})" if failures else ""
-        raise InputError(f"none of the pictures can be read{why}, so number ranges cannot be measured")
-    side = preprocess.size
-    example = torch.zeros(2, 3, side, side)
+    measured = _read(images, preprocess)
+    shape = 3, preprocess.size, preprocess.size
     fused = fuse_for_inference(loaded.model.encoder)
-    network = openvino.convert_model(fused, example_input=example, input=[-1, 3, side, side])
-    convolutions = [
-        node.get_friendly_name()
-        for node in network.get_ordered_ops()
-        if node.get_type_name() in ("Convolution", "GroupConvolution")
-    ]
-    network = nncf.quantize(
-        network,
-        nncf.Dataset(measured),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(measured),
-        ignored_scope=nncf.IgnoredScope(names=convolutions[:_EXACT]),
-    )
+    network = openvino.convert_model(fused, example_input=torch.zeros(2, *shape), input=[-1, *shape])
+    nodes = [node for node in network.get_ordered_ops() if node.get_type_name() in ("Convolution", "GroupConvolution")]
+    exact = nncf.IgnoredScope(names=[node.get_friendly_name() for node in nodes[:_EXACT]])
+    dataset, preset = nncf.Dataset(measured), nncf.QuantizationPreset.MIXED
+    network = nncf.quantize(network, dataset, preset=preset, subset_size=len(measured), ignored_scope=exact)
     # Pictures come in as bytes, channels last. Normalising them becomes the first layer.
     steps = openvino.preprocess.PrePostProcessor(network)
     picture = steps.input()
@@ -125,19 +113,19 @@ class OpenVinoEncoder:
         return torch.from_numpy(found[0].copy())  # the next batch reuses this memory
 
 
-def _read(
-    images: Sequence[ImageSource], preprocess: Preprocess
-) -> tuple[list[npt.NDArray[np.float32]], list[ImageError]]:
-    """PICTURES from all over the sequence, each (1, 3, S, S) as the encoder reads it, and errors for the unreadable."""
-    read, failures = [], []
+def _read(images: Sequence[ImageSource], preprocess: Preprocess) -> list[npt.NDArray[np.float32]]:
+    """PICTURES from all over the sequence, each (1, 3, S, S) as the encoder reads it. Raises InputError for none."""
+    read, why = [], ""
     for image in images[:: -(-len(images) // PICTURES) or 1]:
         try:
             pixels = preprocess.pixels(load_image(image))
         except ImageError as error:
-            failures.append(error)
+            why = why or f" ({error})"
         else:
             read.append(preprocess.normalise(pixels[None]).contiguous().numpy())
-    return read, failures
+    if not read:
+        raise InputError(f"none of the pictures can be read{why}, so number ranges cannot be measured")
+    return read
 
 
 def _import(name: str) -> ModuleType:

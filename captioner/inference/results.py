@@ -1,4 +1,4 @@
-"""What captioning returns: captions, what is inside them, and plain rows for files."""
+"""What captioning returns: captions, and plain rows for files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from captioner.inference.decoding import Hypothesis
-from captioner.inference.explanation import Branch, Step
 from captioner.vocab import END, Vocabulary, join_tokens
 
-# A result as plain data, which is what the journal holds and the jsonl format shows: "path", then either "error", or
-# "caption", "logprob", "finished", "words" (a list of "word" and "probability"), "end_probability", and "alternatives"
-# where there are any (a list of the same without "path").
+# A result as plain data, as in the journal and the jsonl format: "path", then either "error", or "caption", "logprob",
+# "finished", "words" (each a "word" and a "probability"), "end_probability", and "alternatives" where there are any (a
+# list of the same without "path").
 Row: TypeAlias = dict[str, Any]
 
 
@@ -34,15 +33,11 @@ class Caption:
     @classmethod
     def of(cls, hypothesis: Hypothesis, vocabulary: Vocabulary) -> Caption:
         """A hypothesis in words."""
-        words = [vocabulary.words[token] for token in hypothesis.tokens if token != END]
-        probabilities = [math.exp(logprob) for logprob in hypothesis.token_logprobs]
-        return cls(
-            text=join_tokens(words, vocabulary.tokens),
-            tokens=tuple(words),
-            probabilities=tuple(probabilities[: len(words)]),
-            end_probability=probabilities[-1] if hypothesis.finished else None,
-            logprob=hypothesis.logprob,
-        )
+        words = tuple(vocabulary.words[token] for token in hypothesis.tokens if token != END)
+        probabilities = tuple(math.exp(logprob) for logprob in hypothesis.token_logprobs)
+        end = probabilities[-1] if hypothesis.finished else None
+        text = join_tokens(words, vocabulary.tokens)
+        return cls(text, words, probabilities[: len(words)], end, hypothesis.logprob)
 
     @property
     def finished(self) -> bool:
@@ -56,15 +51,6 @@ class Caption:
 
     def __str__(self) -> str:
         return self.text
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What is inside a caption. See `explanation` for how it is made."""
-
-    caption: Caption
-    steps: tuple[Step, ...]  # one per word, and one for the end where the model ended the sentence itself
-    beam: tuple[tuple[Branch, ...], ...]  # the hypotheses at each step, best first; empty without a beam
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,9 @@ class Rules:
         return self.options.beam_size if self.options.strategy == "beam" else self.options.num_captions
 
     def uniforms(self) -> Tensor:
-        """All the random numbers that sampling needs, from the seed: (N, T) float64 in [0, 1).
+        """All the random numbers that sampling needs, from the seed: (N, T) float64 in [0, 1), a row for each caption.
 
-        Every picture gets the same numbers, so its captions do not depend on the batch it is in. Each caption of a
-        picture gets its own. The first captions stay the same when more are asked for.
+        Every picture gets the same, so its captions do not depend on the batch it is in. Rows do not depend on N.
         """
         generator = torch.Generator().manual_seed(self.options.seed)
         shape = self.options.num_captions, self.options.max_length
@@ -83,7 +82,7 @@ class Rules:
         scores = logprobs.clone()
         scores[:, [PAD, START, UNK]] = -torch.inf
         self._forbid_stutter(scores, written)
-        scores = self._without_repetition(scores, written)
+        self._forbid_repetition(scores, written)
         end = scores[:, END].clone()
         if written.shape[1] < self.options.min_length:
             scores[:, END] = -torch.inf
@@ -104,27 +103,24 @@ class Rules:
         joins = torch.isin(written[:, first:], torch.tensor(self.conjunctions, device=written.device))
         scores.scatter_(1, torch.where(joins, written[:, first - 1 : -1], PAD), -torch.inf)
 
-    def _without_repetition(self, scores: Tensor, written: Tensor) -> Tensor:
-        """The scores without the tokens that would repeat a sequence of `no_repeat_ngram` tokens."""
+    def _forbid_repetition(self, scores: Tensor, written: Tensor) -> None:
+        """Forbid, in place, the tokens that would repeat a sequence of `no_repeat_ngram` tokens."""
         n, t = self.options.no_repeat_ngram, written.shape[1]
-        if not n or t < n:
-            return scores
-        windows = written.unfold(1, n, 1)  # (R, t - n + 1, n)
-        # Windows that begin with the last n - 1 tokens written: repeating their last token would repeat them.
-        repeats = (windows[:, :, :-1] == written[:, None, t - n + 1 :]).all(-1)
-        forbidden = torch.zeros_like(scores, dtype=torch.bool)
-        forbidden.scatter_(1, torch.where(repeats, windows[:, :, -1], PAD), True)
-        return scores.masked_fill(forbidden, -torch.inf)
+        if n and t >= n:
+            windows = written.unfold(1, n, 1)  # (R, t - n + 1, n)
+            # Windows that begin with the last n - 1 tokens written: repeating their last token would repeat them.
+            repeats = (windows[:, :, :-1] == written[:, None, t - n + 1 :]).all(-1)
+            scores.scatter_(1, torch.where(repeats, windows[:, :, -1], PAD), -torch.inf)
 
-    def next_token(self, scores: Tensor, uniform: Tensor | None) -> Tensor:
+    def next_token(self, scores: Tensor, uniform: Tensor) -> Tensor:
         """The next token of each row, (R,) int64, from `scores` (R, V).
 
-        Without `uniform` the most likely one. With one number in [0, 1) per row, (R,), the word at which the
-        cumulative distribution passes that number, after temperature, top-k and top-p (Holtzman et al. 2020, "The
-        curious case of neural text degeneration").
+        Sampling takes the word at which the cumulative distribution passes the row's number in `uniform`, (R,) in
+        [0, 1), after temperature, top-k and top-p (Holtzman et al. 2020, "The curious case of neural text
+        degeneration"). Other strategies take the most likely word.
         """
         options = self.options
-        if uniform is None or options.top_k == 1:
+        if options.strategy != "sample" or options.top_k == 1:
             return scores.argmax(-1)  # the first of equal scores, which topk does not promise
         # Double precision, so that a sum over thousands of small probabilities still ends at 1. Words only have to be
         # ranked where some of them are left out.

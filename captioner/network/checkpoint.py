@@ -18,9 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from captioner.errors import CheckpointError
 from captioner.files import replacing
-from captioner.network.encoder import Encoder
-from captioner.network.header import FORMAT_VERSION, KEY, Header, damaged_header, dataclass_from, opened
-from captioner.network.model import CaptionModel, Decoder
+from captioner.network.header import FORMAT_VERSION, KEY, dataclass_from, opened
+from captioner.network.model import CaptionModel
 from captioner.network.preprocess import Preprocess
 from captioner.vocab import Vocabulary
 
@@ -66,43 +65,37 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Read and check a checkpoint. Raises CheckpointError, naming what is wrong; runs nothing from the file."""
-    path = Path(path)
-    with opened(path, "pt") as (file, header):
-        preprocess, model = _build(path, header)
-        names = {_current_name(name, header.version): name for name in file.keys()}  # noqa: SIM118 (no dict)
-        _check_tensors(path, {new: file.get_slice(old) for new, old in names.items()}, model)
-        state = {new: file.get_tensor(old) for new, old in names.items()}
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not (tensor.abs() <= _MAX_WEIGHT).all():
-            raise CheckpointError(f"{path}: damaged: {name} holds values that are not numbers, or far too large")
-        # A copy, because what safetensors gives lies in the file, which may be replaced later.
-        state[name] = tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
-    if not (state["decoder.feature_std"] > 0.0).all():
-        raise CheckpointError(
-            f"{path}: damaged: decoder.feature_std holds zeros or less, by which features are divided"
-        )
-    model.load_state_dict(state, assign=True)  # strictly; the model was shapes only until now
-    return Checkpoint(model.eval().to(device), header.vocabulary, preprocess, header.provenance)
-
-
-def _current_name(name: str, version: int) -> str:
-    """What this version calls a tensor."""
-    return name.replace("decoder.lstm.", "decoder.recurrent.0.cell.") if version == 1 else name
-
-
-def _build(path: Path, header: Header) -> tuple[Preprocess, CaptionModel]:
-    """The preprocessing, and the model without its weights."""
-    try:
+    with opened(Path(path), "pt") as (file, header):
         preprocess: Preprocess = dataclass_from(Preprocess, header.preprocess)
         if not 1 <= preprocess.size <= 4096 or min(preprocess.std) < 1e-6:
             raise ValueError("impossible preprocessing")
         # Sizes come from the file and may be wrong: they take no memory before the tensors are seen to fit.
         with _ShapesOnly():
-            encoder = Encoder(header.config.encoder)
-            decoder = Decoder(header.config, encoder.feature_size)
-    except (ValueError, CheckpointError) as error:
-        raise damaged_header(path, error) from error
-    return preprocess, CaptionModel(header.config, encoder, decoder)
+            model = CaptionModel.create(header.config)
+        wanted, names = model.state_dict(), {name: name for name in file.keys()}  # noqa: SIM118 (no dict)
+        if header.version == 1:
+            names = {name.replace("decoder.lstm.", "decoder.recurrent.0.cell."): name for name in names}
+        for name in sorted(wanted.keys() ^ names.keys()):
+            problem = "is missing" if name in wanted else "does not belong to this model"
+            raise CheckpointError(f"damaged: the tensor {name!r:.120} {problem}")
+        state = {name: _read(file, names[name], name, tensor) for name, tensor in wanted.items()}
+        if not (state["decoder.feature_std"] > 0.0).all():
+            raise CheckpointError("damaged: decoder.feature_std holds zeros or less, by which features are divided")
+    model.load_state_dict(state, assign=True)  # strictly; the model was shapes only until now
+    return Checkpoint(model.eval().to(device), header.vocabulary, preprocess, header.provenance)
+
+
+def _read(file: Any, stored: str, name: str, wanted: torch.Tensor) -> torch.Tensor:
+    """The tensor that the file calls `stored` and the model `name`, in float32 if it holds weights."""
+    shape, dtype = tuple(file.get_slice(stored).get_shape()), file.get_slice(stored).get_dtype()
+    if shape != tuple(wanted.shape):
+        raise CheckpointError(f"damaged: {name} has shape {shape}, not {tuple(wanted.shape)}")
+    if dtype not in (("F16", "F32") if wanted.is_floating_point() else ("I64",)):
+        raise CheckpointError(f"damaged: {name} holds {dtype} values")
+    tensor: torch.Tensor = file.get_tensor(stored)
+    if wanted.is_floating_point() and not (tensor.abs() <= _MAX_WEIGHT).all():
+        raise CheckpointError(f"damaged: {name} holds values that are not numbers, or far too large")
+    return tensor.to(wanted.dtype, copy=True)  # safetensors gives a view into the file, which may be replaced later
 
 
 class _ShapesOnly(TorchFunctionMode):
@@ -116,17 +109,3 @@ class _ShapesOnly(TorchFunctionMode):
         if func is torch.empty and kwargs.get("device") is None:
             kwargs = {**kwargs, "device": "meta"}
         return func(*args, **kwargs)
-
-
-def _check_tensors(path: Path, found: dict[str, Any], model: CaptionModel) -> None:
-    """Compare names, shapes and types in the file with what the model asks for."""
-    wanted = model.state_dict()
-    for name in sorted(wanted.keys() ^ found.keys()):
-        problem = "is missing" if name in wanted else "does not belong to this model"
-        raise CheckpointError(f"{path}: damaged: the tensor {name!r:.120} {problem}")
-    for name, tensor in wanted.items():
-        shape, dtype = tuple(found[name].get_shape()), found[name].get_dtype()
-        if shape != tuple(tensor.shape):
-            raise CheckpointError(f"{path}: damaged: {name} has shape {shape}, not {tuple(tensor.shape)}")
-        if dtype not in (("F16", "F32") if tensor.is_floating_point() else ("I64",)):
-            raise CheckpointError(f"{path}: damaged: {name} holds {dtype} values")

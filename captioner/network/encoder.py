@@ -13,6 +13,8 @@ from captioner.errors import CheckpointError, OptionError
 from captioner.network.torchvision_compat import prepare_torchvision
 from captioner.options import PRECISIONS
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 def encoder_names() -> list[str]:
     """The names of torchvision's classification networks."""
@@ -23,14 +25,8 @@ def encoder_names() -> list[str]:
     return names
 
 
-def find_head(backbone: nn.Module) -> tuple[str, nn.Linear] | None:
-    """The name and the module of a classification network's last linear layer; its input is the picture's feature."""
-    linear = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)]
-    return linear[-1] if linear else None
-
-
 class Encoder(nn.Module):
-    """A classification network without its last layer: pictures (B, 3, S, S) of `Preprocess.normalise` -> (B, F).
+    """A classification network without its last linear layer: (B, 3, S, S) of `Preprocess.normalise` -> (B, F).
 
     It stays in evaluation mode while it is trained, so BatchNorm keeps its statistics: batches are small, and in some
     published weights BatchNorm was folded into the convolutions, which statistics of a batch would undo. Scale and
@@ -40,27 +36,23 @@ class Encoder(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        prepare_torchvision()
-        from torchvision import models
-
         if name not in encoder_names():
             some = "mobilenet_v2, mobilenet_v3_large, resnet18, resnet50, efficientnet_b0, convnext_tiny"
-            raise CheckpointError(
-                f"unknown encoder {name!r}: give a classification network of torchvision.models, such as {some}"
-            )
-        extra: dict[str, Any] = {}
-        if name in ("googlenet", "inception_v3"):
-            # No auxiliary classifiers; the input that the published weights expect; and no initialisation, because it
-            # is slow and its result is overwritten.
-            extra = {"aux_logits": False, "transform_input": True, "init_weights": False}
+            hint = f"give a classification network of torchvision.models, such as {some}"
+            raise CheckpointError(f"unknown encoder {name!r}: {hint}")
+        from torchvision import models
+
+        # Inception has auxiliary classifiers, published weights for another input, and a slow initialisation that
+        # loading would overwrite.
+        inception = {"aux_logits": False, "transform_input": True, "init_weights": False}
+        extra: dict[str, Any] = inception if name in ("googlenet", "inception_v3") else {}
         self.backbone: nn.Module = models.get_model(name, weights=None, **extra)
-        head = find_head(self.backbone)
-        if head is None:
+        linear = [(path, layer) for path, layer in self.backbone.named_modules() if isinstance(layer, nn.Linear)]
+        if not linear:
             raise CheckpointError(f"encoder {name} has no linear classifier and so no feature vector")
-        self.head_name, layer = head
-        self.feature_size: int = layer.in_features
-        parent, _, attribute = self.head_name.rpartition(".")
-        setattr(self.backbone.get_submodule(parent), attribute, nn.Identity())
+        self.head_name, head = linear[-1]
+        self.feature_size: int = head.in_features
+        self.backbone.set_submodule(self.head_name, nn.Identity())
         self.eval()
 
     def train(self, mode: bool = True) -> Encoder:
@@ -87,11 +79,7 @@ def fuse_for_inference(encoder: Encoder) -> nn.Module:
     """
     from torch.fx.experimental.optimization import fuse
 
-    fused: nn.Module = fuse(encoder.backbone)
-    return channels_last(fused.eval().requires_grad_(False))
-
-
-Network = TypeVar("Network", bound=nn.Module)
+    return channels_last(fuse(encoder.backbone).eval().requires_grad_(False))
 
 
 @cache
@@ -99,20 +87,17 @@ def native_bfloat16(device_type: str) -> bool:
     """Whether the hardware computes in bfloat16. Where it is emulated, it is slower than float32."""
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device_type != "cpu":
-        return False
     # torch tells this only under private names. Should they disappear, float32 is right, only slower.
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in names)
+    return device_type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 def computing_type(precision: str, device_type: str) -> torch.dtype:
     """The type that "auto", "float32" or "bfloat16" means on a device. Raises OptionError for another name."""
     if precision not in PRECISIONS:
         raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-    if precision == "auto":
-        precision = "bfloat16" if native_bfloat16(device_type) else "float32"
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    low = precision == "bfloat16" or (precision == "auto" and native_bfloat16(device_type))
+    return torch.bfloat16 if low else torch.float32
 
 
 def in_bfloat16(network: Network) -> Network:

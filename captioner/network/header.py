@@ -29,6 +29,8 @@ KEY = "captioner"
 # Version 1 had neither `tokens` nor `cell` and `layers`. Version 2 had two options that are gone: see _GONE.
 FORMAT_VERSION = 3
 _GONE = ("tie_embeddings", "variational_dropout")
+_PARTS = {"model": dict, "tokens": str, "vocabulary": list, "preprocess": dict, "provenance": dict}
+_TYPES = {"str": (str,), "int": (int,), "float": (int, float)}  # what JSON gives, by a field's type; never bool
 # A file is refused for its size before it takes memory. Both limits are far above what a checkpoint needs: a
 # vocabulary of 10,000 words, and the largest network of torchvision in single precision.
 _MAX_HEADER_BYTES = 16_000_000
@@ -69,11 +71,11 @@ def models() -> list[Model]:
     found = []
     for name, path in shipped_checkpoints().items():
         header = read_header(path)
-        config, scores = header.config, header.provenance.get("validation", {})
-        numbers = {metric: value for metric, value in scores.items() if type(value) in (int, float)}
-        language, size = LANGUAGES.get(name, ""), path.stat().st_size
-        words, tokens = config.vocabulary_size, header.vocabulary.tokens
-        found.append(Model(name, path, language, size, config.encoder, config.cell, words, tokens, numbers))
+        config, vocabulary, size = header.config, header.vocabulary, path.stat().st_size
+        scores = header.provenance.get("validation", {})
+        scores = {metric: value for metric, value in scores.items() if type(value) in (int, float)}
+        network = (config.encoder, config.cell, len(vocabulary), vocabulary.tokens)
+        found.append(Model(name, path, LANGUAGES.get(name, ""), size, *network, scores))
     return found
 
 
@@ -93,17 +95,15 @@ def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:
     The name of a shipped checkpoint comes before a file of that name in the current folder, which is `./flickr8k`.
     Raises CheckpointError when there is neither.
     """
-    shipped = shipped_checkpoints()
+    shipped, wanted = shipped_checkpoints(), DEFAULT if name is None else os.fspath(name)
+    if wanted in shipped:
+        return shipped[wanted]
     if name is None:
-        if DEFAULT not in shipped:
-            raise CheckpointError("the shipped checkpoint is not there: give a file with --checkpoint")
-        return shipped[DEFAULT]
-    if os.fspath(name) in shipped:
-        return shipped[os.fspath(name)]
-    bare = Path(name).name == os.fspath(name) and not Path(name).suffix
-    if bare and not Path(name).exists():
+        raise CheckpointError("the shipped checkpoint is not there: give a file with --checkpoint")
+    path = Path(wanted)
+    if path.name == wanted and not path.suffix and not path.exists():
         raise CheckpointError(f"{name}: no such checkpoint: give a file, or one of {', '.join(shipped)}")
-    return Path(name)
+    return path
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -123,52 +123,47 @@ def read_header(path: Path) -> Header:
 def opened(path: Path, framework: str) -> Iterator[tuple[Any, Header]]:
     """A checkpoint opened with safetensors for a framework ("numpy" or "pt"), and its header.
 
-    Raises CheckpointError, naming what is wrong, also for what safetensors raises while the file is open.
+    Raises CheckpointError, naming the file and what is wrong with it. That includes what is raised while the file is
+    open: a ValueError then means that the header is damaged.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder; give the .safetensors file in it")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        if path.stat().st_size == 0:
-            raise CheckpointError(f"{path}: the file is empty")
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise CheckpointError(f"{path}: is larger than {_MAX_FILE_BYTES / 1e9:.0f} GB: no checkpoint of captioner")
+        if path.is_dir():
+            raise CheckpointError("is a folder; give the .safetensors file in it")
+        if not path.is_file():
+            raise CheckpointError("no such checkpoint")
+        if (size := path.stat().st_size) == 0:
+            raise CheckpointError("the file is empty")
+        if size > _MAX_FILE_BYTES:
+            raise CheckpointError(f"is larger than {_MAX_FILE_BYTES / 1e9:.0f} GB: no checkpoint of captioner")
         with path.open("rb") as raw:
             length = int.from_bytes(raw.read(8), "little")
         if length > _MAX_HEADER_BYTES:
-            raise CheckpointError(f"{path}: damaged, or not a .safetensors file (a header of {length} bytes)")
+            raise CheckpointError(f"damaged, or not a .safetensors file (a header of {length} bytes)")
         with safe_open(path, framework=framework) as file:
-            yield file, _checked(path, file.metadata())
+            yield file, _parsed(file.metadata() or {})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error!s:.300}") from error
+    except (ValueError, RecursionError) as error:  # not JSON, nested too deeply, or not as it should be
+        raise CheckpointError(f"{path}: damaged header: {error!s:.300}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
 
 
-def _checked(path: Path, metadata: dict[str, str] | None) -> Header:
-    if not metadata or KEY not in metadata:
-        raise CheckpointError(
-            f"{path}: a safetensors file of another program (no {KEY!r} in its header); "
-            "make a checkpoint with `captioner train`"
-        )
-    try:
-        content: Any = json.loads(metadata[KEY])
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if type(version) is not int or version < 1:
-            raise ValueError("no format_version" if type(version) is not int else f"format_version {version}")
-        if version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path}: has format version {version}, this program reads up to {FORMAT_VERSION}: update captioner"
-            )
-        return _parsed(content, version)
-    except (ValueError, RecursionError) as error:  # not JSON, nested too deeply, or not as it should be
-        raise damaged_header(path, error) from error
-
-
-def _parsed(content: dict[str, Any], version: int) -> Header:
-    """The header of the given version. Raises ValueError."""
-    content = {"tokens": "word", **content} if version == 1 else content
-    parts = {"model": dict, "tokens": str, "vocabulary": list, "preprocess": dict, "provenance": dict}
-    for name, kind in parts.items():
+def _parsed(metadata: dict[str, str]) -> Header:
+    """The header, of any version. Raises CheckpointError, or ValueError where it is damaged."""
+    if KEY not in metadata:
+        hint = "make a checkpoint with `captioner train`"
+        raise CheckpointError(f"a safetensors file of another program (no {KEY!r} in its header); {hint}")
+    content: Any = json.loads(metadata[KEY])
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if type(version) is not int:
+        raise ValueError("no format_version")
+    if not 1 <= version <= FORMAT_VERSION:
+        hint = f"this program reads 1 to {FORMAT_VERSION}: update captioner"
+        raise CheckpointError(f"has format_version {version}, {hint}")
+    if version == 1:
+        content = {"tokens": "word", **content}
+    for name, kind in _PARTS.items():
         if not isinstance(content.get(name), kind):
             raise ValueError(f"{name} is missing or of the wrong type")
     config, words = _config(content["model"], version), content["vocabulary"]
@@ -180,19 +175,12 @@ def _parsed(content: dict[str, Any], version: int) -> Header:
     return Header(version, config, vocabulary, content["preprocess"], content["provenance"])
 
 
-def damaged_header(path: Path, error: Exception) -> CheckpointError:
-    """The error for a header that is not as it should be."""
-    return CheckpointError(f"{path}: damaged header: {error!s:.300}")
-
-
 def _config(values: dict[str, Any], version: int) -> ModelConfig:
     if version == 1:  # it knew one kind of network
         values = {"cell": "lstm", "layers": 1, **values}
-    if version == 2:
-        values = dict(values)
-        for name in _GONE:
-            if (value := values.pop(name, None)) is not False:
-                raise ValueError(f"{name} must be false, not {value!r}: this version of captioner no longer has it")
+    for name in _GONE if version == 2 else ():
+        if (value := values.pop(name, None)) is not False:
+            raise ValueError(f"{name} must be false, not {value!r}: this version of captioner no longer has it")
     config: ModelConfig = dataclass_from(ModelConfig, values)
     if max(config.hidden_size, config.embedding_size) > _MAX_SIZE or config.layers > _MAX_LAYERS:
         raise ValueError(f"sizes can be {_MAX_SIZE} at most, layers {_MAX_LAYERS}")
@@ -201,18 +189,17 @@ def _config(values: dict[str, Any], version: int) -> ModelConfig:
 
 def dataclass_from(kind: type, values: dict[str, Any]) -> Any:
     """A dataclass from JSON, every field present and of its type. Raises ValueError naming the field."""
-    hints: dict[str, Any] = {"str": str, "int": int, "float": (float, int)}
-    names = {field.name for field in dataclasses.fields(kind)}
-    for name in sorted(names ^ values.keys()):
-        raise ValueError(f"{name!r:.80} is {'missing' if name in names else 'unknown'} in {kind.__name__}")
-    checked = dict(values)
-    for field in dataclasses.fields(kind):
-        value = values[field.name]
-        if str(field.type).startswith("tuple"):
-            triple = isinstance(value, list) and len(value) == 3
-            if not triple or not all(type(v) in (int, float) and abs(v) <= 1000.0 for v in value):
-                raise ValueError(f"{field.name} must be three numbers below 1000, not {value!r}")
-            checked[field.name] = tuple(float(v) for v in value)
-        elif isinstance(value, bool) or not isinstance(value, hints[str(field.type)]):
-            raise ValueError(f"{field.name} must be {field.type}, not {value!r}")
-    return kind(**checked)
+    wanted = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    for name in sorted(wanted.keys() ^ values.keys()):
+        raise ValueError(f"{name!r:.80} is {'missing' if name in wanted else 'unknown'} in {kind.__name__}")
+    for name, value in values.items():
+        if wanted[name] in _TYPES:
+            if type(value) not in _TYPES[wanted[name]]:
+                raise ValueError(f"{name} must be {wanted[name]}, not {value!r}")
+        elif not _is_triple(value):
+            raise ValueError(f"{name} must be three numbers below 1000, not {value!r}")
+    return kind(**{name: tuple(map(float, v)) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def _is_triple(value: Any) -> bool:
+    return type(value) is list and len(value) == 3 and all(type(v) in (int, float) and abs(v) <= 1000.0 for v in value)

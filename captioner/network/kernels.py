@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from captioner.network.encoder import Encoder
 from captioner.vocab import PAD
 
-_BITS = 16  # random bits for each unit: the share that is dropped is exact to 2^-16
 _ROWS = 64  # of logits at a time, so that they stay in the processor's cache
 
 
@@ -19,7 +18,8 @@ class Dropout(nn.Module):
     """In training, sets units to zero with probability `share` and scales the others up by 1 / (1 - share).
 
     Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting". torch draws one random
-    number for each unit, which is slow; here one draw of 64 bits from the same generator serves four units.
+    number for each unit, which is slow; here one draw of 64 bits from the same generator serves four units. The share
+    that is dropped is exact to 2^-16.
     """
 
     def __init__(self, share: float) -> None:
@@ -30,10 +30,9 @@ class Dropout(nn.Module):
         """(...) -> (...)"""
         if not self.training or not self.share:
             return x
-        per_draw = 64 // _BITS
-        draws = torch.empty(-(-x.numel() // per_draw), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
         uniform = draws.view(torch.int16)[: x.numel()].view(x.shape)  # from -2^15 to 2^15 - 1
-        keep = uniform >= round(self.share * 2**_BITS) - 2 ** (_BITS - 1)
+        keep = uniform >= round(self.share * 2**16) - 2**15
         dropped: Tensor = x * keep.to(x.dtype).mul_(1.0 / (1.0 - self.share))
         return dropped
 
@@ -56,9 +55,8 @@ class GRU(nn.GRU):
             result: tuple[Tensor, Tensor] = super().forward(inputs, state)
             return result
         low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
-        weights = [
-            self.get_parameter(f"{kind}_l0").to(low) for kind in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
-        ]
+        names = ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")
+        weights = [self.get_parameter(name).to(low) for name in names]
         with torch.autocast("cpu", enabled=False):
             gates = F.linear(inputs.transpose(0, 1).to(low), *weights[:2])
             hidden: Tensor = _GRUSteps.apply(gates, state[0].to(low), *weights[2:])  # type: ignore[no-untyped-call]  # torch's
@@ -103,12 +101,8 @@ class _GRUSteps(torch.autograd.Function):
             torch.mul(factors[t], back[:, None], out=found[t])
             back = torch.addmm(back * z[t], found[t, :, :3].flatten(1), weight)
         of_gates = found[:, :, :3].flatten(2)  # the gradient of W_h h + b_h
-        return (
-            found[:, :, [0, 1, 3]].flatten(2),
-            back,
-            of_gates.flatten(0, 1).t() @ hidden[:-1].flatten(0, 1),
-            of_gates.sum((0, 1)),
-        )
+        of_weight = of_gates.flatten(0, 1).t() @ hidden[:-1].flatten(0, 1)
+        return found[:, :, [0, 1, 3]].flatten(2), back, of_weight, of_gates.sum((0, 1))
 
 
 def folded_for_training(encoder: Encoder) -> nn.Module:
@@ -116,21 +110,16 @@ def folded_for_training(encoder: Encoder) -> nn.Module:
 
     `python benchmarks/finetuning.py` measures how much faster it trains.
     """
+    from torch.fx.experimental.optimization import matches_module_pattern
+
     traced = fx.symbolic_trace(encoder.backbone)
-    modules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        before = node.args[0] if node.args else None
-        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
-            continue
-        norm, convolution = modules[node.target], modules.get(str(before.target))
-        if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d) and len(before.users) == 1:
-            name = f"{before.target}_folded"
-            traced.add_submodule(name, FoldedConvolution(convolution, norm))
-            with traced.graph.inserting_before(node):
-                folded = traced.graph.call_module(name, before.args)
-            node.replace_all_uses_with(folded)
+    modules: dict[str, Any] = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        if matches_module_pattern((nn.Conv2d, nn.BatchNorm2d), node, modules) and len(node.args[0].users) == 1:
+            convolution, norm = node.args[0].target, node.target
+            traced.set_submodule(convolution, FoldedConvolution(modules[convolution], modules[norm]))
+            node.replace_all_uses_with(node.args[0])
             traced.graph.erase_node(node)
-            traced.graph.erase_node(before)
     traced.recompile()
     return traced.eval()
 
@@ -141,29 +130,23 @@ class FoldedConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.convolution, self.norm = convolution, norm
-        size = convolution.kernel_size[0]
+        c, size = convolution, convolution.kernel_size[0]
         self._halving_depthwise = (
-            convolution.groups == convolution.in_channels == convolution.out_channels
-            and convolution.stride == (2, 2)
-            and convolution.kernel_size == (size, size)
+            (c.groups, c.out_channels, c.stride, c.dilation) == (c.in_channels, c.in_channels, (2, 2), (1, 1))
             and size % 2 == 1
-            and convolution.padding == (size // 2, size // 2)
-            and convolution.dilation == (1, 1)
+            and (c.kernel_size, c.padding) == ((size, size), (size // 2, size // 2))
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')"""
-        conv, norm = self.convolution, self.norm
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
+        conv, norm = self.convolution, cast(Any, self.norm)  # its statistics are tensors
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight, bias = conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
         if conv.bias is not None:
             bias = bias + conv.bias * scale
         if self._halving_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             low = torch.get_autocast_dtype("cpu")
-            result: Tensor = _HalvingDepthwise.apply(x.to(low), weight.to(low), bias.to(low))  # type: ignore[no-untyped-call]  # torch's
-            return result
+            return cast(Tensor, _HalvingDepthwise.apply(x.to(low), weight.to(low), bias.to(low)))  # type: ignore[no-untyped-call]  # torch's
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
@@ -196,8 +179,7 @@ class _HalvingDepthwise(torch.autograd.Function):
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     """`F.cross_entropy` of logits (N, V) with label smoothing, summed over the targets (N,) that are not padding: ()"""
-    total: Tensor = _CrossEntropy.apply(logits, targets, smoothing)  # type: ignore[no-untyped-call]  # torch's
-    return total
+    return cast(Tensor, _CrossEntropy.apply(logits, targets, smoothing))  # type: ignore[no-untyped-call]  # torch's
 
 
 class _CrossEntropy(torch.autograd.Function):

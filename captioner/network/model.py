@@ -61,13 +61,9 @@ class Decoder(nn.Module):
     def init_state(self, features: Tensor) -> State:
         """Features (B, F) -> the state before the first word."""
         features = self.feature_dropout((features - self.feature_mean) / self.feature_std)
-        injected = [self.h0(features)]
-        if has_memory(self.config.cell):
-            injected.append(self.c0(features))
-        # (B, L * H) -> (L, B, H)
-        return tuple(
-            torch.tanh(x).unflatten(1, (self.config.layers, -1)).transpose(0, 1).contiguous() for x in injected
-        )
+        parts = (self.h0, self.c0) if has_memory(self.config.cell) else (self.h0,)
+        injected = (torch.tanh(part(features)).unflatten(1, (self.config.layers, -1)) for part in parts)
+        return tuple(part.transpose(0, 1).contiguous() for part in injected)  # (B, L, H) -> (L, B, H)
 
     def zero_state(self, batch: int) -> State:
         """A state without a picture, with which the decoder is a plain language model."""

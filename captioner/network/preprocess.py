@@ -44,9 +44,6 @@ class Preprocess:
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 from 0 to 255 -> (B, 3, S, S) float32, channels last, mean about 0, variance about 1."""
         # Mean and std are expanded to all pixels, because torch is much faster with rows of equal length.
-        height_width = pixels.shape[2:]
-        mean, std = (
-            (torch.tensor(values, device=pixels.device) * 255.0).expand(*height_width, 3).contiguous().permute(2, 0, 1)
-            for values in (self.mean, self.std)
-        )
+        scaled = (torch.tensor(values, device=pixels.device) * 255.0 for values in (self.mean, self.std))
+        mean, std = (values.expand(*pixels.shape[2:], 3).contiguous().permute(2, 0, 1) for values in scaled)
         return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)

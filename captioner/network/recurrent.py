@@ -35,15 +35,14 @@ class RecurrentLayer(nn.Module):
         elif cell == "gru":
             self.cell = GRU(input_size, hidden_size)
         else:
-            nonlinearity = "relu" if cell == "rnn-relu" else "tanh"
-            rnn = nn.RNN(input_size, hidden_size, batch_first=True, nonlinearity=nonlinearity)
-            if nonlinearity == "relu":
+            kind = "relu" if cell == "rnn-relu" else "tanh"
+            self.cell = nn.RNN(input_size, hidden_size, batch_first=True, nonlinearity=kind)
+            if kind == "relu":
                 # Le et al. 2015, "A simple way to initialize recurrent networks of rectified linear units": with the
                 # identity, a state neither vanishes nor explodes. A bias would be added at every step.
-                nn.init.eye_(rnn.get_parameter("weight_hh_l0"))
-                nn.init.zeros_(rnn.get_parameter("bias_ih_l0"))
-                nn.init.zeros_(rnn.get_parameter("bias_hh_l0"))
-            self.cell = rnn
+                nn.init.eye_(self.cell.get_parameter("weight_hh_l0"))
+                nn.init.zeros_(self.cell.get_parameter("bias_ih_l0"))
+                nn.init.zeros_(self.cell.get_parameter("bias_hh_l0"))
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """(B, T, D), state -> (B, T, H), state"""

@@ -15,13 +15,8 @@ from pathlib import Path
 
 import torch
 
-# The operators for which torchvision 0.21 to 0.28 registers shape functions, as its C++ sources declare them.
-_SCHEMAS = {
-    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-}
-# Keeps the objects alive: torch drops a declaration together with the object that made it.
-_declared: list[torch.library.Library] = []
+# How the C++ sources of torchvision declare nms and qnms, for which 0.21 to 0.28 registers shape functions.
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 @cache
@@ -35,11 +30,9 @@ def prepare_torchvision() -> bool:
         raise ImportError('torchvision is not installed: pip install "torchvision<0.29"')
     if _operators_load(Path(spec.origin).parent):
         return True
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name, schema in _SCHEMAS.items():
+    for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            library.define(schema)
-    _declared.append(library)
+            torch.library.define(f"torchvision::{name}", _SCHEMA)
     return False
 
 

@@ -16,7 +16,6 @@ from captioner.templates import render
 
 STRONG = 2.0  # nats: hiding a part that matters this much makes the word e^2 times less likely
 
-_WIDE, _HIGH = 118, 56  # pixels between two hypotheses of the tree, from left to right and from top to bottom
 _PLACES = (("top_left", "top", "top_right"), ("left", "middle", "right"), ("bottom_left", "bottom", "bottom_right"))
 
 
@@ -42,45 +41,25 @@ def states(rows: Sequence[tuple[str, Tensor]], describe: str) -> str:
 
 def network(description: str, size: int, encoder: str, feature_size: int, cell: str, memory: bool) -> str:
     """The way from a picture of `size` pixels to words: encoder, feature, h_0 (and c_0 of a cell with memory), cell."""
-    return _html(
-        "network",
-        description=description,
-        size=size,
-        encoder=encoder,
-        feature_size=feature_size,
-        cell=cell,
-        memory=memory,
-    )
+    sizes = {"size": size, "encoder": encoder, "feature_size": feature_size, "cell": cell, "memory": memory}
+    return _html("network", description=description, **sizes)
 
 
 def beam_tree(beam: Sequence[Sequence[Branch]], winner: Sequence[str], end: str, description: str) -> str:
     """The hypotheses of a beam as a tree that grows to the right. `winner` is the caption's words and its end."""
-    path = _path(beam, winner)
-    lines, boxes = [], []
-    for t, step in enumerate(beam):
-        for i, branch in enumerate(step):
-            x, y = _WIDE * t + 8, _HIGH * i + 8
-            won = path.get(t) == i
-            if branch.parent is not None:
-                lines.append((x - _WIDE, _HIGH * branch.parent + 8, x, y, won and path.get(t - 1) == branch.parent))
-            number = f"{branch.logprob:.1f}" if branch.score is None else f"{branch.logprob:.1f} → {branch.score:.2f}"
-            boxes.append((x, y, branch.word if branch.score is None else end, number, won))
-    width, height = _WIDE * len(beam) + 8, _HIGH * max(map(len, beam), default=0) + 8
-    return _html("beam", lines=lines, boxes=boxes, width=width, height=height, description=description)
+    return _html("beam", beam=beam, path=_path(beam, winner), end=end, description=description)
 
 
 def _path(beam: Sequence[Sequence[Branch]], winner: Sequence[str]) -> dict[int, int]:
     """The winner's place at each step. Its words alone do not tell it: other hypotheses may end in the same words."""
-    beginnings: list[tuple[str, ...]] = [()]
-    for t, step in enumerate(beam):
-        before = beginnings
-        beginnings = [(*before[branch.parent or 0], branch.word) for branch in step]
-        if tuple(winner) in beginnings:
-            path, place = {}, beginnings.index(tuple(winner))
-            for back in range(t, -1, -1):
-                path[back] = place
-                place = beam[back][place].parent or 0
-            return path
+    ways: list[tuple[list[str], list[int]]] = [([], [])]  # the words of each hypothesis, and its place at each step
+    for step in beam:
+        before, ways = ways, []
+        for place, branch in enumerate(step):
+            words, places = before[branch.parent or 0]
+            ways.append(([*words, branch.word], [*places, place]))
+            if ways[-1][0] == list(winner):
+                return dict(enumerate(ways[-1][1]))
     return {}
 
 
@@ -101,11 +80,9 @@ def strongest(heat: Tensor) -> tuple[str, float]:
 
 def _strip_pixels(hidden: Tensor) -> npt.NDArray[np.uint8]:
     """(H,) -> (1, H, 4) RGBA: blue below zero, orange above, transparent at zero."""
-    values = hidden.clamp(-1, 1).numpy()
-    pixels = np.empty((1, len(values), 4), np.uint8)
-    pixels[0, :, :3] = np.where(values[:, None] < 0, (30, 100, 220), (235, 120, 0))
-    pixels[0, :, 3] = 255 * np.abs(values)
-    return pixels
+    values = hidden.clamp(-1, 1).numpy()[None, :, None]
+    colours = np.where(values < 0, (30, 100, 220), (235, 120, 0))
+    return np.concatenate([colours, 255 * np.abs(values)], -1).astype(np.uint8)
 
 
 def _strip(hidden: Tensor) -> str:

@@ -12,21 +12,16 @@ import captioner
 from captioner.errors import CaptionerError
 from captioner.page import models, show
 from captioner.page.texts import LANGUAGES, language, say
-from captioner.page.views import about as about_view
-from captioner.page.views import caption as caption_view
-from captioner.page.views import compare as compare_view
-from captioner.page.views import folder as folder_view
-from captioner.page.views import inside as inside_view
-from captioner.page.views import sentence as sentence_view
+from captioner.page.views import about, caption, compare, folder, inside, sentence
 
 View: TypeAlias = Callable[[str, captioner.Captioner], None]
 VIEWS: dict[str, View] = {
-    "caption": caption_view.view,
-    "compare": compare_view.view,
-    "inside": inside_view.view,
-    "sentence": sentence_view.view,
-    "folder": folder_view.view,
-    "about": about_view.view,
+    "caption": caption.view,
+    "compare": compare.view,
+    "inside": inside.view,
+    "sentence": sentence.view,
+    "folder": folder.view,
+    "about": about.view,
 }
 
 
@@ -35,14 +30,11 @@ def main() -> None:
     st.set_page_config(page_title="captioner", page_icon="🖼️", layout="wide")
     st.html(show.STYLE)
     language()  # fixed before the first text
-    page = st.navigation(
-        [
-            st.Page(partial(draw, view), title=say(name), url_path=name, default=name == "caption")
-            for name, view in VIEWS.items()
-        ],
-        position="top",
-    )
-    page.run()
+    pages = [
+        st.Page(partial(draw, view), title=say(name), url_path=name, default=name == "caption")
+        for name, view in VIEWS.items()
+    ]
+    st.navigation(pages, position="top").run()
     st.divider()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(say("private"), width="content")

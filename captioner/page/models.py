@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ import captioner
 from captioner.errors import CheckpointError
 from captioner.network.header import DEFAULT, LANGUAGES, read_header, shipped_checkpoints
 from captioner.page.texts import language, say
+
+# Held while a picture goes through the encoder. One at a time is as fast as several, and bounds the memory.
+TURN = threading.Lock()
 
 
 def given_folder() -> Path | None:
@@ -26,19 +30,12 @@ def given_folder() -> Path | None:
 
 def available() -> dict[str, Path]:
     """Checkpoint files by the name that the page gives them: the shipped ones, then those of the given folder."""
-    files = dict(shipped_checkpoints())
-    if folder := given_folder():
-        files.update({path.stem: path for path in sorted(folder.glob("*.safetensors")) if _is_checkpoint(path)})
+    files, folder = dict(shipped_checkpoints()), given_folder()
+    for path in sorted(folder.glob("*.safetensors")) if folder else ():
+        with suppress(CheckpointError):  # other files, such as the state that `--resume` goes on from, are not offered
+            read_header(path)
+            files[path.stem] = path
     return files
-
-
-def _is_checkpoint(path: Path) -> bool:
-    """Whether a file looks like a checkpoint. A run's folder also holds the state that `--resume` goes on from."""
-    try:
-        read_header(path)
-    except CheckpointError:  # whatever else it is, the page does not offer it
-        return False
-    return True
 
 
 def choose_model() -> str:
@@ -49,14 +46,9 @@ def choose_model() -> str:
         st.session_state.model = preferred if preferred in names else names[0]
     if len(names) > 1:
         st.segmented_control(
-            say("captions_in"),
-            names,
-            key="model",
-            required=True,
-            format_func=lambda name: LANGUAGES.get(name, name),
+            say("captions_in"), names, key="model", required=True, format_func=lambda name: LANGUAGES.get(name, name)
         )
-    chosen: str = st.session_state.model
-    return chosen
+    return str(st.session_state.model)
 
 
 def loaded(name: str) -> captioner.Captioner:
@@ -70,9 +62,3 @@ def _load(name: str, path: Path | None) -> captioner.Captioner:
     model = captioner.load(path or name)
     model.caption(np.zeros((8, 8, 3), np.uint8))  # the first caption takes longer, so no visitor should wait for it
     return model
-
-
-@st.cache_resource(show_spinner=False)
-def turn() -> threading.Lock:
-    """Held while a picture goes through the encoder. One at a time is as fast as several, and bounds the memory."""
-    return threading.Lock()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 import captioner
 from captioner.errors import ImageError
 from captioner.machine import give_back_freed_memory
-from captioner.page.models import turn
+from captioner.page.models import TURN
 from captioner.page.sample_pictures import SAMPLES, sample
 from captioner.page.texts import say
 from captioner.pictures.load import ImageSource, load_image
@@ -29,6 +30,7 @@ from captioner.pictures.load import ImageSource, load_image
 MAX_PICTURES = 12
 MAX_MEGABYTES = 50  # a file; also in .streamlit/config.toml
 MAX_PIXELS = 50_000_000  # a picture; 150 MB while it is read
+LIMITS = {"size": MAX_MEGABYTES, "pixels": MAX_PIXELS // 1_000_000}  # as texts name them
 PREVIEW = (1024, 1024)
 
 
@@ -54,7 +56,7 @@ class KeptPicture:
         """The feature (1, F), computed once for each model."""
         if name not in self.features:
             prepared = self.for_model(model)
-            with turn():
+            with TURN:
                 start = time.perf_counter()
                 self.features[name] = model.encode([prepared])
                 self.encode_ms = 1000 * (time.perf_counter() - start)
@@ -65,7 +67,7 @@ class KeptPicture:
 def read(name: str, source: ImageSource, model: captioner.Captioner) -> KeptPicture:
     """Read a picture from the bytes of a file or from an RGB picture. Raises ImageError when it cannot be read."""
     data: Any = source.tobytes() if isinstance(source, Image.Image) else source
-    with turn():
+    with TURN:
         small = load_image(source, max_pixels=MAX_PIXELS, smallest=max(PREVIEW)).copy()
         small.thumbnail(PREVIEW)
         preview = io.BytesIO()
@@ -85,17 +87,11 @@ def current(model: captioner.Captioner) -> KeptPicture | None:
     if not pictures:
         take_in(model)
         return None
-    digests = list(pictures)
     if st.session_state.get("current") not in pictures:
-        st.session_state.current = digests[-1]
-    if len(digests) > 1:
-        st.pills(
-            say("which"),
-            digests,
-            key="current",
-            required=True,
-            format_func=lambda digest: pictures[digest].name,
-        )
+        st.session_state.current = list(pictures)[-1]
+    if len(pictures) > 1:
+        names = {digest: picture.name for digest, picture in pictures.items()}
+        st.pills(say("which"), list(names), key="current", required=True, format_func=names.__getitem__)
     return pictures[st.session_state.current]
 
 
@@ -106,18 +102,15 @@ def taken() -> dict[str, KeptPicture]:
 
 
 def take_in(model: captioner.Captioner) -> None:
-    """Ask for pictures: from files, the camera or samples.
-
-    Callbacks read them before the page is drawn again. Each upload box has a key of its own, so that the page can free
-    the uploaded files as soon as it has read them.
-    """
+    """Ask for pictures: from files, the camera or samples. Callbacks read them before the page is drawn again."""
     sources = ["upload", "camera", "sample"]
     source = st.segmented_control(
         say("source"), sources, default="upload", required=True, format_func=say, label_visibility="collapsed"
     )
-    key = f"{source}{st.session_state.setdefault('uploads', 0)}"
+    key = box_key(source)
+    on_change = partial(_add_uploads, key, model)
     if source == "camera":
-        st.camera_input(say("take"), key=key, on_change=_add_uploads, args=(key, model))
+        st.camera_input(say("take"), key=key, on_change=on_change)
     elif source == "sample":
         with st.container(horizontal=True, gap="small"):
             for name in SAMPLES:
@@ -126,18 +119,26 @@ def take_in(model: captioner.Captioner) -> None:
                     new = [(say(name), sample(name))]
                     st.button(say(name), width="stretch", key=f"sample-{name}", on_click=_add, args=(new, model))
     else:
-        label = say("drop", count=MAX_PICTURES, size=MAX_MEGABYTES, pixels=MAX_PIXELS // 1_000_000)
+        label = say("drop", count=MAX_PICTURES, **LIMITS)
         st.file_uploader(
-            label,
-            type="image",
-            accept_multiple_files=True,
-            key=key,
-            max_upload_size=MAX_MEGABYTES,
-            on_change=_add_uploads,
-            args=(key, model),
+            label, "image", accept_multiple_files=True, key=key, max_upload_size=MAX_MEGABYTES, on_change=on_change
         )
     for kind, message in st.session_state.pop("messages", []):
         getattr(st, kind)(message)
+
+
+def box_key(name: str) -> str:
+    """The key of an upload box. It changes with `let_go`, and a box with a new key is empty."""
+    return f"{name}{st.session_state.setdefault('uploads', 0)}"
+
+
+def let_go(uploads: Sequence[UploadedFile]) -> None:
+    """Empty the box, and free the memory of uploads, which Streamlit would keep until minutes after the visit."""
+    st.session_state.uploads += bool(uploads)
+    context = get_script_run_ctx()
+    if context and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
+        for upload in uploads:
+            context.uploaded_file_mgr.remove_file(context.session_id, upload.file_id)
 
 
 def _add_uploads(key: str, model: captioner.Captioner) -> None:
@@ -146,15 +147,6 @@ def _add_uploads(key: str, model: captioner.Captioner) -> None:
     uploads = uploads if isinstance(uploads, list) else [uploads]
     _add([(upload.name, upload.getvalue()) for upload in uploads], model)
     let_go(uploads)
-    st.session_state.uploads += bool(uploads)
-
-
-def let_go(uploads: Iterable[UploadedFile]) -> None:
-    """Free the memory of uploads that have been read. Streamlit would keep them until minutes after the visit."""
-    context = get_script_run_ctx()
-    if context and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
-        for upload in uploads:
-            context.uploaded_file_mgr.remove_file(context.session_id, upload.file_id)
 
 
 def _add(new: Sequence[tuple[str, ImageSource]], model: captioner.Captioner) -> None:

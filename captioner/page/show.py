@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import streamlit as st
 from torch import Tensor
 
-import captioner
+from captioner import Caption, Captioner, DecodeOptions
 from captioner.page.drawings import percent
 from captioner.page.texts import say
 
@@ -19,30 +18,21 @@ STYLE = """<style>
 </style>"""
 
 
-def sure(caption: captioner.Caption, times: int = 1) -> str:
+def sure(caption: Caption, times: int = 1) -> str:
     """How likely the model found a caption, and how many times it was drawn."""
     text = say("sure", percent=percent(caption.mean_probability))
     return text if times == 1 else f"{text}, {say('times', count=times)}"
 
 
-def caption(caption: captioner.Caption, times: int = 1) -> None:
+def caption(caption: Caption, times: int = 1) -> None:
     """A caption to copy, and below it how likely the model found its words."""
     with st.container(gap="xxsmall"):
         st.code(caption.text or say("no_words"), language=None, wrap_lines=True)
         st.caption(sure(caption, times), help=say("sure_help"))
 
 
-def decoded(
-    model: captioner.Captioner, feature: Tensor, options: captioner.DecodeOptions | None = None
-) -> tuple[captioner.Caption, float]:
+def decoded(model: Captioner, feature: Tensor, options: DecodeOptions | None = None) -> tuple[Caption, float]:
     """The caption of a feature (1, F), and how many milliseconds decoding took."""
     start = time.perf_counter()
     [best] = model.caption_features(feature, options)
     return best, 1000 * (time.perf_counter() - start)
-
-
-def options_of(strategy: str, **values: Any) -> captioner.DecodeOptions:
-    """DecodeOptions from the values of widgets. A beam gives no more captions than it has hypotheses."""
-    if strategy == "beam":
-        values["num_captions"] = min(values.get("num_captions", 1), values["beam_size"])
-    return captioner.DecodeOptions(strategy, **values)

@@ -15,8 +15,7 @@ def language() -> str:
     """The language that the visitor chose, at first the one that the browser prefers."""
     if "language" not in st.session_state:
         st.session_state.language = "zh" if (st.context.locale or "").lower().startswith("zh") else "en"
-    chosen: str = st.session_state.language
-    return chosen
+    return str(st.session_state.language)
 
 
 def say(key: str, **values: object) -> str:

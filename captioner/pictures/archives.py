@@ -6,7 +6,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -20,6 +20,8 @@ MAX_ENTRIES = 5000  # of a zip, other files included
 MAX_MEMBER = 50_000_000  # bytes of one unpacked picture
 MAX_TOTAL = 500_000_000  # bytes of all unpacked pictures
 _ENTRY = b"PK\x01\x02"  # the first bytes of each entry in a zip's table of contents
+# What damaged zips and unknown methods of compression raise.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,22 @@ def members(files: Sequence[IO[bytes]]) -> Iterator[Member]:
     leads out of the current folder.
     """
     names: set[str] = set()
-    for member in islice(_all(files), MAX_FILES):
+    for member in islice(_all(files, _read), MAX_FILES):
         yield Member(_unlike(_harmless(member.name), names), member.data, member.error)
 
 
 def count(files: Sequence[IO[bytes]]) -> int:
     """The number of `members` without the limit, as the tables of contents tell it."""
-    total = 0
-    for file in files:
-        try:
-            total += len(_pictures(_open(file))) if _is_zip(file) else 1
-        except InputError:
-            total += 1
-    return total
+    return sum(1 for _ in _all(files, lambda archive, info, left: b""))
 
 
-def _all(files: Sequence[IO[bytes]]) -> Iterator[Member]:
+def _all(
+    files: Sequence[IO[bytes]], read: Callable[[zipfile.ZipFile, zipfile.ZipInfo, int], bytes]
+) -> Iterator[Member]:
     left = MAX_TOTAL
     for file in files:
-        if not _is_zip(file):
-            file.seek(0)
+        file.seek(0)
+        if not file.name.lower().endswith(".zip"):
             yield Member(file.name, file.read())
             continue
         try:
@@ -65,9 +63,9 @@ def _all(files: Sequence[IO[bytes]]) -> Iterator[Member]:
         except InputError as error:
             yield Member(file.name, None, str(error))
             continue
-        for info in _pictures(archive):
+        for info in filter(_is_picture, archive.infolist()):
             try:
-                data = _read(archive, info, left)
+                data = read(archive, info, left)
             except InputError as error:
                 yield Member(info.filename, None, str(error))
             else:
@@ -75,29 +73,21 @@ def _all(files: Sequence[IO[bytes]]) -> Iterator[Member]:
                 yield Member(info.filename, data)
 
 
-def _is_zip(file: IO[bytes]) -> bool:
-    return file.name.lower().endswith(".zip")
-
-
 def _open(file: IO[bytes]) -> zipfile.ZipFile:
-    file.seek(0)
     # Count first: reading the table of contents takes memory for each entry.
     if file.read().count(_ENTRY) > MAX_ENTRIES:
         raise InputError(f"the zip has more than {MAX_ENTRIES} entries")
     try:
         return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError) as error:
+    except _DAMAGED as error:
         raise InputError("not a zip, or a damaged one") from error
 
 
-def _pictures(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The entries with names of pictures, without hidden ones and those that macOS adds."""
-    return [info for info in archive.infolist() if not info.is_dir() and _is_picture(PurePosixPath(info.filename))]
-
-
-def _is_picture(path: PurePosixPath) -> bool:
+def _is_picture(info: zipfile.ZipInfo) -> bool:
+    """Whether an entry has the name of a picture, or of a zip, and is neither hidden nor one that macOS adds."""
+    path = PurePosixPath(info.filename)
     hidden = any(part == "__MACOSX" or re.match(r"\.[^./\\]", part) for part in path.parts)
-    return not hidden and path.suffix.lower() in SUFFIXES | {".zip"}
+    return not (info.is_dir() or hidden) and path.suffix.lower() in SUFFIXES | {".zip"}
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
@@ -112,8 +102,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
     try:
         with archive.open(info) as file:
             data = file.read(limit + 1)
-    # Damaged zips and unknown methods of compression raise all of these.
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         raise InputError("damaged in the zip") from error
     if len(data) > limit:
         which = f"{MAX_MEMBER / 1e6:.0f} MB" if limit == MAX_MEMBER else f"the {MAX_TOTAL / 1e6:.0f} MB for all"
@@ -129,9 +118,9 @@ def _harmless(name: str) -> str:
 
 def _unlike(name: str, names: set[str]) -> str:
     """Make a name different from all in `names`, and add it to them."""
-    path, number, new = PurePosixPath(name), 1, name
-    while new in names:
+    path, number = PurePosixPath(name), 1
+    while name in names:
         number += 1
-        new = str(path.with_name(f"{path.stem} ({number}){path.suffix}"))
-    names.add(new)
-    return new
+        name = str(path.with_name(f"{path.stem} ({number}){path.suffix}"))
+    names.add(name)
+    return name

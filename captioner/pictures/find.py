@@ -28,20 +28,17 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
         if not argument:
             raise InputError("one of the paths is empty: give a file, a folder or a pattern (was a variable not set?)")
         if argument == "-":
-            found.update(dict.fromkeys(path for line in stdin if (path := line.rstrip("\r\n"))))
+            pictures = [path for line in stdin if (path := line.rstrip("\r\n"))]
         elif os.path.isdir(argument):
-            pictures = list(_in_folder(argument, recursive))
-            if not pictures:
+            if not (pictures := list(_in_folder(argument, recursive))):
                 hint = "" if recursive else " (--recursive also looks into its subfolders)"
                 raise InputError(f"{argument}: no pictures in this folder{hint}")
-            found.update(dict.fromkeys(pictures))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
-            matches = sorted(set(_matching(argument)))
-            if not matches:
+            if not (pictures := sorted(_matching(argument))):
                 raise InputError(f"{argument}: no file matches this pattern")
-            found.update(dict.fromkeys(matches))
         else:
-            found[argument] = None
+            pictures = [argument]
+        found.update(dict.fromkeys(pictures))
     if not found:
         raise InputError("no pictures were given")
     return list(found)

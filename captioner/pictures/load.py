@@ -9,7 +9,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, partial
 from os import PathLike
 from pathlib import Path
@@ -39,15 +39,9 @@ LARGE = 30_000_000  # pixels; the decoders of some formats then take several GB
 _one_large = threading.Lock()
 _STRIP = 1 << 20  # pixels
 SIDE = 180  # of a thumbnail, in pixels
-_UPRIGHT = {  # the transposition that turns a picture upright, by its EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# The transpositions that turn pictures upright, for the EXIF orientations from 2 to 8.
+_TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+_UPRIGHT = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(_TURNS, 2)}
 
 
 def load_image(
@@ -74,10 +68,9 @@ def load_image(
     try:
         status = path.stat()
         # Reading a named pipe or a device could wait for ever or never end.
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{name}: is a folder, not a picture")
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{name}: is not a regular file")
+            what = "a folder, not a picture" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise ImageError(f"{name}: is {what}")
         with path.open("rb") as file:
             return _decode(file, name, status.st_size, max_pixels, smallest)
     except FileNotFoundError as error:
@@ -92,8 +85,7 @@ def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | No
         raise ImageError(f"{name}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{name}: {size / 1e6:.0f} MB is more than the limit of {MAX_FILE_BYTES / 1e6:.0f} MB")
-    formats = _prepare_pillow()
-    with _errors_of_pillow(name), Image.open(file, "r", formats) as image:
+    with _errors_of_pillow(name), Image.open(file, "r", _prepare_pillow()) as image:
         if isinstance(image, JpegImageFile):
             _check_scans(file, name)
         _check_pixels(image, name, max_pixels)
@@ -112,21 +104,13 @@ def _check_scans(file: Any, name: str) -> None:
     # markers are read only where the count is high.
     if sum(block.count(b"\xff\xda") for block in iter(partial(file.read, 1 << 20), b"")) > _MAX_SCANS:
         file.seek(0)
-        if _scans(file.read()) > _MAX_SCANS:
-            raise ImageError(f"{name}: has more than {_MAX_SCANS} scans, which no picture needs")
+        data, scans, position = file.read(), 0, 2
+        while (marker := _MARKER.search(data, position)) and marker[0] != b"\xff\xd9":  # end of image
+            scans += marker[0] == b"\xff\xda"
+            if scans > _MAX_SCANS:
+                raise ImageError(f"{name}: has more than {_MAX_SCANS} scans, which no picture needs")
+            position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # skip its segment
     file.seek(place)
-
-
-def _scans(data: bytes) -> int:
-    """The number of scans of a JPEG, from its markers; counting stops above _MAX_SCANS."""
-    scans, position = 0, 2
-    while scans <= _MAX_SCANS and (found := _MARKER.search(data, position)):
-        if found[0] == b"\xff\xd9":  # end of image
-            break
-        scans += found[0] == b"\xff\xda"
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        position = found.end() + length
-    return scans
 
 
 @contextmanager
@@ -157,18 +141,19 @@ def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise ImageError(f"{name}: has no pixels")
     _check_pixels(image, name, max_pixels)
     image.load()
-    try:
+    turn = None
+    with suppress(Exception):  # where the metadata is damaged, the picture may still be whole
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the metadata is damaged, but the picture is whole
-        turn = None
     if turn is not None:
         image = image.transpose(turn)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return _by_strips(image, _from_16_bit)
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit grey to 8 bits instead of scaling it.
+        return _by_strips(image, lambda strip: _grey(np.asarray(strip).clip(0, 65_535) // 257))
     if image.mode == "F":
         # Float pictures hold values from 0 to 1 or from 0 to 255. In the second kind some value is above 1.
         highest = max(np.nan_to_num(np.asarray(strip)).max(initial=0.0) for strip in _strips(image))
-        return _by_strips(image, partial(_from_float, scale=255.0 if highest <= 1.0 else 1.0))
+        scale = np.float32(255.0 if highest <= 1.0 else 1.0)
+        return _by_strips(image, lambda strip: _grey((np.nan_to_num(np.asarray(strip)) * scale).clip(0, 255).round()))
     if image.has_transparency_data:
         return _by_strips(image, _on_white)
     return image.convert("RGB")
@@ -190,14 +175,8 @@ def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]
     return result
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    # Pillow clips 16-bit grey to 8 bits instead of scaling it.
-    return Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8)).convert("RGB")
-
-
-def _from_float(image: Image.Image, scale: float) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image, np.float32)) * np.float32(scale)
-    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+def _grey(values: npt.NDArray[Any]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -227,12 +206,10 @@ def _prepare_pillow() -> tuple[str, ...]:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
     # It warns about large pictures and odd metadata. `warnings.catch_warnings` is not safe in threads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
+    with suppress(ImportError):
         from pillow_heif import register_heif_opener  # pip install "captioner[heic]"
 
         register_heif_opener()
-    except ImportError:
-        pass
     Image.init()
     return tuple(format for format in _FORMATS if format in Image.OPEN)
 

@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 @pass_eval_context
 def _safe(context: EvalContext, value: Any) -> Any:
-    """A value as HTML, or in a text template without what could control a terminal.
+    """A value as HTML, or in a text template without characters that could control a terminal.
 
-    The standard library writes quotation marks as &quot; and &#x27;, Jinja2 as &#34; and &#39;. Pages have always been
+    The standard library writes quotation marks as &quot; and &#x27;, Jinja2 in another way. Pages have always been
     written with the former, and the same captions give the same bytes, so that files of two runs can be compared.
     """
     if not context.autoescape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,30 +45,27 @@ def fit_temperature(decoder: Decoder, batches: Iterable[FeaturesAndTokens]) -> f
 @torch.inference_mode()
 def _at(decoder: Decoder, batches: Iterable[FeaturesAndTokens], temperatures: Sequence[float]) -> list[Calibration]:
     """The calibration of the decoder when its logits are divided by each of the temperatures."""
-    count, confidence, accuracy = (torch.zeros(len(temperatures), BINS, dtype=torch.float64) for _ in range(3))
-    for logits, targets in _next_words(decoder, batches):
+    # For each temperature and bin: the number of words, the sum of their probabilities, and how many were right.
+    sums = torch.zeros(len(temperatures), 3, BINS, dtype=torch.float64)
+    for features, tokens in batches:
+        targets = tokens[:, 1:]
+        real = targets != PAD
+        logits = decoder(features, tokens[:, :-1]).float()[real]  # (N, V)
         highest, likeliest = logits.max(-1, keepdim=True)
-        right = (likeliest.squeeze(-1) == targets).double().cpu()
+        right = (likeliest.squeeze(-1) == targets[real]).double().cpu()
         below = logits - highest
-        for row, temperature in enumerate(temperatures):
+        for of_temperature, temperature in zip(sums, temperatures, strict=True):
             probability = 1.0 / (below / temperature).exp().sum(-1).double().cpu()
             bins = (probability * BINS).long().clamp(max=BINS - 1)
-            count[row] += torch.bincount(bins, minlength=BINS)
-            confidence[row] += torch.bincount(bins, probability, minlength=BINS)
-            accuracy[row] += torch.bincount(bins, right, minlength=BINS)
-    return [_summary(*parts) for parts in zip(count, confidence, accuracy, strict=True)]
-
-
-def _summary(count: Tensor, confidence: Tensor, accuracy: Tensor) -> Calibration:
-    """From each bin's number of words, sum of probabilities, and number of words that were right."""
-    error = (confidence - accuracy).abs().sum() / count.sum().clamp(min=1)
-    used = count > 0
-    return Calibration(
-        tuple((confidence[used] / count[used]).tolist()),
-        tuple((accuracy[used] / count[used]).tolist()),
-        tuple((count[used] / count.sum()).tolist()),
-        100.0 * float(error),
-    )
+            for total, values in zip(of_temperature, (None, probability, right), strict=True):
+                total += torch.bincount(bins, values, minlength=BINS)
+    found = []
+    for count, confidence, accuracy in sums:
+        error = 100.0 * float((confidence - accuracy).abs().sum() / count.sum().clamp(min=1))
+        used = count > 0
+        means = [tuple((total[used] / count[used]).tolist()) for total in (confidence, accuracy)]
+        found.append(Calibration(means[0], means[1], tuple((count[used] / count.sum()).tolist()), error))
+    return found
 
 
 @torch.no_grad()
@@ -76,11 +73,3 @@ def divide_logits(decoder: Decoder, temperature: float) -> None:
     """Divide all logits by a temperature, by scaling the output layer in place."""
     for weights in decoder.output.parameters():
         weights.div_(temperature)
-
-
-def _next_words(decoder: Decoder, batches: Iterable[FeaturesAndTokens]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits (N, V) and targets (N,) of the tokens that are to be predicted, padding left out."""
-    for features, tokens in batches:
-        targets = tokens[:, 1:]
-        real = targets != PAD
-        yield decoder(features, tokens[:, :-1]).float()[real], targets[real]

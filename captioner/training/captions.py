@@ -58,11 +58,8 @@ class CaptionTokens:
 
     def of_pictures(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """All captions of `pictures`, (P,): their numbers, and for each the position of its picture in `pictures`."""
-        begin, end = self.first[pictures], self.first[pictures + 1]
-        counts = end - begin
-        owner = torch.repeat_interleave(torch.arange(len(pictures)), counts)
-        within = torch.arange(len(owner)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        return begin[owner] + within, owner
+        rows = [torch.arange(*self.first[picture : picture + 2].tolist()) for picture in pictures]
+        return torch.cat(rows), torch.arange(len(rows)).repeat_interleave(torch.tensor([len(own) for own in rows]))
 
 
 def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:

@@ -93,15 +93,14 @@ class TrainConfig:
 
         Numbers that were given stay. Learning takes a certain number of steps, so that a small set gets more epochs.
         """
-
-        def chosen(given: int | None, usual: int, least_steps: int, examples: int, batch_size: int) -> int:
-            steps = max(1, math.ceil(examples / batch_size))
-            return max(usual, math.ceil(least_steps / steps)) if given is None else given
-
-        decoder, end_to_end = (_DECODER_EPOCHS, _DECODER_STEPS), (_END_TO_END_EPOCHS, _END_TO_END_STEPS)
-        epochs = chosen(self.epochs, *decoder, captions, self.batch_size)
-        finetune_epochs = chosen(self.finetune_epochs, *end_to_end, pictures, self.finetune_batch_size)
-        return dataclasses.replace(self, epochs=epochs, finetune_epochs=finetune_epochs)
+        chosen: dict[str, Any] = {}
+        for name, usual, least_steps, examples, batch_size in (
+            ("epochs", _DECODER_EPOCHS, _DECODER_STEPS, captions, self.batch_size),
+            ("finetune_epochs", _END_TO_END_EPOCHS, _END_TO_END_STEPS, pictures, self.finetune_batch_size),
+        ):
+            if getattr(self, name) is None:
+                chosen[name] = max(usual, math.ceil(least_steps / max(1, math.ceil(examples / batch_size))))
+        return dataclasses.replace(self, **chosen)
 
 
 def refuse_fixed(names: Iterable[str]) -> None:

@@ -26,11 +26,11 @@ def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) 
     downloads them once. Returns their provenance, `source` and `sha256`, and the preprocessing that they were made for.
     Raises CheckpointError.
     """
+    preprocess = Preprocess()
     if file is None:
-        return _load_published(encoder, name), Preprocess()
+        return _load_published(encoder, name), preprocess
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file of encoder weights")
-    preprocess = Preprocess()
     if is_checkpoint(file):
         checkpoint = load_checkpoint(file)
         theirs, preprocess = checkpoint.model.config.encoder, checkpoint.preprocess
@@ -87,15 +87,13 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
     # The classifier and auxiliary classifiers are not part of the encoder. Everything else must fit exactly.
     extra = (encoder.head_name + ".", "aux", "AuxLogits")
     weights = {key: value for key, value in loaded.items() if not key.startswith(extra)}
-    wanted = encoder.backbone.state_dict()
-    for key in sorted(wanted.keys() | weights.keys()):
-        if key not in weights:
-            raise CheckpointError(f"{file}: not the weights of {name}: {key} is missing")
-        if key not in wanted:
-            raise CheckpointError(f"{file}: not the weights of {name}: {key} is not part of it")
-        shape, right = tuple(weights[key].shape), tuple(wanted[key].shape)
-        if shape != right:
-            raise CheckpointError(f"{file}: not the weights of {name}: {key} has shape {shape}, not {right}")
+    states = (weights, encoder.backbone.state_dict())
+    shapes, right = ({key: tuple(value.shape) for key, value in state.items()} for state in states)
+    for key in sorted(key for key, _ in shapes.items() ^ right.items()):
+        fault = f"has shape {shapes.get(key)}, not {right.get(key)}"
+        if key not in shapes or key not in right:
+            fault = "is missing" if key in right else "is not part of it"
+        raise CheckpointError(f"{file}: not the weights of {name}: {key} {fault}")
     encoder.backbone.load_state_dict(weights)
 
 
@@ -104,12 +102,10 @@ def _refuse_bomb(file: Path) -> None:
 
     PyTorch writes zip archives without compression, but would unpack a compressed one, whatever memory that takes.
     """
-    if not zipfile.is_zipfile(file):
-        return
     try:
         with zipfile.ZipFile(file) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
-        return  # torch.load reports it
+        return  # in PyTorch's older form, or damaged, which torch.load reports
     if size > file.stat().st_size:
         raise CheckpointError(f"{file}: not as PyTorch writes files: {size / 1e6:.0f} MB in a smaller archive")

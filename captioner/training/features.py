@@ -41,9 +41,8 @@ _TABLE = "CREATE TABLE IF NOT EXISTS features (picture BLOB PRIMARY KEY, feature
 
 def cache_folder() -> Path:
     """The folder of the cache: $CAPTIONER_CACHE, or `captioner` in the user's folder for caches."""
-    if given := os.environ.get("CAPTIONER_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+    by_default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+    return Path(os.environ.get("CAPTIONER_CACHE") or by_default)
 
 
 def encoder_digest(encoder: Encoder, preprocess: Preprocess, precision: str) -> str:
@@ -56,14 +55,14 @@ def encoder_digest(encoder: Encoder, preprocess: Preprocess, precision: str) -> 
     return digest.hexdigest()[:24]
 
 
+@dataclasses.dataclass(frozen=True)
 class FeatureCache:
     """Features in a SQLite file, by the digest of a picture's content.
 
     Every method raises TrainingError when the file is damaged, full or not writable.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    file: Path
 
     def fill(self, features: Tensor, pictures: Sequence[bytes]) -> list[int]:
         """Write the features of `pictures`, (2, F) each, into `features`, (N, 2, F) float32, as far as they are there.
@@ -121,9 +120,8 @@ def features_of(
     features = torch.empty(len(paths), 2, encoder.feature_size, dtype=torch.float32)
     with ThreadPoolExecutor(available_cpus()) as pool:
         mine = [Path(paths[place]) for place in ranks.share(len(paths)).tolist()]
-        digests = b"".join(bytes.fromhex(digest) for digest in pool.map(sha256_of, mine))
-        rows = torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(len(mine), 32)
-        pictures = [row.tobytes() for row in ranks.gather(rows, len(paths)).numpy()]
+        digests = ranks.gather_texts(list(pool.map(sha256_of, mine)), len(paths))
+        pictures = [bytes.fromhex(digest) for digest in digests]
         is_missing = torch.zeros(len(paths), dtype=torch.uint8)
         if ranks.first:
             is_missing[cache.fill(features, pictures)] = 1

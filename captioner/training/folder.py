@@ -45,9 +45,9 @@ class Standing:
 
     def enter_stage(self) -> None:
         """Stand at the beginning of a stage."""
-        self.epoch = self.step = 0
+        self.epoch = self.step = self.since = 0
         self.loss_sum = self.reward_sum = 0.0
-        self.entry, self.stage_best, self.since, self.stopped_early = self.best, -1.0, 0, False
+        self.entry, self.stage_best, self.stopped_early = self.best, -1.0, False
 
     def end_epoch(self, row: dict[str, Any], score: float, patience: float, epochs: int) -> bool:
         """Take in an epoch of a stage of so many epochs, and tell whether the checkpoint is to be replaced by it."""
@@ -117,14 +117,11 @@ def refuse_other(folder: Path, found: Standing, now: Standing) -> None:
             f"{folder / 'config.json'}), or another --output"
         )
     if found.ranks != now.ranks:
+        were, are = ("one process" if n == 1 else f"{n} processes" for n in (found.ranks, now.ranks))
         raise OutputError(
-            f"{folder}: this run was trained by {_processes(found.ranks)} so far, and {_processes(now.ranks)} would "
-            "give another result: start as many as then, with torchrun --nproc-per-node"
+            f"{folder}: this run was trained by {were} so far, and {are} would give another result: start as many as "
+            "then, with torchrun --nproc-per-node"
         )
-
-
-def _processes(number: int) -> str:
-    return "one process" if number == 1 else f"{number} processes"
 
 
 def damaged(folder: Path, why: object) -> TrainingError:

@@ -25,7 +25,7 @@ class Losses:
 
     total: Tensor
     captions: Tensor  # cross-entropy per token
-    reward: Tensor | None = None  # mean reward
+    reward: Tensor | float = 0.0  # mean reward
 
 
 def caption_loss(decoder: Decoder, features: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Named = Mapping[str, nn.Parameter]
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Optimiser:
@@ -26,10 +27,9 @@ class Optimiser:
         adamw_groups: list[dict[str, Any]] = []
         for named, peak in groups:
             self.named |= named
-            matrices = [weights for weights in named.values() if weights.ndim > 1]
-            vectors = [weights for weights in named.values() if weights.ndim <= 1]
-            adamw_groups.append({"params": matrices, "peak": peak, "weight_decay": weight_decay})
-            adamw_groups.append({"params": vectors, "peak": peak, "weight_decay": 0.0})
+            for matrices, decay in ((True, weight_decay), (False, 0.0)):
+                params = [weights for weights in named.values() if (weights.ndim > 1) == matrices]
+                adamw_groups.append({"params": params, "peak": peak, "weight_decay": decay})
         self._adamw = torch.optim.AdamW(adamw_groups, lr=0.0, fused=True)
         self._clip, self._steps, self.done = gradient_clip, steps, 0
 
@@ -41,41 +41,26 @@ class Optimiser:
         norm = nn.utils.get_total_norm(gradients)
         if norm > self._clip:  # rarely true, and multiplying by 1 would cost as much
             torch._foreach_mul_(gradients, self._clip / norm)
+        warm_up = max(1, round(0.03 * self._steps))
+        decay = 0.5 * (1.0 + math.cos(math.pi * (self.done - warm_up) / max(1, self._steps - warm_up)))
         for group in self._adamw.param_groups:
-            group["lr"] = group["peak"] * self._factor()
+            group["lr"] = group["peak"] * ((self.done + 1) / warm_up if self.done < warm_up else decay)
         self._adamw.step()
         self.done += 1
 
-    def _factor(self) -> float:
-        warm_up = max(1, round(0.03 * self._steps))
-        if self.done < warm_up:
-            return (self.done + 1) / warm_up
-        return 0.5 * (1.0 + math.cos(math.pi * (self.done - warm_up) / max(1, self._steps - warm_up)))
-
     def state(self) -> dict[str, Tensor]:
         """Everything that later steps depend on, except the weights and `done`."""
-        return {
-            f"{name}.{moment}": self._adamw.state[weights][moment]
-            for name, weights in self.named.items()
-            for moment in ("exp_avg", "exp_avg_sq")
-            if weights in self._adamw.state
-        }
+        kept = {name: self._adamw.state[w] for name, w in self.named.items() if w in self._adamw.state}
+        return {f"{name}.{moment}": state[moment] for name, state in kept.items() for moment in _MOMENTS}
 
     def restore(self, state: Mapping[str, Tensor], done: int) -> None:
         """Continue after `done` steps. Raises KeyError when the state belongs to other parameters."""
         self.done = done
-        if not done:
-            return
-        for name, weights in self.named.items():
-            self._adamw.state[weights] = {
-                # AdamW counts steps in a tensor, to correct the bias of its moments.
-                "step": torch.tensor(float(done), device=weights.device),
-                # The fused step requires the memory layout of the weights.
-                **{
-                    moment: torch.empty_like(weights).copy_(state[f"{name}.{moment}"]).detach()
-                    for moment in ("exp_avg", "exp_avg_sq")
-                },
-            }
+        for name, weights in self.named.items() if done else ():
+            # The fused step requires the memory layout of the weights.
+            moments = {m: torch.empty_like(weights).copy_(state[f"{name}.{m}"]).detach() for m in _MOMENTS}
+            # AdamW counts steps in a tensor, to correct the bias of its moments.
+            self._adamw.state[weights] = {"step": torch.tensor(float(done), device=weights.device), **moments}
 
 
 class Average:

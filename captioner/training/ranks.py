@@ -54,18 +54,16 @@ class Ranks:
 
     def objective(self, networks: Iterable[nn.Module], loss: Callable[..., tuple[Tensor, ...]]) -> nn.Module:
         """`loss` as a module. Its gradients with respect to the networks' weights are averaged over the ranks."""
-        module: nn.Module = _Objective(networks, loss)
-        if self.size > 1:
-            with warnings.catch_warnings():
-                # torch 2.13 renamed this argument to forward_sync_buffers, which older versions do not know. Buffers
-                # need no broadcast, because they never change.
-                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-                # Looking for unused weights keeps the order of additions the same in every step. Without it, a
-                # resumed run would not end with the same bits.
-                module = nn.parallel.DistributedDataParallel(
-                    module, broadcast_buffers=False, find_unused_parameters=True
-                )
-        return module
+        module = _Objective(networks, loss)
+        if self.size == 1:
+            return module
+        with warnings.catch_warnings():
+            # torch 2.13 renamed this argument to forward_sync_buffers, which older versions do not know. Buffers need
+            # no broadcast, because they never change.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            # Looking for unused weights keeps the order of additions the same in every step. Without it, a resumed run
+            # would not end with the same bits.
+            return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
     def sum(self, *values: float | Tensor) -> list[float]:
         """The sum of each value over all ranks."""
@@ -89,14 +87,10 @@ class Ranks:
         """Texts that each rank made for its `share` of `number` items -> the texts of all items."""
         if self.size == 1:
             return list(texts)
-        content = torch.frombuffer(bytearray(json.dumps(texts).encode()), dtype=torch.uint8)
-        lengths = self.gather(torch.tensor([len(content)]), self.size).tolist()
-        padded = torch.zeros(1, max(lengths), dtype=torch.uint8)
-        padded[0, : len(content)] = content
-        parts = [
-            json.loads(bytes(row[:length].tolist()))
-            for row, length in zip(self.gather(padded, self.size), lengths, strict=True)
-        ]
+        content = json.dumps(texts).encode()
+        longest = int(self.gather(torch.tensor([len(content)]), self.size).max())
+        row = torch.frombuffer(bytearray(content.ljust(longest)), dtype=torch.uint8)  # JSON may end with spaces
+        parts = [json.loads(bytes(part.tolist())) for part in self.gather(row[None], self.size)]
         return [parts[place % self.size][place // self.size] for place in range(number)]
 
     def same(self, tensors: Iterable[Tensor]) -> None:
@@ -152,7 +146,8 @@ def joined_ranks() -> Iterator[Ranks]:
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), device)
     except RuntimeError as error:  # from gloo or nccl, directly or through DistributedDataParallel
-        if not _of_connection(error):
+        words = ("gloo", "Connection", "NCCL")
+        if not isinstance(error, distributed.DistError) and not any(word in str(error) for word in words):
             raise
         raise TrainingError(
             f"process {distributed.get_rank()} has lost contact with another of the {distributed.get_world_size()} "
@@ -161,8 +156,3 @@ def joined_ranks() -> Iterator[Ranks]:
         ) from error
     finally:
         distributed.destroy_process_group()
-
-
-def _of_connection(error: RuntimeError) -> bool:
-    text = str(error)
-    return isinstance(error, distributed.DistError) or any(word in text for word in ("gloo", "Connection", "NCCL"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,6 @@ from captioner.training.calibration import Calibration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _BLUE, _ORANGE = "#0072b2", "#d55e00"
 
@@ -27,51 +29,57 @@ def write_metrics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def write_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Draw losses and validation scores over the epochs of all stages, as a PNG."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, score = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
-    for axes, name, style, colour, label in (
-        (loss, "train_loss", "o-", _BLUE, "training, with dropout and smoothed labels"),
-        (loss, "loss", "s-", _ORANGE, "validation"),
-        (score, "cider", "o-", _BLUE, "CIDEr-D"),
-        (score, "bleu_4", "s-", _ORANGE, "BLEU-4"),
-    ):
-        axes.plot(epochs, [row[name] for row in rows], style, ms=3, color=colour, label=label)
-    loss.set(title="Cross-entropy per token", xlabel="epoch")
-    score.set(title="Validation scores", xlabel="epoch", ylim=(0, None))
-    begins = [i for i, row in enumerate(rows) if i and row["stage"] != rows[i - 1]["stage"]]
-    for axes in (loss, score):
-        for index in begins:
-            x = epochs[index] - 0.5
-            axes.axvline(x, color="#888", lw=1, ls=":")
-            axes.annotate(rows[index]["stage"], (x, 0.5), xycoords=("data", "axes fraction"), rotation=90, color="#555")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _finish_axes(axes)
-        axes.legend(frameon=False)
-    _save(path, figure)
+    with _plots(path, 2, (10, 4)) as (loss, score):
+        for axes, name, style, colour, label in (
+            (loss, "train_loss", "o-", _BLUE, "training, with dropout and smoothed labels"),
+            (loss, "loss", "s-", _ORANGE, "validation"),
+            (score, "cider", "o-", _BLUE, "CIDEr-D"),
+            (score, "bleu_4", "s-", _ORANGE, "BLEU-4"),
+        ):
+            axes.plot(epochs, [row[name] for row in rows], style, ms=3, color=colour, label=label)
+        loss.set(title="Cross-entropy per token", xlabel="epoch")
+        score.set(title="Validation scores", xlabel="epoch", ylim=(0, None))
+        for axes in (loss, score):
+            for row, before in zip(rows[1:], rows, strict=False):
+                if row["stage"] != before["stage"]:
+                    x, across = row["epoch"] - 0.5, ("data", "axes fraction")
+                    axes.axvline(x, color="#888", lw=1, ls=":")
+                    axes.annotate(row["stage"], (x, 0.5), xycoords=across, rotation=90, color="#555")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def write_reliability(path: Path, before: Calibration, after: Calibration) -> None:
     """Draw how often words of each probability were right, before and after calibration, as a PNG."""
+    with _plots(path, 1, (5, 4.5), legend="upper left") as [axes]:
+        axes.plot([0, 100], [0, 100], color="#888", lw=1, ls=":", label="perfect calibration")
+        as_trained = [("as trained", before, "s-", _ORANGE)] if before != after else []
+        for label, found, style, colour in [*as_trained, ("as stored", after, "o-", _BLUE)]:
+            x, y, shares = ([100 * v for v in values] for values in (found.confidence, found.accuracy, found.share))
+            axes.plot(x, y, style, ms=4, color=colour, label=f"{label}: off by {found.error:.1f} points")
+        axes.bar(x, shares, width=4, color=_BLUE, alpha=0.2, label="share of all words")  # as stored
+        axes.set(xlabel="probability of the most likely next word, %", ylabel="how often it was right, %")
+        axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+
+
+@contextmanager
+def _plots(path: Path, number: int, size: tuple[float, float], legend: str = "best") -> Iterator[Sequence[Axes]]:
+    """A number of axes beside each other, to be drawn in; when the block ends, they are written as a PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 100], [0, 100], color="#888", lw=1, ls=":", label="perfect calibration")
-    as_trained = [("as trained", before, "s-", _ORANGE)] if before != after else []
-    for label, found, style, colour in [*as_trained, ("as stored", after, "o-", _BLUE)]:
-        points = ([100 * value for value in values] for values in (found.confidence, found.accuracy))
-        axes.plot(*points, style, ms=4, color=colour, label=f"{label}: off by {found.error:.1f} points")
-    x, shares = ([100 * value for value in values] for values in (after.confidence, after.share))
-    axes.bar(x, shares, width=4, color=_BLUE, alpha=0.2, label="share of all words")
-    axes.set(xlabel="probability of the most likely next word, %", ylabel="how often it was right, %")
-    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
-    _finish_axes(axes)
-    axes.legend(frameon=False, loc="upper left")
-    _save(path, figure)
+    figure = Figure(figsize=size, layout="constrained")
+    plots = figure.subplots(1, number, squeeze=False)[0]
+    yield plots
+    for axes in plots:
+        axes.grid(color="#ddd", lw=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc=legend)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    with replacing(path, "wb") as file:
+        file.write(buffer.getvalue())
 
 
 def write_samples(path: Path, pictures: Sequence[tuple[str, str | None, str]], rows: Sequence[dict[str, Any]]) -> None:
@@ -82,19 +90,7 @@ def write_samples(path: Path, pictures: Sequence[tuple[str, str | None, str]], r
     cards = []
     for index, (name, thumbnail, reference) in enumerate(pictures):
         captions = [(row["epoch"], row["samples"][index]) for row in rows]
-        changes = [now for now, before in zip(captions, [(0, None), *captions], strict=False) if now[1] != before[1]]
+        changes = [next(same) for _, same in groupby(captions, itemgetter(1))]
         cards.append({"name": name, "thumbnail": thumbnail, "reference": reference, "changes": changes})
     with replacing(path) as file:
         file.writelines(render("samples.html", cards=cards, epochs=len(rows)))
-
-
-def _finish_axes(axes: Axes) -> None:
-    axes.grid(color="#ddd", lw=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(path: Path, figure: Figure) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    with replacing(path, "wb") as file:
-        file.write(buffer.getvalue())

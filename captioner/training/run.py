@@ -67,18 +67,11 @@ def train(
     KeyboardInterrupt, once the state is saved.
     """
     config = config or TrainConfig()
-    start = Start.choose(config, init, encoder_weights)
-    train_names, val_names = (Path(names) if names else None for names in (train_list, val_list))
+    others = Path(output), config, Start.choose(config, init, encoder_weights), resume, say
+    learn, validate = (Path(names) if names else None for names in (train_list, val_list))
     keep_freed_memory()
-    return train_on(
-        # Not in a variable, which would hold the text of all captions until training ends.
-        choose_split(read_captions(Path(captions)), Path(images), train_names, val_names, config.seed),
-        Path(output),
-        config,
-        start,
-        resume,
-        say,
-    )
+    # The split is not in a variable, which would hold the text of all captions until training ends.
+    return train_on(choose_split(read_captions(Path(captions)), Path(images), learn, validate, config.seed), *others)
 
 
 def train_on(
@@ -104,10 +97,7 @@ def train_on(
             say(line)
         del split, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states)
-        if resume:
-            run.restore()
-        else:
-            run.begin(standardise=not start.init)
+        run.restore() if resume else run.begin(standardise=not start.init)
         standing = run.standing
         while standing.stage < len(stages):
             stage = stages[standing.stage]
@@ -148,14 +138,11 @@ class _Run:
 
     def begin(self, standardise: bool) -> None:
         """Begin a new run: its folder, its plan, and the state before its first step."""
-        threads = self.standing.threads
-        if threads < torch.get_num_threads():
-            self.say(
-                f"other programs are busy: computing with {threads} of {torch.get_num_threads()} threads is faster"
-            )
+        threads, most = self.standing.threads, torch.get_num_threads()
+        if threads < most:
+            self.say(f"other programs are busy: computing with {threads} of {most} threads is faster")
         torch.set_num_threads(threads)
         if self.ranks.first:
-            self.output.mkdir(parents=True, exist_ok=True)
             folder.write_config(self.output, {"train": asdict(self.config), **self.material.provenance})
         if standardise:
             self.material.model.decoder.standardise(self.material.features().flatten(0, 1).to(self.ranks.device))
@@ -219,10 +206,8 @@ class _Run:
         losses = stage.losses(batches, f"{self.config.seed} {stage.name} {standing.epoch}")
         saved = time.monotonic()
         self.material.model.train()
-        with (
-            self.ranks.progress_bar(stage.steps, self._label(), "step", standing.step) as bar,
-            _deferred_interrupt() as interrupted,
-        ):
+        bar = self.ranks.progress_bar(stage.steps, self._label(), "step", standing.step)
+        with bar, _deferred_interrupts() as interrupts:
             for _ in batches:
                 torch.manual_seed(self._seed(str(standing.step)))
                 try:
@@ -232,8 +217,7 @@ class _Run:
                     raise TrainingError(
                         f"{error}: it could be read when training began; put it back, then continue with --resume"
                     ) from error
-                reward = 0.0 if step.reward is None else step.reward
-                loss, reward, asked = self.ranks.sum(step.captions, reward, interrupted())
+                loss, reward, asked = self.ranks.sum(step.captions, step.reward, bool(interrupts))
                 if not math.isfinite(loss):
                     raise self._diverged(f"the loss became {loss}")
                 if asked:  # of any rank; the step is done again after resuming
@@ -248,7 +232,7 @@ class _Run:
                 if time.monotonic() - saved > self.seconds_between_states:
                     self.save()
                     saved = time.monotonic()
-            if any(self.ranks.sum(interrupted())):
+            if any(self.ranks.sum(bool(interrupts))):
                 self._stop()
 
     def _stop(self) -> None:
@@ -342,27 +326,25 @@ class _Run:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within the block, a first Ctrl-C or SIGTERM only makes the given function return True. A second one interrupts.
+def _deferred_interrupts() -> Iterator[list[int]]:
+    """Within the block, a first Ctrl-C or SIGTERM is only put into the given list. A second one interrupts.
 
-    Python delivers signals to the main thread only; in any other thread the function always returns False.
+    Python delivers signals to the main thread only; in any other thread the list stays empty.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    asked = False
-
-    def ask(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        restore()
+    caught: list[int] = []
+    before: dict[int, Any] = {}
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def catch(number: int, _: object) -> None:
+        caught.append(number)
+        restore()
+
+    if threading.current_thread() is threading.main_thread():
+        before |= {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield caught
     finally:
         restore()

@@ -3,7 +3,7 @@
 A stage gives the batches of an epoch in an order that the seed fixes, and turns them into losses one by one. All other
 randomness comes from torch's global generator, which the loop seeds before every step, so that any step can be
 repeated. With several ranks, each computes its share of a batch's loss; the sum is what one rank alone would compute.
-Therefore every `_loss` is told how many tokens are to be predicted (`targets`) and how many pictures there are
+Therefore every `_loss` is told how many tokens are to be predicted (`targets`) and how many examples there are
 (`number`) in the whole batch.
 """
 
@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 
 import torch
 from PIL import Image, ImageEnhance
@@ -33,21 +33,33 @@ from captioner.training.start import Material
 
 
 class Stage:
-    """One stage. This base class has what two of the three share: batches of pictures in random order."""
+    """One stage. What the stages share is here: most train the decoder alone, and most on batches of pictures."""
 
     name: str
+    prefix: str  # of its options
+    # What a step minimises, the cross-entropy for the log and the mean reward, where there is one. The arguments are
+    # this rank's part of a batch, the weight of what it computes, `targets`, `number` and `_inputs`.
+    _loss: Callable[..., tuple[Tensor, ...]]
 
-    def __init__(self, material: Material, epochs: int | None, examples: int, batch_size: int) -> None:
-        self.m, self.epochs, self.batch_size = material, epochs or 0, batch_size
-        self.steps = math.ceil(examples / batch_size)  # of an epoch
+    def __init__(self, material: Material) -> None:
+        self.m, config = material, material.config
+        self.epochs: int = getattr(config, f"{self.prefix}epochs") or 0
+        self.learning_rate: float = getattr(config, f"{self.prefix}learning_rate")  # of the decoder, at its peak
+        self.batch_size = config.finetune_batch_size
+        self.steps = math.ceil(len(material.paths) / self.batch_size)  # of an epoch
+
+    def networks(self) -> list[nn.Module]:
+        """What is trained."""
+        return [self.m.model.decoder]
 
     @property
     def weights(self) -> list[tuple[Named, float]]:
         """The groups of named weights that are trained, each with its peak learning rate."""
-        raise NotImplementedError
+        return [(_named("decoder", self.m.model.decoder), self.learning_rate)]
 
     def prepare(self) -> None:
         """Do what takes long and is needed before the first step."""
+        self._features = self.m.features()
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         """The batches of an epoch, in a random order."""
@@ -55,100 +67,99 @@ class Stage:
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
         """The losses of batches, each computed when the iterator is advanced. `seed` fixes augmentation."""
-        raise NotImplementedError
+        objective = self.m.ranks.objective(self.networks(), self._loss)
+        shares = [self.m.share(batch) for batch in batches]
+        inputs = self._inputs(batches, [places for places, _ in shares], seed)
+        for batch, (places, weight), more in zip(batches, shares, inputs, strict=True):
+            self.m.ranks.own_randomness()
+            targets = self.m.captions.targets(self._captions(batch))
+            total, captions, *reward = objective(batch[places], weight, targets, len(batch), *more)
+            yield Losses(total, captions.detach(), *reward)
+
+    def _captions(self, batch: Tensor) -> Tensor:
+        """The numbers of the captions of a batch."""
+        return self.m.captions.of_pictures(batch)[0]
+
+    def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Tensor, ...]]:
+        """What else `_loss` needs to know of this rank's places in each batch."""
+        return repeat((), len(batches))
 
 
 class FrozenStage(Stage):
-    """Trains the decoder alone, on features that are computed once."""
+    """Trains the decoder alone, on features that are computed once, in batches of captions."""
 
-    name = "decoder"
+    name, prefix = "decoder", ""
 
     def __init__(self, material: Material) -> None:
-        config = material.config
-        super().__init__(material, config.epochs, len(material.captions), config.batch_size)
-
-    @property
-    def weights(self) -> list[tuple[Named, float]]:
-        return [(_named("decoder", self.m.model.decoder), self.m.config.learning_rate)]
-
-    def prepare(self) -> None:
-        self._features = self.m.features()
+        super().__init__(material)
+        self.batch_size = material.config.batch_size
+        self.steps = math.ceil(len(material.captions) / self.batch_size)
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         return batches_by_length(self.m.captions.lengths(), self.batch_size, generator)
 
-    def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
-        objective = self.m.ranks.objective([self.m.model.decoder], self._loss)
-        for batch in batches:
-            mirrored = torch.rand(len(batch)) < 0.5
-            self.m.ranks.own_randomness()
-            mine, weight = self.m.share(batch)
-            [loss] = objective(batch[mine], mirrored[mine], weight, self.m.captions.targets(batch))
-            yield Losses(loss, loss.detach())
+    def _captions(self, batch: Tensor) -> Tensor:
+        return batch
 
-    def _loss(self, rows: Tensor, mirrored: Tensor, weight: float, targets: int) -> tuple[Tensor]:
+    def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Tensor, ...]]:
+        return (((torch.rand(len(batch)) < 0.5)[mine],) for batch, mine in zip(batches, places, strict=True))
+
+    def _loss(self, rows: Tensor, weight: float, targets: int, number: int, mirrored: Tensor) -> tuple[Tensor, ...]:
         """The loss of captions by number, (B,), with the pictures mirrored where `mirrored`, (B,)."""
-        features = self._features[self.m.captions.picture[rows].long(), mirrored.long()].to(self.m.device)
+        features = self._features[self.m.captions.picture[rows].long(), mirrored.long()].to(self.m.ranks.device)
         tokens, owner = self.m.tokens(rows, mirrored), torch.arange(len(rows))
         with self.m.autocast():
             loss = grouped_caption_loss(self.m.model.decoder, features, tokens, owner, self.m.config.label_smoothing)
-        return (weight * loss / targets,)
+        loss = weight * loss / targets
+        return loss, loss
 
 
 class EndToEndStage(Stage):
     """Trains encoder and decoder on augmented pictures, each with all its captions."""
 
-    name = "end to end"
+    name, prefix = "end to end", "finetune_"
 
     def __init__(self, material: Material) -> None:
-        config = material.config
-        super().__init__(material, config.finetune_epochs, len(material.paths), config.finetune_batch_size)
+        super().__init__(material)
         self._encoder = folded_for_training(material.model.encoder)
+
+    def networks(self) -> list[nn.Module]:
+        return [self.m.model.decoder, self.m.model.encoder, self.m.concept_head]
 
     @property
     def weights(self) -> list[tuple[Named, float]]:
-        decoder = {**_named("decoder", self.m.model.decoder), **_named("concepts", self.m.concept_head)}
-        encoder = _named("encoder", self.m.model.encoder)
-        return [(decoder, self.m.config.finetune_learning_rate), (encoder, self.m.config.encoder_learning_rate)]
+        concepts, encoder = _named("concepts", self.m.concept_head), _named("encoder", self.m.model.encoder)
+        return [*super().weights, (concepts, self.learning_rate), (encoder, self.m.config.encoder_learning_rate)]
 
-    def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
+    def prepare(self) -> None:
+        """Nothing, because features change with the encoder."""
+
+    def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Tensor, ...]]:
         def read(picture: int) -> tuple[Tensor, bool]:
             rng = random.Random(f"{seed} {picture}")
             mirrored = rng.random() < 0.5
             image = augmented(load_image(self.m.paths[picture]), mirrored, self.m.preprocess.size, rng)
             return self.m.preprocess.pixels(image), mirrored
 
-        networks = [self.m.model.decoder, self.m.model.encoder, self.m.concept_head]
-        objective = self.m.ranks.objective(networks, self._loss)
-        shares = [self.m.share(batch) for batch in batches]
-        parts = [batch[mine].tolist() for batch, (mine, _) in zip(batches, shares, strict=True)]
+        parts = [batch[mine].tolist() for batch, mine in zip(batches, places, strict=True)]
         with ThreadPoolExecutor(self.m.free_cpus()) as pool:
             ahead = in_order(pool, read, chain.from_iterable(parts), 3 * self.batch_size)
-            for batch, (_, weight), part in zip(batches, shares, parts, strict=True):
-                self.m.ranks.own_randomness()
-                ready = list(islice(ahead, len(part)))
-                total, captions = objective(
-                    torch.tensor(part),
-                    torch.stack([pixels for pixels, _ in ready]),
-                    torch.tensor([mirrored for _, mirrored in ready]),
-                    weight,
-                    self.m.captions.targets(self.m.captions.of_pictures(batch)[0]),
-                    len(batch),
-                )
-                yield Losses(total, captions.detach())
+            for part in parts:
+                pixels, mirrored = zip(*islice(ahead, len(part)), strict=True)
+                yield torch.stack(pixels), torch.tensor(mirrored)
 
     def _loss(
-        self, pictures: Tensor, pixels: Tensor, mirrored: Tensor, weight: float, targets: int, number: int
-    ) -> tuple[Tensor, Tensor]:
+        self, pictures: Tensor, weight: float, targets: int, number: int, pixels: Tensor, mirrored: Tensor
+    ) -> tuple[Tensor, ...]:
         """The losses of pictures by number, (P,), with their pixels (P, 3, S, S) uint8, `mirrored` or not, (P,)."""
         config = self.m.config
         rows, owner = self.m.captions.of_pictures(pictures)
         with self.m.autocast():
-            features = self._encoder(self.m.preprocess.normalise(pixels.to(self.m.device))).float()
+            features = self._encoder(self.m.preprocess.normalise(pixels.to(self.m.ranks.device))).float()
             tokens = self.m.tokens(rows, mirrored[owner])
             loss = grouped_caption_loss(self.m.model.decoder, features, tokens, owner, config.label_smoothing)
         captions = weight * loss / targets
-        labels = self.m.labels[pictures].to(self.m.device)
+        labels = self.m.labels[pictures].to(self.m.ranks.device)
         concepts = weight * concept_loss(self.m.concept_head, features, labels) / number if labels.shape[1] else 0.0
         return captions + config.concept_weight * concepts, captions
 
@@ -170,36 +181,22 @@ def augmented(image: Image.Image, mirrored: bool, size: int, rng: random.Random)
 class SelfCriticalStage(Stage):
     """Trains the decoder alone, on the CIDEr-D of captions that it samples, and on cross-entropy."""
 
-    name = "self-critical"
+    name, prefix = "self-critical", "scst_"
 
     def __init__(self, material: Material, texts: Sequence[Sequence[str]]) -> None:
-        config = material.config
-        super().__init__(material, config.scst_epochs, len(material.paths), config.finetune_batch_size)
+        super().__init__(material)
         self._texts = texts
 
-    @property
-    def weights(self) -> list[tuple[Named, float]]:
-        return [(_named("decoder", self.m.model.decoder), self.m.config.scst_learning_rate)]
-
     def prepare(self) -> None:
-        self._features = self.m.features()
+        super().prepare()
         self.rewards = Rewards(self._texts, self.m.vocabulary)
         options = DecodeOptions("sample", max_length=int(self.m.captions.lengths().max()))
         self._rules = Rules.of(options, self.m.vocabulary)
 
-    def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
-        objective = self.m.ranks.objective([self.m.model.decoder], self._loss)
-        for batch in batches:
-            self.m.ranks.own_randomness()
-            mine, weight = self.m.share(batch)
-            rows, _ = self.m.captions.of_pictures(batch)
-            total, captions, reward = objective(batch[mine], weight, self.m.captions.targets(rows), len(batch))
-            yield Losses(total, captions.detach(), reward)
-
-    def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, ...]:
         """The losses and the mean reward of pictures by number, (P,)."""
-        config, decoder = self.m.config, self.m.model.decoder
-        features = self._features[pictures, 0].to(self.m.device)
+        config, decoder, device = self.m.config, self.m.model.decoder, self.m.ranks.device
+        features = self._features[pictures, 0].to(device)
         several = features.repeat_interleave(config.scst_samples, 0)
         # Without dropout: captions are sampled from the network as it will be used.
         decoder.eval()
@@ -210,7 +207,7 @@ class SelfCriticalStage(Stage):
         rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
         rewards = rewards.view(len(pictures), config.scst_samples)
         with self.m.autocast():
-            reward_loss = self_critical_loss(decoder, several, tokens, advantages(rewards).flatten().to(self.m.device))
+            reward_loss = self_critical_loss(decoder, several, tokens, advantages(rewards).flatten().to(device))
             decoder.train()
             rows, owner = self.m.captions.of_pictures(pictures)
             loss = grouped_caption_loss(decoder, features, self.m.captions.batch(rows), owner, config.label_smoothing)
@@ -245,8 +242,7 @@ def _seconds_a_step(stage: Stage, material: Material) -> float:
         begin = time.perf_counter()
         next(losses).total.backward()
         times.append(time.perf_counter() - begin)
-    for weights in (*material.model.parameters(), *material.concept_head.parameters()):
-        weights.grad = None
+    material.networks().zero_grad()
     return min(times[1:] or times)  # the first step is slower
 
 

@@ -6,17 +6,16 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captioner import __version__
 from captioner.data.splits import Split, same_content
 from captioner.errors import OptionError, some
 from captioner.files import sha256_of
@@ -59,9 +58,8 @@ class Start:
             raise OptionError("init (--init) brings its own encoder: leave out encoder_weights (--encoder-weights)")
         if init:
             return cls(init=find_checkpoint(init))
-        if weights:
-            return cls(Path(weights))
-        return cls(next((model.path for model in models() if model.encoder == config.encoder), None))
+        shipped = (model.path for model in models() if model.encoder == config.encoder)
+        return cls(Path(weights) if weights else next(shipped, None))
 
 
 @dataclasses.dataclass
@@ -78,7 +76,6 @@ class Material:
     mirror: Tensor  # (V,), see `mirror_table`
     labels: Tensor  # (P, C) bool, see `concept_labels`
     ranks: Ranks
-    bfloat16: bool  # whether the processor computes in it
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     measured: CpuTimes | None = None  # when `free_cpus` was last called
 
@@ -92,7 +89,8 @@ class Material:
         texts = [example.captions for example in split.train]
         config = config.for_set(sum(map(len, texts)), len(texts))
         torch.manual_seed(config.seed)
-        config, model, vocabulary, preprocess, origin = first_model(config, texts, start)
+        first, config = first_checkpoint(config, [text for captions in texts for text in captions], start)
+        model, vocabulary = first.model, first.vocabulary
         concepts, labels = concept_labels(texts, vocabulary, config.concepts)
         # Before an optimiser sees the weights, because it keeps its moments in the same memory layout.
         channels_last(model.to(ranks.device).encoder)
@@ -100,18 +98,11 @@ class Material:
             # A small set may have no frequent words, and torch warns of layers without outputs.
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             concept_head = nn.Linear(model.encoder.feature_size, len(concepts)).to(ranks.device)
-        python, torchvision = platform.python_version(), version("torchvision")
-        versions = {"python": python, "torch": torch.__version__, "torchvision": torchvision}
-        provenance = {"captioner": __version__, "data": split.origin, **origin, "versions": versions}
-        paths, tokens = [str(example.path) for example in split.train], CaptionTokens.of(texts, vocabulary)
-        mirror, bfloat16 = mirror_table(vocabulary), native_bfloat16(ranks.device.type)
-        network = (config, model, concept_head, vocabulary, preprocess)
-        return cls(*network, paths, tokens, mirror, labels, ranks, bfloat16, provenance, measured)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.ranks.device
+        versions = {"python": python_version(), "torch": torch.__version__, "torchvision": version("torchvision")}
+        origin = {"captioner": version("captioner"), "data": split.origin, **first.provenance, "versions": versions}
+        paths, captions = [str(example.path) for example in split.train], CaptionTokens.of(texts, vocabulary)
+        data = (paths, captions, mirror_table(vocabulary), labels)
+        return cls(config, model, concept_head, vocabulary, first.preprocess, *data, ranks, origin, measured)
 
     def fingerprint(self) -> str:
         """A digest of options, data and first weights: of all that makes this run another one than others."""
@@ -133,7 +124,7 @@ class Material:
 
         They are computed in float32, so that what is learned does not depend on the processor.
         """
-        encoder = PictureEncoder(self.model.encoder, self.preprocess, str(self.device), "float32")
+        encoder = PictureEncoder(self.model.encoder, self.preprocess, str(self.ranks.device), "float32")
         digest = encoder_digest(self.model.encoder, self.preprocess, "float32")
         cache = FeatureCache(cache_folder() / f"features-{digest}.sqlite")
         with self.ranks.progress_bar(len(self.paths), "encoding", "picture") as bar:
@@ -146,7 +137,8 @@ class Material:
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where the processor computes in it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+        kind = self.ranks.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=native_bfloat16(kind))
 
     def share(self, batch: Tensor) -> tuple[Tensor, float]:
         """This rank's places in a batch, and the weight of what it computes, usually 1.
@@ -167,26 +159,19 @@ class Material:
         return threads if "OMP_NUM_THREADS" in os.environ else min(threads, self.free_cpus())
 
 
-def first_model(
-    config: TrainConfig, texts: Sequence[Sequence[str]], start: Start
-) -> tuple[TrainConfig, CaptionModel, Vocabulary, Preprocess, dict[str, Any]]:
-    """The network before the first step, the config that describes it, and where its weights came from."""
-    captions = [text for of_picture in texts for text in of_picture]
+def first_checkpoint(config: TrainConfig, captions: Sequence[str], start: Start) -> tuple[Checkpoint, TrainConfig]:
+    """The network before the first step, with where its weights came from, and the config that describes it."""
     if start.init:
-        checkpoint, config = warm_start(config, captions, start.init)
-        source = {"source": f"checkpoint {start.init.name}", "sha256": sha256_of(start.init)}
-        origin = {"encoder_weights": source, "init": {**source, "provenance": checkpoint.provenance}}
-        return config, checkpoint.model, checkpoint.vocabulary, checkpoint.preprocess, origin
+        return warm_start(config, captions, start.init)
     tokens = fitting_tokens(captions) if config.tokens == "auto" else config.tokens
     vocabulary = Vocabulary.build(captions, config.minimum_count, tokens)
-    shared = {field.name for field in dataclasses.fields(ModelConfig)} & dataclasses.asdict(config).keys()
-    sizes = {name: getattr(config, name) for name in shared}
+    names = [field.name for field in dataclasses.fields(ModelConfig) if hasattr(config, field.name)]
+    sizes = {name: getattr(config, name) for name in names}
     model = CaptionModel.create(ModelConfig(vocabulary_size=len(vocabulary), **sizes))
     source, preprocess = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
-    if config.image_size:
-        preprocess = dataclasses.replace(preprocess, size=config.image_size)
+    preprocess = dataclasses.replace(preprocess, size=config.image_size or preprocess.size)
     config = dataclasses.replace(config, image_size=preprocess.size)
-    return config, model, vocabulary, preprocess, {"encoder_weights": source}
+    return Checkpoint(model, vocabulary, preprocess, {"encoder_weights": source}), config
 
 
 def warm_start(config: TrainConfig, captions: Sequence[str], path: Path) -> tuple[Checkpoint, TrainConfig]:
@@ -196,18 +181,18 @@ def warm_start(config: TrainConfig, captions: Sequence[str], path: Path) -> tupl
     checkpoint. Raises OptionError when the config asks for something else there, and CheckpointError.
     """
     checkpoint = load_checkpoint(path)
-    vocabulary = checkpoint.vocabulary
-    new = Vocabulary.build(captions, config.minimum_count, vocabulary.tokens)
-    known = set(vocabulary.words)
-    words = vocabulary.words + tuple(word for word in new.words if word not in known)
-    old = checkpoint.model.config
-    model = CaptionModel.create(dataclasses.replace(old, vocabulary_size=len(words), dropout=config.dropout))
-    model.load_state_dict(_extended(checkpoint.model, len(words)))
-    of_checkpoint = {"image_size": checkpoint.preprocess.size, "tokens": vocabulary.tokens, **dataclasses.asdict(old)}
+    known, old = checkpoint.vocabulary, checkpoint.model.config
+    of_checkpoint = {"image_size": checkpoint.preprocess.size, "tokens": known.tokens, **dataclasses.asdict(old)}
     fixed = {name: of_checkpoint[name] for name in FIXED_BY_INIT}
     standard = TrainConfig()
     refuse_fixed(name for name in fixed if getattr(config, name) not in (fixed[name], getattr(standard, name)))
-    extended = Checkpoint(model, Vocabulary(words, vocabulary.tokens), checkpoint.preprocess, checkpoint.provenance)
+    new = Vocabulary.build(captions, config.minimum_count, known.tokens)
+    words = tuple(dict.fromkeys(known.words + new.words))  # in this order, each once
+    model = CaptionModel.create(dataclasses.replace(old, vocabulary_size=len(words), dropout=config.dropout))
+    model.load_state_dict(_extended(checkpoint.model, len(words)))
+    source = {"source": f"checkpoint {path.name}", "sha256": sha256_of(path)}
+    origin = {"encoder_weights": source, "init": {**source, "provenance": checkpoint.provenance}}
+    extended = Checkpoint(model, Vocabulary(words, known.tokens), checkpoint.preprocess, origin)
     return extended, dataclasses.replace(config, **fixed)
 
 

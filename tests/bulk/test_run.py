@@ -12,6 +12,7 @@ from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.run import caption_files
 from captioner.errors import CaptionerError, DataError, InputError, OptionError, OutputError
 from captioner.inference.results import FileResult
+from captioner.network.checkpoint import load_checkpoint
 from captioner.options import DecodeOptions
 
 
@@ -126,6 +127,23 @@ def test_another_checkpoint_does_not_go_on(
     other = captioner.load(chinese_checkpoint_file, precision="float32")
     with pytest.raises(OutputError, match="the interrupted run had checkpoint "):
         caption_files(pictures, tmp_path / "out", model=other, resume=True)
+
+
+def test_a_model_that_no_file_holds_captions_into_files_and_goes_on_with_its_own_runs(
+    model: captioner.Captioner, tiny_checkpoint_file: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    made = captioner.Captioner(load_checkpoint(tiny_checkpoint_file))
+    assert caption_files(pictures, tmp_path / "whole", model=made).captioned == 7
+    lines = [f"{path}\t{made.caption(path)}\n" for path in pictures]
+    assert (tmp_path / "whole").read_text() == "".join(lines)
+    pictures[3].write_text("broken")
+    assert caption_files(pictures, tmp_path / "out", model=made).failed == 1
+    for other in (captioner.Captioner(load_checkpoint(tiny_checkpoint_file)), model):
+        with pytest.raises(OutputError, match="the interrupted run had checkpoint 'in memory only, "):
+            caption_files(pictures, tmp_path / "out", model=other, resume=True)
+    assert caption_files(pictures, tmp_path / "out", model=made, resume=True).skipped == 0
+    pictures[3].write_bytes(pictures[2].read_bytes())
+    assert caption_files(pictures, tmp_path / "out", model=made, resume=True).failed == 0
 
 
 @pytest.mark.parametrize("stop", range(0, 7, 2))

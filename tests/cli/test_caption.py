@@ -85,7 +85,7 @@ def test_a_bad_picture_is_named_and_the_others_are_captioned(caption: Run, pictu
         (["a.jpg", "--format", "coco"], "--coco-images"),
         (["a.jpg", "--output", "empty"], "is a folder"),
         (["a.jpg", "--strategy", "wild"], "invalid choice"),
-        (["a.jpg", "--batch-size", "0"], "invalid positive whole number"),
+        (["a.jpg", "--batch-size", "0"], "batch_size must be at least 1, not 0"),
         (["a.jpg", "--device", "abacus"], "abacus"),
         ([], "PATH"),
     ],

@@ -360,6 +360,17 @@ def test_pictures_from_anywhere_go_by_the_names_that_they_are_given(model: Capti
     assert all(same(result.caption, next(expected)) for result in results if result.caption)
 
 
+def test_pictures_that_are_captioned_together_are_one_batch(model: Captioner, pictures: list[Path]) -> None:
+    """As in a stream, errors stand in the places of their pictures. Without rules the defaults are used."""
+    named = [("a", pictures[0]), ("b", b"no picture"), ("c", ImageError("gone")), ("d", pictures[1])]
+    results = model.caption_together(named, model.rules(GREEDY, "a dog"))
+    assert results == list(model.caption_named(named, GREEDY, 4, prompt="a dog"))
+    assert [result.error is None for result in results] == [True, False, False, True]
+    assert model.caption_together(named) == list(model.caption_named(named))
+    assert model.caption_together([("c", ImageError("gone"))])[0].error == "gone"
+    assert model.caption_together([]) == []
+
+
 def test_a_stream_does_not_read_far_ahead(model: Captioner, pictures: list[Path]) -> None:
     asked = 0
 

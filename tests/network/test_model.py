@@ -10,6 +10,7 @@ from conftest import TINY_ENCODER
 from torch import Tensor, nn
 
 from captioner.inference.decoding import decode
+from captioner.inference.rules import Rules
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
 from captioner.options import CELLS, DecodeOptions
 from captioner.training.losses import caption_loss, real_targets
@@ -55,7 +56,9 @@ def test_a_handful_of_captions_is_learned_by_heart() -> None:
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.05
-    assert [written.tokens for [written] in decode(decoder.eval(), features, DecodeOptions("greedy"))] == captions
+    assert [
+        written.tokens for [written] in decode(decoder.eval(), features, Rules(DecodeOptions("greedy")))
+    ] == captions
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -62,7 +62,7 @@ def test_samples_end_once_and_follow_the_global_seed() -> None:
 def test_samples_obey_the_stutter_rule_as_captions_do() -> None:
     """What decoding would never write is not worth learning."""
     vocabulary = Vocabulary.build(["dog and cat"])
-    decoder = Decoder(ModelConfig("none", len(vocabulary), 8, 8, 0.0), 3).eval()
+    decoder = Decoder(ModelConfig("none", len(vocabulary), 8, 8, 0.0, "lstm", 1), 3).eval()
     stuttering = {}
     for allow in (False, True):
         rules = Rules.of(DecodeOptions("sample", max_length=8, allow_stutter=allow), vocabulary)

@@ -12,7 +12,7 @@ from captioner.errors import CheckpointError, OptionError
 from captioner.network.checkpoint import load_checkpoint, save_checkpoint
 from captioner.network.header import find_checkpoint
 from captioner.training.config import TrainConfig
-from captioner.training.start import Start, first_model, warm_start
+from captioner.training.start import Start, first_checkpoint, warm_start
 from captioner.vocab import UNK
 
 
@@ -65,5 +65,6 @@ def test_pictures_are_as_large_as_those_that_the_encoder_knows_unless_told_other
     tiny_checkpoint_file: Path, asked: int, size: int
 ) -> None:
     config = TrainConfig(encoder=TINY_ENCODER, image_size=asked, minimum_count=1)
-    config, _, _, preprocess, _ = first_model(config, [["a dog runs"]], Start(encoder_weights=tiny_checkpoint_file))
-    assert preprocess.size == config.image_size == size
+    start = Start(encoder_weights=tiny_checkpoint_file)
+    checkpoint, config = first_checkpoint(config, ["a dog runs"], start)
+    assert checkpoint.preprocess.size == config.image_size == size

@@ -31,14 +31,9 @@ def _result(name: str, model: captioner.Captioner, picture: KeptPicture) -> None
         with st.container(key=f"answer-{picture.digest[:16]}"):
             show.caption(best)
         with st.container(horizontal=True):
-            st.download_button(
-                say("save"),
-                best.text + "\n",
-                file_name=PurePath(picture.name).stem + ".txt",
-                mime="text/plain",
-                on_click="ignore",
-                key=f"save-{picture.digest}",
-            )
+            file = PurePath(picture.name).stem + ".txt"
+            key = f"save-{picture.digest}"
+            st.download_button(say("save"), best.text + "\n", file, "text/plain", key=key, on_click="ignore")
             if st.button(say("remove"), key=f"remove-{picture.digest}", type="tertiary"):
                 del pictures.taken()[picture.digest]
                 st.rerun()

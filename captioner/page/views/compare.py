@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -21,47 +22,32 @@ SEEDS = 2**31
 
 def view(name: str, model: captioner.Captioner) -> None:
     """Three columns of captions, each with its own sliders."""
-    picture = pictures.current(model)
-    if picture is None:
+    if not (picture := pictures.current(model)):
         return
     feature = picture.encoded(name, model)
     left, right = st.columns([1, 3], gap="medium", vertical_alignment="bottom")
     left.image(picture.preview, width="stretch", alt=show.decoded(model, feature)[0].text)
-    with right:
-        st.write(say("compare_intro"))
+    right.write(say("compare_intro"))
     _columns(model, feature, picture.encode_ms)
 
 
 @st.fragment  # a slider then reruns this part only
 def _columns(model: captioner.Captioner, feature: Tensor, encode_ms: float) -> None:
     max_length = slider("max_length", key="longest")
-    spent = 0.0
     greedy, beam, drawn = st.columns(3, gap="medium")
     with greedy:
         _head("greedy", "greedy_is")
-        best, milliseconds = show.decoded(model, feature, show.options_of("greedy", max_length=max_length))
-        show.caption(best)
-        spent += milliseconds
+        spent = _captions(model, feature, "greedy", max_length=max_length)
     with beam:
         _head("beam", "beam_is")
         values = {option: slider(option, key=f"beam-{option}") for option in ("beam_size", "length_penalty")}
-        values["num_captions"] = slider("num_captions", key="beam-captions", start=3)
-        best, milliseconds = show.decoded(model, feature, show.options_of("beam", max_length=max_length, **values))
-        for caption in (best, *best.alternatives):
-            show.caption(caption)
-        spent += milliseconds
+        values["num_captions"] = min(slider("num_captions", key="beam-captions", start=3), values["beam_size"])
+        spent += _captions(model, feature, "beam", max_length=max_length, **values)
     with drawn:
         _head("sampled", "sample_is")
-        values = {"temperature": _temperature()}
-        values |= {option: slider(option, key=f"draw-{option}") for option in ("top_k", "top_p")}
+        values = {option: slider(option, key=f"draw-{option}") for option in ("temperature", "top_k", "top_p")}
         values["num_captions"] = slider("num_captions", key="draws", start=5)
-        values["seed"] = _seed()
-        best, milliseconds = show.decoded(model, feature, show.options_of("sample", max_length=max_length, **values))
-        captions = sorted([best, *best.alternatives], key=lambda caption: -caption.mean_probability)
-        times = Counter(caption.text for caption in captions)
-        for caption in {caption.text: caption for caption in captions}.values():
-            show.caption(caption, times[caption.text])
-        spent += milliseconds
+        spent += _captions(model, feature, "sample", max_length=max_length, seed=_seed(), **values)
     st.caption(say("cost", encode=encode_ms, decode=spent))
 
 
@@ -70,39 +56,41 @@ def _head(title: str, what: str) -> None:
     st.caption(say(what))
 
 
+def _captions(model: captioner.Captioner, feature: Tensor, strategy: str, **values: Any) -> float:
+    """Show the captions of a strategy, equal draws once and the likeliest first. Returns the milliseconds it took."""
+    best, milliseconds = show.decoded(model, feature, captioner.DecodeOptions(strategy, **values))
+    captions = [best, *best.alternatives]
+    times = Counter(caption.text for caption in captions if strategy == "sample")
+    if times:
+        captions.sort(key=lambda caption: -caption.mean_probability)
+        captions = list({caption.text: caption for caption in captions}.values())
+    for caption in captions:
+        show.caption(caption, times.get(caption.text, 1))
+    return milliseconds
+
+
 def slider(name: str, key: str, start: float | None = None) -> Any:
     """A slider for one of DecodeOptions. Its range is what the option allows, cut to what is useful on a page."""
-    spec = SPECS[name]
+    spec, help = SPECS[name], say(f"help_{name}")
+    if name == "temperature":
+        return st.select_slider(say(name), _stops(spec), spec.default, key=key, help=help)
     high = min(spec.high or math.inf, HIGHEST.get(name, math.inf))
     step = spec.kind(1) if spec.kind is int else 0.05
     low = math.ceil((spec.low or 0) / step) * step  # the steps then end at the highest value
     low, high, start = (spec.kind(value) for value in (low, high, spec.default if start is None else start))
-    return st.slider(say(name), low, high, start, step, key=key, help=say(f"help_{name}"), persist_state="session")
+    return st.slider(say(name), low, high, start, step, key=key, help=help, persist_state="session")
 
 
-def stops(spec: OptionSpec) -> list[float]:
+def _stops(spec: OptionSpec) -> list[float]:
     """Values for a slider from low to high, 20 for each factor of ten, the default among them."""
     low, high = (round(20 * math.log10(end or 1)) for end in (spec.low, spec.high))
     return sorted({spec.default, *(float(f"{10 ** (i / 20):.2g}") for i in range(low, high + 1))})
-
-
-def _temperature() -> float:
-    spec = SPECS["temperature"]
-    chosen: float = st.select_slider(
-        say("temperature"), stops(spec), spec.default, key="temperature", help=say("help_temperature")
-    )
-    return chosen
 
 
 def _seed() -> int:
     st.session_state.setdefault("seed", SPECS["seed"].default)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         seed = st.number_input(say("seed"), 0, SEEDS - 1, key="seed", help=say("help_seed"), width=150)
-        st.button(
-            "",
-            icon=":material/casino:",
-            help=say("dice"),
-            key="dice",
-            on_click=lambda: st.session_state.update(seed=(seed + 1) % SEEDS),
-        )
+        dice = partial(st.session_state.update, seed=(seed + 1) % SEEDS)
+        st.button("", key="dice", icon=":material/casino:", help=say("dice"), on_click=dice)
     return int(seed)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import streamlit as st
 
-import captioner
-from captioner.inference.explanation import Candidate, Step
-from captioner.inference.results import Explanation
+from captioner import Captioner, DecodeOptions
+from captioner.inference.explanation import Candidate, Explanation, Step
 from captioner.page import drawings, pictures
 from captioner.page.components import choose_word, drawing
-from captioner.page.models import turn
+from captioner.page.models import TURN
 from captioner.page.pictures import KeptPicture
 from captioner.page.texts import say
 from captioner.page.views.compare import slider
@@ -20,31 +20,25 @@ from captioner.pictures.load import load_image
 WEAK = 0.2  # nats: hiding a part that matters less than this tells nothing
 
 
-def view(name: str, model: captioner.Captioner) -> None:
+def view(name: str, model: Captioner) -> None:
     """One picture and its caption, from all sides."""
-    picture = pictures.current(model)
-    if picture is None:
+    if not (picture := pictures.current(model)):
         return
-    beam_size = slider("beam_size", key="inside-beam")
-    options = captioner.DecodeOptions("beam", beam_size=beam_size)
+    options = DecodeOptions("beam", beam_size=slider("beam_size", key="inside-beam"))
     explanation = _explain(name, model, picture, options)
     st.write(say("words_intro"))
     steps = explanation.steps
     chosen = min(st.session_state.get("word", 0), len(steps) - 1)
-    choose_word(
-        [shown_word(step.word) for step in steps],
-        [step.probability for step in steps],
-        chosen,
-        say("words_label"),
-        key="word",
-    )
+    words, probabilities = [shown_word(step.word) for step in steps], [step.probability for step in steps]
+    choose_word(words, probabilities, chosen, say("words_label"), key="word")
     left, right = st.columns(2, gap="large")
     with left:
         _weighed(explanation, chosen, "" if model.vocabulary.tokens == "character" else " ")
     with right:
         _looked(picture, steps[chosen])
-    _tree(explanation, options)
-    _states(explanation)
+    if explanation.beam:
+        _tree(explanation, options)
+    _states(words, steps)
 
 
 def shown_word(word: str) -> str:
@@ -52,37 +46,27 @@ def shown_word(word: str) -> str:
     return {"<end>": say("end"), "<unk>": say("unknown")}.get(word, word)
 
 
-def _explain(
-    name: str, model: captioner.Captioner, picture: KeptPicture, options: captioner.DecodeOptions
-) -> Explanation:
+def _explain(name: str, model: Captioner, picture: KeptPicture, options: DecodeOptions) -> Explanation:
     """The explanation, kept until another is asked for."""
     asked = picture.digest, name, options
     if st.session_state.get("explained") != asked:
-        with st.spinner(say("looking"), show_time=False), turn():
+        with st.spinner(say("looking"), show_time=False), TURN:
             st.session_state.explanation = model.explain(picture.for_model(model), options)
         st.session_state.explained = asked
-        st.session_state.word = _first_telling(st.session_state.explanation)
+        # The word that depends most on one part of the picture is shown first.
+        peaks = [float(step.heat.max()) for step in st.session_state.explanation.steps]
+        st.session_state.word = peaks.index(max(peaks))
     explanation: Explanation = st.session_state.explanation
     return explanation
-
-
-def _first_telling(explanation: Explanation) -> int:
-    """The word that depends most on one part of the picture. It is shown first."""
-    return max(range(len(explanation.steps)), key=lambda place: float(explanation.steps[place].heat.max()))
 
 
 def _weighed(explanation: Explanation, chosen: int, space: str) -> None:
     st.header(say("weighed"), anchor=False)
     step = explanation.steps[chosen]
     before = space.join(explanation.caption.tokens[:chosen])
-    st.html(
-        drawings.bars(
-            [Candidate(shown_word(other.word), other.probability) for other in step.candidates],
-            shown_word(step.word),
-            (say("word"), say("probability")),
-            say("weighed_is", before=before) if chosen else say("weighed_first"),
-        )
-    )
+    candidates = [Candidate(shown_word(other.word), other.probability) for other in step.candidates]
+    caption = say("weighed_is", before=before) if chosen else say("weighed_first")
+    st.html(drawings.bars(candidates, shown_word(step.word), (say("word"), say("probability")), caption))
 
 
 def _looked(picture: KeptPicture, step: Step) -> None:
@@ -98,9 +82,7 @@ def _looked(picture: KeptPicture, step: Step) -> None:
         st.caption(say("where_is", word=word, place=place, factor=f"{math.exp(strength):.2g}"))
 
 
-def _tree(explanation: Explanation, options: captioner.DecodeOptions) -> None:
-    if not explanation.beam:
-        return
+def _tree(explanation: Explanation, options: DecodeOptions) -> None:
     st.header(say("tree"), anchor=False)
     words = [step.word for step in explanation.steps]
     describe = say("tree_alt", caption=explanation.caption.text)
@@ -108,9 +90,9 @@ def _tree(explanation: Explanation, options: captioner.DecodeOptions) -> None:
     st.caption(say("tree_is", size=options.beam_size, penalty=options.length_penalty))
 
 
-def _states(explanation: Explanation) -> None:
+def _states(words: Sequence[str], steps: Sequence[Step]) -> None:
     st.header(say("state"), anchor=False)
-    size = len(explanation.steps[0].hidden)
-    rows = [(shown_word(step.word), step.hidden) for step in explanation.steps]
+    size = len(steps[0].hidden)
+    rows = [(word, step.hidden) for word, step in zip(words, steps, strict=True)]
     st.html(drawings.states(rows, say("state_alt", size=size, word="{word}")))
     st.caption(say("state_is", size=size))

@@ -17,8 +17,7 @@ EVEN = 0.01  # nats per word: a smaller difference counts as equal
 
 def view(name: str, model: captioner.Captioner) -> None:
     """The picture, a box for a sentence, and both sentences word by word."""
-    picture = pictures.current(model)
-    if picture is None:
+    if not (picture := pictures.current(model)):
         return
     feature = picture.encoded(name, model)
     own, _ = show.decoded(model, feature)
@@ -31,8 +30,7 @@ def view(name: str, model: captioner.Captioner) -> None:
             [yours] = model.score_features(feature, sentence)
             _words("yours", words, yours)
             ids = model.vocabulary.encode(sentence)
-            unknown = [word for word, token in zip(words, ids, strict=True) if token == UNK]
-            if unknown:
+            if unknown := [word for word, token in zip(words, ids, strict=True) if token == UNK]:
                 st.caption(say("not_known", words=", ".join(map(pictures.as_text, unknown))))
         _words("its_own", own.tokens, own)
         if words:

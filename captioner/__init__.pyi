@@ -1,0 +1,27 @@
+"""The public names and where they come from, for type checkers, editors and `__init__.py`."""
+
+from captioner.bulk.cluster import caption_on_cluster as caption_on_cluster
+from captioner.bulk.run import caption_files as caption_files
+from captioner.data.shapes import make_shapes as make_shapes
+from captioner.data.survey import check_data as check_data
+from captioner.errors import CaptionerError as CaptionerError
+from captioner.errors import CheckpointError as CheckpointError
+from captioner.errors import DataError as DataError
+from captioner.errors import DeviceError as DeviceError
+from captioner.errors import ImageError as ImageError
+from captioner.errors import InputError as InputError
+from captioner.errors import OptionError as OptionError
+from captioner.errors import OutputError as OutputError
+from captioner.errors import TrainingError as TrainingError
+from captioner.evaluation.compare import compare as compare
+from captioner.evaluation.run import evaluate as evaluate
+from captioner.inference.captioner import Captioner as Captioner
+from captioner.inference.captioner import load as load
+from captioner.inference.results import Caption as Caption
+from captioner.network.header import models as models
+from captioner.options import DecodeOptions as DecodeOptions
+from captioner.training.config import TrainConfig as TrainConfig
+from captioner.training.run import train as train
+
+__version__: str
+__all__: list[str]
