@@ -61,12 +61,10 @@ def _open(path: Path) -> tuple[str, Iterator[Entry]]:
     text = chain(read, source)
     if first.lstrip()[0] in "{[":
         return _open_json(first, text)
-    form = lines.numbered_form(first)
-    if form:
+    if form := lines.numbered_form(first):
         return form, lines.read_numbered(text, form)
-    delimiter = columns.delimiter_of(first)
-    if delimiter:
-        return columns.form_of(delimiter), columns.read_table(text, delimiter)
+    if delimiter := columns.delimiter_of(first):
+        return f"{columns.DELIMITERS[delimiter]}-separated table", columns.read_table(text, delimiter)
     raise _unknown(first)
 
 

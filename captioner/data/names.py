@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePath
 
+from captioner.data.readers.documents import values_of
 from captioner.errors import DataError
 from captioner.files import read_json
 
@@ -89,10 +90,8 @@ class KnownPictures:
         for name in names:
             number = image_id(name, self._ids)
             if numbers.setdefault(number, name) != name:
-                raise DataError(
-                    f"{numbers[number]} and {name} have the same COCO number, {number}: "
-                    "give coco_images (--coco-images FILE)"
-                )
+                same = f"{numbers[number]} and {name} have the same COCO number, {number}"
+                raise DataError(f"{same}: give coco_images (--coco-images FILE)")
         return numbers
 
 
@@ -122,14 +121,13 @@ def read_image_ids(file: Path) -> dict[str, int]:
 
     COCO's own annotation files have this list. Raises DataError, also if two pictures share a number or a name.
     """
-    content = read_json(file)
-    images = content.get("images") if isinstance(content, dict) else None
+    (images,) = values_of(read_json(file), "images")
     if not isinstance(images, list) or not images:
         raise DataError(f"{file}: has no list 'images' with the 'id' and 'file_name' of each picture")
     ids: dict[str, int] = {}
     names: dict[int, str] = {}
     for position, image in enumerate(images, start=1):
-        number, name = (image.get(key) if isinstance(image, dict) else None for key in ("id", "file_name"))
+        number, name = values_of(image, "id", "file_name")
         if type(number) is not int or type(name) is not str or not name:
             raise DataError(f"{file}: entry {position} of 'images' needs an 'id' (a whole number) and a 'file_name'")
         if ids.setdefault(name, number) != number:

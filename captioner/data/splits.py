@@ -65,9 +65,8 @@ def present_names(captions: Mapping[str, Sequence[str]], images: Path) -> list[s
     """The captioned pictures that are in the folder. Raises DataError if there are none."""
     names = list(find_files(captions, images))
     if not names:
-        raise DataError(
-            f"{images}: holds none of the {len(captions)} captioned pictures, such as {next(iter(captions))}"
-        )
+        first = next(iter(captions))
+        raise DataError(f"{images}: holds none of the {len(captions)} captioned pictures, such as {first}")
     return names
 
 
@@ -143,12 +142,12 @@ def choose_split(
 
     Raises DataError, also if a picture of a list is missing. Without lists, missing pictures are left out.
     """
-    present = [] if train_list else present_names(captions.captions, images)
+    present = list(captions.captions) if train_list else present_names(captions.captions, images)
     names = split_names(captions, present, train_list, val_list, seed)
     if both := names.overlap():
         raise DataError(f"{len(both)} pictures are in both split lists, such as {both[0]}")
     train, validation = (find_examples(captions.captions, images, those) for those in (names.train, names.validation))
-    there = set(captions.captions if train_list else present)
+    there = set(present)
     missing = [name for name in captions.captions if name not in there]
     notes = []
     if captions.empty:

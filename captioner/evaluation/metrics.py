@@ -49,9 +49,7 @@ def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nltk warns if an order has no match, which the value 0 shows anyway
-        scores = corpus_bleu(
-            [list(those) for those in references], list(hypotheses), weights, smoothing_function=without_missing
-        )
+        scores = corpus_bleu(list(map(list, references)), list(hypotheses), weights, smoothing_function=without_missing)
     return [100.0 * float(score) for score in scores]
 
 
@@ -123,8 +121,7 @@ def best_constant_caption(references: Sequence[Sequence[Words]]) -> list[str]:
             matches[len(ngram) - 1] += sum(pictures_with[ngram, nth] for nth in range(count))
         row[:ORDERS] = matches
     lengths = np.array([len(words) for words in candidates])
-    for n in range(ORDERS):
-        counts[:, ORDERS + n] = len(references) * np.maximum(0, lengths - n)
+    counts[:, ORDERS : 2 * ORDERS] = len(references) * np.maximum(0, lengths[:, None] - np.arange(ORDERS))
     counts[:, 2 * ORDERS] = len(references) * lengths
     counts[:, 2 * ORDERS + 1] = _closest_lengths(lengths, references)
     # Compare by BLEU-4, then 3, 2, 1. Rounded, because equal values may differ in the last bits.

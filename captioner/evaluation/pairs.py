@@ -76,8 +76,7 @@ class Pairs:
         self.note("no_references", matched.unknown)
         self.note("no_caption", [name for name in self.references if name not in self.captions])
         self.note("repeated", [name for name in matched.repeated if name in self.captions])
-        others = len(matched.predictions) - len(self.captions)
-        if others:
+        if others := len(matched.predictions) - len(self.captions):
             say(f"{others} captions are of pictures that are not evaluated")
         return {"predictions": sha256_of(file)[:12]}
 
@@ -88,15 +87,12 @@ class Pairs:
 
     def described(self) -> list[str]:
         """One phrase for each problem, with the number of pictures and the first names."""
-        return [
-            f"{len(names)} {_PROBLEMS[problem][len(names) > 1]} ({some(names, 5)})"
-            for problem, names in self.problems.items()
-        ]
+        found = self.problems.items()
+        return [f"{len(names)} {_PROBLEMS[problem][len(names) > 1]} ({some(names, 5)})" for problem, names in found]
 
     def refuse(self) -> None:
         """Raise DataError if there are problems that are not allowed."""
         if self.problems and not self.allow_missing:
             hint = "" if self.selected else "name the pictures to evaluate on with split_list (--split-list FILE), or "
-            raise DataError(
-                f"{'; '.join(self.described())}: {hint}leave such pictures out with allow_missing (--allow-missing)"
-            )
+            found = "; ".join(self.described())
+            raise DataError(f"{found}: {hint}leave such pictures out with allow_missing (--allow-missing)")

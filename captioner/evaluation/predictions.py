@@ -11,7 +11,7 @@ from typing import Any
 
 from captioner.data.names import KnownPictures
 from captioner.data.readers.base import writable
-from captioner.data.readers.documents import parsed
+from captioner.data.readers.documents import parsed, values_of
 from captioner.data.spreadsheets import unquoted
 from captioner.errors import DataError
 
@@ -58,13 +58,13 @@ def read_predictions(file: Path) -> list[Prediction]:
 
 def _coco(text: str) -> Iterator[Prediction]:
     for number, row in enumerate(parsed(text, "not a JSON file"), start=1):
-        picture = row.get("image_id") if isinstance(row, dict) else None
+        picture, caption = values_of(row, "image_id", "caption")
         # A number written as text ("42") is accepted.
         if isinstance(picture, str) and picture.isascii() and picture.isdigit():
             picture = int(picture)
-        if type(picture) is not int or not isinstance(row.get("caption"), str):
+        if type(picture) is not int or not isinstance(caption, str):
             raise DataError(f"entry {number} needs an 'image_id' (a whole number) and a 'caption' (a text)")
-        yield Prediction(picture, writable(row["caption"]))
+        yield Prediction(picture, writable(caption))
 
 
 def _jsonl(text: str) -> Iterator[Prediction]:
@@ -72,11 +72,12 @@ def _jsonl(text: str) -> Iterator[Prediction]:
         if not line.strip():
             continue
         row = parsed(line, f"line {number} is not JSON")
-        if isinstance(row, dict) and row.get("error") and row.get("caption") is None:
+        path, caption, words, problem = values_of(row, "path", "caption", "words", "error")
+        if problem and caption is None:
             continue
-        if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not isinstance(row.get("caption"), str):
+        if not isinstance(path, str) or not isinstance(caption, str):
             raise DataError(f"line {number} needs a 'path' and a 'caption' (texts)")
-        yield Prediction(row["path"], writable(row["caption"]), _words_with_probabilities(row.get("words")))
+        yield Prediction(path, writable(caption), _words_with_probabilities(words))
 
 
 def _words_with_probabilities(words: Any) -> tuple[tuple[str, float], ...]:

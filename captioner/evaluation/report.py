@@ -15,7 +15,7 @@ import numpy as np
 
 from captioner.evaluation.metrics import Words, bleu_of_counts
 from captioner.evaluation.plots import bar_chart
-from captioner.evaluation.scores import METRICS, Evaluation, ScoredCaption, joined
+from captioner.evaluation.scores import METRICS, Evaluation, ScoredCaption, joined, span
 from captioner.pictures.load import thumbnail
 from captioner.templates import render
 from captioner.vocab import tokenise
@@ -25,7 +25,8 @@ _ROWS = 12  # of the tables of captions and words
 _LENGTH = 8  # the place of a caption's length in its `bleu_counts`
 _LARGE_BIN = 0.05  # the least share of the captions in a bar of BLEU by length
 
-Figure: TypeAlias = dict[str, Any]  # title, chart (SVG), and the legend: names of the series
+# The title of a chart, and the arguments of `bar_chart`.
+Figure: TypeAlias = tuple[str, list[str], list[tuple[str, list[float]]], str, str]
 
 
 def report(evaluation: Evaluation, preview: Callable[[Path], str | None] = thumbnail) -> Iterator[str]:
@@ -41,6 +42,7 @@ def report(evaluation: Evaluation, preview: Callable[[Path], str | None] = thumb
         "report.html",
         evaluation=evaluation,
         preview=preview,
+        bar_chart=bar_chart,
         columns=[label for label, _ in columns],
         score_rows=[[name, *(scores[metric] for _, scores in columns)] for metric, name in METRICS.items()],
         figures=[
@@ -64,10 +66,9 @@ def _lengths(captions: Sequence[Words], references: Sequence[Words], tokens: str
     # The longest hundredth of the references would squeeze the other bars.
     longest = max(*counts[0], math.ceil(np.percentile(list(counts[1].elements()), 99)))
     values = range(min(*counts[0], *counts[1]), longest + 1)
-    names = ["captions", "references"]
     shares = [[100 * those[length] / those.total() for length in values] for those in counts]
-    chart = bar_chart(list(map(str, values)), list(zip(names, shares, strict=True)), f"{tokens}s", " %")
-    return {"title": "Length, in % of the", "chart": chart, "legend": names}
+    series = list(zip(("captions", "references"), shares, strict=True))
+    return "Length, in % of the", list(map(str, values)), series, f"{tokens}s", " %"
 
 
 def _by_length(pictures: Sequence[ScoredCaption], tokens: str) -> Figure:
@@ -81,10 +82,9 @@ def _by_length(pictures: Sequence[ScoredCaption], tokens: str) -> Figure:
     if len(bins) > 1 and len(bins[-1]) < enough:
         last = bins.pop()
         bins[-1].extend(last)
-    labels = ["–".join(dict.fromkeys(str(length(counts)) for counts in (those[0], those[-1]))) for those in bins]
+    labels = [span(list(map(length, those)), "–") for those in bins]
     scores = [float(bleu_of_counts(np.array(those, dtype=np.float64).sum(0))[-1]) for those in bins]
-    chart = bar_chart(labels, [("BLEU-4", scores)], f"{tokens}s")
-    return {"title": "BLEU-4 by length of the caption", "chart": chart, "legend": []}
+    return "BLEU-4 by length of the caption", labels, [("BLEU-4", scores)], f"{tokens}s", ""
 
 
 def _histogram(metric: str, values: Sequence[float]) -> Figure:
@@ -94,8 +94,8 @@ def _histogram(metric: str, values: Sequence[float]) -> Figure:
     bars = math.floor(top / width) + 1
     counts = Counter(min(bars - 1, int(value // width)) for value in values)
     shares = [100 * counts[index] / len(values) for index in range(bars)]
-    chart = bar_chart([str(index * width) for index in range(bars)], [(metric, shares)], metric, " %")
-    return {"title": f"{metric} of each caption, in %", "chart": chart, "legend": []}
+    labels = [str(index * width) for index in range(bars)]
+    return f"{metric} of each caption, in %", labels, [(metric, shares)], metric, " %"
 
 
 def _frequent(captions: Sequence[Words], tokens: str) -> list[list[Any]]:

@@ -193,7 +193,7 @@ def _human(hypotheses: Sequence[Words], texts: Sequence[Sequence[Words]]) -> tup
         left = [list(those) for _, those in several]
         held_out = [those.pop((place + turn) % len(those)) for place, those in enumerate(left)]
         rows.append(list(map(_means, _scored(left, held_out, [words for words, _ in several]))))
-    references_each = _count_each([count - 1 for count in counts])
+    references_each = span([count - 1 for count in counts])
     about = {"images": len(several), "references_each": references_each, "turns": turns}
     human, model = (
         {**{metric: math.fsum(row[metric] for row in those) / turns for metric in METRICS}, **about}
@@ -207,10 +207,9 @@ def joined(words: Words, tokens: str) -> str:
     return ("" if tokens == "character" else " ").join(words)
 
 
-def _count_each(counts: Sequence[int]) -> str:
-    """ "5", or "1-5" if the counts differ."""
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low}-{high}"
+def span(numbers: Sequence[int], dash: str = "-") -> str:
+    """ "5", or "1-5" if the numbers differ."""
+    return dash.join(dict.fromkeys(map(str, (min(numbers), max(numbers)))))
 
 
 def recipe(evaluation: Evaluation, source: Mapping[str, str], packages: Sequence[str]) -> str:
@@ -221,7 +220,7 @@ def recipe(evaluation: Evaluation, source: Mapping[str, str], packages: Sequence
     parts = {
         "metrics": "bleu+rouge_l+cider_d",
         "images": str(evaluation.scores["images"]),
-        "refs": _count_each([len(picture.references) for picture in evaluation.pictures]),
+        "refs": span([len(picture.references) for picture in evaluation.pictures]),
         "refs_sha": evaluation.references_sha256[:12],
         "tok": _TOKENISERS[evaluation.tokens],
         "cider_df": "refs",

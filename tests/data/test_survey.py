@@ -58,6 +58,14 @@ def test_the_seed_and_the_minimum_count_are_those_of_training(tmp_path: Path) ->
     assert sum("<- training's" in line for line in first.lines()) == 1
 
 
+def test_a_name_of_several_lines_stays_in_its_line(tmp_path: Path) -> None:
+    captions, images, *_ = make_shapes(tmp_path / "shapes", 5, side=32)
+    (images / "shape0001.png").rename(images / "a\n<b>\x1b[31m.png")
+    lines = check_data(captions, images).lines()
+    assert "  without captions       1: a <b> [31m.png" in lines
+    assert all(line.isprintable() for line in lines)
+
+
 def test_impossible_options_are_refused(tmp_path: Path) -> None:
     captions, images, _, val_list = make_shapes(tmp_path / "shapes", 5, side=32)
     with pytest.raises(OptionError, match="tokens must be one of auto, word, character, not 'syllable'"):

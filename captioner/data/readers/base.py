@@ -30,9 +30,8 @@ def text_lines(file: Path, what: str = "captions file") -> Iterator[str]:
                 # Files that were concatenated have byte-order marks in the middle, too.
                 yield line.strip("\r\n\ufeff")
     except UnicodeError as error:
-        encoding = "UTF-16" if marked else "UTF-8"
-        where = "" if marked else _first_bad_line(file)
-        raise DataError(f"{file}: not a text file in {encoding}{where}: save it as UTF-8") from error
+        encoding = "UTF-16" if marked else f"UTF-8{_first_bad_line(file)}"
+        raise DataError(f"{file}: not a text file in {encoding}: save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 

@@ -23,7 +23,7 @@ _CAPTION = (
     *("caption", "captions", "comment", "comments", "sentence", "sentences", "description", "descriptions"),
     *("text", "texts", "raw", "alt_text", "prompt"),
 )
-_DELIMITERS = {",": "comma", "\t": "tab", "|": "bar", ";": "semicolon"}
+DELIMITERS = {",": "comma", "\t": "tab", "|": "bar", ";": "semicolon"}
 _CONTINUED = 50  # a quoted cell spans at most so many lines, so that a stray quotation mark does not swallow the file
 
 
@@ -40,12 +40,7 @@ def _places(names: tuple[str, ...]) -> tuple[int | None, int | None, int | None]
 
 def delimiter_of(header: str) -> str | None:
     """The delimiter of a table with this first line; None if the line does not name both columns that are needed."""
-    return next((mark for mark in _DELIMITERS if None not in _places(tuple(header.split(mark)))[:2]), None)
-
-
-def form_of(delimiter: str) -> str:
-    """The layout in words."""
-    return f"{_DELIMITERS[delimiter]}-separated table"
+    return next((mark for mark in DELIMITERS if None not in _places(tuple(header.split(mark)))[:2]), None)
 
 
 def read_table(lines: Iterable[str], delimiter: str) -> Iterator[Entry]:

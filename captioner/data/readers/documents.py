@@ -49,13 +49,13 @@ def read(content: Any, form: str) -> Iterator[Entry]:
 def _coco(content: dict[str, Any]) -> Iterator[Entry]:
     names: dict[int | str, str] = {}
     for number, image in enumerate(content["images"], start=1):
-        key, name = _values(image, "id", "file_name")
+        key, name = values_of(image, "id", "file_name")
         if not isinstance(key, (int, str)) or not isinstance(name, str):
             raise DataError(f"entry {number} of 'images' needs an 'id' and a 'file_name'")
         if names.setdefault(key, name) != name:
             raise DataError(f"id {key!r} stands for {names[key]!r} and {name!r} in 'images'")
     for number, annotation in enumerate(content["annotations"], start=1):
-        key, caption = _values(annotation, "image_id", "caption")
+        key, caption = values_of(annotation, "image_id", "caption")
         if not isinstance(key, (int, str)) or not isinstance(caption, str):
             raise DataError(
                 f"entry {number} of 'annotations' needs an 'image_id' and a 'caption' (COCO's captions_*.json has them)"
@@ -67,13 +67,13 @@ def _coco(content: dict[str, Any]) -> Iterator[Entry]:
 
 def _karpathy(images: list[Any]) -> Iterator[Entry]:
     for number, image in enumerate(images, start=1):
-        name, sentences, folder, split = _values(image, "filename", "sentences", "filepath", "split")
+        name, sentences, folder, split = values_of(image, "filename", "sentences", "filepath", "split")
         if not isinstance(name, str) or not isinstance(sentences, list):
             raise DataError(f"entry {number} of 'images' needs a 'filename' and 'sentences', or COCO's 'annotations'")
         if isinstance(folder, str) and folder:
             name = f"{folder}/{name}"
         for sentence in sentences:
-            raw, tokens = _values(sentence, "raw", "tokens")
+            raw, tokens = values_of(sentence, "raw", "tokens")
             if raw is None and isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
                 raw = " ".join(tokens)
             if not isinstance(raw, str):
@@ -81,5 +81,6 @@ def _karpathy(images: list[Any]) -> Iterator[Entry]:
             yield name, raw, split if isinstance(split, str) else ""
 
 
-def _values(content: Any, *names: str) -> list[Any]:
+def values_of(content: Any, *names: str) -> list[Any]:
+    """The values of an object in JSON; None for each that it lacks, and for all if the content is no object."""
     return [content.get(name) if isinstance(content, dict) else None for name in names]
