@@ -28,17 +28,31 @@ Use help(captioner.load) and so on for the rest. Importing this package is cheap
 
 from __future__ import annotations
 
-import ast
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
 
-# Type checkers read the public names and their modules in __init__.pyi, and so does this file (as in Scientific
-# Python's SPEC 1).
-_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-_HOMES = {name.name: node.module for node in _STUB.body if isinstance(node, ast.ImportFrom) for name in node.names}
+_ERRORS = (
+    "CaptionerError OptionError InputError ImageError DataError CheckpointError DeviceError OutputError TrainingError"
+)
+# Where the public names come from. Type checkers and editors read the same in __init__.pyi.
+_HOMES = {
+    "load": "inference.captioner",
+    "Captioner": "inference.captioner",
+    "Caption": "inference.results",
+    "models": "network.header",
+    "DecodeOptions": "options",
+    "caption_files": "bulk.run",
+    "caption_on_cluster": "bulk.cluster",
+    "evaluate": "evaluation.run",
+    "compare": "evaluation.compare",
+    "train": "training.run",
+    "TrainConfig": "training.config",
+    "check_data": "data.survey",
+    "make_shapes": "data.shapes",
+    **dict.fromkeys(_ERRORS.split(), "errors"),
+}
 __all__ = ["__version__", *_HOMES]
 
 
@@ -46,4 +60,4 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(str(_HOMES[name])), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

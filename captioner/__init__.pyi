@@ -1,4 +1,4 @@
-"""The public names and where they come from, for type checkers, editors and `__init__.py`."""
+"""The public names and where they come from, for type checkers and editors."""
 
 from captioner.bulk.cluster import caption_on_cluster as caption_on_cluster
 from captioner.bulk.run import caption_files as caption_files

@@ -118,9 +118,10 @@ class Visitor:
 
     def texts(self, selector: str) -> list[str]:
         """The texts of what is there now."""
-        return self.driver.execute_script(
+        found: list[str] = self.driver.execute_script(
             "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText.trim())", selector
         )
+        return found
 
     def wait(self, condition: Callable[[], object], seconds: float = 60) -> None:
         """Until something is the case and the page has come to rest."""
