@@ -34,6 +34,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _ERRORS = (
+    *("CaptionerError", "OptionError", "InputError", "ImageError", "DataError", "CheckpointError"),
+    *("DeviceError", "OutputError", "TrainingError"),
+)
     "CaptionerError OptionError InputError ImageError DataError CheckpointError DeviceError OutputError TrainingError"
 )
 # Where the public names come from. Type checkers and editors read the same in __init__.pyi.
@@ -51,7 +54,7 @@ _HOMES = {
     "TrainConfig": "training.config",
     "check_data": "data.survey",
     "make_shapes": "data.shapes",
-    **dict.fromkeys(_ERRORS.split(), "errors"),
+    **dict.fromkeys(_ERRORS, "errors"),
 }
 __all__ = ["__version__", *_HOMES]
 
