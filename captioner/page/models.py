@@ -48,7 +48,8 @@ def choose_model() -> str:
         st.segmented_control(
             say("captions_in"), names, key="model", required=True, format_func=lambda name: LANGUAGES.get(name, name)
         )
-    return str(st.session_state.model)
+    chosen: str = st.session_state.model
+    return chosen
 
 
 def loaded(name: str) -> captioner.Captioner:

@@ -15,7 +15,8 @@ def language() -> str:
     """The language that the visitor chose, at first the one that the browser prefers."""
     if "language" not in st.session_state:
         st.session_state.language = "zh" if (st.context.locale or "").lower().startswith("zh") else "en"
-    return str(st.session_state.language)
+    chosen: str = st.session_state.language
+    return chosen
 
 
 def say(key: str, **values: object) -> str:
