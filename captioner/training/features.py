@@ -82,10 +82,8 @@ class FeatureCache:
 
     def add(self, pictures: Iterable[bytes], features: Tensor) -> None:
         """Store features (N, 2, F) float16 of pictures: all of them, or none when the process is killed."""
-        records = []
-        for picture, row in zip(pictures, features, strict=True):
-            content = row.cpu().numpy().tobytes()
-            records.append((picture, content, zlib.crc32(content, zlib.crc32(picture))))
+        rows = zip(pictures, (row.cpu().numpy().tobytes() for row in features), strict=True)
+        records = [(picture, row, zlib.crc32(row, zlib.crc32(picture))) for picture, row in rows]
         with self._open() as database:
             database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?)", records)
 

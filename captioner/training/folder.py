@@ -43,6 +43,17 @@ class Standing:
     stopped_early: bool = False  # whether this stage is over before its last epoch
     rows: list[dict[str, Any]] = field(default_factory=list)  # one for each epoch of all stages, as in metrics.jsonl
 
+    def check(self) -> None:
+        """Raise ValueError or another error for values that make no sense."""
+        for name, default in asdict(Standing("")).items():
+            value = getattr(self, name)
+            if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+                raise ValueError(f"{name} {value!r:.80}")
+        if min(self.ranks - 1, self.threads - 1, self.stage, self.epoch, self.step, self.best_row + 1) < 0:
+            raise ValueError("a count below 0")
+        if self.best_row >= len(self.rows) or not all(row.keys() >= _RECORDED for row in self.rows):
+            raise ValueError("epochs are missing")
+
     def enter_stage(self) -> None:
         """Stand at the beginning of a stage."""
         self.epoch = self.step = self.since = 0
@@ -99,11 +110,12 @@ def load_state(folder: Path) -> tuple[Standing, dict[str, Tensor]]:
         raise TrainingError(f"{folder}: there is no run to resume here: leave out --resume to begin one")
     try:
         with safe_open(path, framework="pt") as file:
-            standing = _standing(json.loads((file.metadata() or {})[_KEY]))
+            standing = Standing(**json.loads((file.metadata() or {})[_KEY]))
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
         for name, tensor in tensors.items():
             if not torch.isfinite(tensor).all():
                 raise ValueError(f"{name} holds values that are not numbers")
+        standing.check()
         return standing, tensors
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(folder, error) from error
@@ -130,18 +142,3 @@ def damaged(folder: Path, why: object) -> TrainingError:
         f"{folder / STATE_NAME}: damaged, this run cannot be resumed: begin another one, with --init "
         f"{folder / CHECKPOINT_NAME} to keep what was learned ({one_line(why):.300})"
     )
-
-
-def _standing(content: dict[str, Any]) -> Standing:
-    """Check what the header says. Raises an error of any of several types when it makes no sense."""
-    standing = Standing(**content)
-    for name, default in asdict(Standing("")).items():
-        value = getattr(standing, name)
-        if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"{name} {value!r:.80}")
-    counts = (standing.ranks - 1, standing.threads - 1, standing.stage, standing.epoch, standing.step)
-    if min(*counts, standing.best_row + 1) < 0:
-        raise ValueError("a count below 0")
-    if standing.best_row >= len(standing.rows) or not all(row.keys() >= _RECORDED for row in standing.rows):
-        raise ValueError("epochs are missing")
-    return standing

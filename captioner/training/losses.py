@@ -39,14 +39,12 @@ def real_targets(tokens: Tensor) -> int:
     return int((tokens[:, 1:] != PAD).sum())
 
 
-def grouped_caption_loss(
-    decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, label_smoothing: float
-) -> Tensor:
+def grouped_caption_loss(decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, smoothing: float) -> Tensor:
     """`caption_loss` of captions (B, T), where caption b belongs to `features[owner[b]]`, in `groups_by_length`."""
     total = features.new_zeros(())
     for group, part in groups_by_length(tokens):
         of_group = features[owner[group].to(features.device)]
-        total = total + caption_loss(decoder, of_group, part.to(features.device), label_smoothing)
+        total = total + caption_loss(decoder, of_group, part.to(features.device), smoothing)
     return total
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
@@ -29,10 +28,8 @@ from captioner.training.finish import finish
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
 from captioner.training.stages import Stage, all_stages, plan
-from captioner.training.start import Material, Start, notes
+from captioner.training.start import Material, Start, StrPath, notes
 from captioner.training.validation import Validation
-
-StrPath: TypeAlias = "str | os.PathLike[str]"
 
 
 def train(
@@ -97,7 +94,7 @@ def train_on(
             say(line)
         del split, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states)
-        run.restore() if resume else run.begin(standardise=not start.init)
+        (run.restore if resume else run.begin)()
         standing = run.standing
         while standing.stage < len(stages):
             stage = stages[standing.stage]
@@ -125,18 +122,16 @@ class _Run:
     output: Path
     say: Callable[[str], None]
     seconds_between_states: float
-    standing: folder.Standing = field(init=False)
-    optimiser: Optimiser = field(init=False)
-    average: Average = field(init=False)
 
     def __post_init__(self) -> None:
         self.ranks, self.config = self.material.ranks, self.material.config
+        self.epochs = sum(stage.epochs for stage in self.stages)
         fingerprint = self.material.fingerprint()
         if len(set(self.ranks.gather_texts([fingerprint], self.ranks.size))) > 1:
             raise TrainingError("the processes of this run were not given the same options, captions and first weights")
         self.standing = folder.Standing(fingerprint, self.ranks.size, self.material.threads())
 
-    def begin(self, standardise: bool) -> None:
+    def begin(self) -> None:
         """Begin a new run: its folder, its plan, and the state before its first step."""
         threads, most = self.standing.threads, torch.get_num_threads()
         if threads < most:
@@ -144,7 +139,7 @@ class _Run:
         torch.set_num_threads(threads)
         if self.ranks.first:
             folder.write_config(self.output, {"train": asdict(self.config), **self.material.provenance})
-        if standardise:
+        if "init" not in self.material.provenance:
             self.material.model.decoder.standardise(self.material.features().flatten(0, 1).to(self.ranks.device))
         self.say(plan(self.stages, self.material))
         self._enter_stage()
@@ -258,14 +253,14 @@ class _Run:
         stop = f"; no better for {standing.since} epochs, this stage ends" if standing.stopped_early else ""
         reward = f"  reward {row['reward']:.3f}" if "reward" in row else ""
         self.say(
-            f"epoch {row['epoch']}/{self._epochs()} {stage.name}  train loss {row['train_loss']:.3f}{reward}  "
+            f"epoch {row['epoch']}/{self.epochs} {stage.name}  train loss {row['train_loss']:.3f}{reward}  "
             f"val loss {row['loss']:.3f}  BLEU-4 {row['bleu_4']:.1f}  CIDEr-D {row['cider']:.1f}  "
             f"distinct {row['distinct']}/{row['images']}  {row['seconds']:.0f} s{' *' if is_best else ''}{stop}"
         )
         if self.ranks.first:
             if is_best:
                 save_checkpoint(self.output / folder.CHECKPOINT_NAME, checkpoint)
-            folder.write_records(self.output, standing.rows, self.validation.shown())
+            folder.write_records(self.output, standing.rows, self.validation.shown)
 
     def leave_stage(self) -> None:
         """Continue from what the checkpoint holds, which may or may not be the end of this stage."""
@@ -317,12 +312,9 @@ class _Run:
         text = f"{self.config.seed} {self.stages[self.standing.stage].name} {self.standing.epoch} {purpose}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
 
-    def _epochs(self, stages: int | None = None) -> int:
-        return sum(stage.epochs for stage in self.stages[:stages])
-
     def _label(self) -> str:
-        epoch = self._epochs(self.standing.stage) + self.standing.epoch + 1
-        return f"epoch {epoch}/{self._epochs()} {self.stages[self.standing.stage].name}"
+        epoch = sum(stage.epochs for stage in self.stages[: self.standing.stage]) + self.standing.epoch + 1
+        return f"epoch {epoch}/{self.epochs} {self.stages[self.standing.stage].name}"
 
 
 @contextmanager
@@ -332,19 +324,13 @@ def _deferred_interrupts() -> Iterator[list[int]]:
     Python delivers signals to the main thread only; in any other thread the list stays empty.
     """
     caught: list[int] = []
-    before: dict[int, Any] = {}
+    with ExitStack() as handlers:
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        def catch(number: int, _: object) -> None:
+            caught.append(number)
+            handlers.close()  # which puts back those of before
 
-    def catch(number: int, _: object) -> None:
-        caught.append(number)
-        restore()
-
-    if threading.current_thread() is threading.main_thread():
-        before |= {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handlers.callback(signal.signal, number, signal.signal(number, catch))
         yield caught
-    finally:
-        restore()

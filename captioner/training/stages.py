@@ -42,20 +42,13 @@ class Stage:
     _loss: Callable[..., tuple[Tensor, ...]]
 
     def __init__(self, material: Material) -> None:
-        self.m, config = material, material.config
+        self.m, config, decoder = material, material.config, material.model.decoder
         self.epochs: int = getattr(config, f"{self.prefix}epochs") or 0
-        self.learning_rate: float = getattr(config, f"{self.prefix}learning_rate")  # of the decoder, at its peak
         self.batch_size = config.finetune_batch_size
         self.steps = math.ceil(len(material.paths) / self.batch_size)  # of an epoch
-
-    def networks(self) -> list[nn.Module]:
-        """What is trained."""
-        return [self.m.model.decoder]
-
-    @property
-    def weights(self) -> list[tuple[Named, float]]:
-        """The groups of named weights that are trained, each with its peak learning rate."""
-        return [(_named("decoder", self.m.model.decoder), self.learning_rate)]
+        self.networks: list[nn.Module] = [decoder]  # that are trained
+        self.rate: float = getattr(config, f"{self.prefix}learning_rate")
+        self.weights = [(_named("decoder", decoder), self.rate)]  # in groups, each with its peak learning rate
 
     def prepare(self) -> None:
         """Do what takes long and is needed before the first step."""
@@ -67,13 +60,15 @@ class Stage:
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
         """The losses of batches, each computed when the iterator is advanced. `seed` fixes augmentation."""
-        objective = self.m.ranks.objective(self.networks(), self._loss)
-        shares = [self.m.share(batch) for batch in batches]
-        inputs = self._inputs(batches, [places for places, _ in shares], seed)
-        for batch, (places, weight), more in zip(batches, shares, inputs, strict=True):
+        objective = self.m.ranks.objective(self.networks, self._loss)
+        shares = [self.m.ranks.share(len(batch)) for batch in batches]
+        # Where a small batch leaves nothing for this rank, it computes the first example with a weight of 0.
+        places = [share if len(share) else torch.zeros(1, dtype=torch.long) for share in shares]
+        inputs = self._inputs(batches, places, seed)
+        for batch, share, mine, more in zip(batches, shares, places, inputs, strict=True):
             self.m.ranks.own_randomness()
-            targets = self.m.captions.targets(self._captions(batch))
-            total, captions, *reward = objective(batch[places], weight, targets, len(batch), *more)
+            targets, weight = self.m.captions.targets(self._captions(batch)), float(len(share) > 0)
+            total, captions, *reward = objective(batch[mine], weight, targets, len(batch), *more)
             yield Losses(total, captions.detach(), *reward)
 
     def _captions(self, batch: Tensor) -> Tensor:
@@ -121,15 +116,11 @@ class EndToEndStage(Stage):
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        self._encoder = folded_for_training(material.model.encoder)
-
-    def networks(self) -> list[nn.Module]:
-        return [self.m.model.decoder, self.m.model.encoder, self.m.concept_head]
-
-    @property
-    def weights(self) -> list[tuple[Named, float]]:
-        concepts, encoder = _named("concepts", self.m.concept_head), _named("encoder", self.m.model.encoder)
-        return [*super().weights, (concepts, self.learning_rate), (encoder, self.m.config.encoder_learning_rate)]
+        encoder, concepts = material.model.encoder, material.concept_head
+        self._encoder = folded_for_training(encoder)
+        self.networks += [encoder, concepts]
+        self.weights.append((_named("concepts", concepts), self.rate))
+        self.weights.append((_named("encoder", encoder), material.config.encoder_learning_rate))
 
     def prepare(self) -> None:
         """Nothing, because features change with the encoder."""
@@ -215,7 +206,7 @@ class SelfCriticalStage(Stage):
         return share * reward_loss + config.scst_cross_entropy * captions, captions, share * rewards.mean()
 
 
-def _named(prefix: str, network: nn.Module) -> dict[str, nn.Parameter]:
+def _named(prefix: str, network: nn.Module) -> Named:
     return {f"{prefix}.{name}": weights for name, weights in network.named_parameters()}
 
 
