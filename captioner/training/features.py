@@ -2,8 +2,7 @@
 
 The cache folder holds one SQLite file, `features-*.sqlite`, for each encoder, preprocessing and precision. A picture is
 known by the digest of its file's content, so a changed picture counts as a new one. Several runs may use a file at the
-same time. All files in the folder may be deleted at any time; `features-*.bin` are from earlier versions and no
-longer used.
+same time. All files in the folder may be deleted at any time; earlier versions left `features-*.bin`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The files of a run: what describes it, its records, its checkpoint, and the state from which `--resume` continues."""
+"""Where a run stands, and the file from which `--resume` continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from captioner.errors import OutputError, TrainingError, one_line
 from captioner.files import replacing
-from captioner.training.records import write_curves, write_metrics, write_samples
 
 CHECKPOINT_NAME = "best.safetensors"
 STATE_NAME = "state.safetensors"
@@ -74,25 +73,6 @@ class Standing:
         if is_best:
             self.best, self.best_row = score, len(self.rows) - 1
         return is_best
-
-    def chosen_epoch(self) -> dict[str, Any]:
-        """Which epoch's weights the checkpoint has, for its provenance."""
-        at_the_end = self.best_row == len(self.rows) - 1
-        how = "end of the stage" if at_the_end else "early stopping"
-        return {"epoch": self.rows[self.best_row]["epoch"], "chosen": how}
-
-
-def write_config(folder: Path, content: dict[str, Any]) -> None:
-    """Write config.json: the options of the run, its data, and where its first weights came from."""
-    with replacing(folder / "config.json") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-
-
-def write_records(folder: Path, rows: list[dict[str, Any]], shown: list[tuple[str, str | None, str]]) -> None:
-    """Write metrics.jsonl, curves.png and samples.html."""
-    write_metrics(folder / "metrics.jsonl", rows)
-    write_curves(folder / "curves.png", rows)
-    write_samples(folder / "samples.html", shown, rows)
 
 
 def save_state(folder: Path, standing: Standing, tensors: dict[str, Tensor]) -> None:

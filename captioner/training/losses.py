@@ -19,9 +19,7 @@ GROUP_SIZE = 64  # captions that go through the decoder at once
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss that a step minimises, and two values for the log. All are scalars, for this rank's share of the batch;
-    summed over all ranks they are those of the whole batch.
-    """
+    """The loss that a step minimises, and two values for the log: scalars, which add up over the ranks."""
 
     total: Tensor
     captions: Tensor  # cross-entropy per token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import math
 import signal
 import threading
@@ -19,7 +20,7 @@ import torch
 from captioner.data.captions import read_captions
 from captioner.data.splits import Split, choose_split
 from captioner.errors import ImageError, OutputError, TrainingError
-from captioner.files import remove_temporaries
+from captioner.files import remove_temporaries, replacing
 from captioner.machine import keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
 from captioner.training import folder
@@ -27,7 +28,8 @@ from captioner.training.config import TrainConfig
 from captioner.training.finish import finish
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
-from captioner.training.stages import Stage, all_stages, plan
+from captioner.training.records import write_curves, write_metrics, write_samples
+from captioner.training.stages import EndToEndStage, FrozenStage, SelfCriticalStage, Stage, plan
 from captioner.training.start import Material, Start, StrPath, notes
 from captioner.training.validation import Validation
 
@@ -88,7 +90,8 @@ def train_on(
         say = say if ranks.first else lambda line: None
         material = Material.of(config, split, start, ranks)
         texts = [example.captions for example in split.train]
-        stages = all_stages(material, texts)
+        every = FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, texts)
+        stages: list[Stage] = [stage for stage in every if stage.epochs]
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
@@ -106,8 +109,9 @@ def train_on(
                 run.save()
             run.leave_stage()
         if ranks.first:
-            provenance = material.checkpoint(material.model).provenance
-            made = {**provenance, "training": asdict(material.config), **standing.chosen_epoch()}
+            made = {**material.checkpoint(material.model).provenance, "training": asdict(material.config)}
+            made["epoch"] = standing.rows[standing.best_row]["epoch"]
+            made["chosen"] = "end of the stage" if made["epoch"] == len(standing.rows) else "early stopping"
             say(finish(output / folder.CHECKPOINT_NAME, validation.alone(), made))
     return output / folder.CHECKPOINT_NAME
 
@@ -138,16 +142,16 @@ class _Run:
             self.say(f"other programs are busy: computing with {threads} of {most} threads is faster")
         torch.set_num_threads(threads)
         if self.ranks.first:
-            folder.write_config(self.output, {"train": asdict(self.config), **self.material.provenance})
+            with replacing(self.output / "config.json") as file:
+                made = {"train": asdict(self.config), **self.material.provenance}
+                json.dump(made, file, indent=2, ensure_ascii=False)
         if "init" not in self.material.provenance:
             self.material.model.decoder.standardise(self.material.features().flatten(0, 1).to(self.ranks.device))
         self.say(plan(self.stages, self.material))
         self._enter_stage()
 
     def restore(self) -> None:
-        """Take up the state in the folder. Raises TrainingError when it is missing or damaged, OutputError when it
-        belongs to another run.
-        """
+        """Take up the state in the folder. Raises TrainingError if it is damaged, OutputError if it is of another run."""
         found, tensors = folder.load_state(self.output) if self.ranks.first else (self.standing, {})
         tensors, content = self.ranks.from_first(tensors, asdict(found))
         now, standing = self.standing, folder.Standing(**content)
@@ -236,9 +240,7 @@ class _Run:
         raise KeyboardInterrupt
 
     def validate_epoch(self, stage: Stage, started: float) -> None:
-        """Score the averaged weights as a checkpoint stores them, and keep them if they are the best so far, or those
-        at the end of a stage.
-        """
+        """Score the averaged weights as a checkpoint stores them, and keep them if `Standing.end_epoch` says so."""
         standing = self.standing
         checkpoint = self._averaged()
         row = {
@@ -260,7 +262,9 @@ class _Run:
         if self.ranks.first:
             if is_best:
                 save_checkpoint(self.output / folder.CHECKPOINT_NAME, checkpoint)
-            folder.write_records(self.output, standing.rows, self.validation.shown)
+            write_metrics(self.output / "metrics.jsonl", standing.rows)
+            write_curves(self.output / "curves.png", standing.rows)
+            write_samples(self.output / "samples.html", self.validation.shown, standing.rows)
 
     def leave_stage(self) -> None:
         """Continue from what the checkpoint holds, which may or may not be the end of this stage."""

@@ -3,8 +3,6 @@
 A stage gives the batches of an epoch in an order that the seed fixes, and turns them into losses one by one. All other
 randomness comes from torch's global generator, which the loop seeds before every step, so that any step can be
 repeated. With several ranks, each computes its share of a batch's loss; the sum is what one rank alone would compute.
-Therefore every `_loss` is told how many tokens are to be predicted (`targets`) and how many examples there are
-(`number`) in the whole batch.
 """
 
 from __future__ import annotations
@@ -37,8 +35,9 @@ class Stage:
 
     name: str
     prefix: str  # of its options
-    # What a step minimises, the cross-entropy for the log and the mean reward, where there is one. The arguments are
-    # this rank's part of a batch, the weight of what it computes, `targets`, `number` and `_inputs`.
+    # Gives what a step minimises, the cross-entropy for the log and the mean reward, where there is one. It takes this
+    # rank's part of a batch, its weight, how many tokens are to be predicted (`targets`) and how many examples there
+    # are (`number`) in the whole batch, and `_inputs`.
     _loss: Callable[..., tuple[Tensor, ...]]
 
     def __init__(self, material: Material) -> None:
@@ -63,7 +62,7 @@ class Stage:
         objective = self.m.ranks.objective(self.networks, self._loss)
         shares = [self.m.ranks.share(len(batch)) for batch in batches]
         # Where a small batch leaves nothing for this rank, it computes the first example with a weight of 0.
-        places = [share if len(share) else torch.zeros(1, dtype=torch.long) for share in shares]
+        places = [share if len(share) else share.new_zeros(1) for share in shares]
         inputs = self._inputs(batches, places, seed)
         for batch, share, mine, more in zip(batches, shares, places, inputs, strict=True):
             self.m.ranks.own_randomness()
@@ -139,11 +138,9 @@ class EndToEndStage(Stage):
                 pixels, mirrored = zip(*islice(ahead, len(part)), strict=True)
                 yield torch.stack(pixels), torch.tensor(mirrored)
 
-    def _loss(
-        self, pictures: Tensor, weight: float, targets: int, number: int, pixels: Tensor, mirrored: Tensor
-    ) -> tuple[Tensor, ...]:
-        """The losses of pictures by number, (P,), with their pixels (P, 3, S, S) uint8, `mirrored` or not, (P,)."""
-        config = self.m.config
+    def _loss(self, pictures: Tensor, weight: float, targets: int, number: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The losses of pictures by number, (P,), with their pixels (P, 3, S, S) uint8, mirrored or not, (P,)."""
+        config, (pixels, mirrored) = self.m.config, inputs
         rows, owner = self.m.captions.of_pictures(pictures)
         with self.m.autocast():
             features = self._encoder(self.m.preprocess.normalise(pixels.to(self.m.ranks.device))).float()
@@ -208,12 +205,6 @@ class SelfCriticalStage(Stage):
 
 def _named(prefix: str, network: nn.Module) -> Named:
     return {f"{prefix}.{name}": weights for name, weights in network.named_parameters()}
-
-
-def all_stages(material: Material, texts: Sequence[Sequence[str]]) -> list[Stage]:
-    """The stages of a run, without those of no epochs; `texts[p]` are the captions of picture p."""
-    stages = (FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, texts))
-    return [stage for stage in stages if stage.epochs]
 
 
 def plan(stages: Sequence[Stage], material: Material) -> str:

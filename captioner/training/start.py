@@ -116,7 +116,11 @@ class Material:
 
     def checkpoint(self, model: CaptionModel) -> Checkpoint:
         """A checkpoint of this run, whose provenance does not list the pictures of a random split."""
-        data = _without_lists(self.provenance.get("data"))
+
+        def without_lists(known: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in known.items() if not isinstance(value, list)}
+
+        data = json.loads(json.dumps(self.provenance["data"]), object_hook=without_lists)
         return Checkpoint(model, self.vocabulary, self.preprocess, {**self.provenance, "data": data})
 
     def features(self) -> Tensor:
@@ -206,9 +210,3 @@ def notes(split: Split, material: Material) -> Iterator[str]:
         f"{len(split.validation)} pictures to validate on, {len(vocabulary)} "
         f"{'words' if vocabulary.tokens == 'word' else 'characters'}; encoder {material.config.encoder} from {source}"
     )
-
-
-def _without_lists(content: Any) -> Any:
-    if not isinstance(content, dict):
-        return content
-    return {name: _without_lists(value) for name, value in content.items() if not isinstance(value, list)}
