@@ -59,7 +59,7 @@ class Ranks:
         if self.size == 1:
             return module
         # One weight that is never used, or DistributedDataParallel would warn that all of them were.
-        module.register_parameter("unused", nn.Parameter(torch.zeros(())))
+        module.register_parameter("unused", nn.Parameter(torch.zeros((), device=self.device)))
         with warnings.catch_warnings():
             # torch 2.13 renamed this argument to forward_sync_buffers, which older versions do not know. Buffers need
             # no broadcast, because they never change.

@@ -151,7 +151,7 @@ class _Run:
         self._enter_stage()
 
     def restore(self) -> None:
-        """Take up the state in the folder. Raises TrainingError if it is damaged, OutputError if it is of another run."""
+        """Take up the state in the folder. Raises TrainingError if it is damaged, OutputError if it is another's."""
         found, tensors = folder.load_state(self.output) if self.ranks.first else (self.standing, {})
         tensors, content = self.ranks.from_first(tensors, asdict(found))
         now, standing = self.standing, folder.Standing(**content)
