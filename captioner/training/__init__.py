@@ -1,4 +1,4 @@
 """From pictures and captions to a checkpoint, in up to three stages.
 
-Doors: `run` (train), `config` (TrainConfig), `folder` (the files of a run).
+Doors: `run` (train), `config` (TrainConfig), `folder` (where a run stands).
 """

@@ -23,8 +23,9 @@ _END_TO_END_EPOCHS, _END_TO_END_STEPS = 24, 400
 
 _run, _network = partial(option, group="training"), partial(option, group="network")
 _epochs, _decoder = partial(_run, low=0, high=10_000), partial(option, group="first stage: decoder alone")
+_chosen = partial(_epochs, None, kind=int)  # by the size of the set
 _end_to_end = partial(option, group="second stage: end to end")
-_self_critical = partial(option, group="third stage: self-critical training")
+_rewards = partial(option, group="third stage: self-critical training")
 _every = partial(option, group="all stages")
 
 
@@ -32,11 +33,9 @@ _every = partial(option, group="all stages")
 class TrainConfig:
     """The options of a training run. Raises OptionError for values out of range and for a run of no epochs."""
 
-    epochs: int | None = _epochs(
-        None, "epochs of the decoder alone", kind=int, unset=f"{_DECODER_EPOCHS}, more for a small set"
-    )
-    finetune_epochs: int | None = _epochs(
-        None, "epochs end to end, after that", kind=int, unset=f"{_END_TO_END_EPOCHS}, more for a small set"
+    epochs: int | None = _chosen("epochs of the decoder alone", unset=f"{_DECODER_EPOCHS}, more for a small set")
+    finetune_epochs: int | None = _chosen(
+        "epochs end to end, after that", unset=f"{_END_TO_END_EPOCHS}, more for a small set"
     )
     scst_epochs: int = _epochs(1, "epochs of self-critical training, after that")
     seed: int = _run(0, "fixes first weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
@@ -67,11 +66,9 @@ class TrainConfig:
         0.05, "weight of the loss of these words, which is a sum over them", low=0.0, high=100.0
     )
 
-    scst_learning_rate: float = _self_critical(1e-4, "peak learning rate", low=0.0, high=1.0)
-    scst_samples: int = _self_critical(5, "captions drawn for each picture", low=2, high=1000)
-    scst_cross_entropy: float = _self_critical(
-        0.5, "weight of the cross-entropy beside the rewards", low=0.0, high=100.0
-    )
+    scst_learning_rate: float = _rewards(1e-4, "peak learning rate", low=0.0, high=1.0)
+    scst_samples: int = _rewards(5, "captions drawn for each picture", low=2, high=1000)
+    scst_cross_entropy: float = _rewards(0.5, "weight of the cross-entropy beside the rewards", low=0.0, high=100.0)
 
     dropout: float = _every(0.5, "share of the decoder's units to drop; half of it for features", low=0.0, high=0.95)
     label_smoothing: float = _every(

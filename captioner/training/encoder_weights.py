@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -68,7 +69,13 @@ def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
 
 
 def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
-    _refuse_bomb(file)
+    # PyTorch writes zip archives without compression, but would unpack a compressed one, whatever memory that takes.
+    size = 0
+    damages = (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error)  # which torch.load reports
+    with suppress(*damages), zipfile.ZipFile(file) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > file.stat().st_size:
+        raise CheckpointError(f"{file}: not as PyTorch writes files: {size / 1e6:.0f} MB in a smaller archive")
     try:
         # This is the only place that reads a file which could hold pickled code. weights_only refuses all but tensors.
         loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
@@ -95,17 +102,3 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
             fault = "is missing" if key in right else "is not part of it"
         raise CheckpointError(f"{file}: not the weights of {name}: {key} {fault}")
     encoder.backbone.load_state_dict(weights)
-
-
-def _refuse_bomb(file: Path) -> None:
-    """Raise CheckpointError for a zip archive that holds more than its own size.
-
-    PyTorch writes zip archives without compression, but would unpack a compressed one, whatever memory that takes.
-    """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
-        return  # in PyTorch's older form, or damaged, which torch.load reports
-    if size > file.stat().st_size:
-        raise CheckpointError(f"{file}: not as PyTorch writes files: {size / 1e6:.0f} MB in a smaller archive")

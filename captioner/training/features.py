@@ -2,8 +2,7 @@
 
 The cache folder holds one SQLite file, `features-*.sqlite`, for each encoder, preprocessing and precision. A picture is
 known by the digest of its file's content, so a changed picture counts as a new one. Several runs may use a file at the
-same time. All files in the folder may be deleted at any time; `features-*.bin` are from earlier versions and no
-longer used.
+same time. All files in the folder may be deleted at any time; earlier versions left `features-*.bin`.
 """
 
 from __future__ import annotations
@@ -82,10 +81,8 @@ class FeatureCache:
 
     def add(self, pictures: Iterable[bytes], features: Tensor) -> None:
         """Store features (N, 2, F) float16 of pictures: all of them, or none when the process is killed."""
-        records = []
-        for picture, row in zip(pictures, features, strict=True):
-            content = row.cpu().numpy().tobytes()
-            records.append((picture, content, zlib.crc32(content, zlib.crc32(picture))))
+        rows = zip(pictures, (row.cpu().numpy().tobytes() for row in features), strict=True)
+        records = [(picture, row, zlib.crc32(row, zlib.crc32(picture))) for picture, row in rows]
         with self._open() as database:
             database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?)", records)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
+from captioner.network.checkpoint import half_precision, load_checkpoint, save_checkpoint
 from captioner.options import DecodeOptions
 from captioner.training.calibration import calibration, divide_logits, fit_temperature
 from captioner.training.records import write_reliability
@@ -17,16 +17,24 @@ MOST_CALIBRATION_ERROR = 2.0  # in percent points; a checkpoint with a larger er
 def finish(path: Path, validation: Validation, provenance: dict[str, Any]) -> str:
     """Calibrate the checkpoint `path`, store its scores and `provenance` in it, and return a line about them.
 
-    A checkpoint that is finished already does not change.
+    Where its probabilities are off, its logits are divided by a temperature; reliability.png shows both. A checkpoint
+    that is finished already does not change.
     """
     checkpoint = load_checkpoint(path)
     if "validation" not in checkpoint.provenance:
-        calibrated = _calibrate(checkpoint, validation, path.with_name("reliability.png"))
+        decoder, batches, temperature = checkpoint.model.decoder, validation.batches(checkpoint), 1.0
+        before = after = calibration(decoder, batches)
+        if before.error > MOST_CALIBRATION_ERROR:
+            temperature = fit_temperature(decoder, batches)
+            divide_logits(decoder, temperature)
+            checkpoint.model.load_state_dict(half_precision(checkpoint.model))
+            after = calibration(decoder, batches)
+        write_reliability(path.with_name("reliability.png"), before, after)
         scores = validation.scores(checkpoint)
         del scores["samples"]
         checkpoint.provenance = {
             **provenance,
-            "calibration": calibrated,
+            "calibration": {"temperature": temperature, "error_before": before.error, "error": after.error},
             "validation": {**scores, "decoding": DecodeOptions().used(), "precision": validation.precision},
         }
         save_checkpoint(path, checkpoint)
@@ -36,17 +44,3 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any]) -> st
         f"{scores['distinct']} of {scores['images']} captions distinct; next-word probabilities are off by "
         f"{calibrated['error']:.1f} points on average, {calibrated['error_before']:.1f} before calibration"
     )
-
-
-def _calibrate(checkpoint: Checkpoint, validation: Validation, plot: Path) -> dict[str, float]:
-    """Divide the logits by a temperature if the probabilities are off, and draw them before and after."""
-    decoder, batches = checkpoint.model.decoder, validation.batches(checkpoint)
-    before = after = calibration(decoder, batches)
-    temperature = 1.0
-    if before.error > MOST_CALIBRATION_ERROR:
-        temperature = fit_temperature(decoder, batches)
-        divide_logits(decoder, temperature)
-        checkpoint.model.load_state_dict(half_precision(checkpoint.model))
-        after = calibration(decoder, batches)
-    write_reliability(plot, before, after)
-    return {"temperature": temperature, "error_before": before.error, "error": after.error}

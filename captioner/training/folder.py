@@ -1,4 +1,4 @@
-"""The files of a run: what describes it, its records, its checkpoint, and the state from which `--resume` continues."""
+"""Where a run stands, and the file from which `--resume` continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from captioner.errors import OutputError, TrainingError, one_line
 from captioner.files import replacing
-from captioner.training.records import write_curves, write_metrics, write_samples
 
 CHECKPOINT_NAME = "best.safetensors"
 STATE_NAME = "state.safetensors"
@@ -43,6 +42,17 @@ class Standing:
     stopped_early: bool = False  # whether this stage is over before its last epoch
     rows: list[dict[str, Any]] = field(default_factory=list)  # one for each epoch of all stages, as in metrics.jsonl
 
+    def check(self) -> None:
+        """Raise ValueError or another error for values that make no sense."""
+        for name, default in asdict(Standing("")).items():
+            value = getattr(self, name)
+            if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+                raise ValueError(f"{name} {value!r:.80}")
+        if min(self.ranks - 1, self.threads - 1, self.stage, self.epoch, self.step, self.best_row + 1) < 0:
+            raise ValueError("a count below 0")
+        if self.best_row >= len(self.rows) or not all(row.keys() >= _RECORDED for row in self.rows):
+            raise ValueError("epochs are missing")
+
     def enter_stage(self) -> None:
         """Stand at the beginning of a stage."""
         self.epoch = self.step = self.since = 0
@@ -64,25 +74,6 @@ class Standing:
             self.best, self.best_row = score, len(self.rows) - 1
         return is_best
 
-    def chosen_epoch(self) -> dict[str, Any]:
-        """Which epoch's weights the checkpoint has, for its provenance."""
-        at_the_end = self.best_row == len(self.rows) - 1
-        how = "end of the stage" if at_the_end else "early stopping"
-        return {"epoch": self.rows[self.best_row]["epoch"], "chosen": how}
-
-
-def write_config(folder: Path, content: dict[str, Any]) -> None:
-    """Write config.json: the options of the run, its data, and where its first weights came from."""
-    with replacing(folder / "config.json") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-
-
-def write_records(folder: Path, rows: list[dict[str, Any]], shown: list[tuple[str, str | None, str]]) -> None:
-    """Write metrics.jsonl, curves.png and samples.html."""
-    write_metrics(folder / "metrics.jsonl", rows)
-    write_curves(folder / "curves.png", rows)
-    write_samples(folder / "samples.html", shown, rows)
-
 
 def save_state(folder: Path, standing: Standing, tensors: dict[str, Tensor]) -> None:
     """Replace the state in a run folder. Raises OSError, and then the state before is kept."""
@@ -99,11 +90,12 @@ def load_state(folder: Path) -> tuple[Standing, dict[str, Tensor]]:
         raise TrainingError(f"{folder}: there is no run to resume here: leave out --resume to begin one")
     try:
         with safe_open(path, framework="pt") as file:
-            standing = _standing(json.loads((file.metadata() or {})[_KEY]))
+            standing = Standing(**json.loads((file.metadata() or {})[_KEY]))
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
         for name, tensor in tensors.items():
             if not torch.isfinite(tensor).all():
                 raise ValueError(f"{name} holds values that are not numbers")
+        standing.check()
         return standing, tensors
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(folder, error) from error
@@ -130,18 +122,3 @@ def damaged(folder: Path, why: object) -> TrainingError:
         f"{folder / STATE_NAME}: damaged, this run cannot be resumed: begin another one, with --init "
         f"{folder / CHECKPOINT_NAME} to keep what was learned ({one_line(why):.300})"
     )
-
-
-def _standing(content: dict[str, Any]) -> Standing:
-    """Check what the header says. Raises an error of any of several types when it makes no sense."""
-    standing = Standing(**content)
-    for name, default in asdict(Standing("")).items():
-        value = getattr(standing, name)
-        if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"{name} {value!r:.80}")
-    counts = (standing.ranks - 1, standing.threads - 1, standing.stage, standing.epoch, standing.step)
-    if min(*counts, standing.best_row + 1) < 0:
-        raise ValueError("a count below 0")
-    if standing.best_row >= len(standing.rows) or not all(row.keys() >= _RECORDED for row in standing.rows):
-        raise ValueError("epochs are missing")
-    return standing

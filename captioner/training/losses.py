@@ -19,9 +19,7 @@ GROUP_SIZE = 64  # captions that go through the decoder at once
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss that a step minimises, and two values for the log. All are scalars, for this rank's share of the batch;
-    summed over all ranks they are those of the whole batch.
-    """
+    """The loss that a step minimises, and two values for the log: scalars, which add up over the ranks."""
 
     total: Tensor
     captions: Tensor  # cross-entropy per token
@@ -39,14 +37,12 @@ def real_targets(tokens: Tensor) -> int:
     return int((tokens[:, 1:] != PAD).sum())
 
 
-def grouped_caption_loss(
-    decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, label_smoothing: float
-) -> Tensor:
+def grouped_caption_loss(decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, smoothing: float) -> Tensor:
     """`caption_loss` of captions (B, T), where caption b belongs to `features[owner[b]]`, in `groups_by_length`."""
     total = features.new_zeros(())
     for group, part in groups_by_length(tokens):
         of_group = features[owner[group].to(features.device)]
-        total = total + caption_loss(decoder, of_group, part.to(features.device), label_smoothing)
+        total = total + caption_loss(decoder, of_group, part.to(features.device), smoothing)
     return total
 
 

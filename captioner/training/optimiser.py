@@ -20,9 +20,7 @@ class Optimiser:
     matrices only, because it does not help biases and BatchNorm's scales.
     """
 
-    def __init__(
-        self, groups: Iterable[tuple[Named, float]], weight_decay: float, gradient_clip: float, steps: int
-    ) -> None:
+    def __init__(self, groups: Iterable[tuple[Named, float]], weight_decay: float, clip: float, steps: int) -> None:
         self.named: dict[str, nn.Parameter] = {}
         adamw_groups: list[dict[str, Any]] = []
         for named, peak in groups:
@@ -31,7 +29,7 @@ class Optimiser:
                 params = [weights for weights in named.values() if (weights.ndim > 1) == matrices]
                 adamw_groups.append({"params": params, "peak": peak, "weight_decay": decay})
         self._adamw = torch.optim.AdamW(adamw_groups, lr=0.0, fused=True)
-        self._clip, self._steps, self.done = gradient_clip, steps, 0
+        self._clip, self._steps, self.done = clip, steps, 0
 
     def step(self, loss: Tensor) -> None:
         """Compute the gradients of a scalar loss and take one step."""

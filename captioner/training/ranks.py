@@ -54,9 +54,12 @@ class Ranks:
 
     def objective(self, networks: Iterable[nn.Module], loss: Callable[..., tuple[Tensor, ...]]) -> nn.Module:
         """`loss` as a module. Its gradients with respect to the networks' weights are averaged over the ranks."""
-        module = _Objective(networks, loss)
+        module = nn.ModuleList(networks)
+        module.forward = loss
         if self.size == 1:
             return module
+        # One weight that is never used, or DistributedDataParallel would warn that all of them were.
+        module.register_parameter("unused", nn.Parameter(torch.zeros((), device=self.device)))
         with warnings.catch_warnings():
             # torch 2.13 renamed this argument to forward_sync_buffers, which older versions do not know. Buffers need
             # no broadcast, because they never change.
@@ -85,19 +88,15 @@ class Ranks:
 
     def gather_texts(self, texts: Sequence[str], number: int) -> list[str]:
         """Texts that each rank made for its `share` of `number` items -> the texts of all items."""
-        if self.size == 1:
-            return list(texts)
         content = json.dumps(texts).encode()
         longest = int(self.gather(torch.tensor([len(content)]), self.size).max())
         row = torch.frombuffer(bytearray(content.ljust(longest)), dtype=torch.uint8)  # JSON may end with spaces
-        parts = [json.loads(bytes(part.tolist())) for part in self.gather(row[None], self.size)]
+        parts = [json.loads(part.numpy().tobytes()) for part in self.gather(row[None], self.size)]
         return [parts[place % self.size][place // self.size] for place in range(number)]
 
     def same(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors in place with those of the first rank."""
-        if self.size == 1:
-            return
-        for tensor in tensors:
+        for tensor in tensors if self.size > 1 else ():
             there = tensor.detach().to(self.device).contiguous()
             distributed.broadcast(there, 0)
             with torch.no_grad():
@@ -105,8 +104,6 @@ class Ranks:
 
     def from_first(self, tensors: dict[str, Tensor], content: Any) -> tuple[dict[str, Tensor], Any]:
         """The first rank's named tensors and JSON content, on every rank. What other ranks pass in is ignored."""
-        if self.size == 1:
-            return tensors, content
         layout = [[name, list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()]
         [text] = self.gather_texts([json.dumps([layout, content])], self.size)[:1]
         layout, content = json.loads(text)
@@ -114,19 +111,6 @@ class Ranks:
             tensors = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, shape, dtype in layout}
         self.same(tensors.values())
         return tensors, content
-
-
-class _Objective(nn.Module):
-    """Networks whose forward pass is a loss: what DistributedDataParallel wraps."""
-
-    def __init__(self, networks: Iterable[nn.Module], loss: Callable[..., tuple[Tensor, ...]]) -> None:
-        super().__init__()
-        self._networks, self._loss = nn.ModuleList(networks), loss
-        # One weight that is never used, or DistributedDataParallel would warn that all of them were.
-        self._unused = nn.Parameter(torch.zeros(()))
-
-    def forward(self, *batch: Any) -> tuple[Tensor, ...]:
-        return self._loss(*batch)
 
 
 @contextmanager

@@ -65,10 +65,8 @@ def self_critical_loss(decoder: Decoder, features: Tensor, tokens: Tensor, advan
     """
     total = features.new_zeros(())
     for group, part in groups_by_length(tokens):
-        logits, targets = decoder(features[group], part[:, :-1]), part[:, 1:]
-        losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD, reduction="none"
-        ).view_as(targets)
+        logits, targets = decoder(features[group], part[:, :-1]).flatten(0, 1).float(), part[:, 1:]
+        losses = F.cross_entropy(logits, targets.flatten(), ignore_index=PAD, reduction="none").view_as(targets)
         total = total + (advantages[group, None] * losses).sum()
     return total / real_targets(tokens)
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import math
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from captioner.data.captions import read_captions
 from captioner.data.splits import Split, choose_split
 from captioner.errors import ImageError, OutputError, TrainingError
-from captioner.files import remove_temporaries
+from captioner.files import remove_temporaries, replacing
 from captioner.machine import keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
 from captioner.training import folder
@@ -28,11 +28,10 @@ from captioner.training.config import TrainConfig
 from captioner.training.finish import finish
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
-from captioner.training.stages import Stage, all_stages, plan
-from captioner.training.start import Material, Start, notes
+from captioner.training.records import write_curves, write_metrics, write_samples
+from captioner.training.stages import EndToEndStage, FrozenStage, SelfCriticalStage, Stage, plan
+from captioner.training.start import Material, Start, StrPath, notes
 from captioner.training.validation import Validation
-
-StrPath: TypeAlias = "str | os.PathLike[str]"
 
 
 def train(
@@ -91,13 +90,14 @@ def train_on(
         say = say if ranks.first else lambda line: None
         material = Material.of(config, split, start, ranks)
         texts = [example.captions for example in split.train]
-        stages = all_stages(material, texts)
+        every = FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, texts)
+        stages: list[Stage] = [stage for stage in every if stage.epochs]
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
         del split, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states)
-        run.restore() if resume else run.begin(standardise=not start.init)
+        (run.restore if resume else run.begin)()
         standing = run.standing
         while standing.stage < len(stages):
             stage = stages[standing.stage]
@@ -109,8 +109,9 @@ def train_on(
                 run.save()
             run.leave_stage()
         if ranks.first:
-            provenance = material.checkpoint(material.model).provenance
-            made = {**provenance, "training": asdict(material.config), **standing.chosen_epoch()}
+            made = {**material.checkpoint(material.model).provenance, "training": asdict(material.config)}
+            made["epoch"] = standing.rows[standing.best_row]["epoch"]
+            made["chosen"] = "end of the stage" if made["epoch"] == len(standing.rows) else "early stopping"
             say(finish(output / folder.CHECKPOINT_NAME, validation.alone(), made))
     return output / folder.CHECKPOINT_NAME
 
@@ -125,34 +126,32 @@ class _Run:
     output: Path
     say: Callable[[str], None]
     seconds_between_states: float
-    standing: folder.Standing = field(init=False)
-    optimiser: Optimiser = field(init=False)
-    average: Average = field(init=False)
 
     def __post_init__(self) -> None:
         self.ranks, self.config = self.material.ranks, self.material.config
+        self.epochs = sum(stage.epochs for stage in self.stages)
         fingerprint = self.material.fingerprint()
         if len(set(self.ranks.gather_texts([fingerprint], self.ranks.size))) > 1:
             raise TrainingError("the processes of this run were not given the same options, captions and first weights")
         self.standing = folder.Standing(fingerprint, self.ranks.size, self.material.threads())
 
-    def begin(self, standardise: bool) -> None:
+    def begin(self) -> None:
         """Begin a new run: its folder, its plan, and the state before its first step."""
         threads, most = self.standing.threads, torch.get_num_threads()
         if threads < most:
             self.say(f"other programs are busy: computing with {threads} of {most} threads is faster")
         torch.set_num_threads(threads)
         if self.ranks.first:
-            folder.write_config(self.output, {"train": asdict(self.config), **self.material.provenance})
-        if standardise:
+            with replacing(self.output / "config.json") as file:
+                made = {"train": asdict(self.config), **self.material.provenance}
+                json.dump(made, file, indent=2, ensure_ascii=False)
+        if "init" not in self.material.provenance:
             self.material.model.decoder.standardise(self.material.features().flatten(0, 1).to(self.ranks.device))
         self.say(plan(self.stages, self.material))
         self._enter_stage()
 
     def restore(self) -> None:
-        """Take up the state in the folder. Raises TrainingError when it is missing or damaged, OutputError when it
-        belongs to another run.
-        """
+        """Take up the state in the folder. Raises TrainingError if it is damaged, OutputError if it is another's."""
         found, tensors = folder.load_state(self.output) if self.ranks.first else (self.standing, {})
         tensors, content = self.ranks.from_first(tensors, asdict(found))
         now, standing = self.standing, folder.Standing(**content)
@@ -241,9 +240,7 @@ class _Run:
         raise KeyboardInterrupt
 
     def validate_epoch(self, stage: Stage, started: float) -> None:
-        """Score the averaged weights as a checkpoint stores them, and keep them if they are the best so far, or those
-        at the end of a stage.
-        """
+        """Score the averaged weights as a checkpoint stores them, and keep them if `Standing.end_epoch` says so."""
         standing = self.standing
         checkpoint = self._averaged()
         row = {
@@ -258,14 +255,16 @@ class _Run:
         stop = f"; no better for {standing.since} epochs, this stage ends" if standing.stopped_early else ""
         reward = f"  reward {row['reward']:.3f}" if "reward" in row else ""
         self.say(
-            f"epoch {row['epoch']}/{self._epochs()} {stage.name}  train loss {row['train_loss']:.3f}{reward}  "
+            f"epoch {row['epoch']}/{self.epochs} {stage.name}  train loss {row['train_loss']:.3f}{reward}  "
             f"val loss {row['loss']:.3f}  BLEU-4 {row['bleu_4']:.1f}  CIDEr-D {row['cider']:.1f}  "
             f"distinct {row['distinct']}/{row['images']}  {row['seconds']:.0f} s{' *' if is_best else ''}{stop}"
         )
         if self.ranks.first:
             if is_best:
                 save_checkpoint(self.output / folder.CHECKPOINT_NAME, checkpoint)
-            folder.write_records(self.output, standing.rows, self.validation.shown())
+            write_metrics(self.output / "metrics.jsonl", standing.rows)
+            write_curves(self.output / "curves.png", standing.rows)
+            write_samples(self.output / "samples.html", self.validation.shown, standing.rows)
 
     def leave_stage(self) -> None:
         """Continue from what the checkpoint holds, which may or may not be the end of this stage."""
@@ -317,12 +316,9 @@ class _Run:
         text = f"{self.config.seed} {self.stages[self.standing.stage].name} {self.standing.epoch} {purpose}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
 
-    def _epochs(self, stages: int | None = None) -> int:
-        return sum(stage.epochs for stage in self.stages[:stages])
-
     def _label(self) -> str:
-        epoch = self._epochs(self.standing.stage) + self.standing.epoch + 1
-        return f"epoch {epoch}/{self._epochs()} {self.stages[self.standing.stage].name}"
+        epoch = sum(stage.epochs for stage in self.stages[: self.standing.stage]) + self.standing.epoch + 1
+        return f"epoch {epoch}/{self.epochs} {self.stages[self.standing.stage].name}"
 
 
 @contextmanager
@@ -332,19 +328,13 @@ def _deferred_interrupts() -> Iterator[list[int]]:
     Python delivers signals to the main thread only; in any other thread the list stays empty.
     """
     caught: list[int] = []
-    before: dict[int, Any] = {}
+    with ExitStack() as handlers:
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        def catch(number: int, _: object) -> None:
+            caught.append(number)
+            handlers.close()  # which puts back those of before
 
-    def catch(number: int, _: object) -> None:
-        caught.append(number)
-        restore()
-
-    if threading.current_thread() is threading.main_thread():
-        before |= {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handlers.callback(signal.signal, number, signal.signal(number, catch))
         yield caught
-    finally:
-        restore()

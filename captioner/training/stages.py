@@ -3,8 +3,6 @@
 A stage gives the batches of an epoch in an order that the seed fixes, and turns them into losses one by one. All other
 randomness comes from torch's global generator, which the loop seeds before every step, so that any step can be
 repeated. With several ranks, each computes its share of a batch's loss; the sum is what one rank alone would compute.
-Therefore every `_loss` is told how many tokens are to be predicted (`targets`) and how many examples there are
-(`number`) in the whole batch.
 """
 
 from __future__ import annotations
@@ -37,25 +35,19 @@ class Stage:
 
     name: str
     prefix: str  # of its options
-    # What a step minimises, the cross-entropy for the log and the mean reward, where there is one. The arguments are
-    # this rank's part of a batch, the weight of what it computes, `targets`, `number` and `_inputs`.
+    # Gives what a step minimises, the cross-entropy for the log and the mean reward, where there is one. It takes this
+    # rank's part of a batch, its weight, how many tokens are to be predicted (`targets`) and how many examples there
+    # are (`number`) in the whole batch, and `_inputs`.
     _loss: Callable[..., tuple[Tensor, ...]]
 
     def __init__(self, material: Material) -> None:
-        self.m, config = material, material.config
+        self.m, config, decoder = material, material.config, material.model.decoder
         self.epochs: int = getattr(config, f"{self.prefix}epochs") or 0
-        self.learning_rate: float = getattr(config, f"{self.prefix}learning_rate")  # of the decoder, at its peak
         self.batch_size = config.finetune_batch_size
         self.steps = math.ceil(len(material.paths) / self.batch_size)  # of an epoch
-
-    def networks(self) -> list[nn.Module]:
-        """What is trained."""
-        return [self.m.model.decoder]
-
-    @property
-    def weights(self) -> list[tuple[Named, float]]:
-        """The groups of named weights that are trained, each with its peak learning rate."""
-        return [(_named("decoder", self.m.model.decoder), self.learning_rate)]
+        self.networks: list[nn.Module] = [decoder]  # that are trained
+        self.rate: float = getattr(config, f"{self.prefix}learning_rate")
+        self.weights = [(_named("decoder", decoder), self.rate)]  # in groups, each with its peak learning rate
 
     def prepare(self) -> None:
         """Do what takes long and is needed before the first step."""
@@ -67,13 +59,15 @@ class Stage:
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
         """The losses of batches, each computed when the iterator is advanced. `seed` fixes augmentation."""
-        objective = self.m.ranks.objective(self.networks(), self._loss)
-        shares = [self.m.share(batch) for batch in batches]
-        inputs = self._inputs(batches, [places for places, _ in shares], seed)
-        for batch, (places, weight), more in zip(batches, shares, inputs, strict=True):
+        objective = self.m.ranks.objective(self.networks, self._loss)
+        shares = [self.m.ranks.share(len(batch)) for batch in batches]
+        # Where a small batch leaves nothing for this rank, it computes the first example with a weight of 0.
+        places = [share if len(share) else share.new_zeros(1) for share in shares]
+        inputs = self._inputs(batches, places, seed)
+        for batch, share, mine, more in zip(batches, shares, places, inputs, strict=True):
             self.m.ranks.own_randomness()
-            targets = self.m.captions.targets(self._captions(batch))
-            total, captions, *reward = objective(batch[places], weight, targets, len(batch), *more)
+            targets, weight = self.m.captions.targets(self._captions(batch)), float(len(share) > 0)
+            total, captions, *reward = objective(batch[mine], weight, targets, len(batch), *more)
             yield Losses(total, captions.detach(), *reward)
 
     def _captions(self, batch: Tensor) -> Tensor:
@@ -121,15 +115,11 @@ class EndToEndStage(Stage):
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        self._encoder = folded_for_training(material.model.encoder)
-
-    def networks(self) -> list[nn.Module]:
-        return [self.m.model.decoder, self.m.model.encoder, self.m.concept_head]
-
-    @property
-    def weights(self) -> list[tuple[Named, float]]:
-        concepts, encoder = _named("concepts", self.m.concept_head), _named("encoder", self.m.model.encoder)
-        return [*super().weights, (concepts, self.learning_rate), (encoder, self.m.config.encoder_learning_rate)]
+        encoder, concepts = material.model.encoder, material.concept_head
+        self._encoder = folded_for_training(encoder)
+        self.networks += [encoder, concepts]
+        self.weights.append((_named("concepts", concepts), self.rate))
+        self.weights.append((_named("encoder", encoder), material.config.encoder_learning_rate))
 
     def prepare(self) -> None:
         """Nothing, because features change with the encoder."""
@@ -148,11 +138,9 @@ class EndToEndStage(Stage):
                 pixels, mirrored = zip(*islice(ahead, len(part)), strict=True)
                 yield torch.stack(pixels), torch.tensor(mirrored)
 
-    def _loss(
-        self, pictures: Tensor, weight: float, targets: int, number: int, pixels: Tensor, mirrored: Tensor
-    ) -> tuple[Tensor, ...]:
-        """The losses of pictures by number, (P,), with their pixels (P, 3, S, S) uint8, `mirrored` or not, (P,)."""
-        config = self.m.config
+    def _loss(self, pictures: Tensor, weight: float, targets: int, number: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The losses of pictures by number, (P,), with their pixels (P, 3, S, S) uint8, mirrored or not, (P,)."""
+        config, (pixels, mirrored) = self.m.config, inputs
         rows, owner = self.m.captions.of_pictures(pictures)
         with self.m.autocast():
             features = self._encoder(self.m.preprocess.normalise(pixels.to(self.m.ranks.device))).float()
@@ -215,14 +203,8 @@ class SelfCriticalStage(Stage):
         return share * reward_loss + config.scst_cross_entropy * captions, captions, share * rewards.mean()
 
 
-def _named(prefix: str, network: nn.Module) -> dict[str, nn.Parameter]:
+def _named(prefix: str, network: nn.Module) -> Named:
     return {f"{prefix}.{name}": weights for name, weights in network.named_parameters()}
-
-
-def all_stages(material: Material, texts: Sequence[Sequence[str]]) -> list[Stage]:
-    """The stages of a run, without those of no epochs; `texts[p]` are the captions of picture p."""
-    stages = (FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, texts))
-    return [stage for stage in stages if stage.epochs]
 
 
 def plan(stages: Sequence[Stage], material: Material) -> str:

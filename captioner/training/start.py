@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ from captioner.training.losses import concept_labels
 from captioner.training.ranks import Ranks
 from captioner.vocab import UNK, Vocabulary, fitting_tokens
 
+StrPath: TypeAlias = "str | os.PathLike[str]"
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:
@@ -47,9 +49,7 @@ class Start:
     init: Path | None = None
 
     @classmethod
-    def choose(
-        cls, config: TrainConfig, init: str | os.PathLike[str] | None, weights: str | os.PathLike[str] | None
-    ) -> Start:
+    def choose(cls, config: TrainConfig, init: StrPath | None, weights: StrPath | None) -> Start:
         """From what was asked for. By default, a shipped checkpoint gives the encoder, if it has the right one.
 
         Raises OptionError for both at once, CheckpointError for a short name that does not exist.
@@ -116,7 +116,11 @@ class Material:
 
     def checkpoint(self, model: CaptionModel) -> Checkpoint:
         """A checkpoint of this run, whose provenance does not list the pictures of a random split."""
-        data = _without_lists(self.provenance.get("data"))
+
+        def without_lists(known: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in known.items() if not isinstance(value, list)}
+
+        data = json.loads(json.dumps(self.provenance["data"]), object_hook=without_lists)
         return Checkpoint(model, self.vocabulary, self.preprocess, {**self.provenance, "data": data})
 
     def features(self) -> Tensor:
@@ -139,14 +143,6 @@ class Material:
         """bfloat16 where the processor computes in it."""
         kind = self.ranks.device.type
         return torch.autocast(kind, torch.bfloat16, enabled=native_bfloat16(kind))
-
-    def share(self, batch: Tensor) -> tuple[Tensor, float]:
-        """This rank's places in a batch, and the weight of what it computes, usually 1.
-
-        Where a small batch leaves nothing for this rank, it computes the first example with a weight of 0.
-        """
-        places = self.ranks.share(len(batch))
-        return (places, 1.0) if len(places) else (torch.zeros(1, dtype=torch.long), 0.0)
 
     def free_cpus(self) -> int:
         """The processors that other programs have left free since the last call."""
@@ -189,22 +185,17 @@ def warm_start(config: TrainConfig, captions: Sequence[str], path: Path) -> tupl
     new = Vocabulary.build(captions, config.minimum_count, known.tokens)
     words = tuple(dict.fromkeys(known.words + new.words))  # in this order, each once
     model = CaptionModel.create(dataclasses.replace(old, vocabulary_size=len(words), dropout=config.dropout))
-    model.load_state_dict(_extended(checkpoint.model, len(words)))
+    state = checkpoint.model.state_dict()
+    for key in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"):
+        rows = state[key]
+        more = rows[UNK].expand(len(words) - len(rows), *rows.shape[1:])
+        # A little noise, so that the new words can become different from each other.
+        state[key] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
+    model.load_state_dict(state)
     source = {"source": f"checkpoint {path.name}", "sha256": sha256_of(path)}
     origin = {"encoder_weights": source, "init": {**source, "provenance": checkpoint.provenance}}
     extended = Checkpoint(model, Vocabulary(words, known.tokens), checkpoint.preprocess, origin)
     return extended, dataclasses.replace(config, **fixed)
-
-
-def _extended(model: CaptionModel, words: int) -> dict[str, Tensor]:
-    """The state dict with rows for so many words; further rows are like the one of `<unk>`."""
-    state = model.state_dict()
-    for key in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"):
-        rows = state[key]
-        more = rows[UNK].expand(words - len(rows), *rows.shape[1:])
-        # A little noise, so that the new words can become different from each other.
-        state[key] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
-    return state
 
 
 def notes(split: Split, material: Material) -> Iterator[str]:
@@ -219,9 +210,3 @@ def notes(split: Split, material: Material) -> Iterator[str]:
         f"{len(split.validation)} pictures to validate on, {len(vocabulary)} "
         f"{'words' if vocabulary.tokens == 'word' else 'characters'}; encoder {material.config.encoder} from {source}"
     )
-
-
-def _without_lists(content: Any) -> Any:
-    if not isinstance(content, dict):
-        return content
-    return {name: _without_lists(value) for name, value in content.items() if not isinstance(value, list)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from captioner.network.encoder import computing_type
 from captioner.pictures.load import thumbnail
 from captioner.training.captions import CaptionTokens
 from captioner.training.features import encoder_digest
-from captioner.training.losses import caption_loss, real_targets
+from captioner.training.losses import caption_loss
 from captioner.training.ranks import Ranks
 from captioner.vocab import Vocabulary
 
@@ -31,7 +32,6 @@ class Validation:
         self._mine = [examples[place] for place in ranks.share(len(examples)).tolist()]
         self._captions = CaptionTokens.of([example.captions for example in self._mine], vocabulary)
         self._features: tuple[str, Tensor, PictureEncoder] | None = None
-        self._shown: list[tuple[str, str | None, str]] = []
 
     def alone(self) -> Validation:
         """The same validation by this rank alone."""
@@ -49,15 +49,13 @@ class Validation:
         features, encoder = self._encoded(checkpoint)
         mine = [caption.text for caption in Captioner(checkpoint, encoder).caption_features(features)]
         captions = self._ranks.gather_texts(mine, len(self._examples))
-        loss, count = 0.0, 0
         with torch.inference_mode():
-            for features, tokens in self.batches(checkpoint):
-                loss += float(caption_loss(checkpoint.model.decoder, features, tokens))
-                count += real_targets(tokens)
-        loss, tokens_in_all = self._ranks.sum(loss, count)
+            losses = [float(caption_loss(checkpoint.model.decoder, *batch)) for batch in self.batches(checkpoint)]
+        targets = self._captions.targets(torch.arange(len(self._captions)))
+        loss, targets_in_all = self._ranks.sum(sum(losses), targets)
         references = [example.captions for example in self._examples]
         scores = score_captions(captions, references, self._vocabulary.tokens)
-        return {"loss": loss / tokens_in_all, **scores, "samples": self._samples(captions)}
+        return {"loss": loss / targets_in_all, **scores, "samples": self._samples(captions)}
 
     def batches(self, checkpoint: Checkpoint) -> list[tuple[Tensor, Tensor]]:
         """All captions of this rank's share, (B, T), with the features of their pictures, (B, F)."""
@@ -67,12 +65,11 @@ class Validation:
             for rows in torch.arange(len(self._captions)).split(256)
         ]
 
+    @cached_property
     def shown(self) -> list[tuple[str, str | None, str]]:
         """Name, thumbnail and one reference of each sample picture."""
-        if not self._shown:
-            for example in self._samples(self._examples):
-                self._shown.append((example.name, thumbnail(example.path), next(iter(example.captions), "")))
-        return self._shown
+        examples = self._samples(self._examples)
+        return [(each.name, thumbnail(each.path), next(iter(each.captions), "")) for each in examples]
 
     def _encoded(self, checkpoint: Checkpoint) -> tuple[Tensor, PictureEncoder]:
         """Features (n, F) of this rank's share and what computed them, anew only when the encoder has changed."""

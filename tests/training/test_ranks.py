@@ -61,6 +61,15 @@ def test_every_thing_is_in_one_share(number: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+def test_all_weights_of_an_objective_are_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DistributedDataParallel refuses a module with weights on the CPU and on a GPU."""
+    monkeypatch.setattr("torch.nn.parallel.DistributedDataParallel", lambda module, **options: module)
+    network = torch.nn.Linear(2, 2, device="meta")
+    module = Ranks(0, 2, torch.device("meta")).objective([network], lambda: ())
+    assert len(list(module.parameters())) == 3
+    assert {weights.device.type for weights in module.parameters()} == {"meta"}
+
+
 class Runs:
     """Runs of `rank.py` on a set of shapes."""
 

@@ -77,9 +77,9 @@ def test_samples_obey_the_stutter_rule_as_captions_do() -> None:
 def test_self_critical_training_draws_by_the_rules_of_captions() -> None:
     vocabulary = Vocabulary.build(["a dog and a cat"])
     captions = SimpleNamespace(lengths=lambda: torch.tensor([3, 7]))
-    material = SimpleNamespace(
-        config=TrainConfig(), paths=["a.jpg"], vocabulary=vocabulary, captions=captions, features=lambda: torch.empty(0)
-    )
+    model = SimpleNamespace(decoder=torch.nn.Linear(1, 1))
+    data = {"paths": ["a.jpg"], "vocabulary": vocabulary, "captions": captions, "features": lambda: torch.empty(0)}
+    material = SimpleNamespace(config=TrainConfig(), model=model, **data)
     stage = SelfCriticalStage(material, [["a dog and a cat"]])  # type: ignore[arg-type]
     stage.prepare()
     assert stage._rules == Rules.of(DecodeOptions("sample", max_length=7), vocabulary)
