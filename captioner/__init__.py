@@ -37,8 +37,6 @@ _ERRORS = (
     *("CaptionerError", "OptionError", "InputError", "ImageError", "DataError", "CheckpointError"),
     *("DeviceError", "OutputError", "TrainingError"),
 )
-    "CaptionerError OptionError InputError ImageError DataError CheckpointError DeviceError OutputError TrainingError"
-)
 # Where the public names come from. Type checkers and editors read the same in __init__.pyi.
 _HOMES = {
     "load": "inference.captioner",
