@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.errors import CheckpointError, OptionError
+from captioner.network.efficientnet_lite import VARIANTS, EfficientNetLite
 from captioner.network.torchvision_compat import prepare_torchvision
 from captioner.options import PRECISIONS
 
@@ -17,12 +18,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def encoder_names() -> list[str]:
-    """The names of torchvision's classification networks."""
+    """The names of torchvision's classification networks and of those that captioner adds."""
     prepare_torchvision()
     from torchvision import models
 
     names: list[str] = models.list_models(module=models)
-    return names
+    return [*names, *VARIANTS]
 
 
 class Encoder(nn.Module):
@@ -31,14 +32,14 @@ class Encoder(nn.Module):
     It stays in evaluation mode while it is trained, so BatchNorm keeps its statistics: batches are small, and in some
     published weights BatchNorm was folded into the convolutions, which statistics of a batch would undo. Scale and
     bias are trained like all other weights.
-    Raises CheckpointError for a name that torchvision does not know or whose network has no feature vector.
+    Raises CheckpointError for a name that is not in `encoder_names` or whose network has no feature vector.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         if name not in encoder_names():
             some = "mobilenet_v2, mobilenet_v3_large, resnet18, resnet50, efficientnet_b0, convnext_tiny"
-            hint = f"give a classification network of torchvision.models, such as {some}"
+            hint = f"give a classification network of torchvision.models, such as {some}, or {', '.join(VARIANTS)}"
             raise CheckpointError(f"unknown encoder {name!r}: {hint}")
         from torchvision import models
 
@@ -46,7 +47,8 @@ class Encoder(nn.Module):
         # loading would overwrite.
         inception = {"aux_logits": False, "transform_input": True, "init_weights": False}
         extra: dict[str, Any] = inception if name in ("googlenet", "inception_v3") else {}
-        self.backbone: nn.Module = models.get_model(name, weights=None, **extra)
+        lite = EfficientNetLite(VARIANTS[name]) if name in VARIANTS else None
+        self.backbone: nn.Module = lite or models.get_model(name, weights=None, **extra)
         linear = [(path, layer) for path, layer in self.backbone.named_modules() if isinstance(layer, nn.Linear)]
         if not linear:
             raise CheckpointError(f"encoder {name} has no linear classifier and so no feature vector")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, cast
 
 import torch
@@ -116,25 +117,37 @@ def folded_for_training(encoder: Encoder) -> nn.Module:
     modules: dict[str, Any] = dict(traced.named_modules())
     for node in traced.graph.nodes:
         if matches_module_pattern((nn.Conv2d, nn.BatchNorm2d), node, modules) and len(node.args[0].users) == 1:
-            convolution, norm = node.args[0].target, node.target
-            traced.set_submodule(convolution, FoldedConvolution(modules[convolution], modules[norm]))
-            node.replace_all_uses_with(node.args[0])
+            before, norm, padding = node.args[0], modules[node.target], None
+            if matches_module_pattern((nn.ZeroPad2d, nn.Conv2d), before, modules) and len(before.args[0].users) == 1:
+                padding = before.args[0]
+                before.args = padding.args
+                traced.graph.erase_node(padding)
+            folded = FoldedConvolution(modules[before.target], norm, padding and modules[padding.target])
+            traced.set_submodule(before.target, folded)
+            node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
     traced.recompile()
     return traced.eval()
 
 
 class FoldedConvolution(nn.Module):
-    """A convolution followed by a BatchNorm whose statistics are fixed, as one convolution."""
+    """A convolution followed by a BatchNorm whose statistics are fixed, as one convolution.
 
-    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    A layer that pads with zeros may come before both.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, padding: nn.ZeroPad2d | None = None) -> None:
         super().__init__()
-        self.convolution, self.norm = convolution, norm
-        c, size = convolution, convolution.kernel_size[0]
-        self._halving_depthwise = (
-            (c.groups, c.out_channels, c.stride, c.dilation) == (c.in_channels, c.in_channels, (2, 2), (1, 1))
-            and size % 2 == 1
-            and (c.kernel_size, c.padding) == ((size, size), (size // 2, size // 2))
+        self.convolution, self.norm, self.padding = convolution, norm, padding
+        c, half = convolution, convolution.kernel_size[0] // 2
+        # Padding is the same on all sides, or TensorFlow's for even sides: one row and one column less before.
+        on_all_sides = padding is None and c.padding == (half, half)
+        less_before = padding is not None and c.padding == (0, 0) and padding.padding == (half - 1, half) * 2
+        self._fast_depthwise = (
+            (c.groups, c.out_channels, c.dilation) == (c.in_channels, c.in_channels, (1, 1))
+            and c.kernel_size == (2 * half + 1, 2 * half + 1)
+            and (c.stride, half) in (((2, 2), 1), ((2, 2), 2), ((1, 1), 2))
+            and (on_all_sides or (less_before and c.stride == (2, 2)))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,37 +157,61 @@ class FoldedConvolution(nn.Module):
         weight, bias = conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
         if conv.bias is not None:
             bias = bias + conv.bias * scale
-        if self._halving_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            low = torch.get_autocast_dtype("cpu")
-            return cast(Tensor, _HalvingDepthwise.apply(x.to(low), weight.to(low), bias.to(low)))  # type: ignore[no-untyped-call]  # torch's
+        if self._fast_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            low, late = torch.get_autocast_dtype("cpu"), int(self.padding is not None)
+            return cast(Tensor, _Depthwise.apply(x.to(low), weight.to(low), bias.to(low), conv.stride[0], late))  # type: ignore[no-untyped-call]  # torch's
+        if self.padding is not None:
+            x = self.padding(x)
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-class _HalvingDepthwise(torch.autograd.Function):
-    """A depthwise convolution with stride 2, (B, C, H, W) -> (B, C, H / 2, W / 2), halves rounded up.
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution with stride 1 or 2 whose gradients are fast on the CPU in bfloat16.
 
-    On the CPU in bfloat16, oneDNN has no fast kernel for its gradient with respect to the input. That gradient is also
-    a depthwise convolution with stride 1, for which oneDNN has one: its input is the output's gradient with zeros
-    between the pixels, and its kernel is turned round (Dumoulin and Visin 2016, "A guide to convolution arithmetic for
-    deep learning", section 4).
+    With stride 2, kernels are centred on pixels 0, 2, 4, ..., or with `late` 1 on pixels 1, 3, 5, ..., as in TensorFlow
+    for even sides. oneDNN has fast kernels for the forward pass and for the gradient of 3 x 3 weights, but no others:
+
+    - The gradient with respect to the input is also a depthwise convolution, with stride 1: its input is the output's
+      gradient, with zeros between the pixels where the stride is 2, and its kernel is turned round (Dumoulin and Visin
+      2016, "A guide to convolution arithmetic for deep learning", section 4).
+    - The gradient of 5 x 5 weights is put together from those of the four 3 x 3 kernels in the corners.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, late: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, 2, weight.shape[-1] // 2, 1, len(weight))
+        ctx.stride, ctx.late = stride, late
+        half = weight.shape[-1] // 2
+        if late:
+            x, half = F.pad(x, (half - late, half) * 2), 0
+        return F.conv2d(x, weight, bias, stride, half, 1, len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        channels, padding = len(weight), weight.shape[-1] // 2
-        spread = torch.zeros_like(x)
-        spread[:, :, ::2, ::2] = gradient
-        of_input = F.conv2d(spread, weight.flip(2, 3), None, 1, padding, 1, channels)
-        _, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            gradient, x, weight, [channels], [2, 2], [padding] * 2, [1, 1], False, [0, 0], channels, [False, True, True]
-        )
-        return of_input, of_weight, of_bias
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        (x, weight), stride, late = ctx.saved_tensors, ctx.stride, ctx.late
+        spread, half = gradient, weight.shape[-1] // 2
+        if stride == 2:
+            spread = torch.zeros_like(x)
+            spread[:, :, late::2, late::2] = gradient
+        of_input = F.conv2d(spread, weight.flip(2, 3), None, 1, half, 1, len(weight))
+        if half == 1 and not late:
+            return of_input, *_of_weight(x, weight, gradient, stride, 1), None, None
+        padded, of_weight = F.pad(x, (half - late, half) * 2), torch.empty_like(weight)
+        height, width = (stride * (side - 1) + 3 for side in gradient.shape[2:])  # what a 3 x 3 kernel sees
+        corners = sorted({0, 2 * half - 2})
+        for top, left in itertools.product(corners, corners):
+            seen = padded[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
+            part = of_weight[:, :, top : top + 3, left : left + 3]
+            found, of_bias = _of_weight(seen, part.contiguous(), gradient, stride, 0)
+            part.copy_(found)
+        return of_input, of_weight, of_bias, None, None
+
+
+def _of_weight(x: Tensor, weight: Tensor, gradient: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+    """The gradients of weight and bias of a depthwise convolution, by torch."""
+    sizes = [len(weight)], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight), [False, True, True]
+    _, of_weight, of_bias = torch.ops.aten.convolution_backward(gradient, x, weight, *sizes)
+    return of_weight, of_bias
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

