@@ -20,7 +20,6 @@ from captioner.data.spreadsheets import quoted
 from captioner.errors import one_line
 from captioner.inference.results import Row
 from captioner.pictures.load import thumbnail
-from captioner.templates import render
 
 Writer: TypeAlias = Callable[[Iterable[Row]], Iterator[str]]
 
@@ -77,6 +76,8 @@ def gallery(rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnai
 
     `preview` gives the thumbnail of a picture as a `data:` URI by its path, or None when there is none.
     """
+    from captioner.templates import render  # imports Jinja2, for which other formats need not wait
+
     pictures = ((row, PurePath(row["path"]).name, preview(row["path"]), _percent(row)) for row in rows)
     return render("gallery.html", pictures=pictures)
 
