@@ -85,7 +85,7 @@ def pictures(unit: Unit, batch_size: int) -> Iterator[NamedPicture]:
 def filesystem(address: str) -> tuple[AbstractFileSystem, str]:
     """The filesystem of an address or a path, and the path inside it. Raises InputError when none is installed."""
     try:
-        return url_to_fs(address)  # type: ignore[no-any-return]
+        return url_to_fs(address)  # type: ignore[no-any-return]  # fsspec has no types
     except (ImportError, ValueError) as error:
         reason: Exception = error
     scheme, _, path = address.partition("://")

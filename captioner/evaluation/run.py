@@ -80,7 +80,7 @@ def evaluate(
         source = pairs.add_predictions(Path(predictions), known.captions, coco_images, say)
         pairs.files = find_files(pairs.references, Path(images)) if images else {}
     else:
-        assert images and model  # noqa: PT018
+        assert images and model  # noqa: PT018  # checked above; the type checker cannot see it
         source = _caption(pairs, Path(images), model, options or DecodeOptions(), say, progress)
     pairs.note("empty", [name for name, text in pairs.captions.items() if not tokenise(text)])
     pairs.refuse()
