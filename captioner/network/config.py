@@ -12,7 +12,9 @@ class ModelConfig:
     """Everything that fixes the function and the shapes of a CaptionModel. Raises ValueError for impossible values.
 
     `cell` is one of CELLS. In training, `dropout` is the share of units that are dropped between layers; half of it is
-    the share of features that are dropped.
+    the share of features that are dropped. `hidden_scale` multiplies the hidden states before the output layer, and
+    with `linear_memory` the first memory cell is a linear function of the feature: docs/recurrent-networks.md tells
+    why cells with a memory need both.
     """
 
     encoder: str
@@ -22,6 +24,8 @@ class ModelConfig:
     dropout: float
     cell: str
     layers: int
+    hidden_scale: float = 1.0
+    linear_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -29,5 +33,7 @@ class ModelConfig:
         for name in ("vocabulary_size", "hidden_size", "embedding_size", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0.0 < self.hidden_scale <= 100.0:
+            raise ValueError(f"hidden_scale must be above 0 and at most 100, not {self.hidden_scale}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be from 0 to below 1, not {self.dropout}")

@@ -27,10 +27,16 @@ LANGUAGES = {"flickr8k": "English", "flickr8k-zh": "中文"}  # of shipped check
 
 KEY = "captioner"
 # Version 1 had neither `tokens` nor `cell` and `layers`. Version 2 had two options that are gone: see _GONE.
-FORMAT_VERSION = 3
+# Version 3 had neither `hidden_scale` nor `linear_memory`.
+FORMAT_VERSION = 4
 _GONE = ("tie_embeddings", "variational_dropout")
 _PARTS = {"model": dict, "tokens": str, "vocabulary": list, "preprocess": dict, "provenance": dict}
-_TYPES = {"str": (str,), "int": (int,), "float": (int, float)}  # what JSON gives, by a field's type; never bool
+_TYPES = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+}  # what JSON gives, by a field's type; a bool is no int
 # A file is refused for its size before it takes memory. Both limits are far above what a checkpoint needs: a
 # vocabulary of 10,000 words, and the largest network of torchvision in single precision.
 _MAX_HEADER_BYTES = 16_000_000
@@ -181,6 +187,8 @@ def _config(values: dict[str, Any], version: int) -> ModelConfig:
     for name in _GONE if version == 2 else ():
         if (value := values.pop(name, None)) is not False:
             raise ValueError(f"{name} must be false, not {value!r}: this version of captioner no longer has it")
+    if version < 4:
+        values = {"hidden_scale": 1.0, "linear_memory": False, **values}
     config: ModelConfig = dataclass_from(ModelConfig, values)
     if max(config.hidden_size, config.embedding_size) > _MAX_SIZE or config.layers > _MAX_LAYERS:
         raise ValueError(f"sizes can be {_MAX_SIZE} at most, layers {_MAX_LAYERS}")

@@ -38,13 +38,84 @@ class Dropout(nn.Module):
         return dropped
 
 
+class LSTM(nn.LSTM):
+    """torch's LSTM with one layer, batch first: the same weights and the same function, with a faster backward pass.
+
+    i, f, o = sigma(W_x. x_t + b_x. + W_h. h_{t-1} + b_h.); g = tanh(W_xg x_t + b_xg + W_hg h_{t-1} + b_hg);
+    c_t = f * c_{t-1} + i * g; h_t = o * tanh(c_t). The rows of the weights are those of i, f, g and o.
+    On the CPU torch adds up the gradient of the weights step by step. Here it is one product over all steps at the
+    end; `python benchmarks/training.py` measures what that saves.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True)
+
+    def forward(self, inputs: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # type: ignore[override]  # never packed
+        """(B, T, D), two (1, B, H) -> (B, T, H), two (1, B, H)"""
+        if not torch.is_grad_enabled() or inputs.device.type != "cpu":
+            result: tuple[Tensor, tuple[Tensor, Tensor]] = super().forward(inputs, state)
+            return result
+        low, (w_x, b_x, w_h, b_h) = _weights_for(self, inputs)
+        with torch.autocast("cpu", enabled=False):
+            gates = F.linear(inputs.transpose(0, 1).to(low), w_x, b_x + b_h)
+            first = (part[0].to(low) for part in state)
+            hidden, memory = _LSTMSteps.apply(gates, *first, w_h)  # type: ignore[no-untyped-call]  # torch's
+        return hidden.transpose(0, 1), (hidden[-1:], memory.unsqueeze(0))
+
+
+class _LSTMSteps(torch.autograd.Function):
+    """The recurrent part: gates from the inputs (T, B, 4H), h_0 and c_0 (B, H) -> h_1 to h_T (T, B, H), c_T (B, H)."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, h_0: Tensor, c_0: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        steps, size = len(gates), h_0.shape[1]
+        hidden = gates.new_empty(steps + 1, *h_0.shape)
+        memory, squashed, opened = torch.empty_like(hidden), torch.empty_like(hidden[1:]), torch.empty_like(gates)
+        hidden[0], memory[0], turned = h_0, c_0, weight.t()
+        for t in range(steps):
+            torch.addmm(gates[t], hidden[t], turned, out=opened[t])
+            i, f, g, o = opened[t].split(size, -1)
+            opened[t, :, : 2 * size].sigmoid_()
+            g.tanh_()
+            o.sigmoid_()
+            torch.mul(f, memory[t], out=memory[t + 1]).addcmul_(i, g)
+            torch.tanh(memory[t + 1], out=squashed[t])
+            torch.mul(o, squashed[t], out=hidden[t + 1])
+        ctx.save_for_backward(hidden, memory, squashed, opened, weight)
+        return hidden[1:], memory[-1]
+
+    @staticmethod
+    def backward(ctx: Any, of_hidden: Tensor, of_memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        hidden, memory, squashed, opened, weight = ctx.saved_tensors
+        i, f, g, o = opened.split(squashed.shape[-1], -1)
+        # Derivatives by i, f, g and o before their nonlinearities: of c_t for the first three, of h_t for o.
+        factors = torch.stack([g * i * (1 - i), memory[:-1] * f * (1 - f), i * (1 - g * g), squashed * o * (1 - o)], 2)
+        through = o * (1 - squashed * squashed)  # the derivative of h_t by c_t
+        found = torch.empty_like(factors)  # (T, B, 4, H)
+        back = torch.zeros_like(hidden[0])  # the gradient of h_t that comes through later steps
+        for t in reversed(range(len(squashed))):
+            back = back + of_hidden[t]
+            of_memory = torch.addcmul(of_memory, back, through[t])
+            torch.mul(factors[t, :, :3], of_memory[:, None], out=found[t, :, :3])
+            torch.mul(factors[t, :, 3], back, out=found[t, :, 3])
+            back = found[t].flatten(1) @ weight
+            of_memory = of_memory * f[t]
+        of_gates = found.flatten(2)
+        return of_gates, back, of_memory, of_gates.flatten(0, 1).t() @ hidden[:-1].flatten(0, 1)
+
+
+def _weights_for(layer: nn.RNNBase, inputs: Tensor) -> tuple[torch.dtype, list[Tensor]]:
+    """The type to compute in, that of autocast if it is on, and W_x, b_x, W_h and b_h in this type."""
+    low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
+    names = ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")
+    return low, [layer.get_parameter(name).to(low) for name in names]
+
+
 class GRU(nn.GRU):
-    """torch's GRU with one layer, batch first: the same weights and the same function, with a faster backward pass.
+    """torch's GRU with one layer, batch first, with a faster backward pass: see `LSTM`.
 
     z, r = sigma(W_x. x_t + b_x. + W_h. h_{t-1} + b_h.); n = tanh(W_xn x_t + b_xn + r * (W_hn h_{t-1} + b_hn));
     h_t = n + z * (h_{t-1} - n). The rows of the weights are those of r, z and n.
-    On the CPU torch adds up the gradient of the weights step by step. Here it is one product over all steps at the
-    end; `python benchmarks/training.py` measures what that saves.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -55,9 +126,7 @@ class GRU(nn.GRU):
         if not torch.is_grad_enabled() or inputs.device.type != "cpu":
             result: tuple[Tensor, Tensor] = super().forward(inputs, state)
             return result
-        low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
-        names = ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")
-        weights = [self.get_parameter(name).to(low) for name in names]
+        low, weights = _weights_for(self, inputs)
         with torch.autocast("cpu", enabled=False):
             gates = F.linear(inputs.transpose(0, 1).to(low), *weights[:2])
             hidden: Tensor = _GRUSteps.apply(gates, state[0].to(low), *weights[2:])  # type: ignore[no-untyped-call]  # torch's

@@ -21,9 +21,10 @@ from captioner.network.recurrent import RecurrentLayer, State, has_memory
 class Decoder(nn.Module):
     """A language model of captions, conditioned on a picture through its initial state.
 
-    For the standardised feature v, h_0 = tanh(W_v v + b_v), with weights of its own for each layer, and the same for
-    c_0 where the cell has a memory. The recurrent layers read the words so far, and layer l reads the hidden states of
-    layer l - 1. The logits over the vocabulary are a linear function of the last layer's hidden states.
+    For the standardised feature v, h_0 = tanh(W_v v + b_v), with weights of its own for each layer. Where the cell has
+    a memory, c_0 is another such function, without the tanh if `config.linear_memory`. The recurrent layers read the
+    words so far, and layer l reads the hidden states of layer l - 1. The logits over the vocabulary are a linear
+    function of the last layer's hidden states, which are multiplied by `config.hidden_scale` first.
     A state is a tuple of tensors (L, B, H): (h, c), or (h,) where the cell has no memory.
     """
 
@@ -61,9 +62,12 @@ class Decoder(nn.Module):
     def init_state(self, features: Tensor) -> State:
         """Features (B, F) -> the state before the first word."""
         features = self.feature_dropout((features - self.feature_mean) / self.feature_std)
-        parts = (self.h0, self.c0) if has_memory(self.config.cell) else (self.h0,)
-        injected = (torch.tanh(part(features)).unflatten(1, (self.config.layers, -1)) for part in parts)
-        return tuple(part.transpose(0, 1).contiguous() for part in injected)  # (B, L, H) -> (L, B, H)
+        injected = [torch.tanh(self.h0(features))]
+        if has_memory(self.config.cell):
+            memory = self.c0(features)
+            injected.append(memory if self.config.linear_memory else torch.tanh(memory))
+        # (B, L * H) -> (L, B, H)
+        return tuple(part.unflatten(1, (self.config.layers, -1)).transpose(0, 1).contiguous() for part in injected)
 
     def zero_state(self, batch: int) -> State:
         """A state without a picture, with which the decoder is a plain language model."""
@@ -92,7 +96,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., H) -> logits (..., V)."""
-        logits: Tensor = self.output(hidden)
+        logits: Tensor = self.output(hidden * self.config.hidden_scale)
         return logits
 
 

@@ -1,4 +1,4 @@
-"""Recurrent layers: torch's RNN and LSTM, its GRU with a faster backward pass, and an LSTM with peepholes.
+"""Recurrent layers: torch's RNN, its LSTM and GRU with a faster backward pass, and an LSTM with peepholes.
 
 All are called alike: (B, T, D), state -> (B, T, H), state. The state is a tuple of tensors (1, B, H): (h, c) for cells
 with a memory cell c, (h,) for the others.
@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from captioner.network.kernels import GRU
+from captioner.network.kernels import GRU, LSTM
 
 State: TypeAlias = "tuple[Tensor, ...]"
 
@@ -31,7 +31,9 @@ class RecurrentLayer(nn.Module):
         if cell == "peephole":
             self.cell: nn.Module = PeepholeLSTM(input_size, hidden_size)
         elif cell == "lstm":
-            self.cell = nn.LSTM(input_size, hidden_size, batch_first=True)
+            self.cell = LSTM(input_size, hidden_size)
+            open_forget_gate(self.cell.get_parameter("bias_ih_l0"))
+            open_forget_gate(self.cell.get_parameter("bias_hh_l0"), 0.0)
         elif cell == "gru":
             self.cell = GRU(input_size, hidden_size)
         else:
@@ -48,6 +50,15 @@ class RecurrentLayer(nn.Module):
         """(B, T, D), state -> (B, T, H), state"""
         hidden, after = self.cell(inputs, state if self.memory else state[0])
         return hidden, after if self.memory else (after,)
+
+
+def open_forget_gate(bias: Tensor, value: float = 1.0) -> None:
+    """Set the forget gate's part of an LSTM's biases, (4H,) in the order i, f, c, o.
+
+    With 1, a new memory cell keeps most of what it holds (Gers et al. 2000, "Learning to forget"; Jozefowicz et al.
+    2015, "An empirical exploration of recurrent network architectures"), here what it was told of the picture.
+    """
+    nn.init.constant_(bias.chunk(4)[1], value)
 
 
 class PeepholeLSTM(nn.Module):
@@ -67,6 +78,7 @@ class PeepholeLSTM(nn.Module):
         bound = 1 / math.sqrt(hidden_size)  # as in torch's recurrent layers
         for weights in self.parameters():
             nn.init.uniform_(weights, -bound, bound)
+        open_forget_gate(self.inputs.bias)
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """(B, T, D), (h, c) -> (B, T, H), (h, c)"""

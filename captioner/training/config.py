@@ -50,7 +50,7 @@ class TrainConfig:
         "auto", "what captions are split into; auto: as their script needs", choices=("auto", *TOKEN_KINDS)
     )
     minimum_count: int = _network(4, "a word enters the vocabulary when it occurs at least this often", low=1)
-    cell: str = _network("gru", "recurrent cell of the decoder", choices=CELLS)
+    cell: str = _network("lstm", "recurrent cell of the decoder", choices=CELLS)
     layers: int = _network(1, "recurrent layers of the decoder", low=1, high=100)
     hidden_size: int = _network(512, "size of the hidden state", low=1, high=65_536)
     embedding_size: int = _network(256, "size of the word embeddings", low=1, high=65_536)

@@ -26,6 +26,7 @@ from captioner.network.encoder import channels_last, native_bfloat16
 from captioner.network.header import find_checkpoint, models
 from captioner.network.model import CaptionModel, ModelConfig
 from captioner.network.preprocess import Preprocess
+from captioner.network.recurrent import has_memory
 from captioner.training.captions import CaptionTokens, mirror_table
 from captioner.training.config import FIXED_BY_INIT, TrainConfig, refuse_fixed
 from captioner.training.encoder_weights import load_encoder_weights
@@ -163,7 +164,9 @@ def first_checkpoint(config: TrainConfig, captions: Sequence[str], start: Start)
     vocabulary = Vocabulary.build(captions, config.minimum_count, tokens)
     names = [field.name for field in dataclasses.fields(ModelConfig) if hasattr(config, field.name)]
     sizes = {name: getattr(config, name) for name in names}
-    model = CaptionModel.create(ModelConfig(vocabulary_size=len(vocabulary), **sizes))
+    # Measured in docs/experiments.md: without these three, a cell with a memory learns more slowly than a GRU.
+    memory = {"hidden_scale": 3.0, "linear_memory": True} if has_memory(config.cell) else {}
+    model = CaptionModel.create(ModelConfig(vocabulary_size=len(vocabulary), **sizes, **memory))
     source, preprocess = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
     preprocess = dataclasses.replace(preprocess, size=config.image_size or preprocess.size)
     config = dataclasses.replace(config, image_size=preprocess.size)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captioner.network.encoder import Encoder
-from captioner.network.kernels import GRU, Dropout, FoldedConvolution, folded_for_training, summed_cross_entropy
+from captioner.network.kernels import GRU, LSTM, Dropout, FoldedConvolution, folded_for_training, summed_cross_entropy
 from captioner.vocab import PAD
 
 # --- dropout ---
@@ -55,25 +55,24 @@ def test_nothing_is_dropped_after_training() -> None:
     assert torch.equal(Dropout(0.0)(x), x)
 
 
-# --- the GRU ---
+# --- LSTM and GRU ---
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_gru_and_its_gradients_are_those_of_torch(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("kind", "parts"), [(LSTM, 2), (GRU, 1)])
+def test_layers_and_their_gradients_are_those_of_torch(kind: type, parts: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    ours, torchs = GRU(5, 7).double(), nn.GRU(5, 7, batch_first=True).double()
+    ours, torchs = kind(5, 7).double(), kind.__base__(5, 7, batch_first=True).double()
     torchs.load_state_dict(ours.state_dict())
     inputs = torch.randn(3, 6, 5, dtype=torch.float64, requires_grad=True)
-    state = torch.randn(1, 3, 7, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(3, 6, 7, dtype=torch.float64)
+    state = [torch.randn(1, 3, 7, dtype=torch.float64, requires_grad=True) for _ in range(parts)]
+    weights, of_last = torch.randn(3, 6, 7, dtype=torch.float64), torch.randn(parts, 1, 3, 7, dtype=torch.float64)
 
-    def found(layer: nn.GRU) -> list[Tensor]:
-        hidden, after = layer(inputs, state)
-        return [
-            hidden,
-            after,
-            *torch.autograd.grad((hidden * weights).sum() + after.sum(), [inputs, state, *layer.parameters()]),
-        ]
+    def found(layer: nn.RNNBase) -> list[Tensor]:
+        hidden, after = layer(inputs, tuple(state) if parts == 2 else state[0])
+        last = torch.stack(after) if parts == 2 else after[None]
+        loss = (hidden * weights).sum() + (last * of_last).sum()
+        return [hidden, last, *torch.autograd.grad(loss, [inputs, *state, *layer.parameters()])]
 
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         results = found(ours)

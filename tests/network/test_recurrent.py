@@ -32,10 +32,11 @@ every_cell = pytest.mark.parametrize("cell", CELLS)
 one_and_two_layers = pytest.mark.parametrize("layers", [1, 2])
 
 
-def make_decoder(cell: str = "lstm", layers: int = 1, seed: int = 0, dropout: float = 0.0) -> Decoder:
+def make_decoder(cell: str = "lstm", layers: int = 1, seed: int = 0, dropout: float = 0.0, **more: Any) -> Decoder:
     """A small decoder in float64, whose weights, biases too, are all large enough to matter."""
     torch.manual_seed(seed)
-    decoder = Decoder(ModelConfig("none", VOCABULARY, HIDDEN, EMBEDDING, dropout, cell, layers), FEATURE).double()
+    sizes = (VOCABULARY, HIDDEN, EMBEDDING)
+    decoder = Decoder(ModelConfig("none", *sizes, dropout, cell, layers, **more), FEATURE).double()
     for weights in decoder.parameters():
         nn.init.normal_(weights, std=0.5)
     decoder.feature_mean.normal_()
@@ -112,7 +113,8 @@ def parts_of(decoder: Decoder, gradients: bool = False) -> dict[str, Any]:
 def oracle_of(decoder: Decoder) -> network.Network:
     """The same network in NumPy."""
     standardisation = {"mean": decoder.feature_mean.numpy(), "std": decoder.feature_std.numpy()}
-    return network.Network(ORACLES[decoder.config.cell], **parts_of(decoder), **standardisation)
+    how = {"s": decoder.config.hidden_scale, "linear_memory": decoder.config.linear_memory}
+    return network.Network(ORACLES[decoder.config.cell], **parts_of(decoder), **standardisation, **how)
 
 
 def named_arrays(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
@@ -146,10 +148,13 @@ def assert_same_gradients(decoder: Decoder, features: Tensor, expected: network.
 # --- the oracle against torch ---
 
 
+@pytest.mark.parametrize("more", [{}, {"hidden_scale": 3.0, "linear_memory": True}], ids=["textbook", "loud"])
 @one_and_two_layers
 @every_cell
-def test_states_logits_loss_and_every_gradient_are_those_of_the_oracle(cell: str, layers: int) -> None:
-    decoder, features, tokens = make_decoder(cell, layers), make_features(), make_captions()
+def test_states_logits_loss_and_every_gradient_are_those_of_the_oracle(
+    cell: str, layers: int, more: dict[str, Any]
+) -> None:
+    decoder, features, tokens = make_decoder(cell, layers, **more), make_features(), make_captions()
     features.requires_grad_()
     before = decoder.init_state(features)
     hidden, after = decoder.read(tokens[:, :-1], before)

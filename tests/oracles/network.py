@@ -26,6 +26,7 @@ class Network:
     """The weights of a decoder of L layers.
 
     `inject` has W_v (L * H, F) and b_v of h_0 and, where there is a memory, of c_0. `output` has W_y (V, H) and b_y.
+    `s` multiplies the hidden states before the output layer. With `linear_memory` c_0 is not squashed.
     """
 
     cell: Cell
@@ -35,6 +36,12 @@ class Network:
     output: Weights
     mean: Array
     std: Array
+    s: float = 1.0
+    linear_memory: bool = False
+
+    def squashes(self, part: int) -> bool:
+        """Whether part 0 (h_0) or 1 (c_0) of the state goes through tanh."""
+        return part == 0 or not self.linear_memory
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,11 @@ def loss_of(logits: Array, targets: NDArray[np.int64]) -> tuple[float, Array]:
 def forward(net: Network, features: Array, tokens: NDArray[np.int64]) -> Forward:
     """Features (B, F) and tokens (B, T + 1), padded at the end, to everything up to the loss."""
     v = (features - net.mean) / net.std
-    before = tuple(
-        # h_0 = tanh(W_v v + b_v), c_0 likewise; of every layer: (B, L * H) -> (L, B, H)
-        np.tanh(v @ w["W_v"].T + w["b_v"]).reshape(len(v), len(net.layers), -1).transpose(1, 0, 2)
-        for w in net.inject
-    )
+    # h_0 = tanh(W_v v + b_v), and c_0 with or without the tanh
+    injected = [v @ w["W_v"].T + w["b_v"] for w in net.inject]
+    squashed = [np.tanh(a) if net.squashes(part) else a for part, a in enumerate(injected)]
+    # of every layer: (B, L * H) -> (L, B, H)
+    before = tuple(a.reshape(len(v), len(net.layers), -1).transpose(1, 0, 2) for a in squashed)
     hs = net.embeddings[tokens[:, :-1]]  # (B, T, D)
     after, memos = [], []
     for layer, w in enumerate(net.layers):
@@ -103,7 +110,7 @@ def forward(net: Network, features: Array, tokens: NDArray[np.int64]) -> Forward
         hs, state, memo = run(net.cell, w, hs, tuple(part[layer] for part in before))
         after.append(state)
         memos.append(memo)
-    logits = hs @ net.output["W_y"].T + net.output["b_y"]  # y_t = W_y h_t + b_y
+    logits = net.s * hs @ net.output["W_y"].T + net.output["b_y"]  # y_t = W_y s h_t + b_y
     loss, _ = loss_of(logits, tokens[:, 1:])
     states = before, tuple(np.stack(parts) for parts in zip(*after, strict=True))
     return Forward(v, tokens, states, memos, hs, logits, loss)
@@ -114,8 +121,8 @@ def backward(net: Network, done: Forward, k: int | None = None) -> Gradients:
     _, dy = loss_of(done.logits, done.tokens[:, 1:])
     rows = dy.reshape(-1, dy.shape[-1])  # all steps of all captions below each other: (B * T, V)
     top = done.top.reshape(len(rows), -1)
-    d_output = {"b_y": rows.sum(0), "W_y": rows.T @ top}
-    d_hs = (rows @ net.output["W_y"]).reshape(done.top.shape)
+    d_output = {"b_y": rows.sum(0), "W_y": net.s * rows.T @ top}
+    d_hs = (net.s * rows @ net.output["W_y"]).reshape(done.top.shape)
     d_layers: list[Weights] = []
     d_before: list[State] = []
     for layer in reversed(range(len(net.layers))):
@@ -128,8 +135,9 @@ def backward(net: Network, done: Forward, k: int | None = None) -> Gradients:
     np.add.at(d_embeddings, done.tokens[:, :-1], d_hs)  # a word may come many times
 
     d_inject, d_v = [], np.zeros_like(done.v)
-    for w, s, ds in zip(net.inject, done.states[0], zip(*d_before, strict=True), strict=True):
-        da = (np.stack(ds) * (1 - s**2)).transpose(1, 0, 2).reshape(len(d_v), -1)  # (L, B, H) -> (B, L * H)
+    for part, (w, s, ds) in enumerate(zip(net.inject, done.states[0], zip(*d_before, strict=True), strict=True)):
+        slope = 1 - s**2 if net.squashes(part) else 1.0
+        da = (np.stack(ds) * slope).transpose(1, 0, 2).reshape(len(d_v), -1)  # (L, B, H) -> (B, L * H)
         d_inject.append({"W_v": da.T @ done.v, "b_v": da.sum(0)})
         d_v += da @ w["W_v"]
     return Gradients(d_layers, d_inject, d_embeddings, d_output, d_v / net.std)
