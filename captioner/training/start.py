@@ -163,10 +163,11 @@ def first_checkpoint(config: TrainConfig, captions: Sequence[str], start: Start)
     tokens = fitting_tokens(captions) if config.tokens == "auto" else config.tokens
     vocabulary = Vocabulary.build(captions, config.minimum_count, tokens)
     names = [field.name for field in dataclasses.fields(ModelConfig) if hasattr(config, field.name)]
-    sizes = {name: getattr(config, name) for name in names}
+    sizes: dict[str, Any] = {name: getattr(config, name) for name in names}
     # Measured in docs/experiments.md: without these three, a cell with a memory learns more slowly than a GRU.
-    memory = {"hidden_scale": 3.0, "linear_memory": True} if has_memory(config.cell) else {}
-    model = CaptionModel.create(ModelConfig(vocabulary_size=len(vocabulary), **sizes, **memory))
+    if has_memory(config.cell):
+        sizes |= {"hidden_scale": 3.0, "linear_memory": True}
+    model = CaptionModel.create(ModelConfig(vocabulary_size=len(vocabulary), **sizes))
     source, preprocess = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
     preprocess = dataclasses.replace(preprocess, size=config.image_size or preprocess.size)
     config = dataclasses.replace(config, image_size=preprocess.size)
