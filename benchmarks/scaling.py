@@ -30,7 +30,6 @@ from pathlib import Path
 
 import torch
 from speed import make_pictures
-from torch import nn
 from training import material
 
 import captioner
@@ -102,8 +101,6 @@ def train(paths: list[str], rounds: int) -> dict[str, float]:
             data,
             ranks=ranks,
             paths=paths,
-            concept_head=nn.Linear(data.model.encoder.feature_size, config.concepts),
-            labels=torch.zeros(len(paths), config.concepts, dtype=torch.bool),
         )
         channels_last(data.model.encoder)
         frozen, end_to_end = FrozenStage(data), EndToEndStage(data)

@@ -75,11 +75,11 @@ def material(config: TrainConfig, captions: int) -> Material:
     return RandomMaterial(
         config=config.for_set(captions, len(pictures)),
         model=model,
-        concept_head=nn.Linear(1, 1),
         vocabulary=vocabulary,
         preprocess=Preprocess(),
         paths=[""] * len(pictures),
         captions=CaptionTokens.of(pictures, vocabulary),
+        sources=torch.zeros(len(pictures), dtype=torch.int64),
         mirror=torch.arange(len(vocabulary)),
         labels=torch.zeros(len(pictures), 0, dtype=torch.bool),
         ranks=Ranks(),

@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     add_data(data)
     data.add_argument("--output", type=Path, required=True, metavar="RUN_DIR", help="folder for everything written")
+    text = "captions without pictures: JSON lines with a list of captions each, or a captions file"
+    data.add_argument("--text", type=Path, metavar="FILE", help=text)
     begin = parser.add_argument_group("starting point")
     begin.add_argument("--resume", action="store_true", help="continue the interrupted run in RUN_DIR")
     init = "continue from this checkpoint, or shipped model, with your captions' new words"
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     config: TrainConfig = parse_options(TrainConfig, {**read, **given})
     from captioner.training.run import train
 
-    options = picked(args, "train_list", "val_list", "init", "encoder_weights", "resume")
+    options = picked(args, "train_list", "val_list", "init", "encoder_weights", "text", "resume")
     checkpoint = train(args.captions, args.images, args.output, config, **options, say=_say)
     if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes, or the only one
         print(checkpoint)

@@ -1,7 +1,9 @@
 """Saving and loading checkpoints: weights, model config, vocabulary, preprocessing, provenance.
 
 The file is plain safetensors and nothing in it is code; `header.py` describes the header.
-Weights are stored in half precision: scores in the provenance are those of the rounded weights.
+Matrices are stored with 8 bits a weight: whole numbers from -127 to 127, and for each row the number that they are
+multiplied by, under the matrix's name with ".scale". Other weights, such as those of convolutions, are stored in half
+precision. Scores in the provenance are those of the rounded weights.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from captioner.files import replacing
 from captioner.network.header import FORMAT_VERSION, KEY, dataclass_from, opened
 from captioner.network.model import CaptionModel
 from captioner.network.preprocess import Preprocess
+from captioner.network.words import CLASSES
 from captioner.vocab import Vocabulary
 
 _MAX_WEIGHT = 65_504.0  # the largest number in half precision
+_SCALE = ".scale"
 
 
 @dataclass
@@ -36,20 +40,50 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def half_precision(model: CaptionModel) -> dict[str, torch.Tensor]:
-    """The state dict as a checkpoint stores it: floating-point weights rounded to float16."""
-    return {
-        name: tensor.detach().cpu().contiguous().to(torch.float16 if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in model.state_dict().items()
-    }
+def stored(model: CaptionModel) -> dict[str, torch.Tensor]:
+    """The state dict as a checkpoint stores it: see the module.
+
+    Raises ValueError for weights that are not finite, or too large for half precision.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.is_floating_point():
+            tensor = tensor.half() if tensor.ndim != 2 or not tensor.numel() else tensor
+            if not torch.isfinite(tensor).all() or tensor.abs().max() > _MAX_WEIGHT:
+                raise ValueError(f"{name} became too large, or not a number")
+        if tensor.dtype == torch.float32:
+            tensor, tensors[name + _SCALE] = _quantised(tensor)
+        tensors[name] = tensor
+    return tensors
+
+
+def rounded(model: CaptionModel) -> dict[str, torch.Tensor]:
+    """The state dict as it is after saving and loading. Raises ValueError like `stored`."""
+    tensors = stored(model)
+    return {name: _whole(tensors[name], tensors.get(name + _SCALE)) for name in model.state_dict()}
+
+
+def _quantised(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix (N, M) as whole numbers int8, and the scale of each row, (N, 1) float32.
+
+    Scales are rounded up to eleven bits, so that what was stored once is stored again without any change.
+    """
+    mantissa, exponent = torch.frexp(matrix.abs().amax(1, keepdim=True) / 127)
+    scale = torch.ldexp((mantissa * 2048).ceil() / 2048, exponent)
+    return (matrix / scale.clamp(min=torch.finfo(scale.dtype).tiny)).round().to(torch.int8), scale
+
+
+def _whole(tensor: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """Weights in float32, and other tensors as they are, from what a checkpoint stores."""
+    if scale is not None:
+        return tensor * scale
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, replacing `path` whole. Raises ValueError for weights that half precision cannot hold."""
-    tensors = half_precision(checkpoint.model)
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"weights of {name} are not finite in half precision: the training diverged")
+    """Write a checkpoint, replacing `path` whole. Raises ValueError like `stored`."""
+    tensors = stored(checkpoint.model)
     content = {
         "format_version": FORMAT_VERSION,
         "model": dataclasses.asdict(checkpoint.model.config),
@@ -75,27 +109,42 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
         wanted, names = model.state_dict(), {name: name for name in file.keys()}  # noqa: SIM118 (no dict)
         if header.version == 1:
             names = {name.replace("decoder.lstm.", "decoder.recurrent.0.cell."): name for name in names}
-        for name in sorted(wanted.keys() ^ names.keys()):
+        scales = {name for name in names if name.endswith(_SCALE)}
+        for name in sorted((wanted.keys() ^ names.keys()) - {f"{name}{_SCALE}" for name in wanted}):
             problem = "is missing" if name in wanted else "does not belong to this model"
             raise CheckpointError(f"damaged: the tensor {name!r:.120} {problem}")
-        state = {name: _read(file, names[name], name, tensor) for name, tensor in wanted.items()}
+        state = {}
+        for name, tensor in wanted.items():
+            scale = _read(file, name + _SCALE, tensor[:, :1], ("F32",)) if name + _SCALE in scales else None
+            types = ("I8",) if scale is not None else ("F16", "F32") if tensor.is_floating_point() else ("I64",)
+            # safetensors gives a view into the file, which may be replaced later.
+            state[name] = _whole(_read(file, names[name], tensor, types).clone(), scale)
         if not (state["decoder.feature_std"] > 0.0).all():
             raise CheckpointError("damaged: decoder.feature_std holds zeros or less, by which features are divided")
+        if header.config.names and not _in_range(state["decoder.words.links"].T, (CLASSES, header.config.names)):
+            raise CheckpointError("damaged: decoder.words.links names a class or a word that does not exist")
+        if "decoder.words.tokens" in state and not _in_range(state["decoder.words.tokens"], (len(header.vocabulary),)):
+            raise CheckpointError("damaged: decoder.words.tokens names a word that does not exist")
     model.load_state_dict(state, assign=True)  # strictly; the model was shapes only until now
     return Checkpoint(model.eval().to(device), header.vocabulary, preprocess, header.provenance)
 
 
-def _read(file: Any, stored: str, name: str, wanted: torch.Tensor) -> torch.Tensor:
-    """The tensor that the file calls `stored` and the model `name`, in float32 if it holds weights."""
-    shape, dtype = tuple(file.get_slice(stored).get_shape()), file.get_slice(stored).get_dtype()
+def _read(file: Any, name: str, wanted: torch.Tensor, types: tuple[str, ...]) -> torch.Tensor:
+    """A tensor of the file, of the shape of `wanted` and one of the types."""
+    shape, dtype = tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype()
     if shape != tuple(wanted.shape):
         raise CheckpointError(f"damaged: {name} has shape {shape}, not {tuple(wanted.shape)}")
-    if dtype not in (("F16", "F32") if wanted.is_floating_point() else ("I64",)):
+    if dtype not in types:
         raise CheckpointError(f"damaged: {name} holds {dtype} values")
-    tensor: torch.Tensor = file.get_tensor(stored)
-    if wanted.is_floating_point() and not (tensor.abs() <= _MAX_WEIGHT).all():
+    tensor: torch.Tensor = file.get_tensor(name)
+    if tensor.is_floating_point() and not (tensor.abs() <= _MAX_WEIGHT).all():
         raise CheckpointError(f"damaged: {name} holds values that are not numbers, or far too large")
-    return tensor.to(wanted.dtype, copy=True)  # safetensors gives a view into the file, which may be replaced later
+    return tensor
+
+
+def _in_range(numbers: torch.Tensor, ends: tuple[int, ...]) -> bool:
+    """Whether all numbers (N, K), or (N,), are from 0 to below the end of their column."""
+    return bool(((numbers >= 0) & (numbers < torch.tensor(ends))).all())
 
 
 class _ShapesOnly(TorchFunctionMode):

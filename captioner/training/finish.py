@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from captioner.network.checkpoint import half_precision, load_checkpoint, save_checkpoint
+from captioner.network.checkpoint import load_checkpoint, rounded, save_checkpoint
 from captioner.options import DecodeOptions
 from captioner.training.calibration import calibration, divide_logits, fit_temperature
 from captioner.training.records import write_reliability
@@ -27,7 +27,7 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any]) -> st
         if before.error > MOST_CALIBRATION_ERROR:
             temperature = fit_temperature(decoder, batches)
             divide_logits(decoder, temperature)
-            checkpoint.model.load_state_dict(half_precision(checkpoint.model))
+            checkpoint.model.load_state_dict(rounded(checkpoint.model))
             after = calibration(decoder, batches)
         write_reliability(path.with_name("reliability.png"), before, after)
         scores = validation.scores(checkpoint)

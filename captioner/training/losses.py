@@ -1,18 +1,15 @@
-"""The losses of training: cross-entropy of captions, and of frequent words predicted from a feature alone."""
+"""The loss of training: the cross-entropy of captions."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from captioner.network.kernels import summed_cross_entropy
 from captioner.network.model import Decoder
-from captioner.vocab import PAD, UNK, Vocabulary
+from captioner.vocab import PAD
 
 GROUP_SIZE = 64  # captions that go through the decoder at once
 
@@ -26,9 +23,14 @@ class Losses:
     reward: Tensor | float = 0.0  # mean reward
 
 
-def caption_loss(decoder: Decoder, features: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Teacher-forced cross-entropy of captions (B, T) given features (B, F): the sum over all real tokens, ()."""
-    logits = decoder(features, tokens[:, :-1])  # (B, T - 1, V)
+def caption_loss(
+    decoder: Decoder, features: Tensor, tokens: Tensor, label_smoothing: float = 0.0, **known: Tensor
+) -> Tensor:
+    """Teacher-forced cross-entropy of captions (B, T) given features (B, F): the sum over all real tokens, ().
+
+    `known` is what else `Decoder.init_state` takes, (B, ...) each.
+    """
+    logits = decoder(features, tokens[:, :-1], **known)  # (B, T - 1, V)
     return summed_cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), label_smoothing)
 
 
@@ -37,12 +39,17 @@ def real_targets(tokens: Tensor) -> int:
     return int((tokens[:, 1:] != PAD).sum())
 
 
-def grouped_caption_loss(decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, smoothing: float) -> Tensor:
-    """`caption_loss` of captions (B, T), where caption b belongs to `features[owner[b]]`, in `groups_by_length`."""
+def grouped_caption_loss(
+    decoder: Decoder, features: Tensor, tokens: Tensor, owner: Tensor, smoothing: float, **known: Tensor
+) -> Tensor:
+    """`caption_loss` of captions (B, T), in `groups_by_length`, where caption b belongs to `features[owner[b]]` and to
+    the same row of each in `known`.
+    """
     total = features.new_zeros(())
     for group, part in groups_by_length(tokens):
-        of_group = features[owner[group].to(features.device)]
-        total = total + caption_loss(decoder, of_group, part.to(features.device), smoothing)
+        rows = owner[group].to(features.device)
+        of_group = {name: values[rows] for name, values in known.items()}
+        total = total + caption_loss(decoder, features[rows], part.to(features.device), smoothing, **of_group)
     return total
 
 
@@ -54,28 +61,3 @@ def groups_by_length(tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     lengths = (tokens != PAD).sum(1)
     for group in lengths.argsort(stable=True).split(GROUP_SIZE):
         yield group, tokens[group, : int(lengths[group].max())]
-
-
-def concept_labels(texts: Iterable[Sequence[str]], vocabulary: Vocabulary, number: int) -> tuple[list[str], Tensor]:
-    """The most frequent words, and which pictures have them in their captions `texts[p]`: (P, C) bool.
-
-    Predicting them from the feature is the "high-level concepts" of Wu et al. 2016 ("What value do explicit high
-    level concepts have in vision to language problems?"). Words that more than half of the pictures have are left
-    out, because they do not tell pictures apart.
-    """
-    found = [{token for text in captions for token in vocabulary.encode(text)} for captions in texts]
-    counts = Counter(token for tokens in found for token in tokens)
-    kept = [token for token in counts if token != UNK and counts[token] <= len(found) / 2]
-    concepts = sorted(kept, key=lambda token: (-counts[token], vocabulary.words[token]))[:number]
-    column = {token: index for index, token in enumerate(concepts)}
-    labels = torch.zeros(len(found), len(concepts), dtype=torch.bool)
-    for row, tokens in enumerate(found):
-        labels[row, [column[token] for token in tokens if token in column]] = True
-    return [vocabulary.words[token] for token in concepts], labels
-
-
-def concept_loss(head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of the concepts that `head` predicts from features (B, F), against labels (B, C) bool:
-    the sum over concepts and pictures, ().
-    """
-    return F.binary_cross_entropy_with_logits(head(features), labels.to(features), reduction="sum")

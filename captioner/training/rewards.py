@@ -36,13 +36,15 @@ class Rewards:
 
 
 @torch.no_grad()
-def sample_captions(decoder: Decoder, features: Tensor, rules: Rules) -> Tensor:
+def sample_captions(decoder: Decoder, features: Tensor, rules: Rules, **known: Tensor) -> Tensor:
     """A caption drawn for each feature of (B, F) by the rules, with torch's global randomness: (B, T) int64.
+
+    `known` is what else `Decoder.init_state` takes, (B, ...) each.
 
     Begins with `<start>`, ends with `<end>` unless the length limit comes first, then padding.
     """
     max_length = rules.options.max_length
-    state = decoder.init_state(features)
+    state = decoder.init_state(features, **known)
     written = torch.full((len(features), max_length + 1), PAD, device=features.device)
     written[:, 0] = START
     rows = torch.arange(len(features), device=features.device)  # that have not ended
@@ -58,14 +60,18 @@ def sample_captions(decoder: Decoder, features: Tensor, rules: Rules) -> Tensor:
     return written[:, : length + 1]
 
 
-def self_critical_loss(decoder: Decoder, features: Tensor, tokens: Tensor, advantages: Tensor) -> Tensor:
+def self_critical_loss(
+    decoder: Decoder, features: Tensor, tokens: Tensor, advantages: Tensor, **known: Tensor
+) -> Tensor:
     """The sum over all tokens of -advantage * log-probability, divided by the number of tokens, ().
 
-    `features` (B, F), sampled captions `tokens` (B, T), and their `advantages` (B,).
+    `features` (B, F), sampled captions `tokens` (B, T), their `advantages` (B,), and what else `Decoder.init_state`
+    takes, (B, ...) each.
     """
     total = features.new_zeros(())
     for group, part in groups_by_length(tokens):
-        logits, targets = decoder(features[group], part[:, :-1]).flatten(0, 1).float(), part[:, 1:]
+        of_group = {name: values[group] for name, values in known.items()}
+        logits, targets = decoder(features[group], part[:, :-1], **of_group).flatten(0, 1).float(), part[:, 1:]
         losses = F.cross_entropy(logits, targets.flatten(), ignore_index=PAD, reduction="none").view_as(targets)
         total = total + (advantages[group, None] * losses).sum()
     return total / real_targets(tokens)

@@ -19,18 +19,20 @@ import torch
 
 from captioner.data.captions import read_captions
 from captioner.data.splits import Split, choose_split
+from captioner.data.texts import Texts, read_texts
 from captioner.errors import ImageError, OutputError, TrainingError
 from captioner.files import remove_temporaries, replacing
 from captioner.machine import keep_freed_memory
-from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
+from captioner.network.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint
 from captioner.training import folder
 from captioner.training.config import TrainConfig
 from captioner.training.finish import finish
+from captioner.training.first import Start, StrPath
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
 from captioner.training.records import write_curves, write_metrics, write_samples
 from captioner.training.stages import EndToEndStage, FrozenStage, SelfCriticalStage, Stage, plan
-from captioner.training.start import Material, Start, StrPath, notes
+from captioner.training.start import Material, notes
 from captioner.training.validation import Validation
 
 
@@ -44,6 +46,7 @@ def train(
     val_list: StrPath | None = None,
     init: StrPath | None = None,
     encoder_weights: StrPath | None = None,
+    text: StrPath | None = None,
     resume: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
@@ -53,9 +56,10 @@ def train(
     and `output` the folder for everything that the run writes. `train_list` and `val_list` are files with names of
     pictures; by default the captions file decides, or a random tenth is for validation. The encoder starts from
     `encoder_weights`, a torchvision state dict or a checkpoint; by default from a shipped checkpoint with the same
-    encoder, or else from torchvision's weights. With `init`, a checkpoint or the name of a shipped one, training
-    continues from there, with the new words of these captions. `resume` continues the run in `output` exactly as if it
-    had not been interrupted; everything else must be as it was. `say` is called with messages.
+    encoder, or else from torchvision's weights. `text` is a file of captions without pictures (see `data.texts`), which
+    teach the decoder to speak of what no training picture shows. With `init`, a checkpoint or the name of a shipped
+    one, training continues from there, with the new words of these captions. `resume` continues the run in `output`
+    exactly as if it had not been interrupted; everything else must be as it was. `say` is called with messages.
 
     From now on the process keeps memory that it frees, which is faster. A run uses as many threads as processors are
     free when it begins, unless the environment variable OMP_NUM_THREADS gives the number. Of several processes that
@@ -70,7 +74,9 @@ def train(
     learn, validate = (Path(names) if names else None for names in (train_list, val_list))
     keep_freed_memory()
     # The split is not in a variable, which would hold the text of all captions until training ends.
-    return train_on(choose_split(read_captions(Path(captions)), Path(images), learn, validate, config.seed), *others)
+    texts = read_texts(Path(text)) if text else None
+    split = choose_split(read_captions(Path(captions)), Path(images), learn, validate, config.seed)
+    return train_on(split, *others, texts=texts)
 
 
 def train_on(
@@ -81,6 +87,7 @@ def train_on(
     resume: bool = False,
     say: Callable[[str], None] = print,
     seconds_between_states: float = 120.0,
+    texts: Texts | None = None,
 ) -> Path:
     """Train on a split. The state is saved after every epoch, and every `seconds_between_states` within an epoch."""
     with joined_ranks() as ranks, ExitStack() as at_the_end:
@@ -88,14 +95,14 @@ def train_on(
         if ranks.first and not resume and (output / folder.STATE_NAME).exists():
             raise OutputError(f"{output}: holds a run already: continue it with --resume, or give another folder")
         say = say if ranks.first else lambda line: None
-        material = Material.of(config, split, start, ranks)
-        texts = [example.captions for example in split.train]
-        every = FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, texts)
+        material = Material.of(config, split, start, ranks, texts)
+        own = [example.captions for example in split.train]
+        every = FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, own)
         stages: list[Stage] = [stage for stage in every if stage.epochs]
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
-        del split, texts
+        del split, own, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states)
         (run.restore if resume else run.begin)()
         standing = run.standing
@@ -162,12 +169,12 @@ class _Run:
         if self.ranks.first:
             remove_temporaries(self.output)
         self.standing = standing
-        groups: dict[str, dict[str, Any]] = {"networks": {}, "adamw": {}, "average": {}}
+        groups: dict[str, dict[str, Any]] = {"model": {}, "adamw": {}, "average": {}}
         try:
             for name, tensor in tensors.items():
                 group, _, rest = name.partition(".")
                 groups[group][rest] = tensor
-            self.material.networks().load_state_dict(groups["networks"])
+            self.material.model.load_state_dict(groups["model"])
             if standing.stage < len(self.stages):
                 self._set_up_stage()
                 steps = self.stages[standing.stage].steps
@@ -186,7 +193,7 @@ class _Run:
         """Write the state from which `restore` continues."""
         if not self.ranks.first:
             return
-        groups = {"networks": self.material.networks().state_dict()}
+        groups = {"model": self.material.model.state_dict()}
         if self.standing.stage < len(self.stages):
             groups |= {"adamw": self.optimiser.state(), "average": self.average.averaged}
         tensors = {f"{group}.{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
@@ -296,13 +303,11 @@ class _Run:
     def _averaged(self) -> Checkpoint:
         """A checkpoint of the averaged weights, rounded as its file will hold them."""
         model = copy.deepcopy(self.material.model)
-        averaged = {name: t for name, t in self.average.averaged.items() if not name.startswith("concepts.")}
-        model.load_state_dict({**model.state_dict(), **averaged})
-        rounded = half_precision(model)
-        for name, tensor in rounded.items():
-            if not torch.isfinite(tensor).all():
-                raise self._diverged(f"{name} became too large, or not a number")
-        model.load_state_dict(rounded)
+        model.load_state_dict({**model.state_dict(), **self.average.averaged})
+        try:
+            model.load_state_dict(rounded(model))
+        except ValueError as error:
+            raise self._diverged(str(error)) from error
         return self.material.checkpoint(model.eval())
 
     def _diverged(self, what: str) -> TrainingError:

@@ -13,21 +13,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice, repeat
+from typing import Any
 
 import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from captioner.inference.parallel import in_order
 from captioner.inference.rules import Rules
 from captioner.network.kernels import folded_for_training
+from captioner.network.model import Decoder
 from captioner.options import DecodeOptions
 from captioner.pictures.load import load_image
 from captioner.training.captions import batches_by_length
-from captioner.training.losses import Losses, concept_loss, grouped_caption_loss
+from captioner.training.known import Known
+from captioner.training.losses import Losses, grouped_caption_loss
 from captioner.training.optimiser import Named
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
 from captioner.training.start import Material
+from captioner.training.words import word_loss
 
 
 class Stage:
@@ -47,11 +52,12 @@ class Stage:
         self.steps = math.ceil(len(material.paths) / self.batch_size)  # of an epoch
         self.networks: list[nn.Module] = [decoder]  # that are trained
         self.rate: float = getattr(config, f"{self.prefix}learning_rate")
-        self.weights = [(_named("decoder", decoder), self.rate)]  # in groups, each with its peak learning rate
+        self.weights = [(_decoder_weights(decoder), self.rate)]  # in groups, each with its peak learning rate
 
     def prepare(self) -> None:
         """Do what takes long and is needed before the first step."""
         self._features = self.m.features()
+        self._known = Known.of(self.m, self._features) if self.m.model.config.word_inputs else None
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         """The batches of an epoch, in a random order."""
@@ -74,38 +80,74 @@ class Stage:
         """The numbers of the captions of a batch."""
         return self.m.captions.of_pictures(batch)[0]
 
-    def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Tensor, ...]]:
+    def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Any, ...]]:
         """What else `_loss` needs to know of this rank's places in each batch."""
         return repeat((), len(batches))
 
 
 class FrozenStage(Stage):
-    """Trains the decoder alone, on features that are computed once, in batches of captions."""
+    """Trains the decoder alone, on features that are computed once, in batches of captions.
+
+    Some captions may have no picture. Then the feature is the mean of all pictures, which says nothing, and the words
+    are a stand-in for those that the predictor would find.
+    """
 
     name, prefix = "decoder", ""
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         self.batch_size = material.config.batch_size
-        self.steps = math.ceil(len(material.captions) / self.batch_size)
+        without = len(material.captions) - material.paired
+        share = material.config.text_share
+        self._without = min(without, round(material.paired * share / (1 - share)))  # of an epoch
+        self.steps = math.ceil((material.paired + self._without) / self.batch_size)
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
-        return batches_by_length(self.m.captions.lengths(), self.batch_size, generator)
+        paired = self.m.paired
+        rows = torch.cat([torch.arange(paired), self._rows_without_pictures(generator)])
+        lengths = self.m.captions.lengths()[rows]
+        return [rows[batch] for batch in batches_by_length(lengths, self.batch_size, generator)]
+
+    def _rows_without_pictures(self, generator: torch.Generator) -> Tensor:
+        """Captions without pictures for an epoch, as many of each source as there are, up to its share."""
+        rows = torch.arange(self.m.paired, len(self.m.captions))
+        if not len(rows):
+            return rows
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        source = self.m.sources[self.m.captions.picture[rows].long()]
+        # In a random order, the n-th caption of each source comes before the (n + 1)-th of any.
+        order = torch.empty_like(rows)
+        for number in source.unique():
+            mine = source == number
+            order[mine] = torch.arange(int(mine.sum()))
+        return rows[order.argsort(stable=True)][: self._without]
 
     def _captions(self, batch: Tensor) -> Tensor:
         return batch
 
-    def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Tensor, ...]]:
-        return (((torch.rand(len(batch)) < 0.5)[mine],) for batch, mine in zip(batches, places, strict=True))
+    def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Any, ...]]:
+        for batch, mine in zip(batches, places, strict=True):
+            mirrored = torch.rand(len(batch)) < 0.5
+            known = self._known.of_captions(batch, mirrored) if self._known else {}
+            yield mirrored[mine], {name: part[mine].to(self.m.ranks.device) for name, part in known.items()}
 
-    def _loss(self, rows: Tensor, weight: float, targets: int, number: int, mirrored: Tensor) -> tuple[Tensor, ...]:
-        """The loss of captions by number, (B,), with the pictures mirrored where `mirrored`, (B,)."""
-        features = self._features[self.m.captions.picture[rows].long(), mirrored.long()].to(self.m.ranks.device)
-        tokens, owner = self.m.tokens(rows, mirrored), torch.arange(len(rows))
+    def _loss(self, rows: Tensor, weight: float, targets: int, number: int, *inputs: Any) -> tuple[Tensor, ...]:
+        """The loss of captions by number, (B,), with the pictures mirrored where `mirrored`, (B,), and what is known
+        beside their features.
+        """
+        (mirrored, known), pictures = inputs, self.m.captions.picture[rows].long()
+        decoder, there = self.m.model.decoder, pictures < len(self.m.paths)
+        features = decoder.feature_mean.repeat(len(rows), 1)
+        features[there] = self._features[pictures[there], mirrored[there].long()].to(features)
+        tokens, owner = self.m.tokens(rows, mirrored & there), torch.arange(len(rows))
         with self.m.autocast():
-            loss = grouped_caption_loss(self.m.model.decoder, features, tokens, owner, self.m.config.label_smoothing)
+            loss = grouped_caption_loss(decoder, features, tokens, owner, self.m.config.label_smoothing, **known)
         loss = weight * loss / targets
-        return loss, loss
+        if "source" not in known:
+            return loss, loss
+        # Also learn to tell the source of captions from their words.
+        logits = decoder.source(known["words"][~there].sqrt())
+        return loss + weight * F.cross_entropy(logits, known["source"][~there], reduction="sum") / number, loss
 
 
 class EndToEndStage(Stage):
@@ -115,16 +157,26 @@ class EndToEndStage(Stage):
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        encoder, concepts = material.model.encoder, material.concept_head
+        encoder, self._words = material.model.encoder, material.model.decoder.words
         self._encoder = folded_for_training(encoder)
-        self.networks += [encoder, concepts]
-        self.weights.append((_named("concepts", concepts), self.rate))
+        self.networks.append(encoder)
+        self.weights.append((_named("decoder.words", self._words), self.rate))
         self.weights.append((_named("encoder", encoder), material.config.encoder_learning_rate))
+        # Before a state is restored, because the classifier was made for the encoder's first weights.
+        keeps = self.epochs and self._words.names and material.config.keep_weight
+        self._classes = self._of_first_weights() if keeps else None
+
+    @torch.no_grad()
+    def _of_first_weights(self) -> Tensor:
+        """What the classifier of ImageNet says of all pictures and their mirror images, (P, 2, 1000) float16."""
+        parts = self.m.features().split(1000)
+        classifier, device = self._words.classifier, self.m.ranks.device
+        return torch.cat([classifier(part.to(device)).softmax(-1).half().cpu() for part in parts])
 
     def prepare(self) -> None:
         """Nothing, because features change with the encoder."""
 
-    def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Tensor, ...]]:
+    def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Any, ...]]:
         def read(picture: int) -> tuple[Tensor, bool]:
             rng = random.Random(f"{seed} {picture}")
             mirrored = rng.random() < 0.5
@@ -146,10 +198,14 @@ class EndToEndStage(Stage):
             features = self._encoder(self.m.preprocess.normalise(pixels.to(self.m.ranks.device))).float()
             tokens = self.m.tokens(rows, mirrored[owner])
             loss = grouped_caption_loss(self.m.model.decoder, features, tokens, owner, config.label_smoothing)
-        captions = weight * loss / targets
-        labels = self.m.labels[pictures].to(self.m.ranks.device)
-        concepts = weight * concept_loss(self.m.concept_head, features, labels) / number if labels.shape[1] else 0.0
-        return captions + config.concept_weight * concepts, captions
+        captions, total = weight * loss / targets, torch.zeros((), device=features.device)
+        if learned := self._words.size - self._words.names:
+            labels = self.m.labels[pictures, :learned]
+            total = total + config.concept_weight * word_loss(self._words.learned, features, labels)
+        if self._classes is not None:  # Li and Hoiem 2016, "Learning without forgetting"
+            logits, wanted = self._words.classifier(features), self._classes[pictures, mirrored.long()].to(features)
+            total = total + config.keep_weight * F.cross_entropy(logits, wanted, reduction="sum")
+        return captions + weight * total / number, captions
 
 
 def augmented(image: Image.Image, mirrored: bool, size: int, rng: random.Random) -> Image.Image:
@@ -185,26 +241,36 @@ class SelfCriticalStage(Stage):
         """The losses and the mean reward of pictures by number, (P,)."""
         config, decoder, device = self.m.config, self.m.model.decoder, self.m.ranks.device
         features = self._features[pictures, 0].to(device)
+        known = self._known.of_pictures(pictures, device) if self._known else {}
         several = features.repeat_interleave(config.scst_samples, 0)
+        of_samples = {name: part.repeat_interleave(config.scst_samples, 0) for name, part in known.items()}
         # Without dropout: captions are sampled from the network as it will be used.
         decoder.eval()
         # In an autocast of its own: torch 2.6 keeps rounded weights until the end of an autocast, and these, rounded
         # without gradients, would get no gradients in what follows.
         with self.m.autocast():
-            tokens = sample_captions(decoder, several, self._rules)
+            tokens = sample_captions(decoder, several, self._rules, **of_samples)
         rewards = self.rewards.of(pictures.repeat_interleave(config.scst_samples).tolist(), tokens)
         rewards = rewards.view(len(pictures), config.scst_samples)
         with self.m.autocast():
-            reward_loss = self_critical_loss(decoder, several, tokens, advantages(rewards).flatten().to(device))
+            benefit = advantages(rewards).flatten().to(device)
+            reward_loss = self_critical_loss(decoder, several, tokens, benefit, **of_samples)
             decoder.train()
             rows, owner = self.m.captions.of_pictures(pictures)
-            loss = grouped_caption_loss(decoder, features, self.m.captions.batch(rows), owner, config.label_smoothing)
+            captions = self.m.captions.batch(rows)
+            loss = grouped_caption_loss(decoder, features, captions, owner, config.label_smoothing, **known)
         captions, share = weight * loss / targets, weight * len(pictures) / number
         return share * reward_loss + config.scst_cross_entropy * captions, captions, share * rewards.mean()
 
 
 def _named(prefix: str, network: nn.Module) -> Named:
-    return {f"{prefix}.{name}": weights for name, weights in network.named_parameters()}
+    """The weights that can be trained."""
+    return {f"{prefix}.{name}": weights for name, weights in network.named_parameters() if weights.requires_grad}
+
+
+def _decoder_weights(decoder: Decoder) -> Named:
+    """Those of the decoder without its word predictor, which is trained with the encoder, or fitted to features."""
+    return {name: weights for name, weights in _named("decoder", decoder).items() if ".words." not in name}
 
 
 def plan(stages: Sequence[Stage], material: Material) -> str:
@@ -224,7 +290,7 @@ def _seconds_a_step(stage: Stage, material: Material) -> float:
         begin = time.perf_counter()
         next(losses).total.backward()
         times.append(time.perf_counter() - begin)
-    material.networks().zero_grad()
+    material.model.zero_grad()
     return min(times[1:] or times)  # the first step is slower
 
 

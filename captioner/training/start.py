@@ -6,61 +6,31 @@ import dataclasses
 import hashlib
 import json
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
+from itertools import chain
 from platform import python_version
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captioner.data.splits import Split, same_content
-from captioner.errors import OptionError, some
-from captioner.files import sha256_of
+from captioner.data.texts import Texts
+from captioner.errors import some
 from captioner.inference.captioner import PictureEncoder
 from captioner.machine import CpuTimes, cpu_times, free_cpus
-from captioner.network.checkpoint import Checkpoint, load_checkpoint
+from captioner.network.checkpoint import Checkpoint
 from captioner.network.encoder import channels_last, native_bfloat16
-from captioner.network.header import find_checkpoint, models
-from captioner.network.model import CaptionModel, ModelConfig
+from captioner.network.model import CaptionModel
 from captioner.network.preprocess import Preprocess
-from captioner.network.recurrent import has_memory
 from captioner.training.captions import CaptionTokens, mirror_table
-from captioner.training.config import FIXED_BY_INIT, TrainConfig, refuse_fixed
-from captioner.training.encoder_weights import load_encoder_weights
+from captioner.training.config import TrainConfig
 from captioner.training.features import FeatureCache, cache_folder, encoder_digest, features_of
-from captioner.training.losses import concept_labels
+from captioner.training.first import Start, first_checkpoint, nearest_source
 from captioner.training.ranks import Ranks
-from captioner.vocab import UNK, Vocabulary, fitting_tokens
-
-StrPath: TypeAlias = "str | os.PathLike[str]"
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Where the first weights come from.
-
-    `encoder_weights` is a torchvision state dict or one of our checkpoints; None means torchvision's download. `init`
-    is a checkpoint from which training continues, and which fixes encoder, decoder and vocabulary.
-    """
-
-    encoder_weights: Path | None = None
-    init: Path | None = None
-
-    @classmethod
-    def choose(cls, config: TrainConfig, init: StrPath | None, weights: StrPath | None) -> Start:
-        """From what was asked for. By default, a shipped checkpoint gives the encoder, if it has the right one.
-
-        Raises OptionError for both at once, CheckpointError for a short name that does not exist.
-        """
-        if init and weights:
-            raise OptionError("init (--init) brings its own encoder: leave out encoder_weights (--encoder-weights)")
-        if init:
-            return cls(init=find_checkpoint(init))
-        shipped = (model.path for model in models() if model.encoder == config.encoder)
-        return cls(Path(weights) if weights else next(shipped, None))
+from captioner.training.words import Columns
+from captioner.vocab import Vocabulary
 
 
 @dataclasses.dataclass
@@ -69,51 +39,55 @@ class Material:
 
     config: TrainConfig
     model: CaptionModel
-    concept_head: nn.Linear
     vocabulary: Vocabulary
     preprocess: Preprocess
     paths: list[str]  # of the pictures
-    captions: CaptionTokens
+    captions: CaptionTokens  # those of the P pictures come first, then those of G photographs that are not there
+    sources: Tensor  # (P + G,) int64, the number of the source of a picture's captions
     mirror: Tensor  # (V,), see `mirror_table`
-    labels: Tensor  # (P, C) bool, see `concept_labels`
+    labels: Tensor  # (P, W) bool: which pictures have the words of the predictor
     ranks: Ranks
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     measured: CpuTimes | None = None  # when `free_cpus` was last called
 
     @classmethod
-    def of(cls, config: TrainConfig, split: Split, start: Start, ranks: Ranks) -> Material:
-        """The network before the first step, and the data of a split.
+    def of(cls, config: TrainConfig, split: Split, start: Start, ranks: Ranks, texts: Texts | None = None) -> Material:
+        """The network before the first step, and the data of a split, and captions without pictures.
 
         Raises CheckpointError when the first weights cannot be loaded, OptionError when `start` contradicts `config`.
         """
         measured = cpu_times()  # before what takes a while, during which the other programs are watched
-        texts = [example.captions for example in split.train]
-        config = config.for_set(sum(map(len, texts)), len(texts))
+        own = [example.captions for example in split.train]
+        config = config.for_set(sum(map(len, own)), len(own), bool(texts))
         torch.manual_seed(config.seed)
-        first, config = first_checkpoint(config, [text for captions in texts for text in captions], start)
+        first, config = first_checkpoint(config, own, texts, start)
         model, vocabulary = first.model, first.vocabulary
-        concepts, labels = concept_labels(texts, vocabulary, config.concepts)
         # Before an optimiser sees the weights, because it keeps its moments in the same memory layout.
         channels_last(model.to(ranks.device).encoder)
-        with warnings.catch_warnings():
-            # A small set may have no frequent words, and torch warns of layers without outputs.
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            concept_head = nn.Linear(model.encoder.feature_size, len(concepts)).to(ranks.device)
         versions = {"python": python_version(), "torch": torch.__version__, "torchvision": version("torchvision")}
         origin = {"captioner": version("captioner"), "data": split.origin, **first.provenance, "versions": versions}
-        paths, captions = [str(example.path) for example in split.train], CaptionTokens.of(texts, vocabulary)
-        data = (paths, captions, mirror_table(vocabulary), labels)
-        return cls(config, model, concept_head, vocabulary, first.preprocess, *data, ranks, origin, measured)
+        sources = torch.zeros(len(own), dtype=torch.int64)
+        if texts:
+            origin["text"] = texts.origin
+            sources += nearest_source(own, texts, vocabulary)
+            sources = torch.cat([sources, torch.tensor(texts.source)])
+        captions = CaptionTokens.of(chain(own, texts.captions if texts else ()), vocabulary)
+        tokens = model.decoder.words.tokens.cpu() if model.decoder.words.size else sources[:0]
+        labels = Columns(tokens, len(vocabulary)).of_pictures(captions, len(own))
+        paths = [str(example.path) for example in split.train]
+        data = (paths, captions, sources, mirror_table(vocabulary), labels)
+        return cls(config, model, vocabulary, first.preprocess, *data, ranks, origin, measured)
 
     def fingerprint(self) -> str:
         """A digest of options, data and first weights: of all that makes this run another one than others."""
-        origin = [self.provenance.get(name) for name in ("data", "encoder_weights", "init")]
+        origin = [self.provenance.get(name) for name in ("data", "encoder_weights", "init", "text")]
         identity = [dataclasses.asdict(self.config), *origin]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
-    def networks(self) -> nn.Module:
-        """Everything that has weights."""
-        return nn.ModuleDict({"model": self.model, "concepts": self.concept_head})
+    @property
+    def paired(self) -> int:
+        """The number of captions that have a picture."""
+        return int(self.captions.first[len(self.paths)])
 
     def checkpoint(self, model: CaptionModel) -> Checkpoint:
         """A checkpoint of this run, whose provenance does not list the pictures of a random split."""
@@ -156,52 +130,6 @@ class Material:
         return threads if "OMP_NUM_THREADS" in os.environ else min(threads, self.free_cpus())
 
 
-def first_checkpoint(config: TrainConfig, captions: Sequence[str], start: Start) -> tuple[Checkpoint, TrainConfig]:
-    """The network before the first step, with where its weights came from, and the config that describes it."""
-    if start.init:
-        return warm_start(config, captions, start.init)
-    tokens = fitting_tokens(captions) if config.tokens == "auto" else config.tokens
-    vocabulary = Vocabulary.build(captions, config.minimum_count, tokens)
-    names = [field.name for field in dataclasses.fields(ModelConfig) if hasattr(config, field.name)]
-    sizes: dict[str, Any] = {name: getattr(config, name) for name in names}
-    # Measured in docs/experiments.md: without these three, a cell with a memory learns more slowly than a GRU.
-    if has_memory(config.cell):
-        sizes |= {"hidden_scale": 3.0, "linear_memory": True}
-    model = CaptionModel.create(ModelConfig(vocabulary_size=len(vocabulary), **sizes))
-    source, preprocess = load_encoder_weights(model.encoder, config.encoder, start.encoder_weights)
-    preprocess = dataclasses.replace(preprocess, size=config.image_size or preprocess.size)
-    config = dataclasses.replace(config, image_size=preprocess.size)
-    return Checkpoint(model, vocabulary, preprocess, {"encoder_weights": source}), config
-
-
-def warm_start(config: TrainConfig, captions: Sequence[str], path: Path) -> tuple[Checkpoint, TrainConfig]:
-    """The captioner in `path` with the new words of `captions` in its vocabulary, and the config that fits it.
-
-    A new word begins as a copy of `<unk>`, which stood for it before. Everything in FIXED_BY_INIT is as in the
-    checkpoint. Raises OptionError when the config asks for something else there, and CheckpointError.
-    """
-    checkpoint = load_checkpoint(path)
-    known, old = checkpoint.vocabulary, checkpoint.model.config
-    of_checkpoint = {"image_size": checkpoint.preprocess.size, "tokens": known.tokens, **dataclasses.asdict(old)}
-    fixed = {name: of_checkpoint[name] for name in FIXED_BY_INIT}
-    standard = TrainConfig()
-    refuse_fixed(name for name in fixed if getattr(config, name) not in (fixed[name], getattr(standard, name)))
-    new = Vocabulary.build(captions, config.minimum_count, known.tokens)
-    words = tuple(dict.fromkeys(known.words + new.words))  # in this order, each once
-    model = CaptionModel.create(dataclasses.replace(old, vocabulary_size=len(words), dropout=config.dropout))
-    state = checkpoint.model.state_dict()
-    for key in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"):
-        rows = state[key]
-        more = rows[UNK].expand(len(words) - len(rows), *rows.shape[1:])
-        # A little noise, so that the new words can become different from each other.
-        state[key] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
-    model.load_state_dict(state)
-    source = {"source": f"checkpoint {path.name}", "sha256": sha256_of(path)}
-    origin = {"encoder_weights": source, "init": {**source, "provenance": checkpoint.provenance}}
-    extended = Checkpoint(model, Vocabulary(words, known.tokens), checkpoint.preprocess, origin)
-    return extended, dataclasses.replace(config, **fixed)
-
-
 def notes(split: Split, material: Material) -> Iterator[str]:
     """What to tell about the data and the network before training begins."""
     yield from (f"note: {note}" for note in split.notes)
@@ -210,7 +138,9 @@ def notes(split: Split, material: Material) -> Iterator[str]:
         yield f"warning: the same pictures are in train and validation, {len(both)} pairs: {pairs}"
     vocabulary, source = material.vocabulary, material.provenance["encoder_weights"]["source"]
     yield (
-        f"{len(material.paths)} pictures with {len(material.captions)} captions to learn from, "
+        f"{len(material.paths)} pictures with {material.paired} captions to learn from, "
         f"{len(split.validation)} pictures to validate on, {len(vocabulary)} "
         f"{'words' if vocabulary.tokens == 'word' else 'characters'}; encoder {material.config.encoder} from {source}"
     )
+    if without := len(material.captions) - material.paired:
+        yield f"and {without} captions of {len(material.sources) - len(material.paths)} photographs that are not there"

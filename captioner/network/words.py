@@ -1,0 +1,54 @@
+"""Which words people would use of a picture, told from its feature alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from captioner.network.config import ModelConfig
+
+CLASSES = 1000  # of ImageNet
+
+
+class WordPredictor(nn.Module):
+    """Probabilities of W words, (B, W), from features (B, F): `config.words` of them learned, then `config.names`.
+
+    - The probability of a learned word is a logistic function of the feature ("high-level concepts" of Wu et al. 2016,
+      "What value do explicit high level concepts have in vision to language problems?").
+    - A name is a word for some of ImageNet's classes. Its probability is the sum of theirs, by the classifier with
+      which the encoder came. It knows things that no picture of the training set shows (Hendricks et al. 2016, "Deep
+      compositional captioning").
+
+    `tokens` (W,) are the words' tokens in the vocabulary. `links` (2, config.links) pairs classes with names.
+    """
+
+    def __init__(self, config: ModelConfig, feature_size: int) -> None:
+        super().__init__()
+        self.names = config.names
+        self.size = config.words + config.names
+        if config.words:
+            self.learned = nn.Linear(feature_size, config.words)
+        self.tokens: Tensor
+        self.links: Tensor
+        if self.size:
+            self.register_buffer("tokens", torch.zeros(self.size, dtype=torch.int64))
+        if config.names:
+            # Kept as it came: training it on the few classes of a small set would spoil the others.
+            self.classifier = nn.Linear(feature_size, CLASSES).requires_grad_(False)
+            self.register_buffer("links", torch.zeros(2, config.links, dtype=torch.int64))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, W)"""
+        parts = [features.new_zeros(len(features), 0)]
+        if self.size > self.names:
+            parts.append(torch.sigmoid(self.learned(features)))
+        if self.names:
+            parts.append(self.of_names(features))
+        return torch.cat(parts, 1)
+
+    def of_names(self, features: Tensor) -> Tensor:
+        """The probabilities of the names alone: (B, F) -> (B, config.names)."""
+        classes, names = self.links
+        of_classes = self.classifier(features).softmax(-1)
+        found: Tensor = of_classes.new_zeros(len(features), self.names)
+        return found.index_add_(1, names, of_classes[:, classes]).clamp_(max=1.0)  # a sum of rounded numbers

@@ -1,0 +1,165 @@
+"""The network before the first step of a run: where its weights come from, and what it is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from captioner.data.texts import Texts
+from captioner.errors import OptionError
+from captioner.files import sha256_of
+from captioner.network.checkpoint import Checkpoint, load_checkpoint
+from captioner.network.encoder import Encoder
+from captioner.network.header import find_checkpoint, models
+from captioner.network.model import CaptionModel, Decoder, ModelConfig
+from captioner.network.recurrent import has_memory
+from captioner.training.config import FIXED_BY_INIT, TrainConfig, refuse_fixed
+from captioner.training.encoder_weights import load_encoder_weights
+from captioner.training.words import frequent_words, names_in
+from captioner.vocab import UNK, Vocabulary, fitting_tokens
+
+StrPath: TypeAlias = "str | os.PathLike[str]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where the first weights come from.
+
+    `encoder_weights` is a torchvision state dict or one of our checkpoints; None means torchvision's download. `init`
+    is a checkpoint from which training continues, and which fixes encoder, decoder and vocabulary.
+    """
+
+    encoder_weights: Path | None = None
+    init: Path | None = None
+
+    @classmethod
+    def choose(cls, config: TrainConfig, init: StrPath | None, weights: StrPath | None) -> Start:
+        """From what was asked for. By default, a shipped checkpoint gives the encoder, if it has the right one.
+
+        Raises OptionError for both at once, CheckpointError for a short name that does not exist.
+        """
+        if init and weights:
+            raise OptionError("init (--init) brings its own encoder: leave out encoder_weights (--encoder-weights)")
+        if init:
+            return cls(init=find_checkpoint(init))
+        shipped = (model.path for model in models() if model.encoder == config.encoder)
+        return cls(Path(weights) if weights else next(shipped, None))
+
+
+def first_checkpoint(
+    config: TrainConfig, captions: Sequence[Sequence[str]], texts: Texts | None, start: Start
+) -> tuple[Checkpoint, TrainConfig]:
+    """The network before the first step, with where its weights came from, and the config that describes it.
+
+    `captions[p]` are those of picture p, and `texts` are captions without pictures.
+    """
+    if start.init:
+        return warm_start(config, captions, texts, start.init)
+    vocabulary = _vocabulary(config, captions, texts)
+    encoder = Encoder(config.encoder)
+    source, preprocess, classifier = load_encoder_weights(encoder, config.encoder, start.encoder_weights)
+    preprocess = dataclasses.replace(preprocess, size=config.image_size or preprocess.size)
+    config = dataclasses.replace(config, image_size=preprocess.size)
+    learned = frequent_words(captions, vocabulary, config.concepts)
+    names, links = names_in(vocabulary) if classifier else (learned[:0], learned.new_empty(2, 0))
+    options = [field.name for field in dataclasses.fields(ModelConfig) if hasattr(config, field.name)]
+    sizes: dict[str, Any] = {name: getattr(config, name) for name in options}
+    sizes |= {"vocabulary_size": len(vocabulary), "words": len(learned), "names": len(names), "links": links.shape[1]}
+    if texts:
+        sizes |= {"word_inputs": True, "sources": len(texts.sources) if len(texts.sources) > 1 else 0}
+    # Measured in docs/experiments.md: without these, a cell with a memory learns more slowly than a GRU.
+    if has_memory(config.cell):
+        sizes |= {"hidden_scale": 3.0, "linear_memory": True}
+    network = ModelConfig(**sizes)
+    decoder = Decoder(network, encoder.feature_size)
+    if decoder.words.size:
+        decoder.words.tokens.copy_(torch.cat([learned, names]))
+    if classifier and len(names):
+        decoder.words.classifier.load_state_dict(classifier)
+        decoder.words.links.copy_(links)
+    return Checkpoint(
+        CaptionModel(network, encoder, decoder), vocabulary, preprocess, {"encoder_weights": source}
+    ), config
+
+
+def _vocabulary(
+    config: TrainConfig, captions: Sequence[Sequence[str]], texts: Texts | None, known: Vocabulary | None = None
+) -> Vocabulary:
+    """The words of `known`, the frequent words of the captions, and those that are as frequent in `texts`."""
+    of_pictures = [text for those in captions for text in those]
+    tokens = known.tokens if known else fitting_tokens(of_pictures) if config.tokens == "auto" else config.tokens
+    parts = [known] if known else []
+    parts.append(Vocabulary.build(of_pictures, config.minimum_count, tokens))
+    if texts:
+        minimum = round(config.minimum_count * max(1.0, len(texts) / len(of_pictures)))
+        parts.append(Vocabulary.build((text for those in texts.captions for text in those), minimum, tokens))
+    return Vocabulary(tuple(dict.fromkeys(word for part in parts for word in part.words)), tokens)
+
+
+def warm_start(
+    config: TrainConfig, captions: Sequence[Sequence[str]], texts: Texts | None, path: Path
+) -> tuple[Checkpoint, TrainConfig]:
+    """The captioner in `path` with the new words of the captions in its vocabulary, and the config that fits it.
+
+    A new word begins as a copy of `<unk>`, which stood for it before. Everything in FIXED_BY_INIT is as in the
+    checkpoint. A checkpoint without a word predictor gets one. Raises OptionError when the config asks for something
+    else than the checkpoint, and CheckpointError.
+    """
+    checkpoint = load_checkpoint(path)
+    known, old = checkpoint.vocabulary, checkpoint.model.config
+    of_checkpoint = {"image_size": checkpoint.preprocess.size, "tokens": known.tokens, **dataclasses.asdict(old)}
+    fixed = {name: of_checkpoint[name] for name in FIXED_BY_INIT}
+    standard = TrainConfig()
+    refuse_fixed(name for name in fixed if getattr(config, name) not in (fixed[name], getattr(standard, name)))
+    if texts and (not old.word_inputs or old.sources not in (0, len(texts.sources))):
+        raise OptionError(
+            f"{path}: was not trained on captions without pictures, or on those of other sources: leave out text "
+            "(--text)"
+        )
+    vocabulary = _vocabulary(config, captions, texts, known)
+    words = vocabulary.words
+    learned = frequent_words(captions, vocabulary, 0 if old.words else config.concepts)
+    network = dataclasses.replace(old, vocabulary_size=len(words), words=old.words or len(learned))
+    model = CaptionModel.create(dataclasses.replace(network, dropout=config.dropout))
+    state = checkpoint.model.state_dict()
+    if len(learned):
+        first = {name: t for name, t in model.state_dict().items() if name.startswith("decoder.words.learned.")}
+        state |= {**first, "decoder.words.tokens": torch.cat([learned, *_tokens(checkpoint.model.decoder)])}
+    for key in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"):
+        rows = state[key]
+        more = rows[UNK].expand(len(words) - len(rows), *rows.shape[1:])
+        # A little noise, so that the new words can become different from each other.
+        state[key] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
+    model.load_state_dict(state)
+    source = {"source": f"checkpoint {path.name}", "sha256": sha256_of(path)}
+    origin = {"encoder_weights": source, "init": {**source, "provenance": checkpoint.provenance}}
+    return Checkpoint(model, vocabulary, checkpoint.preprocess, origin), dataclasses.replace(config, **fixed)
+
+
+def _tokens(decoder: Decoder) -> list[Tensor]:
+    """The tokens of a decoder's names, as a list of one tensor, or of none."""
+    return [decoder.words.tokens] if decoder.words.size else []
+
+
+def nearest_source(captions: Sequence[Sequence[str]], texts: Texts, vocabulary: Vocabulary) -> int:
+    """The number of the source whose words are most like those of the captions of pictures."""
+
+    def shares(groups: Sequence[Sequence[str]]) -> Tensor:
+        counts = Counter(token for those in groups for text in those for token in vocabulary.encode(text))
+        found = torch.tensor([counts[token] + 1.0 for token in range(len(vocabulary))])  # none is impossible
+        return found / found.sum()
+
+    own = shares(captions)
+    of_sources = [
+        shares([those for those, source in zip(texts.captions, texts.source, strict=True) if source == number])
+        for number in range(len(texts.sources))
+    ]
+    # The cross-entropy of our words by the shares of theirs.
+    return min(range(len(of_sources)), key=lambda number: float(-(own * of_sources[number].log()).sum()))

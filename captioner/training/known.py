@@ -1,0 +1,124 @@
+"""What the decoder is told beside the feature: words and source, of pictures and of photographs that are not there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from captioner.training.captions import CaptionTokens
+from captioner.training.start import Material
+from captioner.training.words import Columns, cross_fitted
+
+_QUANTILES = 256
+_FEW = 15  # pictures that have a word: too few to tell how the predictor takes them
+_FIRES = 0.25  # mean probability of a name, in pictures that have it, from which it is taken as seen
+
+
+class Known:
+    """The words and the source of training captions, as `Decoder.init_state` takes them."""
+
+    def __init__(self, found: Tensor, material: Material) -> None:
+        """`found` (P, 2, W) are the words' probabilities for pictures and for their mirror images."""
+        self._found, self._captions, self._sources = found, material.captions, material.sources
+        words, vocabulary = material.model.decoder.words, material.vocabulary
+        self._number = material.model.config.sources
+        self._columns = Columns(words.tokens.cpu(), len(vocabulary))
+        self._stand_in = StandIn(found[:, 0], material.labels, words.names)
+
+    @classmethod
+    def of(cls, material: Material, features: Tensor) -> Known:
+        """Of the training pictures with `features` (P, 2, F).
+
+        A new network's predictor is fitted to them; that of a checkpoint from which training continues stays.
+        """
+        words = material.model.decoder.words
+        with torch.no_grad():
+            flat = [words(part.to(material.ranks.device)).cpu() for part in features.flatten(0, 1).split(4096)]
+            found = torch.cat(flat).view(*features.shape[:2], words.size)
+            if "init" not in material.provenance and words.size > words.names:
+                learned = words.size - words.names
+                found[..., :learned] = cross_fitted(features, material.labels[:, :learned], words.learned)
+            # Processes of one run may compute on different machines.
+            material.ranks.same([found, *words.parameters()])
+        return cls(found, material)
+
+    def of_captions(self, rows: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
+        """Of the captions `rows`, (B,), of pictures that are mirrored or not, (B,)."""
+        photographs = self._captions.picture[rows].long()
+        there = photographs < len(self._found)
+        words = torch.empty(len(rows), self._found.shape[-1])
+        words[there] = self._found[photographs[there], mirrored[there].long()]
+        if not there.all():
+            words[~there] = self._stand_in.draw(words_of_others(self._captions, rows[~there], self._columns))
+        return self._with_source(words, photographs)
+
+    def of_pictures(self, pictures: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """Of pictures by number, (P,)."""
+        known = self._with_source(self._found[pictures, 0], pictures)
+        return {name: part.to(device) for name, part in known.items()}
+
+    def _with_source(self, words: Tensor, photographs: Tensor) -> dict[str, Tensor]:
+        if not self._number:
+            return {"words": words}
+        return {"words": words, "source": F.one_hot(self._sources[photographs], self._number).float()}
+
+
+class StandIn:
+    """Probabilities of words drawn for captions without a picture.
+
+    A photograph shows the words of its captions. For each word, the predictor's probabilities for training pictures
+    that have the word, and for those that lack it, are known: a value is drawn from the one or from the other. So the
+    decoder reads stand-ins that are as unsure, and as often wrong, as the predictor will be. No training picture has
+    some of the names. Their probabilities are drawn from those of all names that the classifier recognises.
+    """
+
+    def __init__(self, found: Tensor, labels: Tensor, names: int) -> None:
+        """`found` (P, W) are probabilities for training pictures that have the words `labels`, (P, W) bool; the last
+        `names` of the words are names.
+        """
+        self._words = found.shape[1]
+        learned = self._words - names
+        pooled = [found[:, :learned][labels[:, :learned]], self._of_seen_names(found[:, learned:], labels[:, learned:])]
+        self._quantiles = torch.zeros(2, self._words, _QUANTILES)
+        for word in range(self._words):
+            has = labels[:, word]
+            present = found[has, word] if has.sum() >= _FEW else pooled[word >= learned]
+            for kind, values in enumerate((found[~has, word], present)):
+                if len(values):
+                    self._quantiles[kind, word] = _quantiles(values)
+
+    @staticmethod
+    def _of_seen_names(found: Tensor, labels: Tensor) -> Tensor:
+        number = labels.sum(0)
+        mean = (found * labels).sum(0) / number.clamp(min=1)
+        seen = (number >= _FEW) & (mean >= _FIRES)
+        seen = seen if seen.any() else number > 0
+        return found[:, seen][labels[:, seen]]
+
+    def draw(self, labels: Tensor) -> Tensor:
+        """Words that captions have, (B, W) bool -> probabilities (B, W), with torch's global randomness."""
+        places = torch.randint(_QUANTILES, labels.shape)
+        return self._quantiles[labels.long(), torch.arange(self._words), places]
+
+
+def _quantiles(values: Tensor) -> Tensor:
+    """Values (n,) -> as many values as are kept, (_QUANTILES,), evenly spread over their order."""
+    places = (torch.arange(_QUANTILES) + 0.5) / _QUANTILES * len(values)
+    return values.sort().values[places.long()]
+
+
+def words_of_others(captions: CaptionTokens, rows: Tensor, columns: Columns) -> Tensor:
+    """The words that the other captions of the same photograph have, for each of the captions `rows`, (B,): (B, W) bool
+
+    What a caption itself says is not given away. A photograph with one caption shows the words of that one.
+    """
+    found = []
+    for row in rows.tolist():
+        photograph = int(captions.picture[row])
+        first, last = captions.first[photograph : photograph + 2].tolist()
+        begin, end = captions.starts[row : row + 2].tolist()
+        parts = [captions.ids[captions.starts[first] : begin], captions.ids[end : captions.starts[last]]]
+        others = torch.cat(parts) if last - first > 1 else captions.ids[begin:end]
+        found.append(columns.of(others.long()))
+    return torch.stack(found)

@@ -1,0 +1,131 @@
+"""The word predictor in training: which words it predicts, what it is trained on, and what is relied on of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captioner.training.captions import CaptionTokens
+from captioner.vocab import UNK, Vocabulary
+
+FOLDS = 5
+_STEPS, _BATCH, _RATE, _DECAY = 400, 512, 2e-3, 0.3  # of fitting a predictor to features
+
+
+def frequent_words(texts: Iterable[Sequence[str]], vocabulary: Vocabulary, number: int) -> Tensor:
+    """The tokens of the most frequent words in the captions `texts[p]` of each picture, (W,) int64, W <= `number`.
+
+    Words that more than half of the pictures have are left out, because they do not tell pictures apart.
+    """
+    counts: Counter[int] = Counter()
+    pictures = 0
+    for captions in texts:
+        counts.update({token for text in captions for token in vocabulary.encode(text)})
+        pictures += 1
+    kept = [token for token in counts if token != UNK and counts[token] <= pictures / 2]
+    return torch.tensor(sorted(kept, key=lambda t: (-counts[t], vocabulary.words[t]))[:number], dtype=torch.int64)
+
+
+class Columns:
+    """The columns of tokens in a table of words, where a token may have two: it was learned, and is a name, too."""
+
+    def __init__(self, tokens: Tensor, vocabulary_size: int) -> None:
+        self._size = len(tokens)
+        self._of = torch.full((2, vocabulary_size), self._size)
+        for column, token in enumerate(tokens.tolist()):
+            self._of[int(self._of[0, token] < self._size), token] = column
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """Which of the words are among `tokens`, (n,) int64: (W,) bool"""
+        found = torch.zeros(self._size + 1, dtype=torch.bool)
+        found[self._of[:, tokens].flatten()] = True
+        return found[:-1]
+
+    def of_pictures(self, captions: CaptionTokens, number: int) -> Tensor:
+        """Which of the words the captions of each of the first `number` pictures have: (P, W) bool"""
+        ends = captions.starts[captions.first[: number + 1]]
+        return torch.stack([self.of(captions.ids[a:b].long()) for a, b in pairwise(ends.tolist())])
+
+
+@cache
+def _classes_by_name() -> dict[str, list[int]]:
+    table = {}
+    for line in (Path(__file__).parent / "imagenet_names.txt").read_text(encoding="utf-8").splitlines():
+        name, *classes = line.split()
+        ranges = [[int(end) for end in each.split("-")] for each in classes]
+        table[name] = [number for ends in ranges for number in range(ends[0], ends[-1] + 1)]
+    return table
+
+
+def names_in(vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """The words of a vocabulary that name classes of ImageNet: their tokens (N,), and links (2, L) for the predictor.
+
+    People call a hundred breeds of dogs "dog". The table, `imagenet_names.txt`, has a word and its classes in a line.
+    """
+    known = {word: token for token, word in enumerate(vocabulary.words)}
+    names = [(known[name], classes) for name, classes in _classes_by_name().items() if name in known]
+    links = [(number, place) for place, (_, classes) in enumerate(names) for number in classes]
+    tokens = torch.tensor([token for token, _ in names], dtype=torch.int64)
+    return tokens, torch.tensor(links, dtype=torch.int64).view(-1, 2).T.contiguous()
+
+
+def word_loss(head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of the words that `head` predicts from features (B, F), against labels (B, W) bool:
+    the sum over words and pictures, ().
+    """
+    return F.binary_cross_entropy_with_logits(head(features), labels.to(features), reduction="sum")
+
+
+def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear) -> Tensor:
+    """Fit `head` to features (P, 2, F) of pictures and their mirror images and to labels (P, W), and return what heads
+    that never saw a picture say of it: probabilities (P, 2, W).
+
+    A head is too sure of the pictures that it was fitted to, and a decoder would learn to believe it. So each fifth of
+    the pictures is predicted by a head that was fitted to the others. `head` itself is fitted to all of them.
+    """
+    fold = torch.arange(len(features)) % FOLDS
+    found = torch.empty(*features.shape[:2], labels.shape[1])
+    std, mean = torch.std_mean(features.flatten(0, 1), 0)
+    std = std.clamp(min=1e-6)
+    for number in range(FOLDS):
+        others = fold != number
+        if others.any():
+            weight, bias = _fitted(features[others], labels[others], mean, std)
+            mine = fold == number
+            found[mine] = torch.sigmoid(F.linear((features[mine] - mean) / std, weight, bias))
+    weight, bias = _fitted(features, labels, mean, std)
+    with torch.no_grad():  # for features as they are
+        head.weight.copy_(weight / std)
+        head.bias.copy_(bias - (weight / std) @ mean)
+    return found
+
+
+@torch.enable_grad()
+def _fitted(features: Tensor, labels: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (W, F) and bias (W,) of a logistic regression on standardised features, by AdamW."""
+    generator = torch.Generator().manual_seed(0)
+    share = labels.float().mean(0).clamp(1e-4, 1 - 1e-4)
+    weight = torch.zeros(labels.shape[1], features.shape[-1], requires_grad=True)
+    bias = torch.log(share / (1 - share)).requires_grad_()
+    groups: list[dict[str, Any]] = [{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, weight_decay=_DECAY)
+    for step in range(_STEPS):
+        for group in adamw.param_groups:
+            group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / _STEPS))
+        rows, sides = (torch.randint(high, (_BATCH,), generator=generator) for high in (len(features), 2))
+        known = (features[rows, sides] - mean) / std
+        known = known * (torch.rand(known.shape, generator=generator) >= 0.25) / 0.75  # as the decoder drops features
+        loss = F.binary_cross_entropy_with_logits(F.linear(known, weight, bias), labels[rows].float(), reduction="sum")
+        adamw.zero_grad()
+        (loss / _BATCH).backward()
+        adamw.step()
+    return weight.detach(), bias.detach()
