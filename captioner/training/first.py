@@ -27,6 +27,9 @@ from captioner.vocab import UNK, Vocabulary, fitting_tokens
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
+# A word of captions without pictures enters the vocabulary when one in so many of them has it.
+_TEXT_CAPTIONS_PER_WORD = 7500
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:
@@ -92,13 +95,13 @@ def first_checkpoint(
 def _vocabulary(
     config: TrainConfig, captions: Sequence[Sequence[str]], texts: Texts | None, known: Vocabulary | None = None
 ) -> Vocabulary:
-    """The words of `known`, the frequent words of the captions, and those that are as frequent in `texts`."""
+    """The words of `known`, the frequent words of the captions, and those of `texts`, which only have to be known."""
     of_pictures = [text for those in captions for text in those]
     tokens = known.tokens if known else fitting_tokens(of_pictures) if config.tokens == "auto" else config.tokens
     parts = [known] if known else []
     parts.append(Vocabulary.build(of_pictures, config.minimum_count, tokens))
     if texts:
-        minimum = round(config.minimum_count * max(1.0, len(texts) / len(of_pictures)))
+        minimum = max(config.minimum_count, len(texts) // _TEXT_CAPTIONS_PER_WORD)
         parts.append(Vocabulary.build((text for those in texts.captions for text in those), minimum, tokens))
     return Vocabulary(tuple(dict.fromkeys(word for part in parts for word in part.words)), tokens)
 

@@ -36,9 +36,14 @@ class Known:
         with torch.no_grad():
             flat = [words(part.to(material.ranks.device)).cpu() for part in features.flatten(0, 1).split(4096)]
             found = torch.cat(flat).view(*features.shape[:2], words.size)
-            if "init" not in material.provenance and words.size > words.names:
-                learned = words.size - words.names
-                found[..., :learned] = cross_fitted(features, material.labels[:, :learned], words.learned)
+            learned = words.size - words.names
+            if "init" not in material.provenance and learned:
+                # Once in a run, because the features do not change in it.
+                if material.cross_fitted is None:
+                    labels = material.labels[:, :learned]
+                    with material.autocast():
+                        material.cross_fitted = cross_fitted(features, labels, words.learned)
+                found[..., :learned] = material.cross_fitted
             # Processes of one run may compute on different machines.
             material.ranks.same([found, *words.parameters()])
         return cls(found, material)

@@ -49,6 +49,7 @@ class Material:
     ranks: Ranks
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     measured: CpuTimes | None = None  # when `free_cpus` was last called
+    cross_fitted: Tensor | None = None  # (P, 2, W), see `known.Known.of`
 
     @classmethod
     def of(cls, config: TrainConfig, split: Split, start: Start, ranks: Ranks, texts: Texts | None = None) -> Material:
