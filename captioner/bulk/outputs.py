@@ -88,7 +88,8 @@ class OneFile(Output):
         _check_folder(self._file.parent, self._file)
         if self._file.exists() and not os.access(self._file, os.W_OK):
             raise OutputError(f"{self._file}: is write-protected")
-        if self._file.is_file() and os.path.realpath(self._file) in map(os.path.realpath, paths):
+        # What is not overwritten holds captions, and is no picture.
+        if self._overwrite and self._file.is_file() and os.path.realpath(self._file) in map(os.path.realpath, paths):
             raise OutputError(f"{self._file}: is one of the pictures: give another file")
 
     def write(self, rows: Iterable[Row]) -> None:
@@ -140,6 +141,8 @@ class Sidecars(Output):
 
 def _check_folder(folder: Path, output: Path) -> None:
     """Raise OutputError unless files can be made in a folder."""
+    if not folder.exists():
+        raise OutputError(f"{output}: cannot be written: there is no folder {folder}: make it first")
     try:
         with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell, as on disks that may only be read
             pass

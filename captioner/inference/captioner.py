@@ -330,7 +330,8 @@ def _check_device(device: str) -> None:
             "xpu": torch.xpu.is_available(),
         }
         there = " or ".join(["cpu", *(name for name, is_there in gpus.items() if is_there)])
-        hint = "" if torch.backends.cuda.is_built() else "; this torch was built without CUDA"
+        without = device.startswith("cuda") and not torch.backends.cuda.is_built()
+        hint = "; this torch was built without CUDA" if without else ""
         raise DeviceError(f"no device {device!r} here: give {there}, or leave it out{hint}") from error
 
 

@@ -368,3 +368,12 @@ def test_help_is_instant_and_fits_on_a_screen() -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import captioner, captioner.cli.main, sys; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["-o", "done.txt"], ["-o", "nowhere/out.csv"], ["-o", "a.xlsx"]])
+def test_what_needs_no_model_does_not_wait_for_torch(pictures: list[Path], arguments: list[str]) -> None:
+    folder = pictures[0].parent
+    (folder / "done.txt").write_text("".join(f"{path.name}\tmine\n" for path in pictures))
+    code = "import sys; from captioner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "caption", ".", *arguments]
+    assert subprocess.run(command, cwd=folder, check=False, capture_output=True).returncode == 0
