@@ -88,7 +88,7 @@ class OneFile(Output):
         _check_folder(self._file.parent, self._file)
         if self._file.exists() and not os.access(self._file, os.W_OK):
             raise OutputError(f"{self._file}: is write-protected")
-        # What is not overwritten holds captions, and is no picture.
+        # What is not overwritten is known to hold captions.
         if self._overwrite and self._file.is_file() and os.path.realpath(self._file) in map(os.path.realpath, paths):
             raise OutputError(f"{self._file}: is one of the pictures: give another file")
 

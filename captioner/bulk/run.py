@@ -86,8 +86,8 @@ def caption_files(
     inline, found = _found(paths, recursive, stdin)
     target = _target(place, format, found, inline, options, overwrite, sidecar, coco_images)
     journal = Journal(target.journal, resume) if target.journal else None
-    target.check(found)
-    waiting = [path for path in found if not target.holds(path)]
+    if waiting := [path for path in found if not target.holds(path)]:
+        target.check(waiting)
     summary = progress.keep(len(found) - len(waiting), len(found))
     if dry_run:
         sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)

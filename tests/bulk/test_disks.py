@@ -127,6 +127,16 @@ def test_captioning_into_a_folder_that_may_only_be_read(
     assert output.read_text() == "old"
 
 
+def test_a_folder_that_may_only_be_read_and_has_all_its_captions(command: Command, disk: Path) -> None:
+    (disk / "a.jpg").touch()
+    (disk / "a.txt").write_text("mine")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert command("caption", disk, "--format", "sidecar")[0] == 0
+    status, _, errors = command("caption", disk, "--format", "sidecar", "--overwrite", "--dry-run")
+    assert status == 2
+    assert "Read-only file system" in errors
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
 def test_a_limit_on_the_size_of_files_is_like_a_full_disk(
     command: Command, tiny_checkpoint_file: Path, pictures: list[Path], tmp_path: Path
