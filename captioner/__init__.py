@@ -6,7 +6,7 @@
     print(model.caption("dog.jpg").text)
 
 A model, and what it writes
-    load(path, device, precision)        a Captioner with caption, caption_batch, encode, score, sample and explain
+    load(path, device, precision)        a Captioner with caption, caption_batch, encode, score, rank, sample, explain
     models()                             the checkpoints that come with captioner
     DecodeOptions(strategy, ...)         how captions are chosen: greedily, by sampling or by beam search
     Caption                              a sentence with the probability of each word

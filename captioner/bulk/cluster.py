@@ -31,6 +31,7 @@ from captioner.machine import available_cpus
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.header import find_checkpoint
 from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions
+from captioner.pictures.find import STDIN, Stdin, read_stdin
 
 CPUS = 0.5  # reserved for a thread, so that there is room for Ray Data itself and for the workers of a lost node
 ATTEMPTS = 6  # at a unit; Ray itself would never give up a unit that kills its worker every time
@@ -59,7 +60,7 @@ def caption_on_cluster(
     precision: str = "auto",
     workers: int | None = None,
     recursive: bool = False,
-    stdin: Iterable[str] = (),
+    stdin: Stdin = (),
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> Summary:
@@ -84,7 +85,10 @@ def caption_on_cluster(
     from captioner.bulk.sources import find_sources, units
 
     shards = Shards(os.fspath(output), format)
-    work = list(units(find_sources(listed(paths), recursive, stdin), batch_size))
+    lines = read_stdin(stdin) if STDIN in (arguments := listed(paths)) else []
+    if isinstance(lines, bytes):
+        raise InputError("a picture on stdin is for `captioner caption -`: a cluster takes lists of paths")
+    work = list(units(find_sources(arguments, recursive, lines), batch_size))
     if not work:
         raise InputError("no pictures were given: every table is empty")
     file = find_checkpoint(checkpoint)

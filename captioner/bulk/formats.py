@@ -9,28 +9,53 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from captioner.data.names import image_id
 from captioner.data.spreadsheets import quoted
-from captioner.errors import one_line
-from captioner.inference.results import Row
+from captioner.errors import OptionError, one_line
 from captioner.pictures.load import thumbnail
 
-Writer: TypeAlias = Callable[[Iterable[Row]], Iterator[str]]
+if TYPE_CHECKING:  # it imports torch
+    from captioner.inference.results import Row
+
+Writer: TypeAlias = "Callable[[Iterable[Row]], Iterator[str]]"
+FORMAT_OF_SUFFIX = {
+    **{".txt": "text", ".tsv": "text", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"},
+    **{".json": "coco", ".html": "html", ".htm": "html"},
+}
+NOT_WRITTEN = (".xlsx", ".xls", ".ods")  # whatever format is asked for, no program would open such a file
 
 
-def writer(format: str, num_captions: int = 1, coco_ids: Mapping[str, int] | None = None) -> Writer:
+def format_of(file: Path) -> str:
+    """The format that the suffix of an output stands for. Raises OptionError for a suffix of no format."""
+    suffix = file.suffix.lower()
+    if suffix in NOT_WRITTEN:
+        raise OptionError(f"{file}: captioner does not write {suffix}: give a .csv, which spreadsheet programs open")
+    if suffix and suffix not in FORMAT_OF_SUFFIX:
+        known = ", ".join(FORMAT_OF_SUFFIX)
+        raise OptionError(f"{file}: no format is known by {suffix}: give a name in {known}, or add format (--format)")
+    return FORMAT_OF_SUFFIX.get(suffix, "text")
+
+
+def writer(
+    format: str,
+    num_captions: int = 1,
+    coco_ids: Mapping[str, int] | None = None,
+    preview: Callable[[str], str | None] = thumbnail,
+) -> Writer:
     """The function that renders rows as text, jsonl, csv, coco or html.
 
     `num_captions` sets the number of columns in csv. `coco_ids` maps file names to the image ids that coco needs.
+    `preview` gives the thumbnails of html, as in `gallery`.
     """
     table, results = partial(csv_table, num_captions=num_captions), partial(coco, ids=coco_ids)
-    writers: dict[str, Writer] = {"text": text, "jsonl": jsonl, "csv": table, "coco": results, "html": gallery}
+    page = partial(gallery, preview=preview)
+    writers: dict[str, Writer] = {"text": text, "jsonl": jsonl, "csv": table, "coco": results, "html": page}
     return writers[format]
 
 
@@ -53,13 +78,28 @@ def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
     Texts are safe to open in a spreadsheet (see `data.spreadsheets`). They stand in quotation marks, because some
     spreadsheets take a semicolon in an unquoted file name for the end of the cell.
     """
-    file: Any = SimpleNamespace(write=str)  # `writerow` returns what the `write` of its file returns
-    line = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow
-    yield line(["path", "caption", "logprob", *(f"caption_{n}" for n in range(2, num_captions + 1))])
+    columns = caption_columns(num_captions)
+    yield _csv_line(columns)
+    yield from csv_lines(rows, columns)
+
+
+def caption_columns(num_captions: int) -> list[str]:
+    """The names of the columns of a csv file."""
+    return ["path", "caption", "logprob", *(f"caption_{n}" for n in range(2, num_captions + 1))]
+
+
+def csv_lines(rows: Iterable[Row], columns: Sequence[str], delimiter: str = ",") -> Iterator[str]:
+    """The lines of a csv file below its names. A column that no caption fills stays empty."""
     for row in rows:
-        best, *others = map(quoted, _all_texts(row))
-        others += [""] * (num_captions - 1 - len(others))
-        yield line([quoted(row["path"]), best, round(row["logprob"], 6), *others])
+        texts = {f"caption_{n}": quoted(caption) for n, caption in enumerate(_all_texts(row), start=1)}
+        known = {"path": quoted(row["path"]), "caption": texts["caption_1"], "logprob": round(row["logprob"], 6)}
+        yield _csv_line([{**texts, **known}.get(name, "") for name in columns], delimiter)
+
+
+def _csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
+    file: Any = SimpleNamespace(write=str)  # `writerow` returns what the `write` of its file returns
+    line = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow(cells)
+    return str(line)
 
 
 def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[str]:
@@ -82,11 +122,11 @@ def gallery(rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnai
     return render("gallery.html", pictures=pictures)
 
 
-def sidecar_paths(paths: Iterable[str]) -> dict[str, Path]:
+def sidecar_paths(paths: Iterable[str], extension: str = ".txt") -> dict[str, Path]:
     """The text file beside each picture: photo.txt, or photo.jpg.txt where another picture is called photo as well."""
-    short = {path: Path(path).with_suffix(".txt") for path in paths}
+    short = {path: Path(path).with_suffix(extension) for path in paths}
     taken = Counter(short.values())
-    return {path: file if taken[file] == 1 else Path(f"{path}.txt") for path, file in short.items()}
+    return {path: file if taken[file] == 1 else Path(path + extension) for path, file in short.items()}
 
 
 def sidecar_text(row: Row, prefix: str = "", suffix: str = "") -> str:

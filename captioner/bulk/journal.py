@@ -11,10 +11,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from captioner.errors import OutputError
-from captioner.inference.results import Row
+
+if TYPE_CHECKING:  # it imports torch
+    from captioner.inference.results import Row
 
 
 class Journal:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from captioner.inference.results import Row
+if TYPE_CHECKING:  # it imports torch
+    from captioner.inference.results import Row
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Summary:
     failed: int
     skipped: int  # because the run that this one resumed had captioned them
     seconds: float
+    kept: int = 0  # because the output had their captions already
 
 
 class Progress:
@@ -32,7 +35,14 @@ class Progress:
     def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
         self.quiet = quiet
         self.say = say or partial(tqdm.write, file=sys.stderr)  # which moves the bar out of the way
-        self._done = self._failed = self._skipped = 0
+        self._done = self._failed = self._skipped = self._kept = 0
+
+    def keep(self, kept: int, total: int) -> Summary:
+        """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
+        self._kept = kept
+        if kept and not self.quiet:
+            self.say(f"captioner: {kept} of {total} pictures have captions already: kept")
+        return Summary(0, 0, 0, 0.0, kept)
 
     def begin(self, total: int | None, skipped: int = 0) -> None:
         """Start the clock. `total` is None where nobody knows it; `skipped` pictures have captions already."""
@@ -59,4 +69,4 @@ class Progress:
         if not self.quiet and (self._total != 1 or self._failed):
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
             self.say(f"captioner: {captioned} captioned, {self._failed} failed, {pace}")
-        return Summary(captioned, self._failed, self._skipped, seconds)
+        return Summary(captioned, self._failed, self._skipped, seconds, self._kept)

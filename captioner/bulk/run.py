@@ -6,34 +6,37 @@ run that was interrupted can therefore be resumed, and then ends with the same b
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from captioner.bulk.formats import Writer, sidecar_paths, sidecar_text, writer
+from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, format_of, writer
 from captioner.bulk.journal import Journal
+from captioner.bulk.outputs import OneFile, Output, Sidecars, Stream
 from captioner.bulk.progress import Progress, Summary
 from captioner.data.names import image_id, read_image_ids
-from captioner.errors import DataError, OptionError, OutputError
-from captioner.files import replacing, sha256_of
-from captioner.inference.captioner import Captioner, load
-from captioner.inference.openvino_engine import encoder_file
+from captioner.errors import DataError, OptionError
+from captioner.files import sha256_of
 from captioner.inference.parallel import in_batches
-from captioner.inference.results import FileResult, Row, row_of
 from captioner.options import FILE_FORMATS, DecodeOptions
-from captioner.pictures.find import find_pictures
+from captioner.pictures.find import STDIN, Stdin, find_pictures, read_stdin
+from captioner.pictures.load import SUFFIXES, thumbnail
+
+if TYPE_CHECKING:  # they import torch, for which what is wrong or done already need not wait
+    from captioner.inference.captioner import Captioner
+    from captioner.inference.results import Row
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
-_Caption: TypeAlias = Callable[[Iterable[str]], Iterator[FileResult]]
-_Write: TypeAlias = Callable[[Iterable[Row]], None]
+_Caption: TypeAlias = "Callable[[Iterable[str]], Iterator[Row]]"
+_EXTENSION = re.compile(r"\.\w[\w.-]*")
 _IN_MEMORY: WeakKeyDictionary[Captioner, str] = WeakKeyDictionary()  # what tells apart models that have no file
 
 
@@ -41,15 +44,17 @@ def caption_files(
     paths: AnyPath | Iterable[AnyPath],
     output: AnyPath | TextIO | None = None,
     *,
-    format: str = "text",
+    format: str | None = None,
     options: DecodeOptions | None = None,
     prompt: str = "",
-    model: Captioner | Callable[[], Captioner] = load,
+    model: Captioner | Callable[[], Captioner] | None = None,
     recursive: bool = False,
-    stdin: Iterable[str] = (),
+    stdin: Stdin = (),
     batch_size: int = 32,
     resume: bool = False,
     overwrite: bool = False,
+    dry_run: bool = False,
+    extension: str = "",
     prefix: str = "",
     suffix: str = "",
     coco_images: AnyPath | None = None,
@@ -57,59 +62,99 @@ def caption_files(
 ) -> Summary:
     """Write a caption for each picture; what `captioner caption` does.
 
-        captioner.caption_files("photos", "captions.csv", format="csv", progress=Progress())
+        captioner.caption_files("photos", "captions.csv", progress=Progress())
 
-    `paths` are files, folders, patterns, or "-" for the lines of `stdin`, as in `pictures.find.find_pictures`.
-    `output` is a file's path or an open text file; None means stdout. Sidecar files (photo.txt beside photo.jpg) take
-    none; `prefix` and `suffix` go around each of their captions, and `overwrite` allows to replace those that exist.
-    `format` is text, jsonl, csv, coco, html or sidecar. Image ids for coco come from the file names, or from
-    `coco_images`, a JSON file in COCO's layout.
+    `paths` are files, folders, patterns, or "-" for what `stdin` holds: a list of paths, or the bytes of one picture.
+    `output` is a file's path or an open text file; None means stdout. `format` is text, jsonl, csv, coco, html or
+    sidecar; by default the suffix of `output` decides. Sidecar files (photo.txt beside photo.jpg, or another
+    `extension`) take no output; `prefix` and `suffix` go around each of their captions. Image ids for coco come from
+    the file names, or from `coco_images`, a JSON file in COCO's layout.
+    Captions that exist stay as they are: sidecar files are kept, and text, jsonl and csv files get rows for the other
+    pictures at their end. `overwrite` replaces them. `dry_run` only prints which pictures would get captions.
     `model` is a Captioner, or a function that loads one. The function is called only after all else was checked.
     `resume` goes on with the journal that an interrupted run left: OUTPUT.journal, or .captioner.journal in the folder
-    of the pictures for sidecars. After a KeyboardInterrupt, and when pictures failed, it stays there for that. A model
-    that was not loaded from a file goes on with its own runs only.
-    `progress` reports how the run is going. Without it nothing is printed.
+    of the pictures for sidecars. A model that was not loaded from a file goes on with its own runs only.
+    `progress` reports how the run is going. Without it nothing is said.
     A picture that cannot be read is counted as failed and does not stop the others. Raises OptionError, InputError,
     OutputError, DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
     """
-    options = options or DecodeOptions()
-    progress = progress or Progress(quiet=True, say=lambda line: None)
+    options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
     place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
-    to_stream = not isinstance(place, Path) and format != "sidecar"
-    of_sidecars = {"prefix": prefix, "suffix": suffix, "overwrite": overwrite}
-    _check_usage(format, output, batch_size, resume and to_stream, of_sidecars, coco_images)
-    found = find_pictures(listed(paths), recursive, stdin)
-    sidecars = sidecar_paths(found) if format == "sidecar" else {}
-    write: _Write = partial(_write_sidecars, sidecars, prefix, suffix)
-    if not sidecars:
-        write = partial(_write_text, place, _renderer(format, options, found, coco_images))
-    journal = None if to_stream else Journal(_journal_path(place, found), resume)
-    taken = [file for path, file in sidecars.items() if file.exists() and journal and not journal.captioned(path)]
-    if taken and not overwrite:
-        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
-        raise OutputError(f"{taken[0]}{more} would be replaced: add overwrite (--overwrite) if that is meant")
-    captioner = model if isinstance(model, Captioner) else model()
-    caption = partial(captioner.caption_files, options=options, batch_size=batch_size, prompt=prompt)
+    format = _format(format, place, progress)
+    sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
+    _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
+    inline, found = _found(paths, recursive, stdin)
+    target = _target(place, format, found, inline, options, overwrite, sidecar, coco_images)
+    journal = Journal(target.journal, resume) if target.journal else None
+    if waiting := [path for path in found if not target.holds(path)]:
+        target.check(waiting)
+    summary = progress.keep(len(found) - len(waiting), len(found))
+    if dry_run:
+        sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
+        if not progress.quiet:
+            progress.say(f"captioner: {len(waiting)} of {len(found)} pictures would get captions")
+        return summary
+    if not waiting:
+        if journal and resume:
+            journal.path.unlink(missing_ok=True)
+        return summary
+    return _run(target, journal, waiting, inline, model or _default, options, prompt, batch_size, progress)
+
+
+def _run(
+    target: Output,
+    journal: Journal | None,
+    paths: list[str],
+    inline: dict[str, bytes],
+    model: Captioner | Callable[[], Captioner],
+    options: DecodeOptions,
+    prompt: str,
+    batch_size: int,
+    progress: Progress,
+) -> Summary:
+    from captioner.inference.results import row_of
+
+    captioner = model() if callable(model) else model
+
+    def caption(paths: Iterable[str]) -> Iterator[Row]:
+        pictures = ((path, inline.get(path, path)) for path in paths)
+        return map(row_of, captioner.caption_named(pictures, options, batch_size, prompt=prompt))
+
     if journal:
+        content = {path: hashlib.sha256(data).hexdigest() for path, data in inline.items()}
         settings = {**_facts(captioner), **asdict(options), "prompt": prompt, "batch_size": batch_size}
-        return _through_journal(journal, settings, caption, found, write, progress)
-    rows = progress.watch(map(row_of, caption(found)))
-    progress.begin(len(found))
-    write(row for row in rows if "error" not in row)
+        return _through_journal(journal, {**settings, **content}, caption, paths, target, progress)
+    rows = progress.watch(caption(paths))
+    progress.begin(len(paths))
+    target.write(row for row in rows if "error" not in row)
     return progress.finish()
+
+
+def _default() -> Captioner:
+    from captioner.inference.captioner import load
+
+    return load()
 
 
 def _facts(captioner: Captioner) -> dict[str, Any]:
     """What captions depend on besides options: the checkpoint, the precision and the engine."""
     file, engine = captioner.path, captioner.engine
     checkpoint = captioner.digest() if file else _IN_MEMORY.setdefault(captioner, f"in memory only, {uuid4()}")
-    if file and engine != "torch":  # two exports of one checkpoint write different captions
+    if file and engine != "torch":
+        from captioner.inference.openvino_engine import encoder_file
+
+        # Two exports of one checkpoint write different captions.
         engine += " " + sha256_of(encoder_file(file).with_suffix(".bin"))
     return {"journal": 2, "checkpoint": checkpoint, "precision": captioner.precision, "engine": engine}
 
 
 def _through_journal(
-    journal: Journal, settings: dict[str, Any], caption: _Caption, paths: list[str], write: _Write, progress: Progress
+    journal: Journal,
+    settings: dict[str, Any],
+    caption: _Caption,
+    paths: list[str],
+    target: Output,
+    progress: Progress,
 ) -> Summary:
     """Caption the pictures that the journal lacks, batch by batch, then write all of them from the journal.
 
@@ -118,22 +163,25 @@ def _through_journal(
     """
     batches = list(in_batches(paths, settings["batch_size"]))
     missing = [batch for batch in batches if not all(map(journal.captioned, batch))]
-    results = caption(chain.from_iterable(missing))  # before the journal is made: a wrong prompt leaves nothing
+    rows = caption(chain.from_iterable(missing))  # before the journal is made: a wrong prompt leaves nothing
     journal.begin(settings)
     try:
         progress.begin(len(paths), len(paths) - sum(map(len, missing)))
-        rows = progress.watch(map(row_of, results))
+        rows = progress.watch(rows)
         for batch in missing:
             journal.append(islice(rows, len(batch)))
-        write(journal.rows(paths))
+        target.write(journal.rows(paths))
     except KeyboardInterrupt:
         progress.say(f"captioner: add resume (--resume) to go on from {journal.path}")
         raise
     finally:
         journal.close()
     summary = progress.finish()
-    if not summary.failed:
+    if not summary.failed or not target.whole:
         journal.path.unlink()
+    if summary.failed and not progress.quiet:
+        how = "resume and overwrite (--resume --overwrite)" if target.whole else "the same command"
+        progress.say(f"captioner: {how} tries the failed ones again")
     return summary
 
 
@@ -142,49 +190,85 @@ def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
     return [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
+def _format(format: str | None, place: Path | TextIO, progress: Progress) -> str:
+    """The format that was asked for, or that of the output's suffix. Raises OptionError for a suffix of no format."""
+    if not isinstance(place, Path):
+        return format or "text"
+    if format is None or place.suffix.lower() in NOT_WRITTEN:
+        return format_of(place)
+    if FORMAT_OF_SUFFIX.get(place.suffix.lower(), format) != format and not progress.quiet:
+        progress.say(f"captioner: note: {place} will hold {format}, as --format says, whatever its suffix says")
+    return format
+
+
 def _check_usage(
-    format: str, output: Any, batch_size: int, resume_stream: bool, of_sidecars: dict[str, object], coco_images: object
+    format: str,
+    output: Any,
+    batch_size: int,
+    of_files: dict[str, bool],
+    of_sidecars: dict[str, str],
+    coco_images: object,
 ) -> None:
     """Raise OptionError for options that are impossible or contradict each other."""
     stray = next((name for name, value in of_sidecars.items() if value and format != "sidecar"), None)
     is_path = isinstance(output, str | os.PathLike)
+    unfit = next((name for name, on in of_files.items() if on and not is_path and format != "sidecar"), None)
+    extension = of_sidecars["extension"]
     for wrong, message in (
         (format not in FILE_FORMATS, f"format must be one of {', '.join(FILE_FORMATS)}, not {format!r}"),
         (batch_size < 1, f"batch_size must be at least 1, not {batch_size}"),
         (format == "sidecar" and output, "sidecar files go beside their pictures: leave out output (--output)"),
-        (resume_stream, "resume (--resume) needs output (--output FILE): a stream cannot be resumed"),
+        (unfit, f"{unfit} (--{unfit}) needs output (--output FILE): a stream cannot be read again"),
         (stray, f"{stray} (--{stray}) goes with the format sidecar only"),
         (coco_images and format != "coco", "coco_images (--coco-images) goes with the format coco only"),
         (is_path and "://" in str(output), f"{output}: is an address: only `captioner cluster` writes to addresses"),
         (is_path and Path(output).is_dir(), f"{output}: is a folder: give the name of a file"),
+        (
+            extension and not _EXTENSION.fullmatch(extension),
+            f"extension (--extension) must be like .txt or .caption, not {extension!r}",
+        ),
+        (extension.lower() in SUFFIXES, f"extension (--extension) {extension} is that of pictures: give another"),
     ):
         if wrong:
             raise OptionError(message)
 
 
-def _renderer(format: str, options: DecodeOptions, paths: list[str], coco_images: AnyPath | None) -> Writer:
-    """The function from rows to text. Raises DataError when a picture has no image id, or two have the same."""
+def _found(paths: AnyPath | Iterable[AnyPath], recursive: bool, stdin: Stdin) -> tuple[dict[str, bytes], list[str]]:
+    """The bytes of the picture on stdin by its path, if there is one, and the paths of all pictures."""
+    arguments = listed(paths)
+    content = read_stdin(stdin) if STDIN in arguments else []
+    if isinstance(content, bytes):
+        return {STDIN: content}, find_pictures(arguments, recursive, [STDIN])
+    return {}, find_pictures(arguments, recursive, content)
+
+
+def _target(
+    place: Path | TextIO,
+    format: str,
+    paths: list[str],
+    inline: dict[str, bytes],
+    options: DecodeOptions,
+    overwrite: bool,
+    of_sidecars: dict[str, str],
+    coco_images: AnyPath | None,
+) -> Output:
+    """Where the captions go. Raises OptionError, DataError and OutputError."""
+    if format == "sidecar":
+        if inline:
+            raise OptionError("a picture on stdin has no place beside it for a sidecar file: choose another format")
+        return Sidecars(paths, overwrite=overwrite, **{**of_sidecars, "extension": of_sidecars["extension"] or ".txt"})
+    ids = _image_ids(paths, coco_images) if format == "coco" else None
+    render = writer(format, options.num_captions, ids, lambda path: thumbnail(inline.get(path, path)))
+    if isinstance(place, Path):
+        return OneFile(place, format, options.num_captions, render, overwrite)
+    return Stream(place, render)
+
+
+def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] | None:
+    """Image ids by name, if there is a list. Raises DataError when a picture has no id, or two have the same."""
     ids = read_image_ids(Path(coco_images)) if coco_images else None
     owner: dict[int, str] = {}
-    for path in paths if format == "coco" else ():
+    for path in paths:
         if (other := owner.setdefault(image_id(path, ids), path)) != path:
             raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
-    return writer(format, options.num_captions, ids)
-
-
-def _write_text(place: Path | TextIO, render: Writer, rows: Iterable[Row]) -> None:
-    with replacing(place) if isinstance(place, Path) else nullcontext(place) as text:
-        text.writelines(render(rows))
-
-
-def _write_sidecars(sidecars: dict[str, Path], prefix: str, suffix: str, rows: Iterable[Row]) -> None:
-    for row in rows:
-        with replacing(sidecars[row["path"]]) as text:
-            text.write(sidecar_text(row, prefix, suffix))
-
-
-def _journal_path(place: Path | TextIO, paths: list[str]) -> Path:
-    """Beside the output, or for sidecars in the deepest folder that holds all pictures."""
-    if isinstance(place, Path):
-        return place.with_name(place.name + ".journal")
-    return Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
+    return ids

@@ -20,12 +20,15 @@ ABOUT = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    output, model = add_many_pictures(parser, "files, folders, patterns, or - for a list on stdin")
-    names = "text, jsonl, csv, coco, html, or sidecar: photo.txt beside photo.jpg [text]"
-    output.add_argument("-f", "--format", choices=FILE_FORMATS, default="text", metavar="NAME", help=names)
-    output.add_argument("-o", "--output", metavar="FILE", help="write to this file instead of stdout")
+    output, model = add_many_pictures(parser, "files, folders, patterns, or - for a list or a picture on stdin")
+    names = "text, jsonl, csv, coco, html, or sidecar: photo.txt beside photo.jpg [by FILE's suffix]"
+    output.add_argument("-f", "--format", choices=FILE_FORMATS, metavar="NAME", help=names)
+    into = "write to this file instead of stdout; captions that are there already stay"
+    output.add_argument("-o", "--output", metavar="FILE", help=into)
     output.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
-    output.add_argument("--overwrite", action="store_true", help="replace sidecar files that exist already")
+    output.add_argument("--overwrite", action="store_true", help="replace captions that exist already")
+    output.add_argument("--dry-run", action="store_true", help="only list the pictures that would get captions")
+    output.add_argument("--extension", default="", metavar="EXT", help="of sidecar files, such as .caption [.txt]")
     output.add_argument("--prefix", default="", metavar="TEXT", help="text to put before each sidecar caption")
     output.add_argument("--suffix", default="", metavar="TEXT", help="text to put after each sidecar caption")
     output.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON file with the image ids for coco")
@@ -39,11 +42,14 @@ def run(args: argparse.Namespace) -> int:
     from captioner.bulk.progress import Progress
     from captioner.bulk.run import caption_files
 
-    names = ("format", "prompt", "recursive", "batch_size", "resume", "overwrite", "prefix", "suffix", "coco_images")
-    given = {**picked(args, *names), "options": options, "stdin": sys.stdin, "progress": Progress(args.quiet)}
+    names = ("format", "prompt", "recursive", "batch_size", "resume", "overwrite", "dry_run", "coco_images")
+    given = {
+        **picked(args, *names, "extension", "prefix", "suffix"),
+        "options": options,
+        "stdin": getattr(sys.stdin, "buffer", sys.stdin),
+        "progress": Progress(args.quiet),
+    }
     summary = caption_files(args.paths, args.output, model=partial(load_model, args), **given)
-    if summary.failed and not args.quiet and (args.output or args.format == "sidecar"):
-        print("captioner: the same command with --resume tries the failed ones again", file=sys.stderr)
     return 1 if summary.failed else 0
 
 

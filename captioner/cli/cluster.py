@@ -35,6 +35,11 @@ def run(args: argparse.Namespace) -> int:
     from captioner.bulk.progress import Progress
 
     names = ("format", "prompt", "checkpoint", "device", "precision", "workers", "recursive", "batch_size")
-    given = {**picked(args, *names), "options": options, "stdin": sys.stdin, "progress": Progress(args.quiet)}
+    given = {
+        **picked(args, *names),
+        "options": options,
+        "stdin": getattr(sys.stdin, "buffer", sys.stdin),
+        "progress": Progress(args.quiet),
+    }
     summary = caption_on_cluster(args.paths, args.output, **given)
     return 1 if summary.failed else 0

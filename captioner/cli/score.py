@@ -9,7 +9,8 @@ from captioner.cli.arguments import add_model, load_model
 
 ABOUT = {
     "help": "rate how well given sentences fit a picture",
-    "description": "Print LOGPROB<TAB>SENTENCE for each sentence, the most likely first.",
+    "description": "Print LOGPROB<TAB>SENTENCE for each sentence, the most likely first, and last those with words "
+    "that the model does not know.",
 }
 
 
@@ -23,16 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score every sentence for the picture."""
-    from captioner.vocab import SPECIAL_TOKENS, UNK
-
-    model = load_model(args)
-    scored = [model.score(args.image, sentence) for sentence in args.sentences]
-    for caption in sorted(scored, key=lambda caption: -caption.logprob):
+    for caption in load_model(args).rank(args.image, args.sentences):
         print(f"{caption.logprob:.2f}\t{caption.text}")
         if args.words:
             ends = (*caption.tokens, "<end>"), (*caption.probabilities, caption.end_probability)
             for word, probability in zip(*ends, strict=True):
                 print(f"\t{probability:.4f}\t{word}")
-        if SPECIAL_TOKENS[UNK] in caption.tokens:
-            print(f"captioner: note: the model does not know every word of {caption.text!r}", file=sys.stderr)
+        if caption.unknown:
+            words = ", ".join(map(repr, caption.unknown))
+            print(f"captioner: note: {caption.text!r} ranks last: the model does not know {words}", file=sys.stderr)
     return 0

@@ -32,7 +32,7 @@ from captioner.network.header import find_checkpoint
 from captioner.network.preprocess import Preprocess
 from captioner.options import ENGINES, DecodeOptions
 from captioner.pictures.load import ImageSource, load_image
-from captioner.vocab import END
+from captioner.vocab import END, UNK
 
 Named: TypeAlias = "tuple[str, ImageSource | ImageError]"  # a picture's name, and where it is
 BATCH_SIZE = 32
@@ -56,11 +56,7 @@ def load(
         raise OptionError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() and engine == "torch" else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
-        reason = str(error).strip().split("\n")[0]
-        raise DeviceError(f"no device {device!r} here: give cpu, or leave it out ({reason})") from error
+    _check_device(device)
     before = cpu_times()
     if device == "cpu":
         keep_freed_memory()
@@ -228,19 +224,31 @@ class Captioner:
     def score(self, image: ImageSource, sentence: str) -> Caption:
         """How likely the model finds a given sentence for a picture, word by word.
 
-        Words that the model does not know become `<unk>` in `tokens`, with the probability of that token.
+        Words that the model does not know become `<unk>` in `tokens`, with the probability of that token, and are named
+        in `unknown`. As `<unk>` may be more likely than any word, such a `logprob` says nothing.
         Raises ImageError when the picture cannot be read.
         """
         return self.score_features(self.encode([image]), sentence)[0]
 
+    def rank(self, image: ImageSource, sentences: Iterable[str]) -> list[Caption]:
+        """Like `score`, for several sentences: the most likely first, and those with unknown words last.
+
+        Raises ImageError when the picture cannot be read.
+        """
+        feature = self.encode([image])
+        scored = [self.score_features(feature, sentence)[0] for sentence in sentences]
+        return sorted(scored, key=lambda caption: (len(caption.unknown), -caption.logprob))
+
     def score_features(self, features: Tensor, sentence: str) -> list[Caption]:
         """Like `score`, for features (N, F) from `encode`: one Caption per row."""
-        ids = [*self.vocabulary.encode(sentence), END]
+        words, ids = self.vocabulary.tokenise(sentence), [*self.vocabulary.encode(sentence), END]
+        unknown = tuple(dict.fromkeys(word for word, token in zip(words, ids, strict=False) if token == UNK))
         scored = []
         for feature in features.to(self.encoder.device, self.encoder.dtype).split(1):
             logprobs, _ = teacher_forced(self._decoder, feature, ids)
             chosen = logprobs[torch.arange(len(ids)), ids].tolist()
-            scored.append(replace(Caption.of(Hypothesis(tuple(ids), tuple(chosen)), self.vocabulary), text=sentence))
+            caption = Caption.of(Hypothesis(tuple(ids), tuple(chosen)), self.vocabulary)
+            scored.append(replace(caption, text=sentence, unknown=unknown))
         return scored
 
     def caption_files(
@@ -309,6 +317,22 @@ class Captioner:
                 best, *others = (Caption.of(hypothesis, self.vocabulary) for hypothesis in hypotheses)
                 captions.append(replace(best, alternatives=tuple(others)))
         return captions
+
+
+def _check_device(device: str) -> None:
+    """Raise DeviceError unless torch computes on a device of this name."""
+    try:
+        torch.zeros(1, device=device).item()  # it must give results back, too
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA or XPU
+        gpus = {
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+            "xpu": torch.xpu.is_available(),
+        }
+        there = " or ".join(["cpu", *(name for name, is_there in gpus.items() if is_there)])
+        without = device.startswith("cuda") and not torch.backends.cuda.is_built()
+        hint = "; this torch was built without CUDA" if without else ""
+        raise DeviceError(f"no device {device!r} here: give {there}, or leave it out{hint}") from error
 
 
 def _state(file: Path) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ class Caption:
     end_probability: float | None
     logprob: float  # natural logarithm
     alternatives: tuple[Caption, ...] = ()  # the picture's other captions, best first
+    unknown: tuple[str, ...] = ()  # words of a scored sentence that the model does not know
 
     @classmethod
     def of(cls, hypothesis: Hypothesis, vocabulary: Vocabulary) -> Caption:

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
+import io
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
-from captioner.errors import InputError
-from captioner.pictures.load import SUFFIXES
+from captioner.errors import InputError, one_line
+from captioner.pictures.load import MAX_FILE_BYTES, NO_ADDRESS, SUFFIXES, is_address
+
+STDIN = "-"
+Stdin: TypeAlias = "io.BufferedIOBase | Iterable[str]"  # a stream of bytes, or the lines of a list
+_MARKS = {codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE"}
+_NETPBM = re.compile(rb"P[1-6]\s+(?:#.*\s+)*\d+\s+\d")  # a picture without any zero byte, unlike all others
+
+
+def read_stdin(stdin: Stdin) -> bytes | list[str]:
+    """What `STDIN` stands for: the bytes of one picture, or the lines of a list of paths.
+
+    A list is in UTF-8, or begins with a byte order mark. Names that are not valid text keep their bytes.
+    Raises InputError for a list that is not in the encoding of its mark.
+    """
+    if not isinstance(stdin, io.BufferedIOBase):
+        return _paths(stdin)
+    content = stdin.read(MAX_FILE_BYTES + 1)
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
+    if not encoding and (b"\0" in content or _NETPBM.match(content)):
+        return content
+    try:
+        errors = "strict" if encoding.startswith("UTF-16") else "surrogateescape"
+        text = (content + stdin.read()).decode(encoding or "UTF-8", errors)
+    except UnicodeDecodeError as error:
+        raise InputError(f"the list on stdin is not {encoding}, as it begins: save it as UTF-8") from error
+    return _paths(text.split("\n" if "\n" in text else "\r"))
+
+
+def _paths(lines: Iterable[str]) -> list[str]:
+    return [path for line in lines if (path := line.strip("\r\n\ufeff"))]
 
 
 def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iterable[str] = ()) -> list[str]:
@@ -21,18 +54,20 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
     - "-": the lines of `stdin`, one path each.
     Folders and patterns leave out hidden files, among them the "._" files of macOS. A file that does not exist is
     kept, so that it is reported like every other picture that cannot be read.
-    Raises InputError when a folder or pattern holds no picture, an argument is empty, or nothing was given.
+    Raises InputError when a folder or pattern holds no picture, an argument is empty or an address, or nothing was
+    given.
     """
     found: dict[str, None] = {}
     for argument in arguments:
         if not argument:
             raise InputError("one of the paths is empty: give a file, a folder or a pattern (was a variable not set?)")
-        if argument == "-":
-            pictures = [path for line in stdin if (path := line.rstrip("\r\n"))]
+        if is_address(argument):
+            raise InputError(f"{one_line(argument)}: {NO_ADDRESS}")
+        if argument == STDIN:
+            pictures = _paths(stdin)
         elif os.path.isdir(argument):
             if not (pictures := list(_in_folder(argument, recursive))):
-                hint = "" if recursive else " (--recursive also looks into its subfolders)"
-                raise InputError(f"{argument}: no pictures in this folder{hint}")
+                raise InputError(f"{argument}: {_why_none(argument, recursive)}")
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             if not (pictures := sorted(_matching(argument))):
                 raise InputError(f"{argument}: no file matches this pattern")
@@ -53,6 +88,16 @@ def _matching(pattern: str) -> Iterator[str]:
     for path in Path(named.anchor).glob(str(named.relative_to(named.anchor))):
         if path.is_file() and (hidden_too or not any(part.startswith(".") for part in path.parts)):
             yield str(path)
+
+
+def _why_none(folder: str, recursive: bool) -> str:
+    try:
+        below = 0 if recursive else sum(1 for _ in _in_folder(folder, recursive=True))
+    except OSError:  # a subfolder that may not be read
+        return "no pictures in this folder itself (recursive, -r, also looks into its subfolders)"
+    if below:
+        return f"no pictures in this folder itself; {below} in its subfolders: add recursive (-r)"
+    return "no pictures in this folder or its subfolders"
 
 
 def _in_folder(folder: str, recursive: bool) -> Iterator[str]:

@@ -31,8 +31,10 @@ SUFFIXES = frozenset(
 MAX_PIXELS = 200_000_000  # more than any camera makes
 MAX_FILE_BYTES = 500_000_000
 
+NO_ADDRESS = "is an address, and captioner fetches nothing: save the picture, and give its path"
 # Pillow reads more formats than these. For PostScript it would start Ghostscript, whatever the file is called.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MAX_SCANS = 100  # of a JPEG; a progressive one has about 10, and each takes as long as decoding a picture
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 LARGE = 30_000_000  # pixels; the decoders of some formats then take several GB
@@ -74,10 +76,16 @@ def load_image(
         with path.open("rb") as file:
             return _decode(file, name, status.st_size, max_pixels, smallest)
     except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file") from error
+        address = f"{one_line(source)}: {NO_ADDRESS}"  # Path has made one slash of its two
+        raise ImageError(address if is_address(source) else f"{name}: no such file") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name}: cannot be opened ({reason})") from error
+
+
+def is_address(source: object) -> bool:
+    """Whether a path is an address, such as https://example.com/a.jpg."""
+    return isinstance(source, str) and _ADDRESS.match(source) is not None
 
 
 def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | None) -> Image.Image:

@@ -97,6 +97,7 @@ def test_captioning_onto_a_disk_that_becomes_full_goes_on_when_there_is_room(
     for index in range(60):
         draw_picture(index).save(pictures / f"{index:02}.png")
     arguments = ("caption", pictures, "--format", "jsonl", "--batch-size", 2, "--checkpoint", tiny_checkpoint_file)
+    arguments += ("--overwrite",)
     assert command(*arguments, "--output", tmp_path / "whole")[0] == 0
     output = disk / "out"
     output.write_text("old")
@@ -118,10 +119,22 @@ def test_captioning_into_a_folder_that_may_only_be_read(
     output = disk / "out"
     output.write_text("old")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    status, _, errors = command("caption", pictures[0], "--output", output, "--checkpoint", tiny_checkpoint_file)
+    status, _, errors = command(
+        "caption", pictures[0], "--output", output, "--overwrite", "--checkpoint", tiny_checkpoint_file
+    )
     assert status == 2
     assert "Read-only file system" in errors.splitlines()[-1]
     assert output.read_text() == "old"
+
+
+def test_a_folder_that_may_only_be_read_and_has_all_its_captions(command: Command, disk: Path) -> None:
+    (disk / "a.jpg").touch()
+    (disk / "a.txt").write_text("mine")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert command("caption", disk, "--format", "sidecar")[0] == 0
+    status, _, errors = command("caption", disk, "--format", "sidecar", "--overwrite", "--dry-run")
+    assert status == 2
+    assert "Read-only file system" in errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
@@ -134,7 +147,7 @@ def test_a_limit_on_the_size_of_files_is_like_a_full_disk(
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         status, _, errors = command(
-            *("caption", pictures[0].parent, "--format", "jsonl", "--batch-size", 2, "--output", output),
+            *("caption", pictures[0].parent, "--format", "jsonl", "--batch-size", 2, "--output", output, "--overwrite"),
             *("--checkpoint", tiny_checkpoint_file),
         )
     finally:

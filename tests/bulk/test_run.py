@@ -2,16 +2,18 @@
 
 import io
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import captioner
+from captioner.bulk.journal import Journal
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.run import caption_files
 from captioner.errors import CaptionerError, DataError, InputError, OptionError, OutputError
-from captioner.inference.results import FileResult
+from captioner.inference.results import FileResult, Row
 from captioner.network.checkpoint import load_checkpoint
 from captioner.options import DecodeOptions
 
@@ -72,11 +74,32 @@ def test_progress_goes_where_it_is_sent(model: captioner.Captioner, pictures: li
         ({"output": "pictures"}, OptionError, "is a folder"),
         ({"output": "taken"}, OutputError, "taken.journal: an interrupted run left its journal"),
         ({"paths": []}, InputError, "no pictures were given"),
+        ({"output": "out.xlsx"}, OptionError, r"out.xlsx: captioner does not write .xlsx: give a .csv"),
+        ({"output": "out.xlsx", "format": "csv"}, OptionError, "does not write .xlsx"),
+        ({"output": "out.log"}, OptionError, "no format is known by .log: give a name in .txt, .tsv, .csv, "),
+        ({"output": "pictures/picture0.jpg"}, OptionError, "no format is known by .jpg"),
+        ({"output": "pictures/picture0.jpg", "format": "text"}, OutputError, "captions cannot be added to it"),
+        ({"output": "pictures/picture0.jpg", "format": "csv", "overwrite": True}, OutputError, "is one of the pictu"),
+        ({"output": "link", "format": "csv", "overwrite": True}, OutputError, "link: is one of the pictures"),
+        ({"output": "nowhere/out.csv"}, OutputError, "nowhere/out.csv: cannot be .* no folder nowhere: make it"),
+        ({"output": "pictures/picture0.jpg/out.csv"}, OutputError, "cannot be written .*Not a directory"),
+        ({"output": None, "overwrite": True}, OptionError, "overwrite .* needs output"),
+        ({"extension": ".caption"}, OptionError, "extension .* goes with the format sidecar only"),
+        ({"output": None, "format": "sidecar", "extension": "/x"}, OptionError, "must be like .txt or .caption"),
+        ({"output": None, "format": "sidecar", "extension": ".jpg"}, OptionError, "is that of pictures"),
+        ({"output": None, "format": "sidecar", "extension": ".folder"}, OutputError, "picture1.folder: is a folder"),
+        ({"output": "page.html"}, OutputError, r"page.html: exists, and html cannot be added to: .*--overwrite"),
+        ({"output": "page.html", "format": "coco", "paths": "a/7.jpg"}, OutputError, "coco cannot be added to"),
+        ({"paths": "https://example.com/a.jpg"}, InputError, "is an address, and captioner fetches nothing"),
+        ({"paths": "."}, InputError, r"no pictures in this folder itself; 7 in its subfolders: add recursive \(-r\)"),
+        (
+            {"paths": "-", "stdin": io.BytesIO(b"\0"), "format": "sidecar", "output": None},
+            OptionError,
+            "choose another",
+        ),
         ({"paths": "taken"}, InputError, "no pictures in this folder"),
         ({"format": "coco", "paths": "a.jpg"}, DataError, "no COCO number"),
         ({"format": "coco", "paths": ["a/7.jpg", "b/7.jpg"]}, DataError, "has the same image id as a/7.jpg"),
-        ({"format": "sidecar", "output": None}, OutputError, "picture3.txt would be replaced"),
-        ({"format": "sidecar", "output": None, "resume": True}, OutputError, "picture3.txt would be replaced"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(
@@ -92,7 +115,9 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(
     (tmp_path / "taken.journal").touch()
     if given.get("output") == "taken":
         (tmp_path / "taken").rmdir()
-    pictures[3].with_suffix(".txt").write_text("mine")
+    (tmp_path / "page.html").write_text("mine")
+    (tmp_path / "link").symlink_to(pictures[3])
+    pictures[1].with_suffix(".folder").mkdir()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(error, match=message):
         caption_files(**{"paths": "pictures", "output": "out", "model": never, **given})
@@ -112,21 +137,23 @@ def test_a_run_is_resumed_by_one_that_writes_the_same_captions_only(
     model: captioner.Captioner, pictures: list[Path], tmp_path: Path, other: dict[str, Any], named: str
 ) -> None:
     pictures[3].write_text("broken")
-    assert caption_files(pictures, tmp_path / "out", model=model).failed == 1
+    assert caption_files(pictures, tmp_path / "out", model=model, overwrite=True).failed == 1
     with pytest.raises(OutputError, match=f"the interrupted run had {named} "):
-        caption_files(pictures, tmp_path / "out", model=model, resume=True, **other)
+        caption_files(pictures, tmp_path / "out", model=model, overwrite=True, resume=True, **other)
     # How captions are written down does not matter.
-    assert caption_files(pictures, tmp_path / "out", format="csv", model=model, resume=True).captioned == 6
+    assert (
+        caption_files(pictures, tmp_path / "out", format="csv", model=model, overwrite=True, resume=True).captioned == 6
+    )
 
 
 def test_another_checkpoint_does_not_go_on(
     model: captioner.Captioner, chinese_checkpoint_file: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     pictures[3].write_text("broken")
-    caption_files(pictures, tmp_path / "out", model=model)
+    caption_files(pictures, tmp_path / "out", model=model, overwrite=True)
     other = captioner.load(chinese_checkpoint_file, precision="float32")
     with pytest.raises(OutputError, match="the interrupted run had checkpoint "):
-        caption_files(pictures, tmp_path / "out", model=other, resume=True)
+        caption_files(pictures, tmp_path / "out", model=other, overwrite=True, resume=True)
 
 
 def test_a_model_that_no_file_holds_captions_into_files_and_goes_on_with_its_own_runs(
@@ -137,13 +164,13 @@ def test_a_model_that_no_file_holds_captions_into_files_and_goes_on_with_its_own
     lines = [f"{path}\t{made.caption(path)}\n" for path in pictures]
     assert (tmp_path / "whole").read_text() == "".join(lines)
     pictures[3].write_text("broken")
-    assert caption_files(pictures, tmp_path / "out", model=made).failed == 1
+    assert caption_files(pictures, tmp_path / "out", model=made, overwrite=True).failed == 1
     for other in (captioner.Captioner(load_checkpoint(tiny_checkpoint_file)), model):
         with pytest.raises(OutputError, match="the interrupted run had checkpoint 'in memory only, "):
-            caption_files(pictures, tmp_path / "out", model=other, resume=True)
-    assert caption_files(pictures, tmp_path / "out", model=made, resume=True).skipped == 0
+            caption_files(pictures, tmp_path / "out", model=other, overwrite=True, resume=True)
+    assert caption_files(pictures, tmp_path / "out", model=made, overwrite=True, resume=True).skipped == 0
     pictures[3].write_bytes(pictures[2].read_bytes())
-    assert caption_files(pictures, tmp_path / "out", model=made, resume=True).failed == 0
+    assert caption_files(pictures, tmp_path / "out", model=made, overwrite=True, resume=True).failed == 0
 
 
 @pytest.mark.parametrize("stop", range(0, 7, 2))
@@ -152,7 +179,7 @@ def test_an_interrupted_call_is_resumed_to_the_same_bytes(
 ) -> None:
     given: dict[str, Any] = {"paths": pictures, "format": "jsonl", "model": model, "batch_size": 2}
     caption_files(output=tmp_path / "whole", **given)
-    whole = captioner.Captioner.caption_files
+    whole = captioner.Captioner.caption_named
 
     def interrupted(*arguments: Any, **options: Any) -> Iterator[FileResult]:
         for number, result in enumerate(whole(*arguments, **options)):
@@ -162,7 +189,7 @@ def test_an_interrupted_call_is_resumed_to_the_same_bytes(
 
     said: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(captioner.Captioner, "caption_files", interrupted)
+        patch.setattr(captioner.Captioner, "caption_named", interrupted)
         with pytest.raises(KeyboardInterrupt):
             caption_files(output=tmp_path / "out", progress=Progress(quiet=True, say=said.append), **given)
     assert said == [f"captioner: add resume (--resume) to go on from {tmp_path / 'out.journal'}"]
@@ -173,17 +200,165 @@ def test_an_interrupted_call_is_resumed_to_the_same_bytes(
     assert not (tmp_path / "out.journal").exists()
 
 
-def test_sidecars_of_the_interrupted_run_are_replaced_but_no_others(
+def interrupt(model: captioner.Captioner, after: int, monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
+    """A run that is interrupted after some pictures."""
+    whole = captioner.Captioner.caption_named
+
+    def interrupted(*arguments: Any, **options: Any) -> Iterator[FileResult]:
+        yield from islice(whole(*arguments, **options), after)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(captioner.Captioner, "caption_named", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            caption_files(model=model, batch_size=1, **given)
+
+
+def test_sidecars_that_a_person_wrote_after_the_interruption_stay(
+    model: captioner.Captioner, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(model, 4, monkeypatch, paths=pictures, format="sidecar")
+    pictures[3].with_suffix(".txt").write_text("mine")
+    summary = caption_files(pictures, format="sidecar", model=model, resume=True, batch_size=1)
+    assert (summary.captioned, summary.skipped, summary.kept) == (3, 3, 1)
+    assert pictures[3].with_suffix(".txt").read_text() == "mine"
+    assert pictures[0].with_suffix(".txt").read_text() == f"{model.caption(pictures[0])}\n"
+    assert not list(pictures[0].parent.glob(".*"))
+
+
+def test_a_folder_that_has_grown_gets_sidecars_where_there_are_none(
+    model: captioner.Captioner, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, said = pictures[0].parent, []
+    mine = {pictures[1].with_suffix(".txt"): "mine", pictures[2].with_suffix(".txt"): ""}
+    for path, content in mine.items():
+        path.write_text(content)
+    shared = folder / "picture3.png"
+    pictures[3].rename(shared)
+    caption_files(folder, format="sidecar", model=never, dry_run=True)
+    missing = [*(pictures[index] for index in (0, 4, 5, 6)), shared]
+    expected = sorted(f"{path}\t{path.with_suffix('.txt')}" for path in missing)
+    assert sorted(capsys.readouterr().out.splitlines()) == expected
+    summary = caption_files(folder, format="sidecar", model=model, progress=Progress(say=said.append))
+    assert (summary.captioned, summary.kept) == (5, 2)
+    assert said[0] == "captioner: 2 of 7 pictures have captions already: kept"
+    assert {path: path.read_text() for path in mine} == mine
+    assert caption_files(folder, format="sidecar", model=never).kept == 7
+    caption_files(folder, format="sidecar", model=model, overwrite=True)
+    assert [path.read_text() for path in mine] == [f"{model.caption(pictures[index])}\n" for index in (1, 2)]
+    assert not list(folder.glob("*.caption"))
+    assert caption_files(folder, format="sidecar", extension=".caption", model=model).captioned == 7
+    assert pictures[0].with_suffix(".caption").read_text() == pictures[0].with_suffix(".txt").read_text()
+
+
+def test_a_sidecar_counts_whether_or_not_its_name_had_to_be_long(
     model: captioner.Captioner, pictures: list[Path]
 ) -> None:
-    good = pictures[3].read_bytes()
-    pictures[3].write_text("broken")
-    assert caption_files(pictures, format="sidecar", model=model).failed == 1
-    pictures[3].write_bytes(good)
-    pictures[3].with_suffix(".txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"picture3\.txt would be replaced"):
-        caption_files(pictures, format="sidecar", model=model, resume=True)
-    pictures[3].with_suffix(".txt").unlink()
-    assert caption_files(pictures, format="sidecar", model=model, resume=True).failed == 0
-    assert pictures[3].with_suffix(".txt").read_text() == f"{model.caption(pictures[3])}\n"
-    assert not list(pictures[0].parent.glob(".*"))
+    other = pictures[0].with_suffix(".png")
+    pictures[1].rename(other)
+    caption_files([pictures[0], other], format="sidecar", model=model)
+    assert Path(f"{pictures[0]}.txt").is_file()
+    assert caption_files(pictures[0], format="sidecar", model=never).kept == 1
+
+
+def test_a_sidecar_that_a_person_writes_during_the_run_stays(
+    model: captioner.Captioner, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Journal.rows
+
+    def late(journal: Journal, paths: list[str]) -> Iterator[Row]:
+        pictures[3].with_suffix(".txt").write_text("mine")
+        (pictures[0].parent / "table").write_text(f"{pictures[3]}\tmine\n")
+        return write(journal, paths)
+
+    monkeypatch.setattr(Journal, "rows", late)
+    caption_files(pictures, format="sidecar", model=model)
+    caption_files(pictures, pictures[0].parent / "table", model=model)
+    assert pictures[3].with_suffix(".txt").read_text() == "mine"
+    lines = (pictures[0].parent / "table").read_text().splitlines()
+    assert lines[0] == f"{pictures[3]}\tmine"
+    assert len(lines) == 7
+
+
+@pytest.mark.parametrize("format", ["text", "csv", "jsonl"])
+def test_a_file_that_exists_is_added_to(
+    model: captioner.Captioner, pictures: list[Path], tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, fresh = tmp_path / "out", tmp_path / "fresh"
+    caption_files(pictures, fresh, format=format, model=model)
+    caption_files(pictures[2:4], output, format=format, model=model)
+    mine = output.read_text().replace(str(model.caption(pictures[2])), "My own words")
+    output.write_text(mine)
+    monkeypatch.chdir(pictures[0].parent)
+    summary = caption_files(".", output, format=format, model=model)
+    assert (summary.captioned, summary.kept) == (5, 2)
+    assert output.read_text().startswith(mine)
+    assert len(output.read_text().splitlines()) == len(fresh.read_text().splitlines())
+    done = output.read_bytes()
+    assert caption_files(pictures, output, format=format, model=never).kept == 7
+    assert output.read_bytes() == done
+    caption_files(pictures, output, format=format, model=model, overwrite=True)
+    assert output.read_bytes() == fresh.read_bytes()
+
+
+def test_a_run_that_adds_is_resumed_to_the_same_bytes(
+    model: captioner.Captioner, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole.csv", "out.csv"):
+        caption_files(pictures[4], tmp_path / name, model=model)
+    caption_files(pictures, tmp_path / "whole.csv", model=model, batch_size=1)
+    before = (tmp_path / "out.csv").read_bytes()
+    interrupt(model, 3, monkeypatch, paths=pictures, output=tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == before
+    with pytest.raises(OutputError, match="an interrupted run left its journal"):
+        caption_files(pictures, tmp_path / "out.csv", model=never)
+    summary = caption_files(pictures, tmp_path / "out.csv", model=model, resume=True, batch_size=1)
+    assert (summary.captioned, summary.skipped, summary.kept) == (3, 3, 1)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not (tmp_path / "out.csv.journal").exists()
+
+
+def test_the_same_command_tries_what_failed_again(
+    model: captioner.Captioner, pictures: list[Path], tmp_path: Path
+) -> None:
+    good = pictures[2].read_bytes()
+    pictures[2].write_text("broken")
+    said: list[str] = []
+    given: dict[str, Any] = {"paths": pictures, "output": tmp_path / "out.csv", "model": model}
+    assert caption_files(**given, progress=Progress(say=said.append)).failed == 1
+    assert said[-1] == "captioner: the same command tries the failed ones again"
+    pictures[2].write_bytes(good)
+    summary = caption_files(**given)
+    assert (summary.captioned, summary.kept) == (1, 6)
+
+
+def test_the_suffix_of_the_output_decides_its_format(
+    model: captioner.Captioner, pictures: list[Path], tmp_path: Path
+) -> None:
+    picture = pictures[0].rename(tmp_path / "7.jpg")
+    begin = {
+        ".csv": '"path",',
+        ".jsonl": '{"path": ',
+        ".json": "[\n{",
+        ".HTML": "<!doctype html>",
+        ".txt": str(picture),
+    }
+    for suffix, expected in {**begin, ".tsv": str(picture), "": str(picture)}.items():
+        caption_files(picture, tmp_path / f"out{suffix}", model=model)
+        assert (tmp_path / f"out{suffix}").read_text().startswith(expected)
+    said: list[str] = []
+    caption_files(picture, tmp_path / "other.csv", format="jsonl", model=model, progress=Progress(say=said.append))
+    assert (tmp_path / "other.csv").read_text().startswith('{"path": ')
+    assert "other.csv will hold jsonl, as --format says" in said[0]
+
+
+@pytest.mark.parametrize("format", ["text", "html", "csv"])
+def test_one_picture_on_stdin(model: captioner.Captioner, pictures: list[Path], tmp_path: Path, format: str) -> None:
+    for number, picture in enumerate(pictures[:2], start=1):
+        with picture.open("rb") as stdin:
+            given: dict[str, Any] = {"format": format, "model": model, "overwrite": format == "html"}
+            assert caption_files("-", tmp_path / "out", stdin=stdin, **given).captioned == 1
+        content = (tmp_path / "out").read_text()
+        assert str(model.caption(picture)) in content
+        assert format != "html" or "data:image/jpeg" in content
+        assert format != "text" or content.count("-\t") == number, "another picture each time"

@@ -438,14 +438,29 @@ def test_bfloat16_is_nearly_the_same_network(tiny_checkpoint: Checkpoint, pictur
     assert {weight.dtype for weight in tiny_checkpoint.model.parameters()} == {torch.float32}
 
 
+def test_sentences_with_unknown_words_rank_last(model: Captioner, pictures: list[Path]) -> None:
+    own = model.caption(pictures[0]).text
+    sentences = ["zebra xylophone zebra", "snow snow snow snow snow", "a zebra", own, ""]
+    ranked = model.rank(pictures[0], sentences)
+    known = sorted((model.score(pictures[0], text) for text in sentences[1::2]), key=lambda score: -score.logprob)
+    assert [score.text for score in ranked if score.text][:2] == [score.text for score in known]
+    assert [score.text for score in ranked][-2:] == ["a zebra", "zebra xylophone zebra"]
+    assert [score.unknown for score in ranked][-2:] == [("zebra",), ("zebra", "xylophone")]
+    assert {score.unknown for score in ranked[:3]} == {()}
+    assert ranked[0].logprob == pytest.approx(max(score.logprob for score in ranked[:3]))
+
+
 def test_another_precision_is_refused(tiny_checkpoint_file: Path) -> None:
     with pytest.raises(OptionError, match="precision must be one of auto, float32, bfloat16, not 'int8'"):
         captioner.load(tiny_checkpoint_file, precision="int8")
 
 
-def test_an_unknown_device_is_refused(tiny_checkpoint_file: Path) -> None:
-    with pytest.raises(DeviceError, match="no device 'abacus' here: give cpu"):
-        captioner.load(tiny_checkpoint_file, device="abacus")
+@pytest.mark.parametrize("device", ["abacus", "meta", "cuda:99", "mps", "xpu"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(tiny_checkpoint_file: Path, device: str) -> None:
+    if (device == "mps" and torch.backends.mps.is_available()) or (device == "xpu" and torch.xpu.is_available()):
+        pytest.skip("this machine has one")
+    with pytest.raises(DeviceError, match=f"^no device '{device}' here: give cpu.{{0,90}}$"):
+        captioner.load(tiny_checkpoint_file, device=device)
 
 
 def test_threads_may_share_a_captioner(model: Captioner, pictures: list[Path]) -> None:

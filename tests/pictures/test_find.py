@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from captioner.errors import CaptionerError, InputError
-from captioner.pictures.find import find_pictures
+from captioner.pictures.find import find_pictures, read_stdin
 
 
 @pytest.fixture
@@ -132,20 +135,26 @@ class TestNothingFound:
             (["-"], ["\n", "\r\n"], "no pictures were given"),
             ([""], [], "one of the paths is empty: give a file, a folder or a pattern"),
             (["album/b.jpg", ""], [], "one of the paths is empty"),
-            (["album/docs"], [], r"album/docs: no pictures in this folder \(--recursive"),
+            (["album/docs"], [], r"album/docs: no pictures in this folder or its subfolders$"),
+            (["above"], [], r"above: no pictures in this folder itself; 6 in its subfolders: add recursive \(-r\)$"),
+            (["https://example.com/a.jpg"], [], "https://example.com/a.jpg: is an address, and captioner fetches noth"),
+            (["file:///home/a.jpg"], [], "is an address"),
             (["album/*.bmp"], [], r"album/\*\.bmp: no file matches this pattern"),
             (["album/doc*"], [], "no file matches"),
             (["album/**/.nothing"], [], "no file matches"),
             (["album/b.jpg", "album/*.bmp"], [], "no file matches"),
         ],
     )
-    def test_the_message_says_where(self, arguments: list[str], stdin: list[str], message: str) -> None:
+    def test_the_message_says_where(self, arguments: list[str], stdin: list[str], message: str, album: Path) -> None:
+        Path("above").mkdir()
+        album.rename("above/album")
+        Path("album").symlink_to("above/album")
         with pytest.raises(InputError, match=message) as caught:
             find_pictures(arguments, stdin=stdin)
         assert isinstance(caught.value, CaptionerError)
 
     def test_recursive_is_not_advised_twice(self) -> None:
-        with pytest.raises(InputError, match=r"no pictures in this folder$"):
+        with pytest.raises(InputError, match=r"no pictures in this folder or its subfolders$"):
             found("album/docs", recursive=True)
 
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -153,3 +162,27 @@ class TestNothingFound:
         (album / "trip").chmod(0)
         with pytest.raises(OSError, match="Permission denied"):
             found("album", recursive=True)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_on_stdin_in_any_encoding_with_any_line_ends(encoding: str, end: str) -> None:
+    content = f"a b.jpg{end}{end}写真.png{end}".encode(encoding)
+    assert read_stdin(io.BytesIO(content)) == ["a b.jpg", "写真.png"]
+
+
+def test_names_on_stdin_that_are_not_text_keep_their_bytes() -> None:
+    assert read_stdin(io.BytesIO(b"caf\xe9.jpg\nP5\nBMW.jpg")) == [os.fsdecode(b"caf\xe9.jpg"), "P5", "BMW.jpg"]
+
+
+def test_a_list_on_stdin_that_is_not_in_the_encoding_of_its_mark() -> None:
+    with pytest.raises(InputError, match="not UTF-16-LE, as it begins: save it as UTF-8"):
+        read_stdin(io.BytesIO(codecs.BOM_UTF16_LE + b"a"))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000"])
+def test_a_picture_on_stdin_is_told_from_a_list(format: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), "white").save(file, format)
+    file.seek(0)
+    assert read_stdin(file) == file.getvalue()

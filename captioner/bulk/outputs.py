@@ -1,0 +1,150 @@
+"""Where captions go: onto a stream, into one file, or into a file beside each picture.
+
+An output says which pictures have captions there already. Those captions stay, unless it may overwrite them. It looks
+again when it writes, because a person may have written meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from captioner.bulk.existing import ADDED_TO, REMEDY, Existing, read_existing
+from captioner.bulk.formats import Writer, sidecar_paths, sidecar_text
+from captioner.errors import OutputError, one_line
+from captioner.files import replacing
+
+if TYPE_CHECKING:  # it imports torch
+    from captioner.inference.results import Row
+
+
+class Output:
+    """What a run needs to know of the place where its captions go."""
+
+    journal: Path | None = None  # where the run keeps what it has done
+    whole = False  # what was there is replaced, so a later run cannot add a picture that failed
+
+    def holds(self, path: str) -> bool:
+        """Whether a picture has captions that stay."""
+        return False
+
+    def place(self, path: str) -> str:
+        """What a dry run says of a picture: its path, and its file where it has one of its own."""
+        return one_line(path)
+
+    def check(self, paths: list[str]) -> None:
+        """Raise OutputError if captions of these pictures could not be written."""
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Write the captions. Raises OutputError when something came in the way since the beginning."""
+        raise NotImplementedError
+
+
+class Stream(Output):
+    """An open text file, such as stdout."""
+
+    def __init__(self, stream: TextIO, render: Writer) -> None:
+        self._stream, self._render = stream, render
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Write row by row."""
+        self._stream.writelines(self._render(rows))
+
+
+class OneFile(Output):
+    """A file. Text, jsonl and csv are added to; other formats can only be written whole.
+
+    Raises OutputError for a file that exists and neither can be added to nor may be overwritten.
+    """
+
+    def __init__(self, file: Path, format: str, num_captions: int, render: Writer, overwrite: bool) -> None:
+        self._file, self._format, self._num_captions, self._render = file, format, num_captions, render
+        self._overwrite, self.whole = overwrite, overwrite or format not in ADDED_TO
+        if file.is_file() or not file.exists():  # unlike /dev/stdout
+            self.journal = file.with_name(file.name + ".journal")
+        self._existing = self._look()
+
+    def _look(self) -> Existing | None:
+        if self._overwrite:
+            return None
+        if self._format in ADDED_TO:
+            return read_existing(self._file, self._format, self._num_captions)
+        if self._file.is_file() and self._file.stat().st_size:
+            raise OutputError(f"{self._file}: exists, and {self._format} cannot be added to: {REMEDY}")
+        return None
+
+    def holds(self, path: str) -> bool:
+        """Whether the picture has a row in the file."""
+        return self._existing is not None and self._existing.holds(path)
+
+    def check(self, paths: list[str]) -> None:
+        """The file and its folder must be writable, and the file none of the pictures."""
+        if not self.journal:
+            return
+        _check_folder(self._file.parent, self._file)
+        if self._file.exists() and not os.access(self._file, os.W_OK):
+            raise OutputError(f"{self._file}: is write-protected")
+        # What is not overwritten is known to hold captions.
+        if self._overwrite and self._file.is_file() and os.path.realpath(self._file) in map(os.path.realpath, paths):
+            raise OutputError(f"{self._file}: is one of the pictures: give another file")
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Replace the file by one that begins with the same bytes."""
+        existing = self._look()
+        with replacing(self._file, "wb") as file:
+            if existing:
+                with self._file.open("rb") as old:
+                    shutil.copyfileobj(old, file)
+            for text in existing.more(rows) if existing else self._render(rows):
+                file.write(text.encode(errors="surrogateescape"))
+
+
+class Sidecars(Output):
+    """A text file beside each picture. One that exists is kept, even an empty one."""
+
+    journal: Path
+
+    def __init__(self, paths: list[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
+        self._files, self._extension = sidecar_paths(paths, extension), extension
+        self._prefix, self._suffix, self._overwrite, self.whole = prefix, suffix, overwrite, overwrite
+        # In the deepest folder that holds all pictures.
+        self.journal = Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
+
+    def holds(self, path: str) -> bool:
+        """Whether the picture has a file, under its name of today or the one that is never shared."""
+        return not self._overwrite and (self._files[path].is_file() or Path(path + self._extension).is_file())
+
+    def place(self, path: str) -> str:
+        """The path and the file."""
+        return f"{one_line(path)}\t{one_line(self._files[path])}"
+
+    def check(self, paths: list[str]) -> None:
+        """The folders must be writable, and no folder in the place of a file."""
+        files = [self._files[path] for path in paths]
+        if folder := next(filter(Path.is_dir, files), None):
+            raise OutputError(f"{folder}: is a folder, where the captions of a picture should go")
+        for folder in dict.fromkeys(file.parent for file in (self.journal, *files)):
+            if folder.is_dir():  # otherwise the picture is not there either, and is reported as such
+                _check_folder(folder, folder)
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Write a file for each picture that still has none."""
+        for row in rows:
+            if not self.holds(row["path"]):
+                with replacing(self._files[row["path"]]) as text:
+                    text.write(sidecar_text(row, self._prefix, self._suffix))
+
+
+def _check_folder(folder: Path, output: Path) -> None:
+    """Raise OutputError unless files can be made in a folder."""
+    if not folder.exists():
+        raise OutputError(f"{output}: cannot be written: there is no folder {folder}: make it first")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell, as on disks that may only be read
+            pass
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({folder}: {error.strerror})") from error
