@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
@@ -44,9 +44,12 @@ def tokenise(text: str, tokens: str = "word") -> list[str]:
     that the sentence can be put together again. Training and evaluation use the same tokens. The result never contains
     special tokens: "<unk>" gives "unk".
     """
-    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    words = _TOKEN.findall(_CLITIC.sub(r" \1", text))
+    words = _TOKEN.findall(_CLITIC.sub(r" \1", _normalised(text).lower()))
     return words if tokens == "word" else _CHARACTER.findall(" ".join(words))
+
+
+def _normalised(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).replace("’", "'")
 
 
 def fitting_tokens(captions: Iterable[str]) -> str:
@@ -69,12 +72,14 @@ def join_tokens(words: Sequence[str], tokens: str = "word") -> str:
 class Vocabulary:
     """The tokens that a decoder knows: `words[id]` is the text of a token. The first four are special.
 
-    `tokens` is the kind of tokens, "word" or "character".
+    `tokens` is the kind of tokens, "word" or "character". Words are in lower case; `spellings` has those that people
+    mostly write in another way, such as "Frisbee" and all German nouns.
     Raises ValueError when the special tokens are not in their places or a word occurs twice.
     """
 
     words: tuple[str, ...]
     tokens: str = "word"
+    spellings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.tokens not in TOKEN_KINDS:
@@ -95,9 +100,21 @@ class Vocabulary:
     @classmethod
     def build(cls, captions: Iterable[str], minimum_count: int = 1, tokens: str = "word") -> Vocabulary:
         """The words that occur at least `minimum_count` times, the most frequent first."""
-        counts = Counter(word for caption in captions for word in tokenise(caption, tokens))
+        counts: Counter[str] = Counter()
+        written: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for caption in captions:
+            words = tokenise(caption, tokens)
+            counts.update(words)
+            if tokens == "word":
+                for word, form in _forms(caption, words):
+                    written[word][form] += 1
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
-        return cls((*SPECIAL_TOKENS, *(word for word in ranked if counts[word] >= minimum_count)), tokens)
+        kept = [word for word in ranked if counts[word] >= minimum_count]
+        usual = {
+            word: max(written[word], key=lambda form: (written[word][form], form)) for word in kept if written[word]
+        }
+        spellings = {word: form for word, form in usual.items() if form != word}
+        return cls((*SPECIAL_TOKENS, *kept), tokens, spellings)
 
     def tokenise(self, text: str) -> list[str]:
         """Split a caption into tokens of this vocabulary's kind."""
@@ -113,4 +130,11 @@ class Vocabulary:
 
     def text(self, ids: Iterable[int]) -> str:
         """The sentence of token ids, for people."""
-        return join_tokens(self.decode(ids), self.tokens)
+        return join_tokens([self.spellings.get(word, word) for word in self.decode(ids)], self.tokens)
+
+
+def _forms(caption: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The words of a caption and how they are written there; not the first, which has a capital for another reason."""
+    forms = _TOKEN.findall(_CLITIC.sub(r" \1", _normalised(caption)))
+    if [form.lower() for form in forms] == words and not caption.isupper():
+        yield from zip(words[1:], forms[1:], strict=True)

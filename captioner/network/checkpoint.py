@@ -89,6 +89,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "model": dataclasses.asdict(checkpoint.model.config),
         "tokens": checkpoint.vocabulary.tokens,
         "vocabulary": list(checkpoint.vocabulary.words),
+        "spellings": dict(checkpoint.vocabulary.spellings),
         "preprocess": dataclasses.asdict(checkpoint.preprocess),
         "provenance": checkpoint.provenance,
     }

@@ -23,14 +23,18 @@ from captioner.network.config import ModelConfig
 from captioner.vocab import Vocabulary
 
 DEFAULT = "flickr8k"
-LANGUAGES = {"flickr8k": "English", "flickr8k-zh": "中文"}  # of shipped checkpoints, in the words of their speakers
+LANGUAGES = {
+    "flickr8k": "English",
+    "flickr8k-zh": "中文",
+    "flickr8k-de": "Deutsch",
+}  # of shipped checkpoints, in the words of their speakers
 
 KEY = "captioner"
 # Version 1 had neither `tokens` nor `cell` and `layers`. Version 2 had two options that are gone: see _GONE.
-# Version 3 had none of the model's options that have a default, and stored all weights in half precision.
+# Version 3 had no `spellings` and none of the model's options that have a default, and stored all weights in half precision.
 FORMAT_VERSION = 4
 _GONE = ("tie_embeddings", "variational_dropout")
-_PARTS = {"model": dict, "tokens": str, "vocabulary": list, "preprocess": dict, "provenance": dict}
+_PARTS = {"model": dict, "tokens": str, "vocabulary": list, "spellings": dict, "preprocess": dict, "provenance": dict}
 _TYPES = {
     "str": (str,),
     "int": (int,),
@@ -169,13 +173,18 @@ def _parsed(metadata: dict[str, str]) -> Header:
         raise CheckpointError(f"has format_version {version}, {hint}")
     if version == 1:
         content = {"tokens": "word", **content}
+    if version < 4:
+        content = {"spellings": {}, **content}
     for name, kind in _PARTS.items():
         if not isinstance(content.get(name), kind):
             raise ValueError(f"{name} is missing or of the wrong type")
     config, words = _config(content["model"], version), content["vocabulary"]
     if not all(isinstance(word, str) and not _NOT_TEXT.search(word) for word in words):
         raise ValueError("the vocabulary holds something that is not text")
-    vocabulary = Vocabulary(tuple(words), content["tokens"])
+    spellings = content["spellings"]
+    if not all(isinstance(form, str) and form.lower() == word for word, form in spellings.items()):
+        raise ValueError("the spellings hold something that is no spelling of its word")
+    vocabulary = Vocabulary(tuple(words), content["tokens"], spellings)
     if len(vocabulary) != config.vocabulary_size:
         raise ValueError(f"{len(vocabulary)} words for an output layer of {config.vocabulary_size}")
     return Header(version, config, vocabulary, content["preprocess"], content["provenance"])

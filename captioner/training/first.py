@@ -103,7 +103,10 @@ def _vocabulary(
     if texts:
         minimum = max(config.minimum_count, len(texts) // _TEXT_CAPTIONS_PER_WORD)
         parts.append(Vocabulary.build((text for those in texts.captions for text in those), minimum, tokens))
-    return Vocabulary(tuple(dict.fromkeys(word for part in parts for word in part.words)), tokens)
+    # The first part that has a word decides how it is spelled.
+    written = {word: part.spellings.get(word, word) for part in reversed(parts) for word in part.words}
+    spellings = {word: form for word, form in written.items() if form != word}
+    return Vocabulary(tuple(dict.fromkeys(word for part in parts for word in part.words)), tokens, spellings)
 
 
 def warm_start(
