@@ -68,6 +68,9 @@ def join_tokens(words: Sequence[str], tokens: str = "word") -> str:
     return text[:1].upper() + text[1:]
 
 
+_MOSTLY = 0.7  # the share of its uses from which a spelling is that of the word, and not of a name like Pizza Hut
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The tokens that a decoder knows: `words[id]` is the text of a token. The first four are special.
@@ -110,10 +113,11 @@ class Vocabulary:
                     written[word][form] += 1
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         kept = [word for word in ranked if counts[word] >= minimum_count]
-        usual = {
-            word: max(written[word], key=lambda form: (written[word][form], form)) for word in kept if written[word]
-        }
-        spellings = {word: form for word, form in usual.items() if form != word}
+        spellings = {}
+        for word in kept:
+            form, number = max(written[word].items(), key=lambda item: item[::-1], default=(word, 0))
+            if form != word and number >= _MOSTLY * written[word].total():
+                spellings[word] = form
         return cls((*SPECIAL_TOKENS, *kept), tokens, spellings)
 
     def tokenise(self, text: str) -> list[str]:

@@ -23,15 +23,12 @@ from captioner.network.config import ModelConfig
 from captioner.vocab import Vocabulary
 
 DEFAULT = "flickr8k"
-LANGUAGES = {
-    "flickr8k": "English",
-    "flickr8k-zh": "中文",
-    "flickr8k-de": "Deutsch",
-}  # of shipped checkpoints, in the words of their speakers
+# Of shipped checkpoints, in the words of their speakers.
+LANGUAGES = {"flickr8k": "English", "flickr8k-zh": "中文", "flickr8k-de": "Deutsch"}
 
 KEY = "captioner"
 # Version 1 had neither `tokens` nor `cell` and `layers`. Version 2 had two options that are gone: see _GONE.
-# Version 3 had no `spellings` and none of the model's options that have a default, and stored all weights in half precision.
+# Version 3 had no `spellings` and none of the model's options that have a default; all weights had half precision.
 FORMAT_VERSION = 4
 _GONE = ("tie_embeddings", "variational_dropout")
 _PARTS = {"model": dict, "tokens": str, "vocabulary": list, "spellings": dict, "preprocess": dict, "provenance": dict}
