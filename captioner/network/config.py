@@ -43,6 +43,8 @@ class ModelConfig:
         for name in ("words", "names", "links", "sources"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if (self.word_inputs and not self.words + self.names) or (self.sources and not self.word_inputs):
+            raise ValueError("word_inputs needs words or names, and sources needs word_inputs")
         if not 0.0 < self.hidden_scale <= 100.0:
             raise ValueError(f"hidden_scale must be above 0 and at most 100, not {self.hidden_scale}")
         if not 0.0 <= self.dropout < 1.0:

@@ -72,7 +72,7 @@ def first_checkpoint(
     options = [field.name for field in dataclasses.fields(ModelConfig) if hasattr(config, field.name)]
     sizes: dict[str, Any] = {name: getattr(config, name) for name in options}
     sizes |= {"vocabulary_size": len(vocabulary), "words": len(learned), "names": len(names), "links": links.shape[1]}
-    if texts:
+    if texts and len(learned) + len(names):
         sizes |= {"word_inputs": True, "sources": len(texts.sources) if len(texts.sources) > 1 else 0}
     # Measured in docs/experiments.md: without these, a cell with a memory learns more slowly than a GRU.
     if has_memory(config.cell):

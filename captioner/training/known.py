@@ -22,7 +22,8 @@ class Known:
         """`found` (P, 2, W) are the words' probabilities for pictures and for their mirror images."""
         self._found, self._captions, self._sources = found, material.captions, material.sources
         words, vocabulary = material.model.decoder.words, material.vocabulary
-        self._number = material.model.config.sources
+        # Without captions of its sources, a network from which training continues tells the source itself.
+        self._number = material.model.config.sources if "text" in material.provenance else 0
         self._columns = Columns(words.tokens.cpu(), len(vocabulary))
         self._stand_in = StandIn(found[:, 0], material.labels, words.names)
 

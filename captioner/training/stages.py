@@ -230,6 +230,9 @@ class SelfCriticalStage(Stage):
     def __init__(self, material: Material, texts: Sequence[Sequence[str]]) -> None:
         super().__init__(material)
         self._texts = texts
+        if "text" in material.provenance:  # it is given the source, so that what tells it learns nothing
+            [(named, rate)] = self.weights
+            self.weights = [({name: w for name, w in named.items() if ".source." not in name}, rate)]
 
     def prepare(self) -> None:
         super().prepare()

@@ -97,10 +97,10 @@ def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear) -> Tensor:
     std, mean = torch.std_mean(features.flatten(0, 1), 0)
     std = std.clamp(min=1e-6)
     for number in range(FOLDS):
-        others = fold != number
-        if others.any():
+        mine = fold == number
+        if mine.any():
+            others = ~mine if len(features) > 1 else mine  # a single picture has no others
             weight, bias = _fitted(features[others], labels[others], mean, std)
-            mine = fold == number
             found[mine] = torch.sigmoid(F.linear((features[mine] - mean) / std, weight, bias))
     weight, bias = _fitted(features, labels, mean, std)
     with torch.no_grad():  # for features as they are
