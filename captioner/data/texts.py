@@ -37,7 +37,7 @@ def read_texts(path: Path) -> Texts:
     """Read captions without pictures.
 
     Takes JSON lines with a list `captions` in each, and perhaps `source` (.jsonl, or compressed, .jsonl.gz); a .txt
-    file with a caption a line; and the other files that `read_captions` knows, whose names then only group the captions.
+    file with a caption a line; and the other files that `read_captions` knows, whose names only group the captions.
     Captions of different sources are written in different manners, so a group remembers its source.
     Raises DataError.
     """

@@ -111,8 +111,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
         wanted, names = model.state_dict(), {name: name for name in file.keys()}  # noqa: SIM118 (no dict)
         if header.version == 1:
             names = {name.replace("decoder.lstm.", "decoder.recurrent.0.cell."): name for name in names}
-        scales = {name for name in names if name.endswith(_SCALE)}
-        for name in sorted((wanted.keys() ^ names.keys()) - {name + _SCALE for name in wanted if _is_matrix(wanted[name])}):
+        scales = {name + _SCALE for name, tensor in wanted.items() if _is_matrix(tensor)} & names.keys()
+        for name in sorted((wanted.keys() ^ names.keys()) - scales):
             problem = "is missing" if name in wanted else "does not belong to this model"
             raise CheckpointError(f"damaged: the tensor {name!r:.120} {problem}")
         state = {}
