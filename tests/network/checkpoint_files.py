@@ -76,7 +76,7 @@ def with_words(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
     decoder = Decoder(config, encoder.feature_size).eval()
     for weights in decoder.parameters():
         torch.nn.init.normal_(weights, std=0.5)
-    decoder.words.tokens.copy_(torch.tensor([6, 7, 9, 9, 4])[: decoder.words.size])
+    decoder.words.tokens.copy_(torch.tensor([6, 7, 9, 9, 4])[-decoder.words.size :])
     decoder.words.links.copy_(torch.tensor([[2, 5, 999, 5], [0, 0, 1, 1]]))
     model = CaptionModel(config, encoder, decoder).eval()
     return Checkpoint(model, checkpoint.vocabulary, checkpoint.preprocess, checkpoint.provenance)
