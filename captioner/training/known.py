@@ -33,13 +33,15 @@ class Known:
 
         A new network's predictor is fitted to them; that of a checkpoint from which training continues stays.
         """
-        words = material.model.decoder.words
+        decoder = material.model.decoder
+        words = decoder.words
         with torch.no_grad():
             flat = [words(part.to(material.ranks.device)).cpu() for part in features.flatten(0, 1).split(4096)]
             found = torch.cat(flat).view(*features.shape[:2], words.size)
             if "init" not in material.provenance and words.size > words.names:
                 learned = words.size - words.names
-                found[..., :learned] = cross_fitted(features, material.labels[:, :learned], words.learned)
+                standard = decoder.feature_mean.cpu(), decoder.feature_std.cpu()
+                found[..., :learned] = cross_fitted(features, material.labels[:, :learned], words.learned, *standard)
             # Processes of one run may compute on different machines.
             material.ranks.same([found, *words.parameters()])
         return cls(found, material)

@@ -85,17 +85,15 @@ def word_loss(head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(head(features), labels.to(features), reduction="sum")
 
 
-def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear) -> Tensor:
+def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear, mean: Tensor, std: Tensor) -> Tensor:
     """Fit `head` to features (P, 2, F) of pictures and their mirror images and to labels (P, W), and return what heads
-    that never saw a picture say of it: probabilities (P, 2, W).
+    that never saw a picture say of it: probabilities (P, 2, W). `mean` and `std` (F,) standardise features.
 
     A head is too sure of the pictures that it was fitted to, and a decoder would learn to believe it. So each fifth of
     the pictures is predicted by a head that was fitted to the others. `head` itself is fitted to all of them.
     """
     fold = torch.arange(len(features)) % FOLDS
     found = torch.empty(*features.shape[:2], labels.shape[1])
-    std, mean = torch.std_mean(features.flatten(0, 1), 0)
-    std = std.clamp(min=1e-6)
     for number in range(FOLDS):
         mine = fold == number
         if mine.any():

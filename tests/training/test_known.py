@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.network.config import ModelConfig
-from captioner.network.words import WordPredictor
+from captioner.network.model import Decoder, ModelConfig
 from captioner.training import words
 from captioner.training.captions import CaptionTokens
 from captioner.training.known import Known, StandIn, words_of_others
@@ -119,13 +118,14 @@ class TestKnown:
             "none", len(VOCABULARY), 8, 8, 0.0, "lstm", 1, words=1, names=1, links=2, word_inputs=True, sources=sources
         )
         torch.manual_seed(0)
-        predictor = WordPredictor(config, 4)
+        decoder = Decoder(config, 4)
+        predictor = decoder.words
         dog, cat = VOCABULARY.encode("dog cat")
         predictor.tokens.copy_(torch.tensor([dog, cat]))
         texts = [("a dog", "a dog runs"), ("a cat", "a man"), ("a dog", "a cat"), ("a ball",)]
         captions = CaptionTokens.of(texts, VOCABULARY)
         return SimpleNamespace(
-            model=SimpleNamespace(decoder=SimpleNamespace(words=predictor), config=config),
+            model=SimpleNamespace(decoder=decoder, config=config),
             vocabulary=VOCABULARY,
             captions=captions,
             sources=torch.tensor([1, 1, 0, 1]),
@@ -170,3 +170,14 @@ class TestKnown:
         assert torch.equal(known._found.flatten(0, 1)[:, 1], predicted[:, 1])
         assert torch.equal(known._found.flatten(0, 1)[:, 0], predicted[:, 0]) == init
         assert torch.equal(predictor.learned.weight, before) == init
+
+    def test_a_feature_that_hardly_varies_does_not_get_weights_that_no_checkpoint_holds(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(words, "_STEPS", 50)
+        material, features = self.material(text={}), torch.randn(2, 2, 4)
+        features[..., 3] = 1 + 1e-7 * torch.arange(4.0).view(2, 2)
+        decoder = material.model.decoder
+        decoder.standardise(features.flatten(0, 1))
+        Known.of(material, features)
+        assert decoder.words.learned.weight.abs().max() < 1000
