@@ -8,11 +8,12 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from captioner.data.captions import read_captions
-from captioner.data.readers.base import text_lines
+from captioner.data.readers.base import text_lines, writable
 from captioner.errors import DataError
 from captioner.files import sha256_of
 
@@ -35,14 +36,17 @@ class Texts:
 def read_texts(path: Path) -> Texts:
     """Read captions without pictures.
 
-    Takes JSON lines with a list `captions` in each, and perhaps `source` (also compressed, .jsonl.gz); a .txt file
-    with a caption a line; and every layout that `read_captions` knows, whose names then only group the captions.
+    Takes JSON lines with a list `captions` in each, and perhaps `source` (.jsonl, or compressed, .jsonl.gz); a .txt
+    file with a caption a line; and the other files that `read_captions` knows, whose names only group the captions.
     Captions of different sources are written in different manners, so a group remembers its source.
     Raises DataError.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give a file of captions")
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         found = list(_grouped(path))
-    elif path.suffix == ".txt" and not _NAMES_PICTURES.search(next(_lines(path), "")):
+    # The first line may name the columns of a table.
+    elif path.suffix == ".txt" and not any(map(_NAMES_PICTURES.search, islice(_lines(path), 2))):
         found = [([line.strip()], "") for line in _lines(path) if line.strip()]
     else:
         found = [(captions, "") for captions in read_captions(path).captions.values()]
@@ -72,12 +76,12 @@ def _grouped(path: Path) -> Iterator[tuple[list[str], str]]:
         try:
             group = json.loads(line)
             captions, source = group["captions"], group.get("source", "")
-            if not isinstance(source, str) or not all(isinstance(text, str) for text in captions):
-                raise TypeError("captions and source must be text")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if not isinstance(captions, list) or not all(isinstance(text, str) for text in (source, *captions)):
+                raise TypeError("captions must be a list of texts, and source a text")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f'{path}: line {number} is not a group of captions, such as {{"captions": ["a dog runs", "a brown dog '
                 f'in the grass"]}} ({error})'
             ) from error
-        if kept := [text.strip() for text in captions if text.strip()]:
-            yield kept, source
+        if kept := [writable(text).strip() for text in captions if text.strip()]:
+            yield kept, writable(source)

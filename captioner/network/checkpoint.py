@@ -48,13 +48,11 @@ def stored(model: CaptionModel) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
-        if tensor.is_floating_point():
-            tensor = tensor.half() if tensor.ndim != 2 or not tensor.numel() else tensor
-            if not torch.isfinite(tensor).all() or tensor.abs().max() > _MAX_WEIGHT:
-                raise ValueError(f"{name} became too large, or not a number")
-        if tensor.dtype == torch.float32:
-            tensor, tensors[name + _SCALE] = _quantised(tensor)
-        tensors[name] = tensor
+        if tensor.is_floating_point() and not (tensor.abs() <= _MAX_WEIGHT).all():
+            raise ValueError(f"{name} became too large, or not a number")
+        if _is_matrix(tensor):
+            tensor, tensors[name + _SCALE] = _quantised(tensor.to(torch.float32))
+        tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
     return tensors
 
 
@@ -62,6 +60,10 @@ def rounded(model: CaptionModel) -> dict[str, torch.Tensor]:
     """The state dict as it is after saving and loading. Raises ValueError like `stored`."""
     tensors = stored(model)
     return {name: _whole(tensors[name], tensors.get(name + _SCALE)) for name in model.state_dict()}
+
+
+def _is_matrix(tensor: torch.Tensor) -> bool:
+    return tensor.ndim == 2 and tensor.is_floating_point()
 
 
 def _quantised(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,8 +112,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
         wanted, names = model.state_dict(), {name: name for name in file.keys()}  # noqa: SIM118 (no dict)
         if header.version == 1:
             names = {name.replace("decoder.lstm.", "decoder.recurrent.0.cell."): name for name in names}
-        scales = {name for name in names if name.endswith(_SCALE)}
-        for name in sorted((wanted.keys() ^ names.keys()) - {f"{name}{_SCALE}" for name in wanted}):
+        scales = {name + _SCALE for name, tensor in wanted.items() if _is_matrix(tensor)} & names.keys()
+        for name in sorted((wanted.keys() ^ names.keys()) - scales):
             problem = "is missing" if name in wanted else "does not belong to this model"
             raise CheckpointError(f"damaged: the tensor {name!r:.120} {problem}")
         state = {}

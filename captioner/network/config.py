@@ -15,8 +15,8 @@ class ModelConfig:
     the share of features that are dropped. `hidden_scale` multiplies the hidden states before the output layer, and
     with `linear_memory` the first memory cell is a linear function of the feature: docs/recurrent-networks.md tells
     why cells with a memory need both. `words`, `names` and `links` are sizes of the word predictor, `network/words.py`,
-    whose probabilities the decoder sees beside the feature if `word_inputs`. `sources` is the number of sources of
-    captions between which it tells the manner of speaking, 0 where there is only one.
+    whose probabilities the decoder sees beside the feature if `word_inputs`. With `manner` it learned to speak in two
+    manners: that of the captions of its pictures, and that of other captions.
     """
 
     encoder: str
@@ -32,7 +32,7 @@ class ModelConfig:
     names: int = 0
     links: int = 0
     word_inputs: bool = False
-    sources: int = 0
+    manner: bool = False
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -40,9 +40,11 @@ class ModelConfig:
         for name in ("vocabulary_size", "hidden_size", "embedding_size", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("words", "names", "links", "sources"):
+        for name in ("words", "names", "links"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if (self.word_inputs and not self.words + self.names) or (self.manner and not self.word_inputs):
+            raise ValueError("word_inputs needs words or names, and manner needs word_inputs")
         if not 0.0 < self.hidden_scale <= 100.0:
             raise ValueError(f"hidden_scale must be above 0 and at most 100, not {self.hidden_scale}")
         if not 0.0 <= self.dropout < 1.0:

@@ -197,7 +197,7 @@ def _config(values: dict[str, Any], version: int) -> ModelConfig:
         fields = dataclasses.fields(ModelConfig)
         values = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING} | values
     config: ModelConfig = dataclass_from(ModelConfig, values)
-    sizes = (config.hidden_size, config.embedding_size, config.words, config.names, config.links, config.sources)
+    sizes = (config.hidden_size, config.embedding_size, config.words, config.names, config.links)
     if max(sizes) > _MAX_SIZE or config.layers > _MAX_LAYERS:
         raise ValueError(f"sizes can be {_MAX_SIZE} at most, layers {_MAX_LAYERS}")
     return config

@@ -25,9 +25,11 @@ class Decoder(nn.Module):
     For the standardised feature v, h_0 = tanh(W_v v + b_v), with weights of its own for each layer. Where the cell has
     a memory, c_0 is another such function, without the tanh if `config.linear_memory`. With `config.word_inputs`, the
     square roots of the word predictor's probabilities are appended to v (Wu et al. 2016, "What value do explicit high
-    level concepts have in vision to language problems?"; a root lets small ones count), and after them the probability
-    of each of `config.sources`: captions of other sources speak in other manners, and of other things, so the words
-    tell which manner fits. The recurrent layers read the
+    level concepts have in vision to language problems?"; a root lets small ones count). Of a thing that no training
+    picture shows, the feature says what it resembles, and the words know better, so v is multiplied by 1 - g, where g
+    is the picture's strangeness (see `WordPredictor`). With `config.manner`, g is also an input of its own: 0 asks for
+    the manner of speaking of the captions of training pictures, 1 for that of captions without pictures, which speak
+    of other things. The recurrent layers read the
     words so far, and layer l reads the hidden states of layer l - 1. The logits over the vocabulary are a linear
     function of the last layer's hidden states, which are multiplied by `config.hidden_scale` first.
     A state is a tuple of tensors (L, B, H): (h, c), or (h,) where the cell has no memory.
@@ -42,9 +44,7 @@ class Decoder(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(feature_size))
         self.register_buffer("feature_std", torch.ones(feature_size))
         self.words = WordPredictor(config, feature_size)
-        known = feature_size + config.word_inputs * self.words.size + config.sources
-        if config.sources:
-            self.source = nn.Linear(self.words.size, config.sources)
+        known = feature_size + config.word_inputs * self.words.size + config.manner
         self.h0 = nn.Linear(known, layers * hidden)
         if has_memory(config.cell):
             self.c0 = nn.Linear(known, layers * hidden)
@@ -68,20 +68,21 @@ class Decoder(nn.Module):
         # A feature that hardly varies is noise and must not be scaled up.
         self.feature_std.copy_(std.clamp(min=0.05 * float(std.mean()) + 1e-4))
 
-    def init_state(self, features: Tensor, words: Tensor | None = None, source: Tensor | None = None) -> State:
+    def init_state(self, features: Tensor, words: Tensor | None = None, manner: Tensor | None = None) -> State:
         """Features (B, F) -> the state before the first word.
 
-        In training, `words` (B, W) and `source` (B, `config.sources`) are given in place of the probabilities that the
-        network itself predicts.
+        In training, `words` (B, W) and `manner` (B, 1) are given in place of the predictor's probabilities and of the
+        strangeness.
         """
         known = (features - self.feature_mean) / self.feature_std
         if self.config.word_inputs:
             # Words are trained by their own labels only, not by what the decoder makes of them.
-            roots = (self.words(features).detach() if words is None else words).sqrt()
-            known = torch.cat([known, roots], 1)
+            words = self.words(features).detach() if words is None else words
+            strangeness = self.words.strangeness(features)
+            known = torch.cat([known * (1.0 - strangeness), words.sqrt()], 1)
         known = self.feature_dropout(known)
-        if self.config.sources:
-            known = torch.cat([known, self.source(roots).softmax(-1) if source is None else source], 1)
+        if self.config.manner:
+            known = torch.cat([known, strangeness if manner is None else manner], 1)
         injected = [torch.tanh(self.h0(known))]
         if has_memory(self.config.cell):
             memory = self.c0(known)
@@ -100,13 +101,13 @@ class Decoder(nn.Module):
         return self.logits(hidden.squeeze(1)), state
 
     def forward(
-        self, features: Tensor, tokens: Tensor, words: Tensor | None = None, source: Tensor | None = None
+        self, features: Tensor, tokens: Tensor, words: Tensor | None = None, manner: Tensor | None = None
     ) -> Tensor:
         """Teacher forcing: (B, F) and (B, T) int64 -> logits (B, T, V) of the token that follows each.
 
-        `words` and `source` as in `init_state`.
+        `words` and `manner` as in `init_state`.
         """
-        hidden, _ = self.read(tokens, self.init_state(features, words, source))
+        hidden, _ = self.read(tokens, self.init_state(features, words, manner))
         return self.logits(hidden)
 
     def read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:

@@ -19,7 +19,8 @@ class WordPredictor(nn.Module):
       which the encoder came. It knows things that no picture of the training set shows (Hendricks et al. 2016, "Deep
       compositional captioning").
 
-    `tokens` (W,) are the words' tokens in the vocabulary. `links` (2, config.links) pairs classes with names.
+    `tokens` (W,) are the words' tokens in the vocabulary. `links` (2, config.links) pairs classes with names. `strange`
+    (1000,) is 1 for classes whose names hardly any training picture has in its captions, and 0 for the others.
     """
 
     def __init__(self, config: ModelConfig, feature_size: int) -> None:
@@ -30,12 +31,14 @@ class WordPredictor(nn.Module):
             self.learned = nn.Linear(feature_size, config.words)
         self.tokens: Tensor
         self.links: Tensor
+        self.strange: Tensor
         if self.size:
             self.register_buffer("tokens", torch.zeros(self.size, dtype=torch.int64))
         if config.names:
             # Kept as it came: training it on the few classes of a small set would spoil the others.
             self.classifier = nn.Linear(feature_size, CLASSES).requires_grad_(False)
             self.register_buffer("links", torch.zeros(2, config.links, dtype=torch.int64))
+            self.register_buffer("strange", torch.zeros(CLASSES))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F) -> (B, W)"""
@@ -52,3 +55,14 @@ class WordPredictor(nn.Module):
         of_classes = self.classifier(features).softmax(-1)
         found: Tensor = of_classes.new_zeros(len(features), self.names)
         return found.index_add_(1, names, of_classes[:, classes]).clamp_(max=1.0)  # a sum of rounded numbers
+
+    @torch.no_grad()
+    def strangeness(self, features: Tensor) -> Tensor:
+        """How far a picture is of something that no training picture shows: (B, F) -> (B, 1), from 0 to 1.
+
+        It grows with the probability of all strange classes. A little of that is in every picture.
+        """
+        if not self.names:
+            return features.new_zeros(len(features), 1)
+        probability: Tensor = self.classifier(features).softmax(-1) @ self.strange.to(features)
+        return ((probability - 0.2) / 0.6).clamp(0.0, 1.0).unsqueeze(1)

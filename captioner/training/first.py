@@ -75,8 +75,8 @@ def first_checkpoint(
     options = [field.name for field in dataclasses.fields(ModelConfig) if hasattr(config, field.name)]
     sizes: dict[str, Any] = {name: getattr(config, name) for name in options}
     sizes |= {"vocabulary_size": len(vocabulary), "words": len(learned), "names": len(names), "links": links.shape[1]}
-    if texts:
-        sizes |= {"word_inputs": True, "sources": len(texts.sources) if len(texts.sources) > 1 else 0}
+    if texts and len(learned) + len(names):
+        sizes |= {"word_inputs": True, "manner": len(texts.sources) > 1}
     # Measured in docs/experiments.md: without these, a cell with a memory learns more slowly than a GRU.
     if has_memory(config.cell):
         sizes |= {"hidden_scale": 3.0, "linear_memory": True}
@@ -124,14 +124,11 @@ def warm_start(
     fixed = {name: of_checkpoint[name] for name in FIXED_BY_INIT}
     standard = TrainConfig()
     refuse_fixed(name for name in fixed if getattr(config, name) not in (fixed[name], getattr(standard, name)))
-    if texts and (not old.word_inputs or old.sources not in (0, len(texts.sources))):
-        raise OptionError(
-            f"{path}: was not trained on captions without pictures, or on those of other sources: leave out text "
-            "(--text)"
-        )
+    if texts and not old.word_inputs:
+        raise OptionError(f"{path}: was not trained on captions without pictures: leave out text (--text)")
     vocabulary = _vocabulary(config, captions, texts, known)
     words = vocabulary.words
-    learned = frequent_words(captions, vocabulary, 0 if old.words else config.concepts)
+    learned = frequent_words(captions, vocabulary, 0 if old.words or old.word_inputs else config.concepts)
     network = dataclasses.replace(old, vocabulary_size=len(words), words=old.words or len(learned))
     model = CaptionModel.create(dataclasses.replace(network, dropout=config.dropout))
     state = checkpoint.model.state_dict()
@@ -157,15 +154,13 @@ def _tokens(decoder: Decoder) -> list[Tensor]:
 def nearest_source(captions: Sequence[Sequence[str]], texts: Texts, vocabulary: Vocabulary) -> int:
     """The number of the source whose words are most like those of the captions of pictures."""
 
-    def shares(groups: Sequence[Sequence[str]]) -> Tensor:
-        counts = Counter(token for those in groups for text in those for token in vocabulary.encode(text))
-        found = torch.tensor([counts[token] + 1.0 for token in range(len(vocabulary))])  # none is impossible
-        return found / found.sum()
+    def counts(groups: Sequence[Sequence[str]]) -> Tensor:
+        found = Counter(token for those in groups for text in those for token in vocabulary.encode(text))
+        return torch.tensor([float(found[token]) for token in range(len(vocabulary))])
 
-    own = shares(captions)
-    of_sources = [
-        shares([those for those, source in zip(texts.captions, texts.source, strict=True) if source == number])
-        for number in range(len(texts.sources))
-    ]
-    # The cross-entropy of our words by the shares of theirs.
-    return min(range(len(of_sources)), key=lambda number: float(-(own * of_sources[number].log()).sum()))
+    own, surprises = counts(captions), []
+    for number in range(len(texts.sources)):
+        groups = [those for those, source in zip(texts.captions, texts.source, strict=True) if source == number]
+        theirs = counts(groups) + 1.0  # no word is impossible
+        surprises.append(float(-(own * (theirs / theirs.sum()).log()).sum()))
+    return surprises.index(min(surprises))

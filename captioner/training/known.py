@@ -1,10 +1,9 @@
-"""What the decoder is told beside the feature: words and source, of pictures and of photographs that are not there."""
+"""What the decoder is told beside the feature: words and manner, of pictures and of photographs that are not there."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from captioner.training.captions import CaptionTokens
 from captioner.training.start import Material
@@ -16,13 +15,14 @@ _FIRES = 0.25  # mean probability of a name, in pictures that have it, from whic
 
 
 class Known:
-    """The words and the source of training captions, as `Decoder.init_state` takes them."""
+    """The words and the manner of training captions, as `Decoder.init_state` takes them."""
 
     def __init__(self, found: Tensor, material: Material) -> None:
         """`found` (P, 2, W) are the words' probabilities for pictures and for their mirror images."""
         self._found, self._captions, self._sources = found, material.captions, material.sources
         words, vocabulary = material.model.decoder.words, material.vocabulary
-        self._number = material.model.config.sources
+        # Without captions in another manner, a network from which training continues chooses the manner itself.
+        self._manner = material.model.config.manner and "text" in material.provenance
         self._columns = Columns(words.tokens.cpu(), len(vocabulary))
         self._stand_in = StandIn(found[:, 0], material.labels, words.names)
 
@@ -32,7 +32,8 @@ class Known:
 
         A new network's predictor is fitted to them; that of a checkpoint from which training continues stays.
         """
-        words = material.model.decoder.words
+        decoder = material.model.decoder
+        words = decoder.words
         with torch.no_grad():
             flat = [words(part.to(material.ranks.device)).cpu() for part in features.flatten(0, 1).split(4096)]
             found = torch.cat(flat).view(*features.shape[:2], words.size)
@@ -41,8 +42,9 @@ class Known:
                 # Once in a run, because the features do not change in it.
                 if material.cross_fitted is None:
                     labels = material.labels[:, :learned]
+                    standard = decoder.feature_mean.cpu(), decoder.feature_std.cpu()
                     with material.autocast():
-                        material.cross_fitted = cross_fitted(features, labels, words.learned)
+                        material.cross_fitted = cross_fitted(features, labels, words.learned, *standard)
                 found[..., :learned] = material.cross_fitted
             # Processes of one run may compute on different machines.
             material.ranks.same([found, *words.parameters()])
@@ -56,17 +58,18 @@ class Known:
         words[there] = self._found[photographs[there], mirrored[there].long()]
         if not there.all():
             words[~there] = self._stand_in.draw(words_of_others(self._captions, rows[~there], self._columns))
-        return self._with_source(words, photographs)
+        return self._with_manner(words, photographs)
 
     def of_pictures(self, pictures: Tensor, device: torch.device) -> dict[str, Tensor]:
         """Of pictures by number, (P,)."""
-        known = self._with_source(self._found[pictures, 0], pictures)
+        known = self._with_manner(self._found[pictures, 0], pictures)
         return {name: part.to(device) for name, part in known.items()}
 
-    def _with_source(self, words: Tensor, photographs: Tensor) -> dict[str, Tensor]:
-        if not self._number:
+    def _with_manner(self, words: Tensor, photographs: Tensor) -> dict[str, Tensor]:
+        if not self._manner:
             return {"words": words}
-        return {"words": words, "source": F.one_hot(self._sources[photographs], self._number).float()}
+        other = self._sources[photographs] != self._sources[0]  # the pictures have one source
+        return {"words": words, "manner": other[:, None].float()}
 
 
 class StandIn:

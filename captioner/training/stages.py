@@ -143,11 +143,7 @@ class FrozenStage(Stage):
         with self.m.autocast():
             loss = grouped_caption_loss(decoder, features, tokens, owner, self.m.config.label_smoothing, **known)
         loss = weight * loss / targets
-        if "source" not in known:
-            return loss, loss
-        # Also learn to tell the source of captions from their words.
-        logits = decoder.source(known["words"][~there].sqrt())
-        return loss + weight * F.cross_entropy(logits, known["source"][~there], reduction="sum") / number, loss
+        return loss, loss
 
 
 class EndToEndStage(Stage):

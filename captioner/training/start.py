@@ -29,7 +29,7 @@ from captioner.training.config import TrainConfig
 from captioner.training.features import FeatureCache, cache_folder, encoder_digest, features_of
 from captioner.training.first import Start, first_checkpoint, nearest_source
 from captioner.training.ranks import Ranks
-from captioner.training.words import Columns
+from captioner.training.words import Columns, strange_classes
 from captioner.vocab import Vocabulary
 
 
@@ -76,6 +76,9 @@ class Material:
         tokens = model.decoder.words.tokens.cpu() if model.decoder.words.size else sources[:0]
         labels = Columns(tokens, len(vocabulary)).of_pictures(captions, len(own))
         paths = [str(example.path) for example in split.train]
+        if (predictor := model.decoder.words).names and not start.init:
+            of_names = labels[:, predictor.size - predictor.names :]
+            predictor.strange.copy_(strange_classes(predictor.links.cpu(), of_names))
         data = (paths, captions, sources, mirror_table(vocabulary), labels)
         return cls(config, model, vocabulary, first.preprocess, *data, ranks, origin, measured)
 

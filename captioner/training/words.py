@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioner.network.words import CLASSES
 from captioner.training.captions import CaptionTokens
 from captioner.vocab import UNK, Vocabulary
 
 FOLDS = 5
+_RARE = 0.005  # share of the training pictures below which a word in their captions is rare
 _STEPS, _BATCH, _RATE, _DECAY = 400, 512, 2e-3, 0.3  # of fitting a predictor to features
 
 
@@ -78,6 +80,18 @@ def names_in(vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     return tokens, torch.tensor(links, dtype=torch.int64).view(-1, 2).T.contiguous()
 
 
+def strange_classes(links: Tensor, labels: Tensor) -> Tensor:
+    """Which of ImageNet's classes are strange, (1000,) float: all their names are rare among training pictures.
+
+    `links` (2, L) pairs classes with names, and `labels` (P, N) are the pictures that have the names in their captions.
+    Classes without a name are not strange: there would be no word for them.
+    """
+    rare = labels.sum(0) < _RARE * len(labels)
+    named = torch.zeros(CLASSES).index_add_(0, links[0], torch.ones(links.shape[1]))
+    known = torch.zeros(CLASSES).index_add_(0, links[0], (~rare[links[1]]).float())
+    return ((named > 0) & (known == 0)).float()
+
+
 def word_loss(head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of the words that `head` predicts from features (B, F), against labels (B, W) bool:
     the sum over words and pictures, ().
@@ -85,22 +99,20 @@ def word_loss(head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(head(features), labels.to(features), reduction="sum")
 
 
-def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear) -> Tensor:
+def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear, mean: Tensor, std: Tensor) -> Tensor:
     """Fit `head` to features (P, 2, F) of pictures and their mirror images and to labels (P, W), and return what heads
-    that never saw a picture say of it: probabilities (P, 2, W).
+    that never saw a picture say of it: probabilities (P, 2, W). `mean` and `std` (F,) standardise features.
 
     A head is too sure of the pictures that it was fitted to, and a decoder would learn to believe it. So each fifth of
     the pictures is predicted by a head that was fitted to the others. `head` itself is fitted to all of them.
     """
     fold = torch.arange(len(features)) % FOLDS
     found = torch.empty(*features.shape[:2], labels.shape[1])
-    std, mean = torch.std_mean(features.flatten(0, 1), 0)
-    std = std.clamp(min=1e-6)
     for number in range(FOLDS):
-        others = fold != number
-        if others.any():
+        mine = fold == number
+        if mine.any():
+            others = ~mine if len(features) > 1 else mine  # a single picture has no others
             weight, bias = _fitted(features[others], labels[others], mean, std)
-            mine = fold == number
             found[mine] = torch.sigmoid(F.linear((features[mine] - mean) / std, weight, bias))
     weight, bias = _fitted(features, labels, mean, std)
     with torch.no_grad():  # for features as they are

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from captioner.errors import CaptionerError, CheckpointError
+from captioner.network.checkpoint import Checkpoint
+from captioner.network.model import CaptionModel, Decoder
 
 Content = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -60,3 +65,18 @@ def refusal(path: Path, read: Callable[[Path], Any]) -> str:
     assert message.isprintable()
     assert len(message) < len(str(path)) + 400
     return message.removeprefix(f"{path}: ")
+
+
+def with_words(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
+    """The same captioner with a decoder of random weights that also reads 3 learned words, 2 names and 2 sources."""
+    sizes = {"words": 3, "names": 2, "links": 4, "word_inputs": True, "sources": 2, **changes}
+    config = dataclasses.replace(checkpoint.model.config, **sizes)
+    torch.manual_seed(3)
+    encoder = copy.deepcopy(checkpoint.model.encoder)
+    decoder = Decoder(config, encoder.feature_size).eval()
+    for weights in decoder.parameters():
+        torch.nn.init.normal_(weights, std=0.5)
+    decoder.words.tokens.copy_(torch.tensor([6, 7, 9, 9, 4])[-decoder.words.size :])
+    decoder.words.links.copy_(torch.tensor([[2, 5, 999, 5], [0, 0, 1, 1]]))
+    model = CaptionModel(config, encoder, decoder).eval()
+    return Checkpoint(model, checkpoint.vocabulary, checkpoint.preprocess, checkpoint.provenance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import random
 import sys
@@ -21,7 +22,7 @@ from captioner.inference.captioner import Captioner
 from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
 from captioner.network import checkpoint as checkpoint_module
-from captioner.network.checkpoint import Checkpoint, half_precision, load_checkpoint, save_checkpoint
+from captioner.network.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint
 from captioner.network.encoder import Encoder, encoder_names
 from captioner.network.header import FORMAT_VERSION, find_checkpoint
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
@@ -35,10 +36,10 @@ class TestRoundTrip:
     def test_the_captions_are_those_of_the_rounded_weights(
         self, tiny_checkpoint: Checkpoint, tiny_checkpoint_file: Path
     ) -> None:
-        rounded = copy.deepcopy(tiny_checkpoint)
-        rounded.model.load_state_dict(half_precision(tiny_checkpoint.model))
+        stored = copy.deepcopy(tiny_checkpoint)
+        stored.model.load_state_dict(rounded(tiny_checkpoint.model))
         pictures = [draw_picture(index) for index in range(6)]
-        before = Captioner(rounded).caption_batch(pictures)
+        before = Captioner(stored).caption_batch(pictures)
         assert Captioner(load_checkpoint(tiny_checkpoint_file)).caption_batch(pictures) == before
         assert len({caption.text for caption in before}) > 1
 
@@ -48,7 +49,7 @@ class TestRoundTrip:
         assert loaded.preprocess == tiny_checkpoint.preprocess
         assert loaded.provenance == tiny_checkpoint.provenance
         assert loaded.model.config == tiny_checkpoint.model.config
-        wanted, state = half_precision(tiny_checkpoint.model), half_precision(loaded.model)
+        wanted, state = rounded(tiny_checkpoint.model), loaded.model.state_dict()
         assert wanted.keys() == state.keys()
         assert all(torch.equal(wanted[name], state[name]) for name in wanted)
 
@@ -62,17 +63,40 @@ class TestRoundTrip:
         save_checkpoint(tmp_path / "again", load_checkpoint(tiny_checkpoint_file))
         assert (tmp_path / "again").read_bytes() == tiny_checkpoint_file.read_bytes()
 
-    def test_weights_on_disk_are_half_precision(self, tiny_checkpoint_file: Path) -> None:
+    def test_matrices_on_disk_have_8_bits_a_weight_and_others_half_precision(
+        self, tiny_checkpoint: Checkpoint, tiny_checkpoint_file: Path
+    ) -> None:
         _, tensors = read_parts(tiny_checkpoint_file)
-        kinds = {name.rpartition(".")[2]: tensor.dtype for name, tensor in tensors.items()}
-        assert kinds.pop("num_batches_tracked") == torch.int64
-        assert set(kinds.values()) == {torch.float16}
+        for name, weights in tiny_checkpoint.model.state_dict().items():
+            stored, scale = tensors.pop(name), tensors.pop(f"{name}.scale", None)
+            if weights.ndim == 2:
+                assert (stored.dtype, scale.dtype, scale.shape) == (torch.int8, torch.float32, (len(weights), 1))
+            else:
+                assert stored.dtype == (torch.float16 if weights.is_floating_point() else torch.int64)
+                assert scale is None
+        assert not tensors
+
+    def test_a_weight_is_off_by_half_a_step_of_its_row_at_most(self, tiny_checkpoint: Checkpoint) -> None:
+        model = copy.deepcopy(tiny_checkpoint.model)
+        weights = model.decoder.output.weight.data
+        weights.mul_(torch.logspace(-20, 3, len(weights))[:, None])  # rows of all sizes
+        weights[2] = 0
+        weights[3, 1:] = 0  # one weight alone
+        with torch.no_grad():
+            once = rounded(model)[WEIGHT]
+            step = weights.abs().amax(1, keepdim=True) / 127
+            # A scale may be rounded up by its eleventh bit.
+            assert ((once - weights).abs() <= 0.5 * step * (1 + 2**-10) + 1e-12 * step).all()
+            assert ((once - weights).abs() > 0.4 * step).any()
+            assert torch.equal(once[2], weights[2])
+            weights.copy_(once)
+            assert torch.equal(rounded(model)[WEIGHT], once)
 
     def test_weights_of_full_precision_are_read_too(
         self, changed: Callable[..., Path], tiny_checkpoint_file: Path
     ) -> None:
         def widen(_: Content, tensors: Tensors) -> None:
-            tensors.update({name: t.float() for name, t in tensors.items() if t.is_floating_point()})
+            tensors.update({name: t.float() for name, t in whole(tensors).items() if t.is_floating_point()})
 
         wide, narrow = load_checkpoint(changed(widen)).model, load_checkpoint(tiny_checkpoint_file).model
         assert all(torch.equal(a, b) for a, b in zip(wide.parameters(), narrow.parameters(), strict=True))
@@ -93,7 +117,7 @@ class TestRoundTrip:
         vocabulary = Vocabulary.build(["a dog"])
         model = CaptionModel.create(ModelConfig(encoder, len(vocabulary), 4, 4, 0.5, "lstm", 1))
         save_checkpoint(tmp_path / "c", Checkpoint(model, vocabulary, Preprocess(64)))
-        model.load_state_dict(half_precision(model))
+        model.load_state_dict(rounded(model))
         images = torch.randn(1, 3, 64, 64)
         with torch.inference_mode():
             assert torch.equal(load_checkpoint(tmp_path / "c").model.encoder(images), model.encoder(images))
@@ -128,7 +152,7 @@ class TestRoundTrip:
         loaded = load_checkpoint(tmp_path / "c")
         assert loaded.model.config == config
         assert loaded.vocabulary == vocabulary
-        decoder.load_state_dict({name: tensor.half().float() for name, tensor in decoder.state_dict().items()})
+        model.load_state_dict(rounded(model))
         features = torch.randn(4, encoder.feature_size)
         for options in (DecodeOptions(num_captions=2), DecodeOptions("sample", seed=1)):
             captions = decode(decoder, features, Rules(options))
@@ -139,7 +163,7 @@ class TestRoundTrip:
 
     def test_it_does_not_change_with_its_file(self, changed: Callable[..., Path]) -> None:
         """safetensors gives views into the file; Windows would not let it be replaced while they live."""
-        path = changed(lambda _, tensors: tensors.update({WEIGHT: tensors[WEIGHT].float()}))
+        path = changed(lambda _, tensors: whole(tensors) and None)
         model = load_checkpoint(path).model
         before = copy.deepcopy(model.state_dict())
         with path.open("r+b") as file:
@@ -154,31 +178,41 @@ class TestRoundTrip:
         assert torch.equal(torch.get_rng_state(), state)
 
 
-NEW_IN_4 = ("hidden_scale", "linear_memory")
+SCALE = f"{WEIGHT}.scale"
+
+
+def whole(tensors: Tensors) -> Tensors:
+    """The tensors of a file with its matrices as they are meant, in place of whole numbers and scales."""
+    for name in [name.removesuffix(".scale") for name in tensors if name.endswith(".scale")]:
+        tensors[name] = tensors[name] * tensors.pop(f"{name}.scale")
+    return tensors
 
 
 def as_version_1(content: Content, tensors: Tensors) -> None:
     """What version 1 wrote for the same captioner."""
+    as_version_3(content, tensors)
     content["format_version"] = 1
     del content["tokens"]
-    for field in ("cell", "layers", *NEW_IN_4):
+    for field in ("cell", "layers"):
         del content["model"][field]
     for name in [name for name in tensors if name.startswith("decoder.recurrent.")]:
         tensors[name.replace("decoder.recurrent.0.cell.", "decoder.lstm.")] = tensors.pop(name)
 
 
-def as_version_2(content: Content, _: Tensors) -> None:
+def as_version_2(content: Content, tensors: Tensors) -> None:
     """What version 2 wrote for the same captioner."""
-    as_version_3(content, _)
+    as_version_3(content, tensors)
     content["format_version"] = 2
     content["model"] |= {"tie_embeddings": False, "variational_dropout": False}
 
 
-def as_version_3(content: Content, _: Tensors) -> None:
+def as_version_3(content: Content, tensors: Tensors) -> None:
     """What version 3 wrote for the same captioner."""
     content["format_version"] = 3
-    for field in NEW_IN_4:
-        del content["model"][field]
+    for field in dataclasses.fields(ModelConfig):
+        if field.default is not dataclasses.MISSING:
+            del content["model"][field.name]
+    tensors.update({name: t.half() for name, t in whole(tensors).items() if t.is_floating_point()})
 
 
 @pytest.mark.parametrize("as_version", [as_version_1, as_version_2, as_version_3])
@@ -189,15 +223,21 @@ class TestOlderVersions:
         path = changed(as_version)
         content, tensors = read_parts(path)
         assert (len(content["model"]), "decoder.lstm.weight_ih_l0" in tensors) in ((5, True), (9, False), (7, False))
+        halves = load_checkpoint(tiny_checkpoint_file)
+        halves.model.load_state_dict({name: t.half() for name, t in halves.model.state_dict().items()})
         pictures = [draw_picture(index) for index in range(6)]
-        expected = Captioner(load_checkpoint(tiny_checkpoint_file)).caption_batch(pictures)
-        assert Captioner(load_checkpoint(path)).caption_batch(pictures) == expected
+        assert Captioner(load_checkpoint(path)).caption_batch(pictures) == Captioner(halves).caption_batch(pictures)
 
     def test_saved_again_they_are_of_this_version(
         self, as_version: Callable[..., None], changed: Callable[..., Path], tiny_checkpoint_file: Path, tmp_path: Path
     ) -> None:
         save_checkpoint(tmp_path / "again", load_checkpoint(changed(as_version)))
-        assert (tmp_path / "again").read_bytes() == tiny_checkpoint_file.read_bytes()
+        content, tensors = read_parts(tmp_path / "again")
+        expected, stored = read_parts(tiny_checkpoint_file)
+        assert content == expected
+        assert {name: tensor.dtype for name, tensor in tensors.items()} == {n: t.dtype for n, t in stored.items()}
+        save_checkpoint(tmp_path / "third", load_checkpoint(tmp_path / "again"))
+        assert (tmp_path / "third").read_bytes() == (tmp_path / "again").read_bytes()
 
     def test_a_file_half_of_another_version_is_refused(
         self, as_version: Callable[..., None], changed: Callable[..., Path]
@@ -225,14 +265,15 @@ def test_shipped_checkpoints_are_complete(name: str, tokens: str) -> None:
 
 class TestSaving:
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6], ids=["nan", "inf", "too large"])
+    @pytest.mark.parametrize("part", ["bias", "weight"])
     def test_weights_that_half_precision_cannot_hold_leave_the_old_file(
-        self, value: float, tiny_checkpoint: Checkpoint, tmp_path: Path
+        self, value: float, part: str, tiny_checkpoint: Checkpoint, tmp_path: Path
     ) -> None:
         path = tmp_path / "best.safetensors"
         path.write_text("old")
         broken = copy.deepcopy(tiny_checkpoint)
-        broken.model.decoder.output.bias.data[3] = value
-        with pytest.raises(ValueError, match=r"decoder\.output\.bias are not finite .* diverged"):
+        broken.model.decoder.output.get_parameter(part).data[3] = value
+        with pytest.raises(ValueError, match=rf"decoder\.output\.{part} became too large, or not a number"):
             save_checkpoint(path, broken)
         assert path.read_text() == "old"
 
@@ -289,12 +330,32 @@ DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
     ),
     "integer weights": (lambda c, t: t.update({WEIGHT: t[WEIGHT].int()}), f"{WEIGHT} holds I32 values"),
     "double weights": (lambda c, t: t.update({WEIGHT: t[WEIGHT].double()}), f"{WEIGHT} holds F64 values"),
-    "NaN": (lambda c, t: t[WEIGHT].__setitem__((3, 5), float("nan")), f"{WEIGHT} holds values that are not numbers"),
-    "infinity": (lambda c, t: t[WEIGHT].__setitem__((3, 5), -float("inf")), f"{WEIGHT} holds values that are not"),
-    "far too large": (
-        lambda c, t: t.update({WEIGHT: t[WEIGHT].float() * 0 + 1e30}),
-        f"{WEIGHT} holds values that are not numbers, or far too large",
+    **{
+        name: (
+            lambda c, t, value=value: whole(t)[WEIGHT].__setitem__((3, 5), value),
+            f"{WEIGHT} holds values that are not numbers, or far too large",
+        )
+        for name, value in {"NaN": float("nan"), "infinity": -float("inf"), "far too large": 1e30}.items()
+    },
+    "a scale NaN": (
+        lambda c, t: t[SCALE].__setitem__((3, 0), float("nan")),
+        f"{SCALE} holds values that are not numbers, or far too large",
     ),
+    "a scale far too large": (lambda c, t: t[SCALE].mul_(1e30), f"{SCALE} holds values that are not numbers, or far"),
+    "no scale": (lambda c, t: t.pop(SCALE), f"{WEIGHT} holds I8 values"),
+    "a scale for weights": (lambda c, t: t.update({WEIGHT: t[WEIGHT].half()}), f"{WEIGHT} holds F16 values"),
+    "a scale of half precision": (lambda c, t: t.update({SCALE: t[SCALE].half()}), f"{SCALE} holds F16 values"),
+    "one scale for all": (
+        lambda c, t: t.update({SCALE: t[SCALE][:1].clone()}),
+        f"{SCALE} has shape (1, 1), not (18, ",
+    ),
+    **{
+        f"a scale of {name}": (
+            lambda c, t, name=name: t.update({f"{name}.scale": torch.ones(1)}),
+            f"the tensor '{name}.scale' does not belong",
+        )
+        for name in ("decoder.output.bias", "encoder.backbone.conv1.0.weight", "decoder.nothing")
+    },
     "nothing to divide by": (
         lambda c, t: t["decoder.feature_std"].__setitem__(3, 0.0),
         "feature_std holds zeros or less",

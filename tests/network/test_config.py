@@ -21,6 +21,11 @@ POSSIBLE = ModelConfig("resnet18", 10, hidden_size=4, embedding_size=3, dropout=
         ({"hidden_size": 0}, "hidden_size must be at least 1"),
         ({"embedding_size": -3}, "embedding_size must be at least 1"),
         ({"layers": 0}, "layers must be at least 1, not 0"),
+        *(({name: -1}, f"{name} must be at least 0, not -1") for name in ("words", "names", "links", "sources")),
+        ({"word_inputs": True}, "word_inputs needs words or names, and sources needs word_inputs"),
+        ({"words": 3, "sources": 2}, "word_inputs needs words or names, and sources needs word_inputs"),
+        ({"hidden_scale": 0.0}, "hidden_scale must be above 0 and at most 100"),
+        ({"hidden_scale": math.nan}, "hidden_scale must be above 0 and at most 100"),
         ({"dropout": 1.0}, "dropout must be from 0 to below 1"),
         ({"dropout": -0.1}, "dropout must be from 0 to below 1"),
         ({"dropout": math.nan}, "dropout must be from 0 to below 1"),
@@ -38,6 +43,7 @@ def test_an_impossible_network_is_refused(fields: dict[str, Any], message: str) 
 
 def test_what_training_decides_has_its_default_there_alone() -> None:
     fields = {field.name: field for field in dataclasses.fields(ModelConfig)}
-    of_the_cell = {"hidden_scale", "linear_memory"}  # whose defaults are those of the cell as textbooks have it
-    assert fields.keys() - {"vocabulary_size"} - of_the_cell <= {f.name for f in dataclasses.fields(TrainConfig)}
-    assert {name for name, field in fields.items() if field.default is not dataclasses.MISSING} == of_the_cell
+    # Cells as textbooks have them, and no predicted words: what a network of an older checkpoint is like.
+    plain = {name for name, field in fields.items() if field.default is not dataclasses.MISSING}
+    assert plain == {"hidden_scale", "linear_memory", "words", "names", "links", "word_inputs", "sources"}
+    assert fields.keys() - {"vocabulary_size"} - plain <= {f.name for f in dataclasses.fields(TrainConfig)}

@@ -19,9 +19,9 @@ from captioner.errors import CaptionerError
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.preprocess import Preprocess
 from captioner.training.config import TrainConfig
+from captioner.training.first import Start
 from captioner.training.optimiser import Optimiser
 from captioner.training.run import train_on
-from captioner.training.start import Start
 
 
 def main() -> int:

@@ -39,7 +39,7 @@ def written_by(decoder: Decoder, captions: int) -> list[FeaturesAndTokens]:
 
 def test_a_network_is_calibrated_on_its_own_captions_and_mended_where_it_is_not() -> None:
     decoder = make_decoder()
-    batches = written_by(decoder, 2000)
+    batches = written_by(decoder, 5000)
     right = calibration(decoder, batches)
     assert right.error < 2.5
     assert sum(right.share) == pytest.approx(1)

@@ -19,7 +19,7 @@ from conftest import TINY_ENCODER, make_checkpoint
 from torch import Tensor
 
 from captioner.errors import CaptionerError, CheckpointError
-from captioner.network.checkpoint import half_precision, load_checkpoint
+from captioner.network.checkpoint import load_checkpoint, rounded
 from captioner.network.encoder import Encoder
 from captioner.network.preprocess import Preprocess
 from captioner.training.encoder_weights import load_encoder_weights
@@ -69,7 +69,7 @@ class TestStateDict:
         state, encoder = published_state(name), Encoder(name)
         torch.save(state, file)
         assert state.keys() > encoder.backbone.state_dict().keys()
-        provenance, preprocess = load_encoder_weights(encoder, name, file)
+        provenance, preprocess, _ = load_encoder_weights(encoder, name, file)
         assert same_backbone(encoder, state)
         assert provenance == {"source": "file weights.pth", "sha256": sha256(file.read_bytes()).hexdigest()}
         assert preprocess.size == 224
@@ -181,9 +181,10 @@ class TestStateDict:
 class TestOurCheckpoint:
     def test_its_encoder_is_taken(self, encoder: Encoder, tiny_checkpoint_file: Path) -> None:
         checkpoint = load_checkpoint(tiny_checkpoint_file)
-        provenance, preprocess = load_encoder_weights(encoder, TINY_ENCODER, tiny_checkpoint_file)
-        wanted = half_precision(make_checkpoint().model)
-        assert same_backbone(encoder, {key.removeprefix("encoder.backbone."): t.float() for key, t in wanted.items()})
+        provenance, preprocess, classifier = load_encoder_weights(encoder, TINY_ENCODER, tiny_checkpoint_file)
+        wanted = rounded(make_checkpoint().model)
+        assert same_backbone(encoder, {key.removeprefix("encoder.backbone."): t for key, t in wanted.items()})
+        assert classifier is None
         assert provenance == {
             "source": "file tiny.safetensors",
             "sha256": sha256(tiny_checkpoint_file.read_bytes()).hexdigest(),
@@ -235,11 +236,11 @@ class TestPublished:
             "source": "torchvision Tiny_Weights.IMAGENET1K_V1",
             "sha256": sha256(server.read_bytes()).hexdigest(),
         }
-        assert load_encoder_weights(encoder, TINY_ENCODER) == (wanted, Preprocess())
+        assert load_encoder_weights(encoder, TINY_ENCODER)[:2] == (wanted, Preprocess())
         assert cache.read_bytes() == server.read_bytes()
         server.unlink()
         other = Encoder(TINY_ENCODER)
-        assert load_encoder_weights(other, TINY_ENCODER) == (wanted, Preprocess())
+        assert load_encoder_weights(other, TINY_ENCODER)[:2] == (wanted, Preprocess())
         assert same_backbone(other, published_state())
 
     def test_other_weights_in_the_cache_are_not_called_torchvisions(
@@ -247,7 +248,7 @@ class TestPublished:
     ) -> None:
         cache.parent.mkdir(parents=True)
         torch.save(published_state(seed=2), cache)
-        provenance, _ = load_encoder_weights(encoder, TINY_ENCODER)
+        provenance, *_ = load_encoder_weights(encoder, TINY_ENCODER)
         assert same_backbone(encoder, published_state(seed=2))
         assert provenance["sha256"] == sha256(cache.read_bytes()).hexdigest()
         assert "not what torchvision published" in provenance["source"]

@@ -1,4 +1,4 @@
-"""Losses: grouped is the same as whole, and concepts are words that tell pictures apart."""
+"""Losses: grouped is the same as whole."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from captioner.network.model import Decoder, ModelConfig
 from captioner.training import losses
 from captioner.training.captions import CaptionTokens
-from captioner.training.losses import caption_loss, concept_labels, concept_loss, grouped_caption_loss
+from captioner.training.losses import caption_loss, grouped_caption_loss
 from captioner.vocab import PAD, Vocabulary
 
 
@@ -54,19 +53,3 @@ def test_the_loss_and_its_gradients_are_those_of_torchs_cross_entropy(smoothing:
     for found, exact in zip(gradients, wanted_gradients, strict=True):
         tolerance = 2e-2 if bfloat16 else 1e-5
         torch.testing.assert_close(found, exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
-
-
-def test_concepts_are_the_frequent_words_that_tell_pictures_apart() -> None:
-    texts = [("a dog", "a dog runs zebra"), ("a cat",), ("a dog",), ("a man zebra",)]
-    vocabulary = Vocabulary.build(["a dog runs", "cat man"])  # zebra is rare, and unknown
-    words, labels = concept_labels(texts, vocabulary, 2)
-    assert words == ["dog", "cat"]  # "a" is everywhere; ties go by the alphabet
-    assert labels.int().tolist() == [[1, 0], [0, 1], [1, 0], [0, 0]]
-
-
-def test_the_concept_loss_is_a_sum_over_words_and_pictures() -> None:
-    head, features = nn.Linear(3, 4), torch.randn(5, 3)
-    labels = torch.rand(5, 4) < 0.5
-    p = torch.sigmoid(head(features))
-    expected = -torch.where(labels, p, 1 - p).log().sum()
-    assert concept_loss(head, features, labels).item() == pytest.approx(expected.item(), rel=1e-5)

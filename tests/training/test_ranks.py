@@ -21,10 +21,10 @@ import captioner
 from captioner.data.shapes import make_shapes
 from captioner.network.encoder import Encoder
 from captioner.training.config import TrainConfig
+from captioner.training.first import Start
 from captioner.training.folder import load_state
 from captioner.training.ranks import Ranks
 from captioner.training.run import train_on
-from captioner.training.start import Start
 
 CONFIG = TrainConfig(
     encoder=TINY_ENCODER,

@@ -77,9 +77,9 @@ def test_samples_obey_the_stutter_rule_as_captions_do() -> None:
 def test_self_critical_training_draws_by_the_rules_of_captions() -> None:
     vocabulary = Vocabulary.build(["a dog and a cat"])
     captions = SimpleNamespace(lengths=lambda: torch.tensor([3, 7]))
-    model = SimpleNamespace(decoder=torch.nn.Linear(1, 1))
+    model = SimpleNamespace(decoder=torch.nn.Linear(1, 1), config=SimpleNamespace(word_inputs=False))
     data = {"paths": ["a.jpg"], "vocabulary": vocabulary, "captions": captions, "features": lambda: torch.empty(0)}
-    material = SimpleNamespace(config=TrainConfig(), model=model, **data)
+    material = SimpleNamespace(config=TrainConfig(), model=model, provenance={}, **data)
     stage = SelfCriticalStage(material, [["a dog and a cat"]])  # type: ignore[arg-type]
     stage.prepare()
     assert stage._rules == Rules.of(DecodeOptions("sample", max_length=7), vocabulary)
@@ -91,7 +91,7 @@ def test_a_draw_among_one_likely_word_each_is_greedy_decoding() -> None:
     torch.manual_seed(0)
     decoder = Decoder(ModelConfig("none", len(VOCABULARY), 8, 8, 0.0, "lstm", 1), 3).eval()
     with torch.no_grad():
-        decoder.output.weight.mul_(1e4)
+        decoder.output.weight.mul_(1e6)
     features = torch.randn(40, 3)
     found = [[token for token in row if token != PAD] for row in sample_captions(decoder, features, RULES).tolist()]
     greedy = decode(decoder, features, Rules(DecodeOptions("greedy", max_length=6)))

@@ -11,82 +11,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import TINY_ENCODER, draw_picture
 
 import captioner
-from captioner.data.captions import read_captions
 from captioner.data.shapes import make_shapes
-from captioner.data.splits import Split, find_examples, read_split_list
 from captioner.errors import OptionError, OutputError, TrainingError
 from captioner.evaluation.scores import score_captions
 from captioner.network.checkpoint import load_checkpoint
-from captioner.network.encoder import Encoder
-from captioner.training.config import TrainConfig
+from captioner.training.first import Start
 from captioner.training.folder import Standing, load_state, save_state
 from captioner.training.optimiser import Optimiser
 from captioner.training.ranks import Ranks
 from captioner.training.run import train, train_on
-from captioner.training.start import Material, Start
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, Path]:
-    return make_shapes(tmp_path_factory.mktemp("shapes"), 60)
-
-
-@pytest.fixture(scope="module")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A torchvision state dict of random weights for the tiny encoder."""
-    torch.manual_seed(5)
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    torch.save(Encoder(TINY_ENCODER).backbone.state_dict(), path)
-    return path
-
-
-TINY = TrainConfig(
-    encoder=TINY_ENCODER,
-    epochs=2,
-    finetune_epochs=1,
-    scst_epochs=1,
-    scst_samples=2,
-    batch_size=16,
-    image_size=32,
-    hidden_size=32,
-    embedding_size=16,
-    concepts=10,
-    minimum_count=1,
-)
-
-
-def split_of(shapes: tuple[Path, Path, Path, Path]) -> Split:
-    captions = read_captions(shapes[0]).captions
-    parts = [find_examples(captions, shapes[1], read_split_list(names)) for names in shapes[2:]]
-    return Split(parts[0], parts[1], {"captions": "shapes"})
-
-
-def quiet(line: str) -> None:
-    """Says nothing."""
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One feature cache for all tests, away from that of the person who runs them."""
-    monkeypatch.setenv("CAPTIONER_CACHE", str(tmp_path_factory.getbasetemp() / "feature-cache"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The same number of threads in all runs, however busy this machine is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("captioner.training.start.free_cpus", lambda since: 1)
-        yield
+from captioner.training.start import Material
+from training.runs import TINY, Killed, kill_after, metrics, quiet, split_of, weights_without_gradients
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +42,6 @@ def finished(
     folder = tmp_path_factory.mktemp("finished") / "run"
     train_on(split_of(shapes), folder, TINY, Start(tiny_weights), say=lines.append)
     return folder, lines
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """What was logged, but for the time that it took."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 def test_a_run_leaves_its_records_and_a_scored_checkpoint(
@@ -144,37 +82,10 @@ def test_a_run_leaves_its_records_and_a_scored_checkpoint(
     ]
 
 
-class Killed(Exception):
-    """Stands for a SIGKILL: nothing of the run goes on after it."""
-
-
-def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int, deed: Callable[[], None] | None = None) -> None:
-    """Let the run die within its optimiser's step number `steps`, over all stages; or do a deed there."""
-    plain, done = Optimiser.step, 0
-
-    def step(self: Optimiser, loss: torch.Tensor) -> None:
-        nonlocal done
-        done += 1
-        plain(self, loss)
-        if done == steps and deed:
-            deed()
-        elif done == steps:
-            raise Killed
-
-    monkeypatch.setattr(Optimiser, "step", step)
-
-
 def test_every_weight_of_every_stage_gets_a_gradient(
     shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without: set[str] = set()
-    plain = Optimiser.step
-
-    def step(self: Optimiser, loss: torch.Tensor) -> None:
-        plain(self, loss)
-        without.update(name for name, weights in self.named.items() if weights.grad is None)
-
-    monkeypatch.setattr(Optimiser, "step", step)
+    without = weights_without_gradients(monkeypatch)
     train_on(split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights), say=quiet)
     assert not without
 
@@ -334,15 +245,15 @@ def test_a_run_is_neither_overwritten_nor_gone_on_with_by_another(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda standing, tensors: tensors.pop("networks.model.decoder.h0.bias"),
-        lambda standing, tensors: tensors.update({"networks.model.more": torch.zeros(1)}),
-        lambda standing, tensors: tensors.update({"networks.model.decoder.h0.bias": torch.zeros(3)}),
-        lambda standing, tensors: tensors.update({"networks.concepts.bias": torch.zeros(3)}),
+        lambda standing, tensors: tensors.pop("model.decoder.h0.bias"),
+        lambda standing, tensors: tensors.update({"model.more": torch.zeros(1)}),
+        lambda standing, tensors: tensors.update({"model.decoder.h0.bias": torch.zeros(3)}),
+        lambda standing, tensors: tensors.update({"networks.bias": torch.zeros(3)}),
         lambda standing, tensors: setattr(standing, "stage", 9),
         lambda standing, tensors: setattr(standing, "stage", 0),  # whose moments are not there
         lambda standing, tensors: [setattr(standing, "stage", 0), setattr(standing, "epoch", 5)],
     ],
-    ids=["missing", "extra", "shape", "concepts", "stage", "moments", "epoch"],
+    ids=["missing", "extra", "shape", "group", "stage", "moments", "epoch"],
 )
 def test_a_state_of_another_network_is_refused(
     finished: tuple[Path, list[str]],

@@ -1,12 +1,24 @@
-"""Augmented pictures keep what their captions speak of."""
+"""Augmented pictures keep what their captions speak of, captions without pictures see none, classes are kept."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
+from collections import Counter
+from pathlib import Path
 
+import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
-from captioner.training.stages import augmented
+from captioner.data.texts import read_texts
+from captioner.training.first import Start
+from captioner.training.optimiser import Optimiser
+from captioner.training.ranks import Ranks
+from captioner.training.stages import EndToEndStage, FrozenStage, SelfCriticalStage, augmented
+from captioner.training.start import Material
+from training.runs import TINY, Shapes, split_of
 
 
 def test_augmentation_keeps_most_of_the_picture_and_mirrors_when_told() -> None:
@@ -45,3 +57,114 @@ def test_light_changes_and_hues_stay() -> None:
     for red, green, blue in pixels:
         assert red > green + 40
         assert abs(green - blue) < 3
+
+
+@pytest.fixture
+def material(shapes: Shapes, weights_with_classes: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> Material:
+    """48 pictures with 144 captions, and 105 captions of 70 photographs that are not there."""
+    monkeypatch.setattr("captioner.training.words._STEPS", 5)
+    config = dataclasses.replace(TINY, finetune_epochs=0, dropout=0.0)
+    return Material.of(config, split_of(shapes), Start(weights_with_classes), Ranks(), read_texts(text))
+
+
+def rows_of_an_epoch(stage: FrozenStage, seed: int = 0) -> Tensor:
+    return torch.cat(stage.batches(torch.Generator().manual_seed(seed)))
+
+
+class TestCaptionsWithoutPictures:
+    @pytest.mark.parametrize(("share", "number"), [(0.0, 0), (0.2, 36), (0.4, 96), (0.5, 105), (0.95, 105)])
+    def test_an_epoch_has_every_caption_with_a_picture_and_a_share_of_the_others(
+        self, material: Material, share: float, number: int
+    ) -> None:
+        assert (material.paired, len(material.captions), len(material.sources)) == (144, 249, 118)
+        material.config = dataclasses.replace(material.config, text_share=share)
+        stage = FrozenStage(material)
+        rows = rows_of_an_epoch(stage)
+        assert sorted(rows[rows < 144].tolist()) == list(range(144))
+        others = rows[rows >= 144].tolist()
+        assert len(set(others)) == len(others) == number
+        assert len(stage.batches(torch.Generator())) == stage.steps == -(-(144 + number) // 16)
+
+    def test_sources_have_equal_parts_as_long_as_they_have_captions(self, material: Material) -> None:
+        """Of the sources, one has 30 captions and the other 75."""
+        drawn = []
+        for share, expected in ((0.2, {0: 18, 1: 18}), (0.4, {0: 66, 1: 30})):
+            material.config = dataclasses.replace(material.config, text_share=share)
+            rows = rows_of_an_epoch(FrozenStage(material))
+            drawn.append(rows[rows >= 144])
+            assert Counter(material.sources[material.captions.picture[drawn[-1]].long()].tolist()) == expected
+            assert torch.equal(rows_of_an_epoch(FrozenStage(material)), rows)
+        other = rows_of_an_epoch(FrozenStage(material), seed=1)
+        assert set(other[other >= 144].tolist()) != set(drawn[-1].tolist())
+
+    def test_no_picture_has_anything_to_do_with_them(self, material: Material) -> None:
+        stage = FrozenStage(material)
+        stage.prepare()
+        material.model.decoder.standardise(stage._features.flatten(0, 1))
+
+        def losses(rows: Tensor) -> list[float]:
+            torch.manual_seed(0)
+            return [step.total.item() for step in stage.losses(rows.split(6), "0")]
+
+        without, with_pictures = torch.arange(144, 156), torch.arange(12)
+        before = losses(without), losses(with_pictures)
+        torch.manual_seed(1)
+        stage._features = torch.randn_like(stage._features)
+        after = losses(without), losses(with_pictures)
+        assert after[0] == before[0]
+        assert after[1] != before[1]
+
+    def test_they_are_not_mirrored(self, material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+        plain = Material.tokens
+        monkeypatch.setattr(
+            Material,
+            "tokens",
+            lambda self, rows, mirrored: asked.append((rows, mirrored)) or plain(self, rows, mirrored),
+        )
+        stage = FrozenStage(material)
+        stage.prepare()
+        list(stage.losses([torch.arange(100, 200)], "0"))
+        [(rows, mirrored)] = asked
+        assert mirrored[rows < 144].any()
+        assert not mirrored[rows >= 144].any()
+
+    def test_what_tells_the_source_learns_from_them_alone(self, material: Material) -> None:
+        stage = FrozenStage(material)
+        stage.prepare()
+        learned = []
+        for rows in (torch.arange(10), torch.arange(144, 154)):
+            material.model.zero_grad()
+            [step] = stage.losses([rows], "0")
+            step.total.backward()
+            learned.append(bool(material.model.decoder.source.weight.grad.any()))
+            assert torch.equal(step.total, step.captions) == (not learned[-1])
+        assert learned == [False, True]
+        names = SelfCriticalStage(material, []).weights[0][0]
+        assert "decoder.h0.weight" in names
+        assert not any("source" in name or "words" in name for name in names)
+
+
+def moved_answers(shapes: Shapes, weights: Path, keep_weight: float) -> float:
+    """How far the classifier's probabilities move in six steps end to end."""
+    config = dataclasses.replace(TINY, keep_weight=keep_weight, encoder_learning_rate=3e-3, concept_weight=0.0)
+    torch.manual_seed(0)
+    material = Material.of(config, split_of(shapes), Start(weights), Ranks())
+    stage, classifier = EndToEndStage(material), material.model.decoder.words.classifier
+    answers, bias = [classifier(material.features()[:, 0]).softmax(-1)], classifier.bias.clone()
+    optimiser = Optimiser(stage.weights, 0.0, 5.0, 6)
+    material.model.train()
+    torch.manual_seed(0)
+    for step in stage.losses(stage.batches(torch.Generator().manual_seed(0)) * 3, "0"):
+        optimiser.step(step.total)
+    answers.append(classifier(material.features()[:, 0]).softmax(-1))
+    assert torch.equal(classifier.bias, bias)
+    return (answers[0] - answers[1]).abs().sum(1).mean().item()
+
+
+def test_learning_without_forgetting_keeps_what_the_classifier_answers(
+    shapes: Shapes, weights_with_classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.training.words._classes_by_name", lambda: {"red": [3, 5], "square": [7]})
+    forgetful, faithful = (moved_answers(shapes, weights_with_classes, weight) for weight in (0.0, 100.0))
+    assert faithful < 0.3 * forgetful
