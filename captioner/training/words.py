@@ -113,7 +113,7 @@ def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear, mean: Tensor
         if mine.any():
             others = ~mine if len(features) > 1 else mine  # a single picture has no others
             weight, bias = _fitted(features[others], labels[others], mean, std)
-            found[mine] = torch.sigmoid(F.linear((features[mine] - mean) / std, weight, bias))
+            found[mine] = torch.sigmoid(F.linear((features[mine] - mean) / std, weight, bias)).float()
     weight, bias = _fitted(features, labels, mean, std)
     with torch.no_grad():  # for features as they are
         head.weight.copy_(weight / std)
