@@ -19,7 +19,7 @@ FIXED_BY_INIT = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_si
 
 # The epochs of a large set, and the fewest steps that these must make; a small set gets more epochs instead.
 _DECODER_EPOCHS, _DECODER_STEPS = 6, 800
-_END_TO_END_EPOCHS, _END_TO_END_STEPS = 24, 400
+_END_TO_END_EPOCHS, _END_TO_END_STEPS = 12, 400
 
 _run, _network = partial(option, group="training"), partial(option, group="network")
 _epochs, _decoder = partial(_run, low=0, high=10_000), partial(option, group="first stage: decoder alone")
@@ -42,7 +42,7 @@ class TrainConfig:
     metric: str = _run("cider", "validation score that can end a stage early", choices=("cider", "bleu_4"))
     patience: float = _run(0.4, "end a stage after this share of its epochs without a better score", low=0.0, high=1.0)
 
-    encoder: str = _network("mobilenet_v2", "network that encodes pictures: of torchvision, or efficientnet_lite0 to 2")
+    encoder: str = _network("efficientnet_lite2", "network that encodes pictures: of torchvision, or efficientnet_lite0 to 2")
     image_size: int = _network(
         0, "side of the square that pictures are resized to; 0: as for the encoder's first weights", low=0, high=1024
     )

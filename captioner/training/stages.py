@@ -230,7 +230,8 @@ class SelfCriticalStage(Stage):
     def prepare(self) -> None:
         super().prepare()
         self.rewards = Rewards(self._texts, self.m.vocabulary)
-        options = DecodeOptions("sample", max_length=int(self.m.captions.lengths().max()))
+        # It learns from the rewards not to repeat itself.
+        options = DecodeOptions("sample", max_length=int(self.m.captions.lengths().max()), no_repeat_ngram=0)
         self._rules = Rules.of(options, self.m.vocabulary)
 
     def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, ...]:
