@@ -19,6 +19,7 @@ from captioner.training.captions import CaptionTokens
 from captioner.vocab import UNK, Vocabulary
 
 FOLDS = 5
+_ENGLISH = {"a", "the", "with"}  # which tell English captions from others
 _RARE = 0.005  # share of the training pictures below which a word in their captions is rare
 _STEPS, _BATCH, _RATE, _DECAY = 400, 512, 2e-3, 0.3  # of fitting a predictor to features
 
@@ -72,8 +73,11 @@ def names_in(vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """The words of a vocabulary that name classes of ImageNet: their tokens (N,), and links (2, L) for the predictor.
 
     People call a hundred breeds of dogs "dog". The table, `imagenet_names.txt`, has a word and its classes in a line.
+    The words are English, so a vocabulary of another language has none, although it may have a word like "hat".
     """
     known = {word: token for token, word in enumerate(vocabulary.words)}
+    if not known.keys() >= _ENGLISH:
+        known = {}
     names = [(known[name], classes) for name, classes in _classes_by_name().items() if name in known]
     links = [(number, place) for place, (_, classes) in enumerate(names) for number in classes]
     tokens = torch.tensor([token for token, _ in names], dtype=torch.int64)
