@@ -42,7 +42,9 @@ class TrainConfig:
     metric: str = _run("cider", "validation score that can end a stage early", choices=("cider", "bleu_4"))
     patience: float = _run(0.4, "end a stage after this share of its epochs without a better score", low=0.0, high=1.0)
 
-    encoder: str = _network("efficientnet_lite2", "network that encodes pictures: of torchvision, or efficientnet_lite0 to 2")
+    encoder: str = _network(
+        "efficientnet_lite2", "network that encodes pictures: of torchvision, or efficientnet_lite0 to 2"
+    )
     image_size: int = _network(
         0, "side of the square that pictures are resized to; 0: as for the encoder's first weights", low=0, high=1024
     )

@@ -43,8 +43,7 @@ class Known:
                 if material.cross_fitted is None:
                     labels = material.labels[:, :learned]
                     standard = decoder.feature_mean.cpu(), decoder.feature_std.cpu()
-                    with material.autocast():
-                        material.cross_fitted = cross_fitted(features, labels, words.learned, *standard)
+                    material.cross_fitted = cross_fitted(features, labels, words.learned, *standard)
                 found[..., :learned] = material.cross_fitted
             # Processes of one run may compute on different machines.
             material.ranks.same([found, *words.parameters()])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioner.network.encoder import native_bfloat16
 from captioner.network.words import CLASSES
 from captioner.training.captions import CaptionTokens
 from captioner.vocab import UNK, Vocabulary
@@ -117,7 +118,7 @@ def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear, mean: Tensor
         if mine.any():
             others = ~mine if len(features) > 1 else mine  # a single picture has no others
             weight, bias = _fitted(features[others], labels[others], mean, std)
-            found[mine] = torch.sigmoid(F.linear((features[mine] - mean) / std, weight, bias)).float()
+            found[mine] = torch.sigmoid(F.linear((features[mine] - mean) / std, weight, bias))
     weight, bias = _fitted(features, labels, mean, std)
     with torch.no_grad():  # for features as they are
         head.weight.copy_(weight / std)
@@ -134,13 +135,16 @@ def _fitted(features: Tensor, labels: Tensor, mean: Tensor, std: Tensor) -> tupl
     bias = torch.log(share / (1 - share)).requires_grad_()
     groups: list[dict[str, Any]] = [{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, weight_decay=_DECAY)
+    # Not with autocast, which would remember the rounded weights of the first step.
+    low = torch.bfloat16 if native_bfloat16("cpu") else torch.float32
     for step in range(_STEPS):
         for group in adamw.param_groups:
             group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / _STEPS))
         rows, sides = (torch.randint(high, (_BATCH,), generator=generator) for high in (len(features), 2))
         known = (features[rows, sides] - mean) / std
         known = known * (torch.rand(known.shape, generator=generator) >= 0.25) / 0.75  # as the decoder drops features
-        loss = F.binary_cross_entropy_with_logits(F.linear(known, weight, bias), labels[rows].float(), reduction="sum")
+        logits = F.linear(known.to(low), weight.to(low)).float() + bias
+        loss = F.binary_cross_entropy_with_logits(logits, labels[rows].float(), reduction="sum")
         adamw.zero_grad()
         (loss / _BATCH).backward()
         adamw.step()
