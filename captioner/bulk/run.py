@@ -18,7 +18,7 @@ from typing import Any, TextIO, TypeAlias
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from captioner.bulk.formats import Writer, sidecar_paths, sidecar_text, writer
+from captioner.bulk.formats import Writer, in_ascii, sidecar_paths, sidecar_text, writer
 from captioner.bulk.journal import Journal
 from captioner.bulk.progress import Progress, Summary
 from captioner.data.names import image_id, read_image_ids
@@ -82,7 +82,7 @@ def caption_files(
     sidecars = sidecar_paths(found) if format == "sidecar" else {}
     write: _Write = partial(_write_sidecars, sidecars, prefix, suffix)
     if not sidecars:
-        write = partial(_write_text, place, _renderer(format, options, found, coco_images))
+        write = partial(_write_text, place, format, _renderer(format, options, found, coco_images))
     journal = None if to_stream else Journal(_journal_path(place, found), resume)
     taken = [file for path, file in sidecars.items() if file.exists() and journal and not journal.captioned(path)]
     if taken and not overwrite:
@@ -172,9 +172,14 @@ def _renderer(format: str, options: DecodeOptions, paths: list[str], coco_images
     return writer(format, options.num_captions, ids)
 
 
-def _write_text(place: Path | TextIO, render: Writer, rows: Iterable[Row]) -> None:
+def _write_text(place: Path | TextIO, format: str, render: Writer, rows: Iterable[Row]) -> None:
+    pieces = render(rows)
+    if isinstance(place, Path):
+        pieces = chain(["\ufeff"] if format == "csv" else [], pieces)  # the mark by which Excel knows UTF-8
+    elif (getattr(place, "encoding", None) or "utf-8").lower().replace("_", "-") != "utf-8":
+        pieces = in_ascii(format, pieces)
     with replacing(place) if isinstance(place, Path) else nullcontext(place) as text:
-        text.writelines(render(rows))
+        text.writelines(pieces)
 
 
 def _write_sidecars(sidecars: dict[str, Path], prefix: str, suffix: str, rows: Iterable[Row]) -> None:

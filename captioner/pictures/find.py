@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from captioner.errors import InputError
+from captioner.errors import DataError, InputError
+from captioner.files import decoded
 from captioner.pictures.load import SUFFIXES
 
 
@@ -18,7 +20,7 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
     - a file, whatever its name is;
     - a folder: its pictures, sorted, recognised by their suffixes; with `recursive` also those in subfolders;
     - a pattern such as "photos/**/*.jpg";
-    - "-": the lines of `stdin`, one path each.
+    - "-": the lines of `stdin`, one path each. The bytes of sys.stdin may be in any encoding (see `files.decoded`).
     Folders and patterns leave out hidden files, among them the "._" files of macOS. A file that does not exist is
     kept, so that it is reported like every other picture that cannot be read.
     Raises InputError when a folder or pattern holds no picture, an argument is empty, or nothing was given.
@@ -28,7 +30,7 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
         if not argument:
             raise InputError("one of the paths is empty: give a file, a folder or a pattern (was a variable not set?)")
         if argument == "-":
-            pictures = [path for line in stdin if (path := line.rstrip("\r\n"))]
+            pictures = [path for line in _lines(stdin) if (path := line.rstrip("\r\n").removeprefix("\ufeff"))]
         elif os.path.isdir(argument):
             if not (pictures := list(_in_folder(argument, recursive))):
                 hint = "" if recursive else " (--recursive also looks into its subfolders)"
@@ -42,6 +44,23 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
     if not found:
         raise InputError("no pictures were given")
     return list(found)
+
+
+def _lines(stdin: Iterable[str]) -> Iterable[str]:
+    """The lines of a list. A file name need not be text: its bytes count if there is a file of that name."""
+    if not hasattr(stdin, "buffer"):
+        return stdin
+    data = stdin.buffer.read()
+    as_bytes = io.StringIO(os.fsdecode(data), newline=None)
+    try:
+        text, encoding = decoded(data)
+    except DataError:
+        return as_bytes
+    lines = io.StringIO(text, newline=None)
+    if encoding.startswith("utf"):
+        return lines
+    pairs = zip(as_bytes, lines, strict=True)
+    return [name if os.path.lexists(name.rstrip("\n")) else line for name, line in pairs]
 
 
 def _matching(pattern: str) -> Iterator[str]:
