@@ -27,6 +27,7 @@ _MARKS = {  # byte-order marks; that of UTF-32 begins with that of UTF-16
 _NOT_WESTERN = re.compile(r"[^\x00-\x7f\xa0À-ÖØ-öø-ÿŒœŠšŽžŸ‘’“”–—…•«»¿¡°€£©®´·ºª½¼×]|[À-ÖØ-öø-ÿ]{3}")
 _BINARY = re.compile(r"[\0-\x08\x0e-\x1f\x7f\ufffd-\uffff]")
 _CODE_PAGES = ["cp1250", "cp1251", "cp1253", "gb18030", "cp932", "cp949", "big5"]  # and Windows-1252
+_TELLING = 4  # so many letters tell other code pages apart
 
 
 @contextmanager
@@ -131,9 +132,11 @@ def _code_page(data: bytes) -> str | None:
 
     matches = sorted(from_bytes(data, cp_isolation=_CODE_PAGES), key=lambda match: (match.chaos, -match.coherence))
     fits = [(match.chaos, match.coherence) for match in matches[:2]]
-    if not matches or fits[1:] == fits[:1] or _BINARY.search(data.decode(matches[0].encoding, "ignore")):
+    if not matches or fits[1:] == fits[:1]:
         return None
-    return matches[0].encoding
+    letters = data.decode(matches[0].encoding, "ignore")
+    told = sum(letter > "\x7f" for letter in letters) >= _TELLING and not _BINARY.search(letters)
+    return matches[0].encoding if told else None
 
 
 def _first_bad_byte(data: bytes) -> str:

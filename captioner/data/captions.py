@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 from captioner.data.readers import columns, documents, folders, lines, wording
-from captioner.data.readers.base import Entry, bare, read_text, writable
+from captioner.data.readers.base import Entry, bare, names_picture, read_text, writable
 from captioner.errors import DataError
 
 _KNOWN = (
     "lines 'NAME.jpg#0<TAB>caption' (Flickr8k, Flickr30k), 'NAME.jpg#zhc#0 caption' (Flickr8k-CN), "
     "'NAME.jpg| 0| caption' or 'NAME.jpg caption'; a table whose first line names the columns, such as "
     "'image,caption' (comma, tab, bar or semicolon), or whose first column names pictures; JSON lines or a JSON list "
-    "with such names; COCO's captions JSON and results; Karpathy's split JSON; JSON by the names of pictures; a folder or a tar "
-    "file with a .txt beside each picture"
+    "with such names; COCO's captions JSON and results; Karpathy's split JSON; JSON by the names of pictures; a folder "
+    "or a tar file with a .txt beside each picture"
 )
 # Names that other people use for "train" and "val".
 _SPLITS = {"restval": "train", "training": "train", "validation": "val", "valid": "val", "dev": "val"}
@@ -45,7 +44,9 @@ class CaptionSet:
         if not any(kept.values()):
             raise DataError(f"{self.path}: none of the captions has words")
         captions = {name: texts for name, texts in kept.items() if texts}
-        return replace(self, captions=captions, notes=[*self.notes, f"{lost} captions without words are left out"])
+        return replace(
+            self, captions=captions, notes=[*self.notes, f"captions without words, which are left out: {lost}"]
+        )
 
 
 def read_captions(path: Path) -> CaptionSet:
@@ -76,7 +77,7 @@ def read_entries(path: Path, notes: list[str], what: str = "captions file") -> t
         raise DataError(message if named else f"{path}: {message}") from error
     if wording.hold_words([entry.texts for entry in entries]):
         entries = [entry._replace(texts=[wording.sentence(entry.texts)]) for entry in entries]
-        notes.append(f"lists of words were joined to sentences, such as {entries[0].texts[0][:80]!r}")
+        notes.append(f"lists of words are joined to sentences, such as {entries[0].texts[0][:80]!r}")
     marked = 0
     for number, entry in enumerate(entries):
         texts = list(map(wording.without_marks, entry.texts))
@@ -85,7 +86,7 @@ def read_entries(path: Path, notes: list[str], what: str = "captions file") -> t
             example = entry.texts[0]
             entries[number] = entry._replace(texts=texts)
     if marked:
-        notes.append(f"marks at the ends of captions were dropped from {marked} of them, such as {example[:80]!r}")
+        notes.append(f"marks around captions are dropped, {marked} times, as from {example[:80]!r}")
     return form, entries
 
 
@@ -167,14 +168,17 @@ def _collect(path: Path, form: str, entries: list[Entry], notes: list[str]) -> C
             number += 1
             if not name:
                 raise DataError(f"caption {number} has no picture name: {text[:80]!r}")
-            if re.search("[\r\n]", name):
+            if "\n" in name or "\r" in name:
                 raise DataError(f"caption {number} has a picture name of several lines, {name[:80]!r}")
-            text = writable(" ".join(text.split()) if re.search("[\r\n]", text) else text).strip()
+            text = writable(" ".join(text.split()) if "\n" in text or "\r" in text else text).strip()
             if text:
                 captions.setdefault(name, []).append(text)
             else:
                 empty += 1
     if not captions:
         raise DataError("the captions file is empty" if not empty else f"all {empty} captions are empty")
-    splits, ids = ({name: those[name] for name in captions if name in those} for those in (splits, ids))
-    return CaptionSet(path, form, captions, splits, empty, ids if len(ids) == len(captions) else {}, notes)
+    if all(text.isdigit() or names_picture(text) for texts in captions.values() for text in texts):
+        raise DataError(f"all captions are numbers or names of pictures, such as {text!r}: name the column 'caption'")
+    ids = {name: ids[name] for name in captions} if captions.keys() <= ids.keys() else {}
+    splits = {name: splits[name] for name in captions if name in splits}
+    return CaptionSet(path, form, captions, splits, empty, ids, notes)

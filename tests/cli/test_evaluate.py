@@ -198,9 +198,9 @@ def test_warns_of_one_caption_for_all(command: Command, references: Path, tmp_pa
     ("content", "complaint"),
     [
         ("", "the file is empty"),
-        ("hello", "neither COCO results JSON, nor jsonl"),
-        ("[1, 2", "not a JSON file"),
-        ('[{"id": 1}]', "entry 1 needs an 'image_id'"),
+        ("hello", "captions in no known layout"),
+        ("[1, 2", "neither JSON nor JSON lines"),
+        ('[{"id": 1}]', "entry 1 needs a picture's name"),
         ('[{"image_id": 1, "caption": "a dog"}]', "give coco_images (--coco-images FILE)"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,22 +53,25 @@ def key_of(name: str) -> str:
     return "_".join(re.findall(r"[^\s_-]+", name.strip().strip('"').lower()))
 
 
-@lru_cache  # the lines of a file are asked for the same names
-def first_of(wanted: Sequence[str], names: tuple[str, ...]) -> int | None:
-    """The position of the first wanted name among the names of columns; None if there is none."""
+@lru_cache  # nearly all objects in a file have the same names
+def places_of(names: tuple[str, ...]) -> tuple[list[int], int | None, int | None, int | None]:
+    """The positions of the columns that may name the picture, the best first; of the caption, the split and the id."""
     keys = [key_of(name) for name in names]
-    return next((keys.index(name) for name in wanted if name in keys), None)
+    caption, split, number = (
+        next((keys.index(name) for name in wanted if name in keys), None) for wanted in (CAPTION, SPLIT, NUMBER)
+    )
+    return [keys.index(name) for name in IMAGE if name in keys], caption, split, number
 
 
 def columns_of(first: str) -> Columns | None:
     """The columns of a table with this first line. None if it neither names them nor has the name of a picture."""
     for delimiter in DELIMITERS:
         names = tuple(first.split(delimiter))
-        image, caption = first_of(IMAGE, names), first_of(CAPTION, names)
+        images, caption, split, number = places_of(names)
         captions = tuple(place for place, name in enumerate(names) if _NUMBERED.fullmatch(key_of(name)))
         captions = captions if caption is None else (caption,)
-        if image is not None and captions:
-            return Columns(delimiter, names, image, captions, first_of(SPLIT, names), first_of(NUMBER, names))
+        if images and captions:
+            return Columns(delimiter, names, images[0], captions, split, number)
     for delimiter in DELIMITERS:
         cells = [cell.strip().strip('"') for cell in _cells(first, delimiter)]
         if len(cells) > 1 and names_picture(cells[0]):
@@ -107,7 +110,7 @@ def read_table(lines: Iterable[str], columns: Columns, notes: list[str]) -> Iter
         yield Entry(name.strip(" "), texts, split, its.strip() or None)
     if stray:
         where = ", ".join(map(str, stray[:5])) + (", ..." if len(stray) > 5 else "")
-        notes.append(f"{len(stray)} stray quotation marks are kept as they are, in lines {where}")
+        notes.append(f"stray quotation marks, which are kept, in lines: {where}")
 
 
 def _without_names(columns: Columns, cells: list[str], where: str, line: str) -> list[str]:
@@ -123,7 +126,9 @@ def _without_names(columns: Columns, cells: list[str], where: str, line: str) ->
 def _with_delimiter(line: str, columns: Columns) -> list[str]:
     """The cells of a line that has too many, because the caption contains the delimiter without quotation marks."""
     start = columns.captions[0]
-    cells, quoted = line.split(columns.delimiter), _cells(line, columns.delimiter, spaces=True)
+    cells = quoted = line.split(columns.delimiter)
+    if '"' in line:
+        quoted = _cells(line, columns.delimiter, spaces=True)
     end = start + 1 + len(cells) - len(columns.names)
     if any(cell.count('"') % 2 for cell in (*cells[:start], *cells[end:])):  # these contain the delimiter in quotes
         cells, end = quoted, start + 1 + len(quoted) - len(columns.names)

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from captioner.data.readers.base import Entry, names_picture
-from captioner.data.readers.columns import CAPTION, IMAGE, NUMBER, SPLIT, first_of
+from captioner.data.readers.columns import places_of
 from captioner.data.readers.wording import texts_of
 from captioner.errors import DataError
 
 _WRAPPERS = ("data", "annotations", "captions", "results", "rows")  # names of the list in an object that wraps one
-_REJECTED = ("is_rejected", "is_precanned")  # VizWiz: not a description, as its own evaluation has it
 
 
 def read_lines(lines: Iterable[str], notes: list[str]) -> Iterator[Entry]:
@@ -73,8 +72,9 @@ def _wrapped(content: dict[str, Any]) -> list[Any]:
 def _is_entry(content: dict[str, Any]) -> bool:
     """Whether an object has a picture and a caption, a conversation or an error in the place of one."""
     names = tuple(content)
-    told = first_of(CAPTION, names) is not None or not {"conversations", "messages", "error"}.isdisjoint(names)
-    return told and (first_of(IMAGE, names) is not None or "images" in names)
+    images, caption, *_ = places_of(names)
+    told = caption is not None or not {"conversations", "messages", "error"}.isdisjoint(names)
+    return told and bool(images or "images" in names)
 
 
 def _by_picture(content: dict[str, Any]) -> bool:
@@ -98,9 +98,9 @@ def _entries(objects: Iterable[tuple[Any, str]], notes: list[str]) -> Iterator[E
             longer += len(turns) > 1
             yield entry_of(content, what, turns[:1])
     if failed:
-        notes.append(f"{failed} rows have an error and no caption")
+        notes.append(f"rows with an error and no caption, which count as missing: {failed}")
     if longer:
-        notes.append(f"{longer} conversations have several answers, of which the first counts as the caption")
+        notes.append(f"conversations with several answers, of which the first is the caption: {longer}")
 
 
 def _answers(content: Any) -> list[str]:
@@ -119,10 +119,11 @@ def entry_of(content: Any, what: str, answers: list[str]) -> Entry:
     """The entry of a JSON object with a picture and its captions. Raises DataError, naming the object by `what`."""
     if isinstance(content, dict):
         names = tuple(content)
-        # TextCaps has names both with and without suffix.
-        of_picture = [value for key in IMAGE if (value := _picture(content, names, key)) is not None]
-        name = next(filter(names_picture, of_picture), next(iter(of_picture), None))
-        caption, split, number = (first_of(wanted, names) for wanted in (CAPTION, SPLIT, NUMBER))
+        places, caption, split, number = places_of(names)
+        of_picture = list(filter(None, (_picture_in(content[names[place]]) for place in places)))
+        if not of_picture and isinstance(several := content.get("images"), list) and len(several) == 1:
+            of_picture = list(filter(None, [_picture_in(several[0])]))
+        name = next(filter(names_picture, of_picture), of_picture[0] if of_picture else None)  # TextCaps has both kinds
         its = content[names[number]] if number is not None else None
         its = its if isinstance(its, str) or type(its) is int else None
         texts: list[str] | None = answers
@@ -146,13 +147,8 @@ def needs(what: str, content: Any) -> DataError:
     )
 
 
-def _picture(content: dict[str, Any], names: tuple[str, ...], key: str) -> str | None:
-    place = first_of((key,), names)
-    value = content[names[place]] if place is not None else None
-    if value is None and key == "image" and isinstance(content.get("images"), list) and len(content["images"]) == 1:
-        value = content["images"][0]
-    if isinstance(value, dict):  # Hugging Face
-        value = value.get("path")
+def _picture_in(value: Any) -> str | None:
+    value = value.get("path") if isinstance(value, dict) else value  # Hugging Face
     return value if isinstance(value, str) else None
 
 
@@ -175,12 +171,12 @@ def _coco(content: dict[str, Any], notes: list[str]) -> Iterator[Entry]:
             )
         if key not in names:
             raise DataError(f"entry {number} of 'annotations' has the image_id {key!r}, which is not in 'images'")
-        if any(values_of(annotation, *_REJECTED)):
+        if annotation.get("is_rejected") or annotation.get("is_precanned"):  # VizWiz leaves them out, too
             rejected += 1
         else:
             yield Entry(names[key], [caption], "", key)
     if rejected:
-        notes.append(f"{rejected} captions that the file itself marks as rejected or precanned are left out")
+        notes.append(f"captions that are left out, because the file marks them as rejected or precanned: {rejected}")
 
 
 def _karpathy(images: list[Any]) -> Iterator[Entry]:

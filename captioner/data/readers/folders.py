@@ -38,7 +38,7 @@ def read_folder(folder: Path, notes: list[str]) -> Iterator[Entry]:
     if not described:
         raise DataError(f"none of the pictures in this folder has its captions in a {' or '.join(TEXTS)} beside it")
     if several := sum(len({text.suffix for text in texts}) > 1 for _, texts in described):
-        notes.append(f"{several} pictures have a .txt and a .caption: the .txt counts")
+        notes.append(f"pictures with a .txt and a .caption, of which the .txt counts: {several}")
     guessed: list[str] = []
     for picture, texts in described:
         name = picture.relative_to(folder).as_posix()
@@ -56,7 +56,7 @@ def _beside(picture: str, suffixes: Sequence[str] = TEXTS[:2]) -> list[Path]:
 def read_tar(file: Path, notes: list[str]) -> Iterator[Entry]:
     """Read the texts of a tar file's pictures, which are called ARCHIVE.tar/NAME. Raises DataError."""
     names: dict[str, str] = {}
-    texts: dict[str, tuple[str, str]] = {}
+    texts: dict[str, dict[str, str]] = {}  # of a picture, by their suffixes
     try:
         with tarfile.open(file) as archive:
             for member in archive:
@@ -64,12 +64,12 @@ def read_tar(file: Path, notes: list[str]) -> Iterator[Entry]:
                 if suffix.lower() in SUFFIXES:
                     names[stem] = member.name
                 elif suffix in TEXTS and (content := archive.extractfile(member)):
-                    if stem not in texts or TEXTS.index(suffix) < TEXTS.index(PurePath(texts[stem][0]).suffix):
-                        texts[stem] = member.name, decoded(content.read())[0]
+                    texts.setdefault(stem, {})[suffix] = decoded(content.read())[0]
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"not a tar file, or a damaged one ({error})") from error
     for stem in filter(names.__contains__, texts):
-        yield _beside_picture(f"{file.name}/{names[stem]}", *texts[stem])
+        suffix = min(texts[stem], key=TEXTS.index)
+        yield _beside_picture(f"{file.name}/{names[stem]}", stem + suffix, texts[stem][suffix])
 
 
 def _beside_picture(name: str, file: str, text: str) -> Entry:

@@ -52,6 +52,8 @@ def texts_of(value: Any) -> list[str] | None:
 
 def _printed_list(text: str) -> list[str] | None:
     """The captions in a text such as "['A dog', 'Two men']"; None if the text is no list."""
+    if "[" not in text:
+        return None
     text = text.strip()
     if array := _ARRAY.fullmatch(text):
         text = array[1]
@@ -83,4 +85,6 @@ def sentence(words: Sequence[str]) -> str:
 
 def without_marks(text: str) -> str:
     """The caption without marks such as <start> and <end> around it."""
-    return _MARKS.sub("", text)
+    if "<" in text or "[" in text or "seq" in text.lower():  # the pattern takes long
+        return _MARKS.sub("", text)
+    return text
