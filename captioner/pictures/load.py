@@ -248,8 +248,10 @@ def _prepare_pillow() -> tuple[str, ...]:
 
         register_heif_opener()
     Image.init()
-    for order, kind in ((TiffImagePlugin.MM, 1), (TiffImagePlugin.II, 0), (TiffImagePlugin.MM, 0)):
-        TiffImagePlugin.OPEN_INFO.setdefault((order, kind, (1,), 1, (12,), ()), ("I;16", "I;12"))
+    for order in (TiffImagePlugin.II, TiffImagePlugin.MM):  # kinds of grey that Pillow could read, but does not
+        for white_or_black in (0, 1):
+            TiffImagePlugin.OPEN_INFO.setdefault((order, white_or_black, (1,), 1, (12,), ()), ("I;16", "I;12"))
+    TiffImagePlugin.OPEN_INFO.setdefault((TiffImagePlugin.MM, 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
     return tuple(format for format in _FORMATS if format in Image.OPEN)
 
 
