@@ -10,6 +10,8 @@ import pytest
 from captioner.errors import CaptionerError, DataError
 from captioner.evaluation.predictions import Prediction, match, read_predictions
 
+TWO = (("a", "a red bus, parked, outside"), ("b", "a dog"))
+
 
 def written(tmp_path: Path, content: str | bytes, name: str = "predictions") -> Path:
     file = tmp_path / name
@@ -36,6 +38,31 @@ def test_reads_jsonl_with_probabilities(tmp_path: Path) -> None:
 def test_reads_csv(tmp_path: Path) -> None:
     file = written(tmp_path, 'logprob,path,caption\r\n-1,"a,b.jpg","A ""big""\ndog"\r\n-2,c.jpg,\r\n', "p.txt")
     assert read_predictions(file) == [Prediction("a,b.jpg", 'A "big"\ndog'), Prediction("c.jpg", "")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "path,caption\na.jpg,a red bus, parked, outside\nb.jpg,a dog\n",
+        "a.jpg\ta red bus, parked, outside\nb.jpg\ta dog\n",  # what `captioner caption` prints
+        "a.jpg,a red bus, parked, outside\nb.jpg,a dog\n",
+        'image,prompt\na.jpg,"a red bus, parked, outside"\nb.jpg,<start> a dog <end>\n',
+        json.dumps(
+            [{"path": f"{name}.jpg", "caption": text} for name, text in TWO] + [{"path": "c.jpg", "error": "no"}]
+        ),
+        json.dumps({"a.jpg": TWO[0][1], "b.jpg": "a dog"}),
+        "a.jpg#0\ta red bus, parked, outside\nb.jpg#0\ta dog\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+def test_predictions_come_in_every_layout_of_captions(tmp_path: Path, content: str, encoding: str) -> None:
+    found = read_predictions(written(tmp_path, content.encode(encoding)))
+    assert found == [Prediction(f"{name}.jpg", text) for name, text in TWO]
+
+
+def test_predictions_beside_pictures(pictures: list[Path]) -> None:
+    pictures[0].with_suffix(".caption").write_text("a dog\n")
+    assert read_predictions(pictures[0].parent) == [Prediction("picture0.jpg", "a dog")]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +130,19 @@ def test_several_captions_for_a_picture_are_told() -> None:
     assert matched.repeated == ["a.jpg"]
     equal = match([Prediction("a.jpg", "same"), Prediction("a.jpg", "same")], ["a.jpg"])
     assert equal.repeated == ["a.jpg"]
+
+
+def test_the_references_ids_go_before_numbers_in_names() -> None:
+    ids: dict[str, int | str] = {"12.jpg": 13, "13.jpg": 12, "14.jpg": 0, "15.jpg": "coco_7"}
+    predictions = [Prediction(12, "a"), Prediction(13, "b"), Prediction(0, "c"), Prediction("coco_7", "d")]
+    matched = match([*predictions, Prediction(14, "e"), Prediction("x/12.jpg", "f")], list(ids), ids)
+    assert {name: one.caption for name, one in matched.predictions.items()} == {
+        "13.jpg": "a",
+        "12.jpg": "b",
+        "14.jpg": "c",
+        "15.jpg": "d",
+    }
+    assert (matched.unknown, matched.repeated) == (["14"], ["12.jpg"])
 
 
 def test_coco_numbers_stand_in_the_file_names() -> None:
