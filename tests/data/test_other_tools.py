@@ -50,6 +50,7 @@ HUGGING = {"image": {"path": "a.jpg", "bytes": None}, "text": "A dog"}
         ('image,prompt\na.jpg,"A dog, art by X"\n', {"a.jpg": ["A dog, art by X"]}, {}),
         (KOHYA, {"/sets/a": ["A dog"]}, {}),
         ({"a.jpg": "A dog", "b.jpg": "A cat"}, {"a.jpg": ["A dog"], "b.jpg": ["A cat"]}, {}),
+        ({"14": "A dog"}, {"14": ["A dog"]}, {}),
         ({"1_a": ["A dog", "Dogs"]}, {"1_a": ["A dog", "Dogs"]}, {}),
         ([LLAVA], {"a.jpg": ["A dog"]}, {}),
         ([CHAT], {"a.jpg": ["A dog"]}, {}),

@@ -72,6 +72,7 @@ def test_a_sentence_has_spaces_where_its_script_has() -> None:
         *("<start> A dog . <end>", "startseq A dog . endseq", "<s>A dog .</s>", "[CLS] A dog . [SEP] [PAD] [PAD]"),
         *("<SOS> A dog . <EOS>", "<|startoftext|>A dog .<|endoftext|>", "<bos> A dog . <eos> <pad>", "A dog . <end>"),
         *("<start_of_text> A dog . <end_of_text>", "A dog ."),
+        *("start_seq A dog . end_seq", "<start>A dog .<end>."),
     ],
 )
 def test_marks_are_dropped(text: str) -> None:

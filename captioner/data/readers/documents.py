@@ -82,7 +82,7 @@ def _by_picture(content: dict[str, Any]) -> bool:
     name, value = next(iter(content.items()))
     if isinstance(value, dict):
         return "caption" in value or "tags" in value
-    return (names_picture(name) and isinstance(value, str | list)) or (
+    return ((names_picture(name) or name.isdigit()) and isinstance(value, str | list)) or (
         isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
     )
 

@@ -20,9 +20,9 @@ _LIST_BEGINS = re.compile(r"""["\[(\s]*\[\s*['"]""")
 # What training scripts put around captions: <start> ... <end>, startseq ... endseq, <s> ... </s>, [CLS] ... [SEP].
 _MARK = (
     r"(?:<\|?/?(?:start|end|s|sos|eos|bos|pad|(?:start|begin|end)_?of_?(?:text|seq|sentence)|im_start|im_end)\|?>"
-    r"|\[(?:cls|sep|pad|bos|eos|sos)\]|\b(?:start|end)seq\b)"
+    r"|\[(?:cls|sep|pad|bos|eos|sos)\]|\b(?:start|end)_?seq\b)"
 )
-_MARKS = re.compile(rf"^(?:\s*{_MARK})+\s*|\s*(?:{_MARK}\s*)+$", re.IGNORECASE)
+_MARKS = re.compile(rf"^(?:\s*{_MARK})+\s*|\s*(?:{_MARK}[\s.]*)+$", re.IGNORECASE)
 _LONGEST_WORD = 4  # characters of a word in a script without spaces; longer texts are sentences
 
 
