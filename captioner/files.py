@@ -1,11 +1,13 @@
-"""Replacing files as a whole, reading JSON with care, and digests."""
+"""Replacing files as a whole, reading text and JSON with care, and digests."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -16,6 +18,16 @@ from typing import IO, Any
 from captioner.errors import DataError
 
 _TEMPORARY = ".captioner-"  # the first letters of the names of temporary files
+_MARKS = {  # byte-order marks; that of UTF-32 begins with that of UTF-16
+    codecs.BOM_UTF8: "utf-8-sig",
+    **dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"),
+}
+# What text in Western languages does not have, although Windows-1252 has a character for it.
+_NOT_WESTERN = re.compile(r"[^\x00-\x7f\xa0À-ÖØ-öø-ÿŒœŠšŽžŸ‘’“”–—…•«»¿¡°€£©®´·ºª½¼×]|[À-ÖØ-öø-ÿ]{3}")
+_BINARY = re.compile(r"[\0-\x08\x0e-\x1f\x7f\ufffd-\uffff]")
+_CODE_PAGES = ["cp1250", "cp1251", "cp1253", "gb18030", "cp932", "cp949", "big5"]  # and Windows-1252
+_TELLING = 4  # so many letters tell other code pages apart
 
 
 @contextmanager
@@ -72,15 +84,94 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def digest_of(path: Path, content: Any) -> str:
+    """The SHA-256 of a file's content, or of what was read from a folder: plain data that JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest() if path.is_dir() else sha256_of(path)
+
+
+def decoded(data: bytes) -> tuple[str, str]:
+    """The text in a file's bytes, without a byte-order mark, and the name of its encoding.
+
+    It is UTF-8, or UTF-16 or UTF-32 with or without a mark, or the Windows code page that the text makes likely.
+    Raises DataError if nothing fits; the message says where the first byte is that is not UTF-8.
+    """
+    marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    for encoding in [marked] if marked else [_unmarked(data), "utf-8"]:
+        with suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            if marked or encoding == "utf-8" or not _BINARY.search(text):
+                return text, encoding
+    if not marked and (page := _code_page(data)):
+        return data.decode(page), page
+    detail = marked.upper() if marked else f"UTF-8 ({_first_bad_byte(data)})"
+    raise DataError(f"not a text file in {detail}: save it as UTF-8")
+
+
+def is_binary(data: bytes) -> bool:
+    """Whether there are bytes of 0 that are not those of text in UTF-16 or UTF-32, as in most pictures."""
+    if b"\0" not in data or any(map(data.startswith, _MARKS)):
+        return False
+    start = data[: 1 << 16]
+    try:
+        text = start[: len(start) // 4 * 4].decode(_unmarked(data))
+    except UnicodeDecodeError:
+        return True
+    return bool(_BINARY.search(text))
+
+
+def _unmarked(data: bytes) -> str:
+    """The encoding of text without a mark, as the zeros in it show: UTF-16, UTF-32, or else UTF-8."""
+    start = data[: 1 << 16]
+    zeros = [start[place::4].count(0) for place in range(4)]
+    if not any(zeros) or len(data) % 2:
+        return "utf-8"
+    for encoding, always, nearly_always in (("utf-32-le", 3, 2), ("utf-32-be", 0, 1)):
+        if zeros[always] * 4 == len(start) and zeros[nearly_always] * 8 > len(start):
+            return encoding
+    return "utf-16-be" if zeros[0] + zeros[2] > zeros[1] + zeros[3] else "utf-16-le"
+
+
+def _code_page(data: bytes) -> str | None:
+    """The Windows code page that fits text that is not UTF-8; None where none does, or two fit equally well."""
+    lenient = data.decode("utf-8", "replace")
+    bad, good = lenient.count("\ufffd"), sum(letter > "\x7f" and letter != "\ufffd" for letter in lenient)
+    if good > bad:  # damaged UTF-8
+        return None
+    with suppress(UnicodeDecodeError):
+        if not good and not _NOT_WESTERN.search(data.decode("cp1252")):
+            return "cp1252"
+    from charset_normalizer import from_bytes  # takes long to import, and few files need it
+
+    matches = sorted(from_bytes(data, cp_isolation=_CODE_PAGES), key=lambda match: (match.chaos, -match.coherence))
+    fits = [(match.chaos, match.coherence) for match in matches[:2]]
+    if not matches or fits[1:] == fits[:1]:
+        return None
+    letters = data.decode(matches[0].encoding, "ignore")
+    told = sum(letter > "\x7f" for letter in letters) >= _TELLING and not _BINARY.search(letters)
+    return matches[0].encoding if told else None
+
+
+def _first_bad_byte(data: bytes) -> str:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.rfind(b"\n", 0, error.start) + 1
+        number, byte = data.count(b"\n", 0, line) + 1, data[error.start : error.start + 1]
+        return f"line {number} has {byte!r} at byte {error.start - line}"
+    return "it has zero bytes"
+
+
 def read_json(file: Path, what: str = "a JSON file") -> Any:
-    """The content of a JSON file in UTF-8, with or without a byte order mark.
+    """The content of a JSON file in any encoding that `decoded` knows.
 
     `what` is what the file should be, for the message: "{file}: not {what} (...)".
     Raises DataError when the file is empty, is not JSON or is nested too deeply; OSError when it cannot be read.
     """
+    data = file.read_bytes()
     try:
-        if not (text := file.read_bytes().decode("utf-8-sig")).strip():
-            raise DataError(f"{file}: the file is empty")
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        text = decoded(data)[0]
+        if text.strip():
+            return json.loads(text)
+    except (DataError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: not {what} ({error})") from error
+    raise DataError(f"{file}: the file is empty")

@@ -14,7 +14,7 @@ from typing import IO, Any
 import pytest
 
 from captioner.errors import DataError
-from captioner.files import read_json, remove_temporaries, replacing, sha256_of
+from captioner.files import decoded, read_json, remove_temporaries, replacing, sha256_of
 
 
 def test_a_new_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
@@ -224,3 +224,41 @@ def test_what_is_no_json_is_named(content: bytes, complaint: str, tmp_path: Path
 def test_json_that_cannot_be_read_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+
+
+TEXTS = {
+    "cp1252": ["un café à Paris , près de la rivière", "a sign says “STOP” – don’t go"],
+    "cp1250": ["Pies biegnie przez śnieg , ząb", "Kisfiú és a kutyája őrzi a tűzet"],
+    "cp1251": ["Собака бежит по снегу", "Две девочки играют с мячом"],
+    "cp1253": ["Ένας σκύλος τρέχει στο χιόνι", "Δύο κορίτσια παίζουν με μια μπάλα"],
+    "gb18030": ["一个穿着泳装的女人躺在海水里。", "一只狗在草地上跑"],
+    "big5": ["一隻狗在草地上奔跑", "兩個男人站在花園裡"],
+    "cp932": ["犬が雪の中を走っている", "二人の女の子がボールで遊ぶ"],
+    "cp949": ["개가 눈 속을 달린다", "두 소녀가 공을 가지고 논다"],
+}
+UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_text_is_read_in_unicode_and_in_windows_code_pages(page: str) -> None:
+    text = "image,caption\r\n" + "".join(f"{number}.jpg,{line}\n" for number, line in enumerate(TEXTS[page]))
+    for encoding in (*UNICODE, page):
+        assert decoded(text.encode(encoding))[0] == text
+    assert decoded(text.encode(page))[1] == page
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"caf\x81",
+        "犬".encode("cp932"),  # too little to tell
+        "Собака бежит".encode("cp1251"),  # as good in Greek letters
+        "über\nÜbung\n".encode() + b"\xff\n",  # damaged UTF-8
+        b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01",
+        b"\xff\xfea",
+        bytes(range(256)),
+    ],
+)
+def test_what_is_no_text_or_doubtful_is_refused(data: bytes) -> None:
+    with pytest.raises(DataError, match=r"not a text file in UTF-.*: save it as UTF-8"):
+        decoded(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -120,6 +121,16 @@ def gallery(rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnai
 
     pictures = ((row, PurePath(row["path"]).name, preview(row["path"]), _percent(row)) for row in rows)
     return render("gallery.html", pictures=pictures)
+
+
+def in_ascii(format: str, pieces: Iterable[str]) -> Iterator[str]:
+    """The same JSON or HTML in ASCII, which is right in every encoding; other formats as they are."""
+    for piece in pieces:
+        if format in ("jsonl", "coco"):
+            piece = re.sub(r"[^\x00-\x7f]", lambda letter: json.dumps(letter[0])[1:-1], piece)
+        elif format == "html":
+            piece = piece.encode("ascii", "xmlcharrefreplace").decode()
+        yield piece
 
 
 def sidecar_paths(paths: Iterable[str], extension: str = ".txt") -> dict[str, Path]:

@@ -6,6 +6,7 @@ again when it writes, because a person may have written meanwhile.
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from captioner.bulk.existing import ADDED_TO, REMEDY, Existing, read_existing
-from captioner.bulk.formats import Writer, sidecar_paths, sidecar_text
+from captioner.bulk.formats import Writer, in_ascii, sidecar_paths, sidecar_text
 from captioner.errors import OutputError, one_line
 from captioner.files import replacing
 
@@ -47,12 +48,15 @@ class Output:
 class Stream(Output):
     """An open text file, such as stdout."""
 
-    def __init__(self, stream: TextIO, render: Writer) -> None:
-        self._stream, self._render = stream, render
+    def __init__(self, stream: TextIO, format: str, render: Writer) -> None:
+        self._stream, self._format, self._render = stream, format, render
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write row by row."""
-        self._stream.writelines(self._render(rows))
+        pieces = self._render(rows)
+        if (getattr(self._stream, "encoding", None) or "utf-8").lower().replace("_", "-") != "utf-8":
+            pieces = in_ascii(self._format, pieces)
+        self._stream.writelines(pieces)
 
 
 class OneFile(Output):
@@ -99,6 +103,8 @@ class OneFile(Output):
             if existing:
                 with self._file.open("rb") as old:
                     shutil.copyfileobj(old, file)
+            elif self._format == "csv":
+                file.write(codecs.BOM_UTF8)  # by which Excel knows UTF-8
             for text in existing.more(rows) if existing else self._render(rows):
                 file.write(text.encode(errors="surrogateescape"))
 

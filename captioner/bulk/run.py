@@ -261,7 +261,7 @@ def _target(
     render = writer(format, options.num_captions, ids, lambda path: thumbnail(inline.get(path, path)))
     if isinstance(place, Path):
         return OneFile(place, format, options.num_captions, render, overwrite)
-    return Stream(place, render)
+    return Stream(place, format, render)
 
 
 def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] | None:

@@ -62,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
     scores = result.scores
     print(f"{result.table()}\n\n{scores['images']} images, {scores['references']} references", end="")
     print(f", {scores['distinct']} distinct captions ({100 * scores['distinct'] / scores['images']:.1f} %)")
-    print(f"floor: {one_line(result.floor['caption'])}\nrecipe: {result.recipe}")
+    print(f"floor: {one_line(result.floor['caption'])}")
+    for one in result.pictures[:2]:  # so that a person sees what was misread
+        print(f"read as: {one_line(one.name)}: {one_line(one.caption)!r}; people: {one_line(one.references[0])!r}")
+    print(f"recipe: {result.recipe}")
     for warning in result.warnings():
         _say(f"warning: {warning}")
     for path, content in ((args.json, lambda: [result.to_json()]), (args.report, lambda: report(result))):

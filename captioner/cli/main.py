@@ -7,6 +7,7 @@ usage or unusable input, 130 if interrupted.
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import sys
 from collections.abc import Sequence
@@ -21,10 +22,10 @@ _COMMANDS = (demo, app, caption, cluster, score, sample, evaluate, compare, mode
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    # File names need not be valid text. This way they are printed with the same bytes.
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
+    codecs.register_error("captioner", _printable)
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "captioner"), (sys.stderr, "captioner")):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape")
+            stream.reconfigure(errors=errors)
     try:
         args = _parser().parse_args(arguments)
         status: int = args.run(args)
@@ -43,6 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"captioner: error: {one_line(reason)}", file=sys.stderr)
         return 2
+
+
+def _printable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is printed for characters that the encoding of a terminal lacks: their codes, such as \\u5199.
+
+    File names need not be valid text. Bytes that are not are printed as they are.
+    """
+    assert isinstance(error, UnicodeEncodeError)
+    letter = error.object[error.start]
+    if "\udc80" <= letter <= "\udcff":
+        return bytes([ord(letter) - 0xDC00]), error.start + 1
+    return letter.encode("ascii", "backslashreplace").decode(), error.start + 1
 
 
 def _parser() -> argparse.ArgumentParser:

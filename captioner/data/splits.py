@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from captioner.data.captions import CaptionSet
-from captioner.data.names import find_files
+from captioner.data.names import KnownPictures, find_files
 from captioner.data.readers.base import text_lines
 from captioner.errors import DataError, OptionError, some
-from captioner.files import sha256_of
+from captioner.files import digest_of, sha256_of
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,33 @@ def read_split_list(file: str | Path) -> list[str]:
     return names
 
 
+def listed_names(file: str | Path, captions: Iterable[str]) -> list[str]:
+    """The names in a split list as the captions file writes them, where it has these pictures. Raises DataError."""
+    known = KnownPictures(captions)
+    return list(dict.fromkeys(known.named(name) or name for name in read_split_list(file)))
+
+
 def present_names(captions: Mapping[str, Sequence[str]], images: Path) -> list[str]:
-    """The captioned pictures that are in the folder. Raises DataError if there are none."""
+    """The captioned pictures that are in the folder.
+
+    Raises DataError if there are none, or only one although more are captioned.
+    """
     names = list(find_files(captions, images))
-    if not names:
-        first = next(iter(captions))
-        raise DataError(f"{images}: holds none of the {len(captions)} captioned pictures, such as {first}")
+    if len(names) < min(2, len(captions)):
+        held = "none" if not names else "only 1"
+        where = missing(captions, names, images)
+        raise DataError(f"{images}: holds {held} of the {len(captions)} captioned pictures: {where}")
     return names
+
+
+def missing(captions: Iterable[str], present: Iterable[str], images: Path) -> str:
+    """How many captioned pictures are missing, and where they were looked for; empty if none is."""
+    there, names = set(present), list(captions)
+    lost = [name for name in names if name not in there]
+    if not lost:
+        return ""
+    looked = " and ".join(map(str, dict.fromkeys((images / lost[0], images / PurePath(lost[0]).name))))
+    return f"{len(lost)} of {len(names)} are missing, such as {lost[0]}, looked for as {looked}"
 
 
 def find_examples(captions: Mapping[str, Sequence[str]], images: Path, names: Iterable[str]) -> list[Example]:
@@ -118,9 +136,10 @@ def split_names(
         raise OptionError("val_list (--val-list) needs train_list (--train-list): give both, or leave both out")
     if train_list:
         how: dict[str, Any] = {"train_list": Path(train_list).name}
-        train = read_split_list(train_list)
+        train = listed_names(train_list, captions.captions)
         if val_list:
-            return SplitNames(train, read_split_list(val_list), {**how, "val_list": Path(val_list).name})
+            validation = listed_names(val_list, captions.captions)
+            return SplitNames(train, validation, {**how, "val_list": Path(val_list).name})
     elif captions.splits:
         how = {"field": "split"}
         there = set(present)
@@ -142,33 +161,33 @@ def choose_split(
 
     Raises DataError, also if a picture of a list is missing. Without lists, missing pictures are left out.
     """
+    captions = captions.with_words()
     present = list(captions.captions) if train_list else present_names(captions.captions, images)
-    names = split_names(captions, present, train_list, val_list, seed)
+    try:
+        names = split_names(captions, present, train_list, val_list, seed)
+    except DataError as error:
+        where = missing(captions.captions, present, images)
+        raise DataError(f"{error}; {where}" if where else str(error)) from error
     if both := names.overlap():
         raise DataError(f"{len(both)} pictures are in both split lists, such as {both[0]}")
     train, validation = (find_examples(captions.captions, images, those) for those in (names.train, names.validation))
-    there = set(present)
-    missing = [name for name in captions.captions if name not in there]
-    notes = []
+    notes = list(captions.notes)
     if captions.empty:
         notes.append(f"{captions.empty} empty captions are left out")
-    if missing:
-        count = f"{len(missing)} of {len(captions.captions)} captioned pictures"
-        notes.append(f"{count} are not in {images} and are left out: {some(missing)}")
-    if captions.path.is_dir():
-        sha256 = hashlib.sha256(json.dumps(captions.captions).encode()).hexdigest()
-    else:
-        sha256 = sha256_of(captions.path)
+    there = set(present)
+    if lost := [name for name in captions.captions if name not in there]:
+        count = f"{len(lost)} of {len(captions.captions)} captioned pictures"
+        notes.append(f"{count} are not in {images} and are left out: {some(lost)}")
     origin = {
         "captions": captions.path.name,
-        "sha256": sha256,  # of the file, or of the captions that come from a folder
+        "sha256": digest_of(captions.path, captions.captions),
         "form": captions.form,
         "split": names.how,
         "train_pictures": len(train),
         "validation_pictures": len(validation),
         "train_captions": sum(len(example.captions) for example in train),
         "validation_captions": sum(len(example.captions) for example in validation),
-        "missing_pictures": len(missing),
+        "missing_pictures": len(lost),
     }
     return Split(train, validation, origin, notes)
 

@@ -93,7 +93,7 @@ def check_data(
     if tokens not in ("auto", *TOKEN_KINDS):
         raise OptionError(f"tokens must be one of auto, {', '.join(TOKEN_KINDS)}, not {tokens!r}")
     folder = Path(images)
-    known = read_captions(Path(captions))
+    known = read_captions(Path(captions)).with_words()
     texts = [text for those in known.captions.values() for text in those]
     tokens = fitting_tokens(texts) if tokens == "auto" else tokens
     files = find_files(known.captions, folder)

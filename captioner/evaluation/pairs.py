@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from captioner.data.captions import CaptionSet
 from captioner.data.names import read_image_ids
-from captioner.data.splits import names_of_split, read_split_list
+from captioner.data.splits import listed_names, names_of_split
 from captioner.errors import DataError, some
 from captioner.evaluation.predictions import match, read_predictions
-from captioner.files import sha256_of
+from captioner.files import digest_of
 from captioner.vocab import tokenise
 
 # What may be wrong with a picture (or several pictures), by the name that it has in the JSON.
@@ -34,6 +34,7 @@ class Pairs:
     captions: dict[str, str] = field(default_factory=dict)
     words: dict[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)  # with probabilities, where known
     files: dict[str, Path] = field(default_factory=dict)  # of the pictures, where known
+    images: Path | None = None  # the folder in which they were looked for
     selected: bool = False  # whether a split says which pictures to evaluate on
     allow_missing: bool = False
     problems: dict[str, list[str]] = field(default_factory=dict)  # names of pictures by the keys of _PROBLEMS
@@ -47,7 +48,7 @@ class Pairs:
         References without a word are left out. Raises DataError.
         """
         if split_list:
-            names = read_split_list(split_list)
+            names = listed_names(split_list, known.captions)
         else:
             names = names_of_split(known, split) if split else list(known.captions)
         pairs = cls({}, selected=bool(split or split_list), allow_missing=allow_missing)
@@ -61,14 +62,19 @@ class Pairs:
         return pairs
 
     def add_predictions(
-        self, file: Path, known: Iterable[str], coco_images: str | Path | None, say: Callable[[str], None]
+        self, file: Path, known: CaptionSet, coco_images: str | Path | None, say: Callable[[str], None]
     ) -> dict[str, str]:
-        """Take the captions from a file of predictions for the pictures whose names are in `known`.
+        """Take the captions from a file of predictions, or from texts beside pictures in a folder.
 
-        Returns what the recipe says of the captions. Raises DataError.
+        The ids of the references decide what an image_id means, unless `coco_images` does. Returns what the recipe
+        says of the captions. Raises DataError.
         """
-        ids = read_image_ids(Path(coco_images)) if coco_images else None
-        matched = match(read_predictions(file), known, ids)
+        notes: list[str] = []
+        predictions = read_predictions(file, notes)
+        for note in notes:
+            say(f"{file}: {note}")
+        ids = read_image_ids(Path(coco_images)) if coco_images else known.ids or None
+        matched = match(predictions, known.captions, ids)
         for name in self.references:
             if name in matched.predictions:
                 self.captions[name] = matched.predictions[name].caption
@@ -78,7 +84,7 @@ class Pairs:
         self.note("repeated", [name for name in matched.repeated if name in self.captions])
         if others := len(matched.predictions) - len(self.captions):
             say(f"{others} captions are of pictures that are not evaluated")
-        return {"predictions": sha256_of(file)[:12]}
+        return {"predictions": digest_of(file, [(one.picture, one.caption) for one in predictions])[:12]}
 
     def note(self, problem: str, names: Sequence[str]) -> None:
         """Note a problem of these pictures; without names there is none."""
@@ -95,4 +101,6 @@ class Pairs:
         if self.problems and not self.allow_missing:
             hint = "" if self.selected else "name the pictures to evaluate on with split_list (--split-list FILE), or "
             found = "; ".join(self.described())
+            if lost := len(self.problems.get("no_picture", ())):
+                hint = f"{lost} of {len(self.references)} pictures are missing in {self.images}: {hint}"
             raise DataError(f"{found}: {hint}leave such pictures out with allow_missing (--allow-missing)")

@@ -74,10 +74,12 @@ def evaluate(
     known = read_captions(Path(captions))
     if known.empty:
         say(f"{known.empty} empty references are left out")
+    for note in known.notes:
+        say(f"{captions}: {note}")
     pairs = Pairs.of(known, split, split_list, allow_missing)
     tokens = tokens or fitting_tokens(text for those in pairs.references.values() for text in those)
     if predictions:
-        source = pairs.add_predictions(Path(predictions), known.captions, coco_images, say)
+        source = pairs.add_predictions(Path(predictions), known, coco_images, say)
         pairs.files = find_files(pairs.references, Path(images)) if images else {}
     else:
         assert images and model  # noqa: PT018  # checked above; the type checker cannot see it
@@ -103,7 +105,7 @@ def _caption(
 
     Raises DataError for missing pictures and, if all pictures are evaluated, for those without references.
     """
-    pairs.files = find_files(pairs.references, images)
+    pairs.images, pairs.files = images, find_files(pairs.references, images)
     pairs.note("no_picture", [name for name in pairs.references if name not in pairs.files])
     names = {str(path): name for name, path in pairs.files.items()}
     if names and not pairs.selected:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import glob
 import io
 import os
@@ -11,33 +10,36 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from captioner.errors import InputError, one_line
+from captioner.errors import DataError, InputError, one_line
+from captioner.files import decoded, is_binary
 from captioner.pictures.load import MAX_FILE_BYTES, NO_ADDRESS, SUFFIXES, is_address
 
 STDIN = "-"
 Stdin: TypeAlias = "io.BufferedIOBase | Iterable[str]"  # a stream of bytes, or the lines of a list
-_MARKS = {codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE"}
 _NETPBM = re.compile(rb"P[1-6]\s+(?:#.*\s+)*\d+\s+\d")  # a picture without any zero byte, unlike all others
 
 
 def read_stdin(stdin: Stdin) -> bytes | list[str]:
-    """What `STDIN` stands for: the bytes of one picture, or the lines of a list of paths.
+    """What `STDIN` stands for: the bytes of one picture, or the lines of a list of paths in any encoding.
 
-    A list is in UTF-8, or begins with a byte order mark. Names that are not valid text keep their bytes.
-    Raises InputError for a list that is not in the encoding of its mark.
+    A file name need not be text: its bytes count if there is a file of that name.
     """
     if not isinstance(stdin, io.BufferedIOBase):
         return _paths(stdin)
     content = stdin.read(MAX_FILE_BYTES + 1)
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
-    if not encoding and (b"\0" in content or _NETPBM.match(content)):
+    if is_binary(content) or _NETPBM.match(content):
         return content
+    content += stdin.read()
+    as_bytes = io.StringIO(os.fsdecode(content), newline=None)
     try:
-        errors = "strict" if encoding.startswith("UTF-16") else "surrogateescape"
-        text = (content + stdin.read()).decode(encoding or "UTF-8", errors)
-    except UnicodeDecodeError as error:
-        raise InputError(f"the list on stdin is not {encoding}, as it begins: save it as UTF-8") from error
-    return _paths(text.split("\n" if "\n" in text else "\r"))
+        text, encoding = decoded(content)
+    except DataError:
+        return _paths(as_bytes)
+    lines = io.StringIO(text, newline=None)
+    if encoding.startswith("utf"):
+        return _paths(lines)
+    pairs = zip(_paths(as_bytes), _paths(lines), strict=True)
+    return [name if os.path.lexists(name) else line for name, line in pairs]
 
 
 def _paths(lines: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ import io
 import re
 import stat
 import threading
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,7 +18,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL.ExifTags import Base as Tag
 from PIL.JpegImagePlugin import JpegImageFile
 
 from captioner.errors import ImageError, one_line
@@ -36,8 +38,10 @@ NO_ADDRESS = "is an address, and captioner fetches nothing: save the picture, an
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MAX_SCANS = 100  # of a JPEG; a progressive one has about 10, and each takes as long as decoding a picture
+_HEIC = re.compile(rb"hei[cxms]|hev[cxms]|mif1|msf1")  # brands in the first bytes of such a file
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 LARGE = 30_000_000  # pixels; the decoders of some formats then take several GB
+_LEVELS = [2**bits - 1 for bits in range(9, 16)]
 _one_large = threading.Lock()
 _STRIP = 1 << 20  # pixels
 SIDE = 180  # of a thumbnail, in pixels
@@ -68,6 +72,9 @@ def load_image(
     path = Path(source)
     name = one_line(path)
     try:
+        if not path.exists():  # it may be there in the other Unicode form, as macOS writes names
+            forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+            path = next(filter(Path.exists, forms), path)
         status = path.stat()
         # Reading a named pipe or a device could wait for ever or never end.
         if not stat.S_ISREG(status.st_mode):
@@ -93,7 +100,10 @@ def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | No
         raise ImageError(f"{name}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{name}: {size / 1e6:.0f} MB is more than the limit of {MAX_FILE_BYTES / 1e6:.0f} MB")
-    with _errors_of_pillow(name), Image.open(file, "r", _prepare_pillow()) as image:
+    start = file.read(64)
+    file.seek(0)
+    heic = start[4:8] == b"ftyp" and b"avif" not in start and bool(_HEIC.search(start))
+    with _errors_of_pillow(name, heic), Image.open(file, "r", _prepare_pillow()) as image:
         if isinstance(image, JpegImageFile):
             _check_scans(file, name)
         _check_pixels(image, name, max_pixels)
@@ -122,21 +132,23 @@ def _check_scans(file: Any, name: str) -> None:
 
 
 @contextmanager
-def _errors_of_pillow(name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises into an ImageError with a message of one line."""
+def _errors_of_pillow(name: str, heic: bool = False) -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError with a message of one line. `heic` is what the file is."""
     try:
         yield
     except ImageError:
         raise
-    except UnidentifiedImageError as error:
-        heic = name.lower().endswith((".heic", ".heif")) and ".heic" not in Image.registered_extensions()
-        hint = ' (HEIC needs: pip install "captioner[heic]")' if heic else ""
-        raise ImageError(f"{name}: not a picture, or a format that Pillow cannot read{hint}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: has more than {MAX_PIXELS / 1e6:.0f} million pixels") from error
     # On damaged files Pillow's decoders raise nearly anything: struct.error, SyntaxError, IndexError, ...
     except Exception as error:
-        raise ImageError(f"{name}: damaged picture: {one_line(error) or type(error).__name__}") from error
+        if heic and ".heic" not in Image.registered_extensions():
+            reason = 'is HEIC, which needs: pip install "captioner[heic]"'
+        elif isinstance(error, UnidentifiedImageError):
+            reason = "not a picture, or a format that Pillow cannot read"
+        else:
+            reason = f"damaged picture: {one_line(error) or type(error).__name__}"
+        raise ImageError(f"{name}: {reason}") from error
 
 
 def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -149,14 +161,19 @@ def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise ImageError(f"{name}: has no pixels")
     _check_pixels(image, name, max_pixels)
     image.load()
+    highest, inverted = _levels(image)
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple) and max(clear) > 255:  # Pillow scales the pixels of a 16-bit PNG, but not this colour
+        image = image.copy()
+        image.info["transparency"] = tuple(level >> 8 for level in clear)
     turn = None
     with suppress(Exception):  # where the metadata is damaged, the picture may still be whole
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = _UPRIGHT.get(image.getexif().get(Tag.Orientation, 1))
     if turn is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I"):
         # Pillow clips 16-bit grey to 8 bits instead of scaling it.
-        return _by_strips(image, lambda strip: _grey(np.asarray(strip).clip(0, 65_535) // 257))
+        return _by_strips(image, partial(_deep_grey, highest=highest, inverted=inverted, clear=clear))
     if image.mode == "F":
         # Float pictures hold values from 0 to 1 or from 0 to 255. In the second kind some value is above 1.
         highest = max(np.nan_to_num(np.asarray(strip)).max(initial=0.0) for strip in _strips(image))
@@ -181,6 +198,26 @@ def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]
         result.paste(convert(strip), (0, top))
         top += strip.height
     return result
+
+
+def _levels(image: Image.Image) -> tuple[int, bool]:
+    """The highest level of a picture with more than 8 bits, and whether it stands for black."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    bits, most, kind = (
+        tags.get(tag, (default,))[0]
+        for tag, default in ((Tag.BitsPerSample, 16), (Tag.MaxSampleValue, 0), (Tag.SampleFormat, 1))
+    )
+    highest = 2 ** (bits - (kind == 2)) - 1  # kind 2 has a sign
+    if most in _LEVELS:  # 10 or 12 bits in numbers of 16 bits
+        highest = most
+    return min(highest, 65_535), tags.get(Tag.PhotometricInterpretation) == 0
+
+
+def _deep_grey(strip: Image.Image, highest: int, inverted: bool, clear: int | None) -> Image.Image:
+    levels = np.asarray(strip).astype(np.int64)
+    grey = levels.clip(0, highest) * 255 // highest
+    grey = 255 - grey if inverted else grey
+    return _grey(grey if clear is None else np.where(levels == clear, 255, grey))
 
 
 def _grey(values: npt.NDArray[Any]) -> Image.Image:
@@ -219,6 +256,10 @@ def _prepare_pillow() -> tuple[str, ...]:
 
         register_heif_opener()
     Image.init()
+    for order in (TiffImagePlugin.II, TiffImagePlugin.MM):  # kinds of grey that Pillow could read, but does not
+        for white_or_black in (0, 1):
+            TiffImagePlugin.OPEN_INFO.setdefault((order, white_or_black, (1,), 1, (12,), ()), ("I;16", "I;12"))
+    TiffImagePlugin.OPEN_INFO.setdefault((TiffImagePlugin.MM, 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
     return tuple(format for format in _FORMATS if format in Image.OPEN)
 
 

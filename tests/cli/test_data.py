@@ -74,6 +74,39 @@ def test_what_is_wrong_is_counted_and_named(command: Command, shapes: dict[str, 
     assert "\x1b" not in out
 
 
+def test_two_rows_and_what_was_read_otherwise_are_shown(command: Command, pictures: list[Path]) -> None:
+    file = pictures[0].parent / "captions.csv"
+    file.write_text("image,caption\npicture0.jpg,startseq a dog, big endseq\npicture1.jpg,a cat\npicture2.jpg,...\n")
+    status, out, _ = command("data", "check", "--captions", file, "--images", file.parent)
+    assert status == 0
+    assert "  read as                picture0.jpg: a dog, big\n  read as                picture1.jpg: a cat\n" in out
+    assert "  note                   marks around captions are dropped, 1 times, as from 'startseq a dog" in out
+    assert "  note                   captions without words, which are left out: 1\n" in out
+
+
+@pytest.mark.parametrize("action", [("data", "check"), ("train", "--output", "run"), ("evaluate",)])
+def test_99_of_100_missing(
+    command: Command, pictures: list[Path], action: tuple[str, ...], tiny_checkpoint_file: Path, tmp_path: Path
+) -> None:
+    rows = "".join(f"sub/{number}.jpg,a dog\n" for number in range(99))
+    (tmp_path / "c.csv").write_text(f"image,caption\npicture0.jpg,a cat\n{rows}")
+    more = ("--checkpoint", tiny_checkpoint_file) if action == ("evaluate",) else ()
+    status, _, err = command(*action, "--captions", tmp_path / "c.csv", "--images", pictures[0].parent, *more)
+    assert status == 2
+    assert "99 of 100" in err
+    assert str(pictures[0].parent) in err
+    assert "sub/0.jpg" in err
+
+
+def test_a_split_list_may_name_pictures_otherwise(command: Command, shapes: dict[str, Path]) -> None:
+    lists = shapes["--train-list"], shapes["--val-list"]
+    lists[0].write_bytes(("\r\n".join(f"images/{name}" for name in lists[0].read_text().split())).encode("utf-16"))
+    lists[1].write_text("\r".join(name.removesuffix(".png") for name in lists[1].read_text().split()))
+    status, out, _ = command("data", "check", *arguments(shapes))
+    assert status == 0
+    assert "to learn from          32 pictures, 96 captions" in out
+
+
 @pytest.mark.parametrize("trouble", ["missing", "unreadable", "overlap", "same file"])
 def test_each_trouble_alone_fails_the_check(command: Command, shapes: dict[str, Path], trouble: str) -> None:
     images = shapes["--images"]

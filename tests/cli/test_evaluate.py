@@ -122,6 +122,37 @@ def test_same_input_same_bytes_whatever_the_hash_seed(references: Path, predicti
     assert outputs[0] == outputs[1]
 
 
+def test_the_ids_of_the_references_decide(command: Command, tmp_path: Path) -> None:
+    captions = ["a red circle on a wall", "two green dogs in the snow", "a plane lands at night", "a woman eats bread"]
+    ids, names = [14, 12, 15, 0], ["12.jpg", "13.jpg", "14.jpg", "15.jpg"]
+    images = [{"id": key, "file_name": name} for key, name in zip(ids, names, strict=True)]
+    rows = [{"image_id": key, "caption": text} for key, text in zip(ids, captions, strict=True)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": rows}))
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    files = ("--captions", tmp_path / "coco.json", "--predictions", tmp_path / "results.json")
+    status, out, err = command("evaluate", *files)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[2].split()[-2] == "1000.0"
+
+
+def test_two_rows_are_shown_as_they_were_understood(command: Command, references: Path, predictions: Path) -> None:
+    _, out, _ = command("evaluate", "--captions", references, "--predictions", predictions)
+    shown = [line for line in out.splitlines() if line.startswith("read as: ")]
+    assert shown == [
+        f"read as: {name}: {CAPTIONS[name]!r}; people: {REFERENCES[name][0]!r}" for name in ("a.jpg", "b.jpg")
+    ]
+
+
+def test_what_was_read_otherwise_is_said_of_both_files(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "refs.tsv").write_text("image\tcaption\na.jpg\t<start> a dog runs <end>\n")
+    (tmp_path / "blip.json").write_text('[{"path": "a.jpg", "caption": "a dog"}, {"path": "b.jpg", "error": "no"}]')
+    files = ("--captions", tmp_path / "refs.tsv", "--predictions", tmp_path / "blip.json")
+    status, _, err = command("evaluate", *files)
+    assert status == 0
+    assert f"captioner: {files[1]}: marks around captions are dropped, 1 times" in err
+    assert f"captioner: {files[3]}: rows with an error and no caption, which count as missing: 1\n" in err
+
+
 # --- it refuses to mislead ------------------------------------------------------------------------------------------
 
 
@@ -198,9 +229,9 @@ def test_warns_of_one_caption_for_all(command: Command, references: Path, tmp_pa
     ("content", "complaint"),
     [
         ("", "the file is empty"),
-        ("hello", "neither COCO results JSON, nor jsonl"),
-        ("[1, 2", "not a JSON file"),
-        ('[{"id": 1}]', "entry 1 needs an 'image_id'"),
+        ("hello", "captions in no known layout"),
+        ("[1, 2", "neither JSON nor JSON lines"),
+        ('[{"id": 1}]', "entry 1 needs a picture's name"),
         ('[{"image_id": 1, "caption": "a dog"}]', "give coco_images (--coco-images FILE)"),
     ],
 )

@@ -105,6 +105,8 @@ def coco() -> str:
     return json.dumps(content)
 
 
+ENCODINGS = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+
 FORMS: dict[str, tuple[Callable[[], str], str]] = {
     "token": (token, "NAME.jpg#0<TAB>caption lines"),
     "chinese": (chinese, "NAME.jpg#zhc#0 caption lines"),
@@ -127,7 +129,7 @@ def read(folder: Path, content: Content) -> CaptionSet:
     return read_captions(file)
 
 
-@pytest.mark.parametrize("dressed", ["plain", "BOM", "CRLF", "no last line end", "blank lines", "UTF-16"])
+@pytest.mark.parametrize("dressed", ["plain", "BOM", "CRLF", "CR", "no last line end", "blank lines", *ENCODINGS])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_comes_through_whole(form: str, dressed: str, tmp_path: Path) -> None:
     make, described = FORMS[form]
@@ -138,7 +140,8 @@ def test_every_form_comes_through_whole(form: str, dressed: str, tmp_path: Path)
         "CRLF": text.replace("\n", "\r\n"),
         "no last line end": text.rstrip("\n"),
         "blank lines": "\n \n" + text + "\n\n",
-        "UTF-16": text.encode("utf-16"),
+        "CR": text.replace("\n", "\r"),
+        **{name: text.encode(name) for name in ENCODINGS},
     }[dressed]
     found = read(tmp_path, content)
     assert found.captions == EXPECTED
@@ -243,7 +246,7 @@ class TestJson:
             ({"images": [{"id": 1, "file_name": "a"}]}, "entry 1 of 'images' needs a 'filename' and 'sentences'"),
             ({"images": [{"filename": "a", "sentences": [{"id": 1}]}]}, "neither 'raw' nor 'tokens'"),
             ([{"image_id": 1, "caption": "a dog"}], "entry 1 needs a picture's name"),
-            ({"a.jpg": ["a dog"]}, "line 1 needs a picture's name"),
+            ({"a.jpg": 7}, "line 1 needs a picture's name"),
             ({"image": "a.jpg", "caption": 7}, "line 1 needs a picture's name"),
             ([], "the captions file is empty"),
             (7, "in no known layout"),
@@ -285,7 +288,7 @@ class TestFolder:
             read_captions(tmp_path / "empty")
 
     def test_an_error_names_the_text(self, pictures: list[Path]) -> None:
-        pictures[0].with_suffix(".txt").write_bytes(b"caf\xe9")
+        pictures[0].with_suffix(".txt").write_bytes(b"caf\x81")
         with pytest.raises(DataError, match=r"picture0\.txt: not a text file in UTF-8"):
             read_captions(pictures[0].parent)
 
@@ -296,13 +299,13 @@ class TestWhatIsRefused:
         [
             ("a.jpg#0\tone\na.jpg two\n", r"line 2 is not in the form 'NAME\.jpg#0<TAB>caption': 'a\.jpg two'"),
             ("\n\nhello,world\n", r"the first line is 'hello,world'; known are .*JSON lines.*COCO.*Karpathy"),
-            ("a.jpg\tone\n", "the first line is"),
+            ("a.jpg\tone\nb dog\ttwo\n", "line 2 does not name a picture in column 1, as the first line does: 'b dog"),
             ("a.jpg#x\tone\n", "the first line is"),
             ("#0\tone\n", "the first line is"),
             ("x" * 10_000, "the first line is 'x{80}'; known"),
             ("a.jpg#0\tone\n" + "x" * 10_000, "line 2 .{,200}$"),
             ("a\x1b[31m\n", re.escape(r"'a\x1b[31m'")),
-            (b"a.jpg#0\tcaf\xe9\n", r"not a text file in UTF-8 \(line 1 has b'\\xe9' at byte 11\): save it as UTF-8"),
+            (b"a.jpg#0\tcaf\x81\n", r"not a text file in UTF-8 \(line 1 has b'\\x81' at byte 11\): save it as UTF-8"),
             (b"\xff\xfea", "not a text file in UTF-16"),
             ("", "the captions file is empty"),
             ("\r\n \n", "the captions file is empty"),

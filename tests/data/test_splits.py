@@ -76,7 +76,7 @@ class TestFindingPictures:
         assert present_names(captions, pictures[0].parent) == ["picture3.jpg", "picture1.jpg"]
 
     def test_no_captioned_picture_in_the_folder(self, pictures: list[Path]) -> None:
-        with pytest.raises(DataError, match=r"holds none of the 2 captioned pictures, such as x\.jpg"):
+        with pytest.raises(DataError, match=r"holds none of the 2 captioned pictures: 2 of 2 are missing, such as x"):
             present_names({"x.jpg": ["one"], "y.jpg": ["two"]}, pictures[0].parent)
 
     def test_a_missing_folder(self, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from captioner.errors import CaptionerError, DataError
 from captioner.evaluation.predictions import Prediction, match, read_predictions
 
+TWO = (("a", "a red bus, parked, outside"), ("b", "a dog"))
+
 
 def written(tmp_path: Path, content: str | bytes, name: str = "predictions") -> Path:
     file = tmp_path / name
@@ -39,30 +41,50 @@ def test_reads_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "path,caption\na.jpg,a red bus, parked, outside\nb.jpg,a dog\n",
+        "a.jpg\ta red bus, parked, outside\nb.jpg\ta dog\n",  # what `captioner caption` prints
+        "a.jpg,a red bus, parked, outside\nb.jpg,a dog\n",
+        'image,prompt\na.jpg,"a red bus, parked, outside"\nb.jpg,<start> a dog <end>\n',
+        json.dumps(
+            [{"path": f"{name}.jpg", "caption": text} for name, text in TWO] + [{"path": "c.jpg", "error": "no"}]
+        ),
+        json.dumps({"a.jpg": TWO[0][1], "b.jpg": "a dog"}),
+        "a.jpg#0\ta red bus, parked, outside\nb.jpg#0\ta dog\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+def test_predictions_come_in_every_layout_of_captions(tmp_path: Path, content: str, encoding: str) -> None:
+    found = read_predictions(written(tmp_path, content.encode(encoding)))
+    assert found == [Prediction(f"{name}.jpg", text) for name, text in TWO]
+
+
+def test_predictions_beside_pictures(pictures: list[Path]) -> None:
+    pictures[0].with_suffix(".caption").write_text("a dog\n")
+    assert read_predictions(pictures[0].parent) == [Prediction("picture0.jpg", "a dog")]
+
+
+@pytest.mark.parametrize(
     ("content", "complaint"),
     [
         ("", "the file is empty"),
         (" \n\n", "the file is empty"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not a text file in UTF-8"),
-        ("[", "not a JSON file"),
-        ("[" * 100_000, "not a JSON file"),
+        ("[", "neither JSON nor JSON lines"),
+        ("[" * 100_000, "neither JSON nor JSON lines"),
         ("[]", "holds no captions"),
-        ("[1]", "entry 1 needs an 'image_id'"),
-        ('[{"image_id": 1, "caption": "a"}, {"id": 1, "caption": "a"}]', "entry 2 needs an 'image_id'"),
-        ('[{"image_id": true, "caption": "a"}]', "entry 1 needs an 'image_id' (a whole number)"),
-        ('[{"image_id": 1, "caption": null}]', "a 'caption' (a text)"),
+        ("[1]", "entry 1 needs a picture's name"),
+        ('[{"image_id": 1, "caption": "a"}, {"id": 1, "caption": "a"}]', "entry 2 needs a picture's name"),
+        ('[{"image_id": true, "caption": "a"}]', "in predictions also 'image_id'"),
+        ('[{"image_id": 1, "caption": 7}]', "a caption or a list of them"),
         ('{"path": "a.jpg", "caption": "a"}\n{"path"', "line 2 is not JSON"),
-        ('{"file": "a.jpg", "caption": "a"}', "line 1 needs a 'path' and a 'caption'"),
-        ('{"path": "a.jpg", "caption": ["a"]}', "line 1 needs a 'path' and a 'caption'"),
-        ('{"images": [], "annotations": []}', "line 1 needs a 'path' and a 'caption'"),
+        ('{"dog": "a.jpg", "caption": "a"}', "line 1 needs a picture's name"),
+        ('{"images": [], "annotations": []}', "holds no captions"),
         ('{"path": "a.jpg", "error": "damaged"}', "holds no captions"),
-        ("image,caption\na.jpg,a dog", "columns 'path' and 'caption'"),
-        ("a.jpg#0\ta dog", "columns 'path' and 'caption'"),
+        ("hello", "captions in no known layout: the first line is 'hello'"),
         ("path,caption", "holds no captions"),
         ("path,caption\na.jpg", "line 2 has fewer columns"),
-        ('path,caption\na.jpg,"a dog', "not a csv file"),
-        ('path,caption\na.jpg,"a" dog', "not a csv file"),
-        ("path,caption\na.jpg," + "x" * 200_000, "not a csv file"),
     ],
 )
 def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, content: str | bytes, complaint: str) -> None:
@@ -108,6 +130,19 @@ def test_several_captions_for_a_picture_are_told() -> None:
     assert matched.repeated == ["a.jpg"]
     equal = match([Prediction("a.jpg", "same"), Prediction("a.jpg", "same")], ["a.jpg"])
     assert equal.repeated == ["a.jpg"]
+
+
+def test_the_references_ids_go_before_numbers_in_names() -> None:
+    ids: dict[str, int | str] = {"12.jpg": 13, "13.jpg": 12, "14.jpg": 0, "15.jpg": "coco_7"}
+    predictions = [Prediction(12, "a"), Prediction(13, "b"), Prediction(0, "c"), Prediction("coco_7", "d")]
+    matched = match([*predictions, Prediction(14, "e"), Prediction("x/12.jpg", "f")], list(ids), ids)
+    assert {name: one.caption for name, one in matched.predictions.items()} == {
+        "13.jpg": "a",
+        "12.jpg": "b",
+        "14.jpg": "c",
+        "15.jpg": "d",
+    }
+    assert (matched.unknown, matched.repeated) == (["14"], ["12.jpg"])
 
 
 def test_coco_numbers_stand_in_the_file_names() -> None:

@@ -159,7 +159,7 @@ def test_a_zip_becomes_a_csv(visitor: Visitor, beach: Path, tmp_path: Path) -> N
     visitor.wait(lambda: "2 captioned, 1 could not be read" in visitor.texts("[data-testid=stMain]")[0])
     visitor.click("CSV")
     wait_for(lambda: (folder / "captions.csv").is_file())
-    with (folder / "captions.csv").open(encoding="utf-8", newline="") as file:
+    with (folder / "captions.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
     assert [row[:2] for row in rows] == [
         ["path", "caption"],

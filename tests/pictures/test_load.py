@@ -9,6 +9,7 @@ import random
 import re
 import struct
 import threading
+import unicodedata
 import warnings
 import zlib
 from collections.abc import Callable
@@ -55,6 +56,27 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def tiff(content: bytes, bits: int, tags: dict[int, int], order: str) -> bytes:
+    """A grey TIFF of 2 x 1 pixels, which Pillow cannot write."""
+    usual = {256: 2, 257: 1, 258: bits, 259: 1, 262: 1, 277: 1, 278: 1, 279: len(content)}
+    entries = sorted({**usual, **tags, 273: 8}.items())
+    place = 8 + len(content)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", place + place % 2)
+    table = b"".join(struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in entries)
+    return head + content + b"\0" * (place % 2) + struct.pack(f"{order}H", len(entries)) + table + b"\0" * 4
+
+
+def png(kind: int, samples: list[int], clear: list[int]) -> bytes:
+    """A PNG of 2 x 1 pixels of 16 bits, of which one colour is transparent; kind 0 is grey, 2 is RGB."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head, row = struct.pack(">IIBBBBB", 2, 1, 16, kind, 0, 0, 0), struct.pack(f">{len(samples)}H", *samples)
+    parts = (b"IHDR", head), (b"tRNS", struct.pack(f">{len(clear)}H", *clear)), (b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in (*parts, (b"IEND", b"")))
 
 
 def example(suffix: str, **options: Any) -> bytes:
@@ -180,6 +202,47 @@ class TestColours:
         image = Image.fromarray(np.array([[0, 257, 32_896, 65_535]], np.uint16))
         assert image.mode == "I;16"
         assert loaded(encoded(image, format))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+    @pytest.mark.parametrize("order", ["<", ">"])
+    @pytest.mark.parametrize(
+        ("bits", "data", "tags", "expected"),
+        [
+            (12, "fff000", {}, [255, 0]),
+            (12, "fff000", {262: 0}, [0, 255]),  # white is zero
+            (16, "ffff0000", {262: 0}, [0, 255]),
+            (16, "0fff0000", {281: 4095}, [255, 0]),  # 12 bits in numbers of 16 bits
+            (16, "7fff0000", {281: 3000}, [127, 0]),  # the highest level that the picture has
+            (16, "7ffffff0", {339: 2}, [255, 0]),  # with a sign
+        ],
+    )
+    def test_deep_grey_is_scaled_by_its_own_bits(
+        self, order: str, bits: int, data: str, tags: dict[int, int], expected: list[int]
+    ) -> None:
+        content = bytes.fromhex(data)
+        if order == "<" and bits == 16:
+            content = struct.pack("<2H", *struct.unpack(">2H", content))
+        assert loaded(tiff(content, bits, tags, order))[0, :, 0].tolist() == expected
+
+    @pytest.mark.parametrize(
+        ("kind", "pixels", "clear", "expected"),
+        [
+            (0, [1000, 40_000], [1000], [[255] * 3, [155] * 3]),
+            (2, [1000, 2000, 3000, 40_000, 50_000, 60_000], [1000, 2000, 3000], [[255] * 3, [156, 195, 234]]),
+        ],
+    )
+    def test_a_16_bit_colour_that_is_clear_becomes_white(
+        self, kind: int, pixels: list[int], clear: list[int], expected: list[list[int]]
+    ) -> None:
+        data = png(kind, pixels, clear)
+        assert loaded(data)[0].tolist() == expected
+        with Image.open(io.BytesIO(data)) as image:
+            load_image(image)
+            assert image.info["transparency"] == (clear[0] if kind == 0 else tuple(clear)), "the caller's stays"
+
+    @pytest.mark.parametrize("highest", [1023, 4095, 65_535])
+    def test_a_pgm_is_scaled_by_its_highest_level(self, highest: int) -> None:
+        data = f"P5 2 1 {highest}\n".encode() + struct.pack(">2H", highest, highest // 2)
+        assert loaded(data)[0, :, 0].tolist() == [255, 127]
 
     def test_32_bit_grey_is_16_bit_grey_and_clipped(self) -> None:
         image = Image.fromarray(np.array([[-5, 32_896, 65_535, 1_000_000]], np.int32))
@@ -337,6 +400,21 @@ class TestErrors:
     def test_a_name_that_is_not_text_comes_out_as_it_went_in(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="x\udcff\\.jpg: no such file"):
             load_image(tmp_path / "x\udcff.jpg")
+
+    @pytest.mark.parametrize("brands", [b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heic", b"heix\0\0\0\0"])
+    def test_heic_is_known_by_its_bytes(self, brands: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "registered_extensions", lambda: {".jpg": "JPEG"})
+        with pytest.raises(ImageError, match=r'^a\.jpg: is HEIC, which needs: pip install "captioner\[heic\]"$'):
+            load_image(b"\0\0\0\x18ftyp" + brands + b"\0" * 100, name="a.jpg")
+        with pytest.raises(ImageError, match="not a picture"):
+            load_image(b"\0\0\0\x18ftypisom\0\0\0\0mp41" + b"\0" * 100)
+
+    def test_a_name_in_another_unicode_form(self, tmp_path: Path) -> None:
+        forms = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+        for there, asked in (forms, reversed(forms)):
+            (tmp_path / asked).unlink(missing_ok=True)
+            Image.new("RGB", (5, 4)).save(tmp_path / there)
+            assert load_image(tmp_path / asked).size == (5, 4)
 
     def test_heic_says_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = tmp_path / "IMG_0001.HEIC"

@@ -1,1 +1,1 @@
-"""One module for each kind of captions file: `lines`, `columns` and `documents`; `captions.read_captions` chooses."""
+"""One module for each kind of captions file: `lines`, `columns`, `documents` and `folders`; `captions.py` chooses."""

@@ -2,48 +2,59 @@
 
 from __future__ import annotations
 
-import codecs
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, NamedTuple
 
 from captioner.errors import DataError
+from captioner.files import decoded
+from captioner.pictures.load import SUFFIXES
 
-# The name of a picture, a caption, and the split that the file puts the picture in ("" for none).
-Entry: TypeAlias = tuple[str, str, str]
+
+class Entry(NamedTuple):
+    """What one place in a captions file says of a picture."""
+
+    name: str | None  # None if only an id says which picture is meant
+    texts: list[str]
+    split: str = ""  # "" for none
+    number: int | str | None = None  # the id that COCO's results call image_id
+    words: Any = None  # of a caption, with probabilities, as a captioner may give them
 
 
-def text_lines(file: Path, what: str = "captions file") -> Iterator[str]:
-    """Yield the lines of a text file without their line ends. Raises DataError.
+def read_text(file: Path, what: str = "captions file", notes: list[str] | None = None) -> str:
+    """The content of a text file. A guessed encoding is noted. Raises DataError.
 
-    The file is UTF-8, or UTF-16 with a byte-order mark, as Excel writes it. `what` says in errors what the file
-    should be.
+    `what` says in errors what the file should be.
     """
     if not file.is_file():
         raise DataError(f"{file}: no such {what}")
     try:
-        with file.open("rb") as start:
-            marked = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        # Split at "\n" only: a caption may contain other characters that str.splitlines takes for line ends.
-        with file.open(encoding="utf-16" if marked else "utf-8", newline="\n") as stream:
-            for line in stream:
-                # Files that were concatenated have byte-order marks in the middle, too.
-                yield line.strip("\r\n\ufeff")
-    except UnicodeError as error:
-        encoding = "UTF-16" if marked else f"UTF-8{_first_bad_line(file)}"
-        raise DataError(f"{file}: not a text file in {encoding}: save it as UTF-8") from error
+        text, encoding = decoded(file.read_bytes())
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    if notes is not None and not encoding.startswith("utf"):
+        notes.append(f"{file}: not UTF-8, read as {encoding}")
+    return text
 
 
-def _first_bad_line(file: Path) -> str:
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                return f" (line {number} has {line[error.start : error.start + 1]!r} at byte {error.start})"
-    return ""
+def text_lines(file: Path, what: str = "captions file", notes: list[str] | None = None) -> Iterator[str]:
+    """Yield the lines of a text file without their line ends, as `read_text` reads it. Raises DataError."""
+    return map(bare, io.StringIO(read_text(file, what, notes), newline=None))
+
+
+def bare(line: str) -> str:
+    """A line without its end. Files that were concatenated have byte-order marks in the middle, too."""
+    return line.strip("\r\n\ufeff")
+
+
+def names_picture(text: str) -> bool:
+    """Whether a text is the file name of a picture, or an address."""
+    suffix = text.strip().rpartition(".")[2].lower()  # a path of pathlib takes long to make
+    return f".{suffix}" in SUFFIXES or bool(re.match(r"\s*https?://\S+\s*$", text))
 
 
 def writable(text: str) -> str:

@@ -97,7 +97,7 @@ def _show(batch: Collection) -> None:
         st.info(say("too_many", count=archives.MAX_FILES))
     with st.container(horizontal=True):
         for label, file, mime, content in (
-            ("CSV", "captions.csv", "text/csv", "".join(csv_table(done))),
+            ("CSV", "captions.csv", "text/csv", "\ufeff" + "".join(csv_table(done))),  # the mark is for Excel
             ("JSONL", "captions.jsonl", "application/jsonl", "".join(jsonl(batch.rows))),
             (say("sidecars"), "captions.zip", "application/zip", _sidecars(done)),
             (say("web_page"), "captions.html", "text/html", "".join(gallery(done, batch.thumbnails.get))),
