@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import browser
@@ -193,6 +195,21 @@ def test_bad_pictures_get_one_sentence_and_the_next_its_caption(
     assert name in alert
     assert reason in alert
     assert uploaded(visitor, beach) == [shipped().caption(beach).text]
+
+
+@pytest.mark.slow
+def test_the_page_works_inside_another_site(visitor: Visitor, address: str, beach: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(f'<iframe src="{address}" width="900" height="700"></iframe>')
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        try:
+            visitor.driver.get(f"http://127.0.0.1:{site.server_port}")  # to a browser, another site than localhost
+            visitor.driver.switch_to.frame(0)
+            assert uploaded(visitor, beach) == [shipped().caption(beach).text]
+        finally:
+            visitor.driver.switch_to.default_content()
+            site.shutdown()
 
 
 def test_a_file_over_the_limit_is_refused(visitor: Visitor, beach: Path, tmp_path: Path) -> None:
