@@ -35,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError(f"{args.checkpoints}: is not a folder, which --checkpoints needs")
     base_path = args.base_path.strip("/")
     if not re.fullmatch(r"([\w.~-]+(/[\w.~-]+)*)?", base_path, re.ASCII):
-        raise OptionError(f"--base-path {args.base_path}: give a path such as captions, of letters, digits and . _ ~ - /")
+        raise OptionError(
+            f"--base-path {args.base_path}: give a path such as captions, of letters, digits and . _ ~ - /"
+        )
     _check_free(args.host, args.port)
     host = "localhost" if args.host in _ALL_ADDRESSES else f"[{args.host}]" if ":" in args.host else args.host
     others = ", also from other machines" if args.host in _ALL_ADDRESSES else ""

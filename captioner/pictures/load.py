@@ -33,6 +33,7 @@ MAX_FILE_BYTES = 500_000_000
 
 # Pillow reads more formats than these. For PostScript it would start Ghostscript, whatever the file is called.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000")
+_HEIC = re.compile(rb"....ftyp(hei|hev|m[is]f1.{4,48}?hei)", re.DOTALL)  # the names of phones' files vary
 _MAX_SCANS = 100  # of a JPEG; a progressive one has about 10, and each takes as long as decoding a picture
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 LARGE = 30_000_000  # pixels; the decoders of some formats then take several GB
@@ -85,7 +86,11 @@ def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | No
         raise ImageError(f"{name}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{name}: {size / 1e6:.0f} MB is more than the limit of {MAX_FILE_BYTES / 1e6:.0f} MB")
-    with _errors_of_pillow(name), Image.open(file, "r", _prepare_pillow()) as image:
+    formats, start = _prepare_pillow(), file.read(64)
+    if "HEIF" not in formats and _HEIC.match(start):
+        raise ImageError(f'{name}: is a HEIC picture, which captioner reads after: pip install "captioner[heic]"')
+    file.seek(0)
+    with _errors_of_pillow(name), Image.open(file, "r", formats) as image:
         if isinstance(image, JpegImageFile):
             _check_scans(file, name)
         _check_pixels(image, name, max_pixels)
@@ -121,9 +126,7 @@ def _errors_of_pillow(name: str) -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        heic = name.lower().endswith((".heic", ".heif")) and ".heic" not in Image.registered_extensions()
-        hint = ' (HEIC needs: pip install "captioner[heic]")' if heic else ""
-        raise ImageError(f"{name}: not a picture, or a format that Pillow cannot read{hint}") from error
+        raise ImageError(f"{name}: not a picture, or a format that Pillow cannot read") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: has more than {MAX_PIXELS / 1e6:.0f} million pixels") from error
     # On damaged files Pillow's decoders raise nearly anything: struct.error, SyntaxError, IndexError, ...
