@@ -82,16 +82,21 @@ def reason(error: ImageError) -> str:
 
 def current(model: captioner.Captioner) -> KeptPicture | None:
     """The picture that a view is about: the visitor's choice among the kept ones. With none, ask for pictures."""
-    with bar(model):
-        pictures = taken()
-        if len(pictures) > 1:
-            if st.session_state.get("current") not in pictures:
-                st.session_state.current = list(pictures)[-1]
-            names = {digest: shortened(picture.name) for digest, picture in pictures.items()}
-            label = say("which")
-            shown = names.__getitem__
-            st.pills(label, list(names), key="current", required=True, format_func=shown, persist_state="session")
-    return pictures.get(st.session_state.get("current", ""), next(reversed(pictures.values()), None))
+    row, pictures = bar(model), taken()
+    if not pictures:
+        return None
+    chosen = st.session_state.get("current")
+    # The choice outlasts the buttons, which other views and one picture do without.
+    st.session_state.current = st.session_state.picked = chosen if chosen in pictures else list(pictures)[-1]
+    if len(pictures) > 1:
+        names = {digest: shortened(picture.name) for digest, picture in pictures.items()}
+        shown = names.__getitem__
+        row.pills(say("picture"), list(names), key="picked", required=True, format_func=shown, on_change=_choose)
+    return pictures[st.session_state.current]
+
+
+def _choose() -> None:
+    st.session_state.current = st.session_state.picked
 
 
 def taken() -> dict[str, KeptPicture]:
@@ -139,7 +144,7 @@ def _take_in(model: captioner.Captioner) -> None:
             label, kinds, accept_multiple_files=True, key=key, max_upload_size=MAX_MEGABYTES, on_change=on_change
         )
     st.caption(say("or_sample"))
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="small", key="samples"):
         for name, file in SAMPLES.items():
             with st.container(width=108, gap="xxsmall"):
                 st.image(str(file), alt="", width="stretch")  # the button says what it is

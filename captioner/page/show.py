@@ -18,6 +18,7 @@ STYLE = """<style>
 .stMainBlockContainer { padding-top: 1.2rem }
 .stAppHeader { background: none; pointer-events: none }
 [class*="st-key-seen"] img { max-height: 70vh; width: auto; max-width: 100% }
+.st-key-samples img { aspect-ratio: 1; object-fit: cover }
 @media (max-width: 640px) {
   .stMainBlockContainer h1 { font-size: 1.4rem; padding: 0 }
   [class*="st-key-answer"] code { font-size: 1.25rem }

@@ -88,6 +88,25 @@ def test_the_chinese_model_writes_chinese(visitor: Visitor, man: Path) -> None:
     visitor.click("中文")
     expected = shipped("flickr8k-zh").caption(man).text
     visitor.wait(lambda: visitor.captions() == [expected])
+    # The choice outlasts other views and a reload.
+    visitor.click("Compare")
+    visitor.wait(lambda: expected in visitor.captions())
+    visitor.driver.refresh()
+    visitor.wait(lambda: expected in visitor.captions())
+
+
+def test_a_reload_loses_nothing(visitor: Visitor, man: Path) -> None:
+    captions = uploaded(visitor, man)
+    visitor.driver.refresh()
+    visitor.wait(lambda: visitor.captions() == captions)
+    visitor.click("Many pictures")
+    visitor.upload(man)
+    visitor.wait(lambda: visitor.texts("figcaption"))
+    visitor.driver.refresh()
+    visitor.wait(lambda: visitor.texts("figcaption"))
+    # Another tab is another visit.
+    visitor.open()
+    assert not visitor.captions()
 
 
 @pytest.mark.slow
@@ -250,6 +269,12 @@ def test_a_narrow_screen_shows_every_view_without_sideways_scrolling(address: st
             if view in ("", "compare", "inside", "sentence"):
                 visitor.upload(man)
                 visitor.wait(lambda: visitor.all("[data-testid=stImage]"))
+            links = visitor.all(".st-key-views a")
+            assert len(links) == 6
+            assert all(link.is_displayed() for link in links)
+            if not view:  # the caption is on the first screen, without scrolling
+                visitor.wait(visitor.captions)
+                assert visitor.all("[data-testid=stCode]")[0].rect["y"] < 700
             page = "const e = document.querySelector('[data-testid=stMain]'); "
             assert visitor.driver.execute_script(page + "return e.scrollWidth <= e.clientWidth"), view
 

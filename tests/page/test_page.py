@@ -361,7 +361,7 @@ def test_many_pictures_become_a_table_and_a_gallery(model: captioner.Captioner) 
     ]
     assert "not a picture" in rows[1]["error"]
     assert page.file_uploader[0].value == []  # the files have been let go
-    assert list(page.dataframe[0].value.columns) == ["picture", "file", "Caption", "problem"]
+    assert list(page.dataframe[0].value.columns) == ["Picture", "File", "Caption", "Problem"]
     assert len(page.dataframe[0].value) == 3
     gallery = page.get("html")[-1].value
     assert gallery.count("<figure>") == 3
@@ -380,7 +380,7 @@ def test_a_second_upload_adds_to_the_first(model: captioner.Captioner) -> None:
     rows = page.session_state.kept["batch"].rows
     assert [row["caption"] for row in rows] == captions
     assert [row["path"] for row in rows] == ["picture0.png", "picture0 (2).png", "picture1.png"]
-    assert "problem" not in page.dataframe[0].value.columns  # there is none
+    assert "Problem" not in page.dataframe[0].value.columns  # there is none
     page.button[-1].click().run()  # remove all
     assert not page.dataframe
     assert [row["path"] for row in upload(page, CAT).session_state.kept["batch"].rows] == ["picture0.png"]

@@ -75,7 +75,8 @@ def _looked(picture: KeptPicture, step: Step) -> None:
     where, strength = drawings.strongest(step.heat)
     place = say(where)
     overlay = drawings.heat_overlay(load_image(picture.preview), step.heat)
-    st.image(overlay, width="stretch", alt=say("where_alt", word=word, place=place))
+    with st.container(key="seen-heat"):
+        st.image(overlay, width="stretch", alt=say("where_alt", word=word, place=place))
     if strength < WEAK:
         st.caption(say("where_none", word=word))
     else:
