@@ -158,7 +158,8 @@ class Visitor:
         """Click the button or link with this text."""
 
         def there() -> list[WebElement]:
-            return [element for element in self.all("a, button") if element.text.strip() == text]
+            # An icon is a letter of a font, on a line of its own before the text.
+            return [element for element in self.all("a, button") if element.text.strip().split("\n")[-1] == text]
 
         self.wait(there)
         there()[-1].click()
