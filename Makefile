@@ -31,7 +31,7 @@ TRAIN = $(BIN)/captioner train $(LISTS) --encoder efficientnet_lite2
 	    || echo "The page's tests need Chromium and its driver: sudo apt-get install chromium chromium-driver" >&2
 	@touch $@
 
-demo: .venv/installed  ## caption a photograph; make demo IMAGES="a.jpg folder" takes your own
+demo: .venv/installed  ## caption photographs; make demo IMAGES="a.jpg folder" takes your own
 	@$(BIN)/python -m captioner demo $(IMAGES)
 
 app: .venv/installed  ## the web page

@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser import Visitor, server  # noqa: E402  # the tests' browser driver
 
 import captioner  # noqa: E402  # the tests' folder has to be on the path first
-from captioner.page.sample_pictures import SAMPLES, sample  # noqa: E402  # as above
+from captioner.pictures.load import load_image  # noqa: E402  # as above
+from captioner.pictures.sample_pictures import SAMPLES  # noqa: E402  # as above
 
 
 def main() -> None:
@@ -35,8 +36,8 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder, server() as page, Visitor(page.address) as visitor:
         pictures = [Path(folder) / f"{name}.jpg" for name in SAMPLES]
-        for name, path in zip(SAMPLES, pictures, strict=True):
-            sample(name).save(path, quality=90)
+        for sample, path in zip(SAMPLES.values(), pictures, strict=True):
+            load_image(sample).save(path, quality=90)
         cold = _first_caption(visitor, pictures[0])
         first = [_first_caption(visitor, pictures[number % len(pictures)]) for number in range(rounds)]
         again = [_decode_again(visitor, number) for number in range(rounds)]
@@ -46,8 +47,8 @@ def main() -> None:
     print(f"| the captions of `Compare` after a slider moves | {statistics.median(again):.2f} |")
     model = captioner.load()
     for what, function in (
-        ("for comparison: the caption of a picture in Python", lambda: model.caption(sample("beach"))),
-        ("the same with `explain`", lambda: model.explain(sample("beach"))),
+        ("for comparison: the caption of a picture in Python", lambda: model.caption(SAMPLES["cat"])),
+        ("the same with `explain`", lambda: model.explain(SAMPLES["cat"])),
     ):
         function()
         print(f"| {what} | {statistics.median(_seconds(function) for _ in range(rounds)):.3f} |")

@@ -108,7 +108,9 @@ class Visitor:
         self.driver.quit()
 
     def open(self, view: str = "") -> None:
-        """Go to a view by its address."""
+        """Go to a view by its address, as a new visitor."""
+        if self.driver.current_url.startswith(self.address):
+            self.driver.execute_script("sessionStorage.clear()")
         self.driver.get(f"{self.address}/{view}")
         self.wait(lambda: self.all("h1"))
 
@@ -146,14 +148,18 @@ class Visitor:
 
     def upload(self, *files: Path) -> None:
         """Choose files in the page's box for them."""
-        self.wait(lambda: self.all("input[type=file]"))
+        self.wait(lambda: self.all("[data-testid=stFileUploader], [data-testid=stPopoverButton]"))
+        if not self.all("input[type=file]"):
+            self.all("[data-testid=stPopoverButton]")[0].click()
+            self.wait(lambda: self.all("input[type=file]"))
         self.all("input[type=file]")[0].send_keys("\n".join(map(str, files)))
 
     def click(self, text: str) -> None:
         """Click the button or link with this text."""
 
         def there() -> list[WebElement]:
-            return [element for element in self.all("a, button") if element.text.strip() == text]
+            # An icon is a letter of a font, on a line of its own before the text.
+            return [element for element in self.all("a, button") if element.text.strip().split("\n")[-1] == text]
 
         self.wait(there)
         there()[-1].click()

@@ -3,32 +3,70 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
+import re
+import runpy
+import socket
 import sys
 from pathlib import Path
 
-from captioner.errors import OptionError
+from captioner.errors import OptionError, one_line
 
 ABOUT = {
     "help": "open the web page",
     "description": "Open the web page in a browser. It serves this machine only and keeps no pictures.",
 }
+_ALL_ADDRESSES = ("0.0.0.0", "::")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--checkpoints", metavar="DIR", type=Path, help="also offer the checkpoints in this folder")
+    host = "the address to listen on; 0.0.0.0 lets other machines in [localhost]"
+    parser.add_argument("--host", default="localhost", help=host)
     parser.add_argument("--port", type=int, default=8501, help="the port to listen on [8501]")
+    base_path = "the path of the page, for a proxy that serves it as https://example.org/PATH"
+    parser.add_argument("--base-path", metavar="PATH", default="", help=base_path)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve the page until interrupted."""
     if args.checkpoints and not args.checkpoints.is_dir():
         raise OptionError(f"{args.checkpoints}: is not a folder, which --checkpoints needs")
-    command = [sys.executable, "-m", "streamlit", "run", str(script()), "--server.port", str(args.port)]
+    base_path = args.base_path.strip("/")
+    if not re.fullmatch(r"([\w.~-]+(/[\w.~-]+)*)?", base_path, re.ASCII):
+        raise OptionError(
+            f"--base-path {args.base_path}: give a path such as captions, of letters, digits and . _ ~ - /"
+        )
+    _check_free(args.host, args.port)
+    host = "localhost" if args.host in _ALL_ADDRESSES else f"[{args.host}]" if ":" in args.host else args.host
+    others = ", also from other machines" if args.host in _ALL_ADDRESSES else ""
+    print(f"captioner: the page is at http://{host}:{args.port}/{base_path}{others}; Ctrl-C ends it", file=sys.stderr)
+    settings = {"server.address": args.host, "server.port": args.port, "server.baseUrlPath": base_path}
+    # Streamlit's own welcome would ask a server on the internet for this machine's address.
+    settings["logger.hideWelcomeMessage"] = "true"
+    sys.argv = ["streamlit", "run", str(script()), *(f"--{name}={value}" for name, value in settings.items())]
     if args.checkpoints:
-        command += ["--", "--checkpoints", str(args.checkpoints.resolve())]
-    return subprocess.call(command)
+        sys.argv += ["--", "--checkpoints", str(args.checkpoints.resolve())]
+    # In this process, so that a signal that ends it ends the server.
+    runpy.run_module("streamlit", run_name="__main__")
+    return 0
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise OptionError where the server could not listen."""
+    if not 1 <= port <= 65535:
+        raise OptionError(f"--port {port}: a port is a number from 1 to 65535")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            if os.name == "posix":  # as the server does it: a port whose last connections are closing is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not an address of this machine"
+        raise OptionError(
+            f"cannot listen on {one_line(host)}, port {port} ({reason}): choose another --port or --host"
+        ) from error
 
 
 def script() -> Path:

@@ -8,23 +8,24 @@ import math
 from captioner.errors import one_line
 
 ABOUT = {
-    "help": "caption an example photograph, or your own",
-    "description": "Show captions and their probabilities, for a photograph that matplotlib ships or for your own.",
+    "help": "caption example photographs, or your own",
+    "description": "Show captions and their probabilities, for photographs that come with captioner or for your own.",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="files, folders or patterns [the example photograph]")
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="files, folders or patterns [the examples]")
 
 
 def run(args: argparse.Namespace) -> int:
     """Caption the pictures and show how sure the model is; 1 when a picture failed."""
     from captioner.inference.captioner import load
     from captioner.pictures.find import find_pictures
+    from captioner.pictures.sample_pictures import SAMPLES
 
     failed = 0
-    for result in load().caption_files(find_pictures(args.paths or [_photograph()])):
+    for result in load().caption_files(find_pictures(args.paths or list(map(str, SAMPLES.values())))):
         print(f"picture      {one_line(result.path)}")
         if not (caption := result.caption):
             failed += 1
@@ -36,10 +37,3 @@ def run(args: argparse.Namespace) -> int:
         words = zip(caption.tokens, caption.probabilities, strict=True)
         print("             " + "  ".join(f"{word} {100 * probability:.0f} %" for word, probability in words) + "\n")
     return 1 if failed else 0
-
-
-def _photograph() -> str:
-    """Grace Hopper's portrait (US Navy, public domain), which matplotlib installs as sample data."""
-    from matplotlib.cbook import get_sample_data
-
-    return str(get_sample_data("grace_hopper.jpg", asfileobj=False))

@@ -58,6 +58,7 @@ class Explanation:
     caption: Caption
     steps: tuple[Step, ...]  # one per word, and one for the end where the model ended the sentence itself
     beam: tuple[tuple[Branch, ...], ...]  # the hypotheses at each step, best first; empty without a beam
+    start: Tensor  # (H,) float32: h_0 of the last layer, which the picture sets
 
 
 @torch.inference_mode()
@@ -76,7 +77,8 @@ def explain(
         likely = zip(top.indices[t].tolist(), top.values[t].tolist(), strict=True)
         candidates = tuple(Candidate(words[other], probability) for other, probability in likely)
         steps.append(Step(words[token], math.exp(logprob), candidates, hidden[t].float().cpu(), heat[t].cpu()))
-    return Explanation(Caption.of(best, vocabulary), tuple(steps), tuple(recorder.steps))
+    start = decoder.init_state(feature)[0][-1, 0].float().cpu()
+    return Explanation(Caption.of(best, vocabulary), tuple(steps), tuple(recorder.steps), start)
 
 
 @torch.inference_mode()

@@ -10,8 +10,8 @@ import streamlit as st
 
 import captioner
 from captioner.errors import CaptionerError
-from captioner.page import models, show
-from captioner.page.texts import LANGUAGES, language, say
+from captioner.page import models, show, visits
+from captioner.page.texts import LANGUAGES, preferred, say
 from captioner.page.views import about, caption, compare, folder, inside, sentence
 
 View: TypeAlias = Callable[[str, captioner.Captioner], None]
@@ -29,12 +29,15 @@ def main() -> None:
     """Draw the page, once a run."""
     st.set_page_config(page_title="captioner", page_icon="🖼️", layout="wide")
     st.html(show.STYLE)
-    language()  # fixed before the first text
     pages = [
         st.Page(partial(draw, view), title=say(name), url_path=name, default=name == "caption")
         for name, view in VIEWS.items()
     ]
-    st.navigation(pages, position="top").run()
+    page = st.navigation(pages, position="hidden")  # Streamlit's own bar hides the views on a phone
+    with st.container(horizontal=True, gap="xxsmall", key="views"):
+        for link in pages:
+            st.page_link(link)
+    page.run()
     st.divider()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(say("private"), width="content")
@@ -42,10 +45,13 @@ def main() -> None:
             say("language"),
             list(LANGUAGES),
             key="language",
+            default=preferred(),
             required=True,
-            format_func=lambda code: LANGUAGES[code],
+            format_func=LANGUAGES.__getitem__,
             label_visibility="collapsed",
+            bind="query-params",
         )
+    visits.remember()
 
 
 def draw(view: View) -> None:

@@ -42,14 +42,19 @@ def choose_model() -> str:
     """The name of the checkpoint that the visitor chose. With only one checkpoint there is no choice to show."""
     names = list(available()) or [DEFAULT]
     preferred = "flickr8k-zh" if language() == "zh" else DEFAULT
-    if st.session_state.get("model") not in names:
-        st.session_state.model = preferred if preferred in names else names[0]
-    if len(names) > 1:
-        st.segmented_control(
-            say("captions_in"), names, key="model", required=True, format_func=lambda name: LANGUAGES.get(name, name)
-        )
-    chosen: str = st.session_state.model
-    return chosen
+    default = preferred if preferred in names else names[0]
+    if len(names) == 1:
+        return default
+    shown = {name: LANGUAGES.get(name, name) for name in names}
+    return st.segmented_control(
+        say("captions_in"),
+        names,
+        default=default,
+        required=True,
+        format_func=shown.__getitem__,
+        key="model",
+        bind="query-params",
+    )
 
 
 def loaded(name: str) -> captioner.Captioner:

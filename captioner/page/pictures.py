@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import streamlit as st
-from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
@@ -23,9 +22,10 @@ import captioner
 from captioner.errors import ImageError
 from captioner.machine import give_back_freed_memory
 from captioner.page.models import TURN
-from captioner.page.sample_pictures import SAMPLES, sample
 from captioner.page.texts import say
-from captioner.pictures.load import ImageSource, load_image
+from captioner.page.visits import own
+from captioner.pictures.load import SUFFIXES, load_image
+from captioner.pictures.sample_pictures import SAMPLES
 
 MAX_PICTURES = 12
 MAX_MEGABYTES = 50  # a file; also in .streamlit/config.toml
@@ -64,15 +64,14 @@ class KeptPicture:
         return self.features[name]
 
 
-def read(name: str, source: ImageSource, model: captioner.Captioner) -> KeptPicture:
-    """Read a picture from the bytes of a file or from an RGB picture. Raises ImageError when it cannot be read."""
-    data: Any = source.tobytes() if isinstance(source, Image.Image) else source
+def read(name: str, data: bytes, model: captioner.Captioner) -> KeptPicture:
+    """Read a picture from the bytes of a file. Raises ImageError when it cannot be read."""
     with TURN:
-        small = load_image(source, max_pixels=MAX_PIXELS, smallest=max(PREVIEW)).copy()
+        small = load_image(data, max_pixels=MAX_PIXELS, smallest=max(PREVIEW)).copy()
         small.thumbnail(PREVIEW)
         preview = io.BytesIO()
         small.save(preview, "JPEG", quality=90)
-        prepared = {model.preprocess.size: model.prepare(source)}  # as the command reads it
+        prepared = {model.preprocess.size: model.prepare(data)}  # as the command reads it
     return KeptPicture(name, hashlib.sha256(data).hexdigest(), preview.getvalue(), prepared)
 
 
@@ -83,48 +82,84 @@ def reason(error: ImageError) -> str:
 
 def current(model: captioner.Captioner) -> KeptPicture | None:
     """The picture that a view is about: the visitor's choice among the kept ones. With none, ask for pictures."""
-    pictures = taken()
+    row, pictures = bar(model), taken()
     if not pictures:
-        take_in(model)
         return None
-    if st.session_state.get("current") not in pictures:
-        st.session_state.current = list(pictures)[-1]
+    chosen = st.session_state.get("current")
+    # The choice outlasts the buttons, which other views and one picture do without.
+    st.session_state.current = st.session_state.picked = chosen if chosen in pictures else list(pictures)[-1]
     if len(pictures) > 1:
-        names = {digest: picture.name for digest, picture in pictures.items()}
-        st.pills(say("which"), list(names), key="current", required=True, format_func=names.__getitem__)
+        names = {digest: shortened(picture.name) for digest, picture in pictures.items()}
+        shown = names.__getitem__
+        row.pills(say("picture"), list(names), key="picked", required=True, format_func=shown, on_change=_choose)
     return pictures[st.session_state.current]
+
+
+def _choose() -> None:
+    st.session_state.current = st.session_state.picked
 
 
 def taken() -> dict[str, KeptPicture]:
     """The visitor's pictures by the digest of their content, the oldest first."""
-    pictures: dict[str, KeptPicture] = st.session_state.setdefault("pictures", {})
+    pictures: dict[str, KeptPicture] = own("pictures", dict)
     return pictures
 
 
-def take_in(model: captioner.Captioner) -> None:
+def remove(digest: str) -> None:
+    """Forget a picture."""
+    taken().pop(digest, None)
+
+
+def bar(model: captioner.Captioner) -> DeltaGenerator:
+    """Ask for pictures, in a popover if there are some already. Returns a row for more elements beside its button."""
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    if taken():
+        # A popover of another key is closed, so it closes once it has been used.
+        with row.popover(say("add"), icon=":material/add_photo_alternate:", key=box_key("add")):
+            _take_in(model)
+    else:
+        _take_in(model)
+    show_messages()
+    return row
+
+
+def _take_in(model: captioner.Captioner) -> None:
     """Ask for pictures: from files, the camera or samples. Callbacks read them before the page is drawn again."""
-    sources = ["upload", "camera", "sample"]
     source = st.segmented_control(
-        say("source"), sources, default="upload", required=True, format_func=say, label_visibility="collapsed"
+        say("source"),
+        ["upload", "camera"],
+        default="upload",
+        required=True,
+        format_func=say,
+        label_visibility="collapsed",
     )
     key = box_key(source)
     on_change = partial(_add_uploads, key, model)
     if source == "camera":
         st.camera_input(say("take"), key=key, on_change=on_change)
-    elif source == "sample":
-        with st.container(horizontal=True, gap="small"):
-            for name in SAMPLES:
-                with st.container(width=150, gap="xxsmall"):
-                    st.image(sample(name), alt="", width="stretch")  # the button says what it is
-                    new = [(say(name), sample(name))]
-                    st.button(say(name), width="stretch", key=f"sample-{name}", on_click=_add, args=(new, model))
     else:
         label = say("drop", count=MAX_PICTURES, **LIMITS)
+        kinds = [suffix.removeprefix(".") for suffix in sorted(SUFFIXES)]
         st.file_uploader(
-            label, "image", accept_multiple_files=True, key=key, max_upload_size=MAX_MEGABYTES, on_change=on_change
+            label, kinds, accept_multiple_files=True, key=key, max_upload_size=MAX_MEGABYTES, on_change=on_change
         )
-    for kind, message in st.session_state.pop("messages", []):
-        getattr(st, kind)(message)
+    st.caption(say("or_sample"))
+    with st.container(horizontal=True, gap="small", key="samples"):
+        for name, file in SAMPLES.items():
+            with st.container(width=108, gap="xxsmall"):
+                st.image(str(file), alt="", width="stretch")  # the button says what it is
+                st.button(say(name), width="stretch", key=f"sample-{name}", on_click=_add_sample, args=(name, model))
+
+
+def message(kind: str, text: str) -> None:
+    """Keep a message, an "error" or an "info", for the next time that the page is drawn."""
+    st.session_state.setdefault("messages", []).append((kind, text))
+
+
+def show_messages() -> None:
+    """Show the messages that were kept."""
+    for kind, text in st.session_state.pop("messages", []):
+        getattr(st, kind)(text)
 
 
 def box_key(name: str) -> str:
@@ -145,25 +180,36 @@ def _add_uploads(key: str, model: captioner.Captioner) -> None:
     """Read what lies in the upload box or in the camera."""
     uploads = st.session_state[key] or []
     uploads = uploads if isinstance(uploads, list) else [uploads]
-    _add([(upload.name, upload.getvalue()) for upload in uploads], model)
+    with st.spinner(say("reading"), show_time=False):
+        _add([(upload.name, upload.getvalue()) for upload in uploads], model)
     let_go(uploads)
 
 
-def _add(new: Sequence[tuple[str, ImageSource]], model: captioner.Captioner) -> None:
+def _add_sample(name: str, model: captioner.Captioner) -> None:
+    _add([(SAMPLES[name].name, SAMPLES[name].read_bytes())], model)
+    st.session_state.uploads += 1
+
+
+def _add(new: Sequence[tuple[str, bytes]], model: captioner.Captioner) -> None:
     """Keep new pictures. The page then names those that cannot be read, and says when old ones were removed."""
-    pictures, messages = taken(), st.session_state.setdefault("messages", [])
-    for name, source in new:
+    pictures = taken()
+    for name, data in new:
         try:
-            picture = read(name, source, model)
+            picture = read(name, data, model)
         except ImageError as error:
-            messages.append(("error", say("broken", name=as_text(name), reason=as_text(reason(error)))))
+            message("error", say("broken", name=as_text(name), reason=as_text(reason(error))))
             continue
         pictures.setdefault(picture.digest, picture)
         st.session_state.current = picture.digest
     if len(pictures) > MAX_PICTURES:
         for digest in list(pictures)[:-MAX_PICTURES]:
             del pictures[digest]
-        messages.append(("info", say("full", count=MAX_PICTURES)))
+        message("info", say("full", count=MAX_PICTURES))
+
+
+def shortened(name: str) -> str:
+    """A file's name on one button."""
+    return name if len(name) <= 24 else f"{name[:14]}…{name[-9:]}"
 
 
 def as_text(name: str) -> str:

@@ -9,12 +9,21 @@ from torch import Tensor
 
 from captioner import Caption, Captioner, DecodeOptions
 from captioner.page.drawings import percent
+from captioner.page.pictures import KeptPicture
 from captioner.page.texts import say
 
 STYLE = """<style>
 [class*="st-key-answer"] code { font-size: 1.6rem; line-height: 1.35; font-weight: 500 }
 [data-testid="stCode"] > div, [data-testid="stCode"] > div > div { opacity: 1 !important; transform: none !important }
-.stMainBlockContainer { padding-top: 4.5rem }
+.stMainBlockContainer { padding-top: 1.2rem }
+.stAppHeader { background: none; pointer-events: none }
+[class*="st-key-seen"] img { max-height: 70vh; width: auto; max-width: 100% }
+.st-key-samples img { aspect-ratio: 1; object-fit: cover }
+@media (max-width: 640px) {
+  .stMainBlockContainer h1 { font-size: 1.4rem; padding: 0 }
+  [class*="st-key-answer"] code { font-size: 1.25rem }
+  [class*="st-key-seen"] img { max-height: 38vh }
+}
 </style>"""
 
 
@@ -29,6 +38,12 @@ def caption(caption: Caption, times: int = 1) -> None:
     with st.container(gap="xxsmall"):
         st.code(caption.text or say("no_words"), language=None, wrap_lines=True)
         st.caption(sure(caption, times), help=say("sure_help"))
+
+
+def picture(kept: KeptPicture, alt: str) -> None:
+    """A picture that leaves room on the screen for what is said about it."""
+    with st.container(key=f"seen-{kept.digest[:16]}"):
+        st.image(kept.preview, width="stretch", alt=alt)
 
 
 def decoded(model: Captioner, feature: Tensor, options: DecodeOptions | None = None) -> tuple[Caption, float]:

@@ -12,11 +12,14 @@ TEXTS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_suffix(".json"
 
 
 def language() -> str:
-    """The language that the visitor chose, at first the one that the browser prefers."""
-    if "language" not in st.session_state:
-        st.session_state.language = "zh" if (st.context.locale or "").lower().startswith("zh") else "en"
-    chosen: str = st.session_state.language
-    return chosen
+    """The language that the visitor chose or that the address names, otherwise the one that the browser prefers."""
+    chosen = st.session_state.get("language") or st.query_params.get("language")
+    return chosen if chosen in LANGUAGES else preferred()
+
+
+def preferred() -> str:
+    """The language that the browser prefers."""
+    return "zh" if (st.context.locale or "").lower().startswith("zh") else "en"
 
 
 def say(key: str, **values: object) -> str:

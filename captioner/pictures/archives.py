@@ -33,14 +33,14 @@ class Member:
     error: str | None = None
 
 
-def members(files: Sequence[IO[bytes]]) -> Iterator[Member]:
-    """The files and the pictures inside zips, one at a time, at most MAX_FILES.
+def members(files: Sequence[IO[bytes]], names: set[str] | None = None) -> Iterator[Member]:
+    """The files and the pictures inside zips, one at a time, as long as there are at most MAX_FILES names.
 
     Entries of a zip whose names are not those of pictures are left out. No two names are the same, and as a path none
-    leads out of the current folder.
+    leads out of the current folder. `names` are those of members of earlier uploads; the new ones are added.
     """
-    names: set[str] = set()
-    for member in islice(_all(files, _read), MAX_FILES):
+    names = set() if names is None else names
+    for member in islice(_all(files, _read), max(0, MAX_FILES - len(names))):
         yield Member(_unlike(_harmless(member.name), names), member.data, member.error)
 
 

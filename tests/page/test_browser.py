@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import browser
@@ -19,7 +21,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 import captioner
-from captioner.page.sample_pictures import sample
+from captioner.pictures.load import load_image
+from captioner.pictures.sample_pictures import SAMPLES
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -44,7 +47,7 @@ def window(address: str) -> Iterator[Visitor]:
 
 @pytest.fixture
 def visitor(window: Visitor) -> Visitor:
-    """A visit of its own: the page forgets everything when it is loaded again."""
+    """A visit of its own."""
     window.open()
     return window
 
@@ -55,8 +58,8 @@ def shipped(name: str | None = None) -> captioner.Captioner:
 
 
 @pytest.fixture
-def beach(tmp_path: Path) -> Path:
-    return saved(tmp_path / "beach.png", sample("beach"))
+def man(tmp_path: Path) -> Path:
+    return saved(tmp_path / "man.png", load_image(SAMPLES["photographer"]))
 
 
 def saved(path: Path, image: Image.Image) -> Path:
@@ -71,20 +74,39 @@ def uploaded(visitor: Visitor, *files: Path) -> list[str]:
     return visitor.captions()
 
 
-def test_upload_gives_the_caption_that_the_captioner_gives(visitor: Visitor, beach: Path) -> None:
-    assert uploaded(visitor, beach) == [shipped().caption(beach).text]
+def test_upload_gives_the_caption_that_the_captioner_gives(visitor: Visitor, man: Path) -> None:
+    assert uploaded(visitor, man) == [shipped().caption(man).text]
     (picture,) = visitor.all("[data-testid=stImage] img")
-    assert picture.get_attribute("alt") == shipped().caption(beach).text
+    assert picture.get_attribute("alt") == shipped().caption(man).text
     # Nothing of the upload is left in the box for files: it has been let go.
     assert not visitor.all("[data-testid=stFileUploaderFile]")
 
 
 @pytest.mark.slow
-def test_the_chinese_model_writes_chinese(visitor: Visitor, beach: Path) -> None:
-    uploaded(visitor, beach)
+def test_the_chinese_model_writes_chinese(visitor: Visitor, man: Path) -> None:
+    uploaded(visitor, man)
     visitor.click("中文")
-    expected = shipped("flickr8k-zh").caption(beach).text
+    expected = shipped("flickr8k-zh").caption(man).text
     visitor.wait(lambda: visitor.captions() == [expected])
+    # The choice outlasts other views and a reload.
+    visitor.click("Compare")
+    visitor.wait(lambda: expected in visitor.captions())
+    visitor.driver.refresh()
+    visitor.wait(lambda: expected in visitor.captions())
+
+
+def test_a_reload_loses_nothing(visitor: Visitor, man: Path) -> None:
+    captions = uploaded(visitor, man)
+    visitor.driver.refresh()
+    visitor.wait(lambda: visitor.captions() == captions)
+    visitor.click("Many pictures")
+    visitor.upload(man)
+    visitor.wait(lambda: visitor.texts("figcaption"))
+    visitor.driver.refresh()
+    visitor.wait(lambda: visitor.texts("figcaption"))
+    # Another tab is another visit.
+    visitor.open()
+    assert not visitor.captions()
 
 
 @pytest.mark.slow
@@ -96,8 +118,8 @@ def test_the_page_speaks_the_language_of_the_browser(address: str) -> None:
         visitor.wait(lambda: visitor.texts("h1") == ["A sentence for your picture"])
 
 
-def test_a_slider_changes_captions_and_encodes_nothing(visitor: Visitor, beach: Path) -> None:
-    uploaded(visitor, beach)
+def test_a_slider_changes_captions_and_encodes_nothing(visitor: Visitor, man: Path) -> None:
+    uploaded(visitor, man)
     visitor.click("Compare")
     visitor.wait(lambda: len(visitor.captions()) > 5)
     before, cost = visitor.captions(), note(visitor, "Encoding the picture took")
@@ -114,11 +136,11 @@ def note(visitor: Visitor, start: str) -> str:
     return next(text for text in visitor.texts("[data-testid=stCaptionContainer]") if text.startswith(start))
 
 
-def test_a_click_on_a_word_shows_what_was_weighed(visitor: Visitor, beach: Path) -> None:
-    uploaded(visitor, beach)
+def test_a_click_on_a_word_shows_what_was_weighed(visitor: Visitor, man: Path) -> None:
+    uploaded(visitor, man)
     visitor.click("Look inside")
     visitor.wait(lambda: visitor.words() and visitor.texts(".captioner-bars caption"))
-    explanation = shipped().explain(beach)
+    explanation = shipped().explain(man)
     words = [word.text.split("\n")[0] for word in visitor.words()]
     assert words == [*explanation.caption.tokens, "(end)"]
     visitor.words()[1].click()
@@ -131,8 +153,8 @@ def test_a_click_on_a_word_shows_what_was_weighed(visitor: Visitor, beach: Path)
 
 
 @pytest.mark.slow
-def test_words_are_chosen_by_keyboard_alone(visitor: Visitor, beach: Path) -> None:
-    uploaded(visitor, beach)
+def test_words_are_chosen_by_keyboard_alone(visitor: Visitor, man: Path) -> None:
+    uploaded(visitor, man)
     visitor.click("Look inside")
     visitor.wait(lambda: visitor.words() and visitor.texts(".captioner-bars caption"))
     visitor.words()[0].send_keys(Keys.ENTER)
@@ -144,27 +166,26 @@ def test_words_are_chosen_by_keyboard_alone(visitor: Visitor, beach: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_zip_becomes_a_csv(visitor: Visitor, beach: Path, tmp_path: Path) -> None:
-    boat = saved(tmp_path / "boat.jpg", sample("boat"))
+def test_a_zip_becomes_a_csv(visitor: Visitor, man: Path, tmp_path: Path) -> None:
+    cat = saved(tmp_path / "cat.jpg", load_image(SAMPLES["cat"]))
     harmful = "<img src=x onerror=document.title='harm'>.png"
     with zipfile.ZipFile(tmp_path / "holiday.zip", "w") as archive:
-        archive.write(beach, "../../beach.png")
+        archive.write(man, "../../man.png")
         archive.writestr("broken.png", b"nothing")
-        archive.write(boat, harmful)
+        archive.write(cat, harmful)
     folder = tmp_path / "downloads"
     visitor.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
     visitor.click("Many pictures")
     visitor.upload(tmp_path / "holiday.zip")
-    visitor.click("Write captions")
     visitor.wait(lambda: "2 captioned, 1 could not be read" in visitor.texts("[data-testid=stMain]")[0])
-    visitor.click("CSV")
+    visitor.click("Download CSV")
     wait_for(lambda: (folder / "captions.csv").is_file())
     with (folder / "captions.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
     assert [row[:2] for row in rows] == [
         ["path", "caption"],
-        ["beach.png", shipped().caption(beach).text],
-        [harmful, shipped().caption(boat).text],
+        ["man.png", shipped().caption(man).text],
+        [harmful, shipped().caption(cat).text],
     ]
     assert visitor.driver.title != "harm"
 
@@ -180,7 +201,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
     ("name", "reason"), [("broken.png", "not a picture"), ("bomb.png", "more than 50 million pixels")]
 )
 def test_bad_pictures_get_one_sentence_and_the_next_its_caption(
-    visitor: Visitor, beach: Path, tmp_path: Path, name: str, reason: str
+    visitor: Visitor, man: Path, tmp_path: Path, name: str, reason: str
 ) -> None:
     file = tmp_path / name
     if name == "bomb.png":
@@ -192,29 +213,44 @@ def test_bad_pictures_get_one_sentence_and_the_next_its_caption(
     (alert,) = visitor.texts("[data-testid=stAlert]")
     assert name in alert
     assert reason in alert
-    assert uploaded(visitor, beach) == [shipped().caption(beach).text]
+    assert uploaded(visitor, man) == [shipped().caption(man).text]
 
 
-def test_a_file_over_the_limit_is_refused(visitor: Visitor, beach: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_page_works_inside_another_site(visitor: Visitor, address: str, man: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(f'<iframe src="{address}" width="900" height="700"></iframe>')
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        try:
+            visitor.driver.get(f"http://127.0.0.1:{site.server_port}")  # to a browser, another site than localhost
+            visitor.driver.switch_to.frame(0)
+            assert uploaded(visitor, man) == [shipped().caption(man).text]
+        finally:
+            visitor.driver.switch_to.default_content()
+            site.shutdown()
+
+
+def test_a_file_over_the_limit_is_refused(visitor: Visitor, man: Path, tmp_path: Path) -> None:
     large = tmp_path / "large.jpg"
     with large.open("wb") as file:
         file.truncate(51 * 1024 * 1024)
     visitor.upload(large)
     visitor.wait(lambda: "50.0MB or smaller" in visitor.texts("[data-testid=stMain]")[0])
     assert not visitor.captions()
-    assert uploaded(visitor, beach)
+    assert uploaded(visitor, man)
 
 
-def test_two_visitors_get_their_own_captions(visitor: Visitor, address: str, beach: Path, tmp_path: Path) -> None:
-    boat = saved(tmp_path / "boat.png", sample("boat"))
+def test_two_visitors_get_their_own_captions(visitor: Visitor, address: str, man: Path, tmp_path: Path) -> None:
+    cat = saved(tmp_path / "cat.png", load_image(SAMPLES["cat"]))
     with Visitor(address) as other:
         other.open()
-        visitor.upload(beach)
-        other.upload(boat)
+        visitor.upload(man)
+        other.upload(cat)
         visitor.wait(visitor.captions)
         other.wait(other.captions)
-        assert visitor.captions() == [shipped().caption(beach).text] != other.captions()
-        assert other.captions() == [shipped().caption(boat).text]
+        assert visitor.captions() == [shipped().caption(man).text] != other.captions()
+        assert other.captions() == [shipped().caption(cat).text]
 
 
 @pytest.mark.slow
@@ -226,13 +262,19 @@ def test_the_camera_takes_a_picture(visitor: Visitor) -> None:
 
 
 @pytest.mark.slow
-def test_a_narrow_screen_shows_every_view_without_sideways_scrolling(address: str, beach: Path) -> None:
+def test_a_narrow_screen_shows_every_view_without_sideways_scrolling(address: str, man: Path) -> None:
     with Visitor(address, 380, 800) as visitor:
         for view in ("", "compare", "inside", "sentence", "folder", "about"):
             visitor.open(view)
             if view in ("", "compare", "inside", "sentence"):
-                visitor.upload(beach)
+                visitor.upload(man)
                 visitor.wait(lambda: visitor.all("[data-testid=stImage]"))
+            links = visitor.all(".st-key-views a")
+            assert len(links) == 6
+            assert all(link.is_displayed() for link in links)
+            if not view:  # the caption is on the first screen, without scrolling
+                visitor.wait(visitor.captions)
+                assert visitor.all("[data-testid=stCode]")[0].rect["y"] < 700
             page = "const e = document.querySelector('[data-testid=stMain]'); "
             assert visitor.driver.execute_script(page + "return e.scrollWidth <= e.clientWidth"), view
 

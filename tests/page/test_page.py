@@ -15,15 +15,18 @@ import streamlit as st
 from conftest import draw_picture, make_checkpoint
 from PIL import Image
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.scriptrunner import StopException
 from streamlit.testing.v1 import AppTest
 
 import captioner
 from captioner.network.checkpoint import save_checkpoint
 from captioner.options import option_specs
 from captioner.page import pictures
+from captioner.page.batch import Batch
 from captioner.page.texts import TEXTS
 from captioner.page.views.compare import SEEDS
 from captioner.pictures.load import load_image
+from captioner.pictures.sample_pictures import SAMPLES
 
 ROOT = Path(__file__).parent.parent.parent
 SPECS = {spec.name: spec for spec in option_specs(captioner.DecodeOptions)}
@@ -36,6 +39,7 @@ def png(image: Image.Image, **options: Any) -> bytes:
     return file.getvalue()
 
 
+HEIC = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + b"\0" * 100
 DOG, CAT = png(draw_picture(1)), png(draw_picture(2))
 
 
@@ -83,6 +87,12 @@ def upload(page: AppTest, *uploads: bytes, name: str = "picture{}.png") -> AppTe
     return page.file_uploader[0].set_value(files).run()
 
 
+def pictures_of(page: AppTest) -> dict[str, pictures.KeptPicture]:
+    """The visitor's pictures."""
+    taken: dict[str, pictures.KeptPicture] = page.session_state.kept["pictures"]
+    return taken
+
+
 def shown(page: AppTest) -> list[str]:
     """The captions on the page."""
     assert not page.exception
@@ -94,23 +104,23 @@ def test_the_page_opens_with_its_first_view() -> None:
     assert shown(page) == []
     assert not page.error
     assert page.title[0].value == TEXTS["title"]["en"]
-    assert any("neither stored nor sent" in caption.value for caption in page.caption)
+    assert any("never sent anywhere" in caption.value for caption in page.caption)
 
 
 def test_each_picture_has_its_caption_the_newest_first(model: captioner.Captioner, encoded: list[Any]) -> None:
     page = open_view("caption", DOG, CAT)
     assert shown(page) == [model.caption(CAT).text, model.caption(DOG).text]
-    assert [image.proto.imgs[0].alt for image in page.image] == shown(page)
+    assert [alt for image in page.image if (alt := image.proto.imgs[0].alt)] == shown(page)
     assert len(encoded) == 2
     page.run()
     assert len(encoded) == 2
-    page.button(key=f"remove-{next(iter(page.session_state.pictures))}").click().run()
+    page.button(key=f"remove-{next(iter(pictures_of(page)))}").click().run()
     assert shown(page) == [model.caption(CAT).text]
 
 
 def test_what_is_kept_of_a_picture_is_small(model: captioner.Captioner) -> None:
     large = png(Image.effect_noise((3000, 2000), 90).convert("RGB"))
-    (kept,) = open_view("caption", large).session_state.pictures.values()
+    (kept,) = pictures_of(open_view("caption", large)).values()
     assert load_image(kept.preview).size == (1024, 683)
     assert len(kept.preview) < 500_000  # even of noise
     assert sum(array.nbytes for array in kept.prepared.values()) < 200_000
@@ -121,7 +131,7 @@ def test_what_is_kept_of_a_picture_is_small(model: captioner.Captioner) -> None:
 def test_the_preview_is_upright_and_on_white(model: captioner.Captioner) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    (kept,) = open_view("caption", png(Image.new("RGBA", (2000, 500)), exif=exif)).session_state.pictures.values()
+    (kept,) = pictures_of(open_view("caption", png(Image.new("RGBA", (2000, 500)), exif=exif))).values()
     assert load_image(kept.preview).size == (256, 1024)
     assert load_image(kept.preview).getpixel((100, 100)) == (255, 255, 255)
 
@@ -137,9 +147,7 @@ def test_uploads_are_let_go_once_they_are_read(
         add_file(self, *arguments)
 
     monkeypatch.setattr(MemoryUploadedFileManager, "add_file", note)
-    page = open_view(view, DOG, CAT)
-    if view == "folder":
-        page.button[0].click().run()
+    open_view(view, DOG, CAT)
     assert len(managers) >= 2
     assert not any(managers[-1].file_storage.values())
 
@@ -148,7 +156,7 @@ def test_uploads_are_let_go_once_they_are_read(
 def test_the_oldest_pictures_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "MAX_PICTURES", 2)
     page = open_view("caption", *(png(draw_picture(number)) for number in range(4)))
-    assert [picture.name for picture in page.session_state.pictures.values()] == ["picture2.png", "picture3.png"]
+    assert [picture.name for picture in pictures_of(page).values()] == ["picture2.png", "picture3.png"]
     assert "Only 2 pictures fit here" in page.info[0].value
 
 
@@ -160,6 +168,7 @@ def test_the_oldest_pictures_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(b"", "empty", id="empty"),
         pytest.param(DOG[: len(DOG) // 2], "damaged picture", id="truncated"),
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture", id="svg"),
+        pytest.param(HEIC, "is a HEIC picture", id="heic"),
     ],
 )
 def test_a_broken_picture_gives_one_sentence(content: bytes, reason: str) -> None:
@@ -277,12 +286,12 @@ def test_a_look_inside_shows_every_side(model: captioner.Captioner) -> None:
     assert [candidate.word for candidate in step.candidates if f">{candidate.word}<" in weighed][:1] == [
         step.candidates[0].word
     ]
-    assert states.count("<tr>") == len(explanation.steps)
+    assert states.count("<tr>") == 1 + len(explanation.steps)  # h_0 comes first
+    assert states.index(TEXTS["start_state"]["en"]) < states.index(f">{explanation.steps[0].word}<")
     assert [header.value for header in page.header] == [
         TEXTS[key]["en"] for key in ("weighed", "where", "tree", "state")
     ]
-    (picture,) = page.image
-    assert picture.proto.imgs[0].alt
+    assert page.image[-1].proto.imgs[0].alt
 
 
 def test_a_word_that_is_chosen_is_looked_into(model: captioner.Captioner) -> None:
@@ -304,22 +313,31 @@ def test_greedy_decoding_has_no_beam_to_show(model: captioner.Captioner) -> None
 def test_the_explanation_is_that_of_the_picture_chosen(model: captioner.Captioner) -> None:
     page = open_view("inside", DOG, CAT)
     assert page.session_state.explanation.caption == model.caption(CAT)
-    page.session_state.current = next(iter(page.session_state.pictures))
+    page.session_state.current = next(iter(pictures_of(page)))
     assert page.run().session_state.explanation.caption == model.caption(DOG)
 
 
 def test_a_sentence_is_scored_beside_the_models_own(model: captioner.Captioner) -> None:
     page = open_view("sentence", DOG)
     before = len(page.get("html"))
-    page.text_input(key="sentence").set_value("A red unicorn!").run()
+    page.text_input(key="sentence").set_value("A red dog!").run()
     assert not page.exception
     assert len(page.get("html")) == before + 1
-    yours = next(element.value for element in page.get("html") if "unicorn" in element.value)
-    scored = model.score(DOG, "A red unicorn!")
+    yours = next(element.value for element in page.get("html") if ">red<" in element.value)
+    scored = model.score(DOG, "A red dog!")
     assert f"{100 * scored.probabilities[0]:.2g}%" in yours or f"{100 * scored.probabilities[0]:.0f}%" in yours
-    assert any("unicorn" in caption.value and "vocabulary" in caption.value for caption in page.caption)
+    assert not page.warning
     factor = model.caption(DOG).mean_probability / scored.mean_probability
     assert any(f"{factor:.2g} times as likely as yours" in text.value for text in page.markdown)
+
+
+def test_a_sentence_of_unknown_words_ranks_last(model: captioner.Captioner) -> None:
+    page = open_view("sentence", DOG)
+    page.text_input(key="sentence").set_value("A red unicorn sees *xylophones*!").run()
+    (warning,) = page.warning
+    assert "unicorn, sees, xylophones" in warning.value
+    assert "ranks last" in warning.value
+    assert not any("likely" in text.value for text in page.markdown if "times" in text.value)
 
 
 @pytest.mark.parametrize("sentence", ["", "   ", "...!"])
@@ -330,14 +348,12 @@ def test_a_sentence_without_words_is_not_scored(model: captioner.Captioner, sent
     assert [header.value for header in page.header] == [TEXTS["its_own"]["en"]]
 
 
-def test_many_pictures_become_a_table(model: captioner.Captioner) -> None:
+def test_many_pictures_become_a_table_and_a_gallery(model: captioner.Captioner) -> None:
     page = open_view("folder")
-    page.file_uploader[0].set_value(
-        [("a.png", DOG, "image/png"), ("b.png", b"broken", "image/png"), ("a.png", CAT, "image/png")]
-    ).run()
-    page.button[0].click().run()
+    uploads = [("a.png", DOG, "image/png"), ("b.png", b"broken", "image/png"), ("a.png", CAT, "image/png")]
+    page.file_uploader[0].set_value(uploads).run()
     assert not page.exception
-    rows = page.session_state.batch.rows
+    rows = page.session_state.kept["batch"].rows
     assert [(row["path"], row.get("caption")) for row in rows] == [
         ("a.png", model.caption(DOG).text),
         ("b.png", None),
@@ -345,13 +361,70 @@ def test_many_pictures_become_a_table(model: captioner.Captioner) -> None:
     ]
     assert "not a picture" in rows[1]["error"]
     assert page.file_uploader[0].value == []  # the files have been let go
+    assert list(page.dataframe[0].value.columns) == ["Picture", "File", "Caption", "Problem"]
     assert len(page.dataframe[0].value) == 3
+    gallery = page.get("html")[-1].value
+    assert gallery.count("<figure>") == 3
+    assert rows[1]["error"] in gallery
     assert [button.proto.label for button in page.get("download_button")] == [
-        "CSV",
-        "JSONL",
-        TEXTS["sidecars"]["en"],
-        TEXTS["web_page"]["en"],
+        "Download CSV",
+        "Download JSONL",
+        "Download text files (zip)",
+        "Download web page",
     ]
+
+
+def test_a_second_upload_adds_to_the_first(model: captioner.Captioner) -> None:
+    page = upload(open_view("folder", DOG), CAT, DOG)
+    captions = [model.caption(picture).text for picture in (DOG, CAT, DOG)]
+    rows = page.session_state.kept["batch"].rows
+    assert [row["caption"] for row in rows] == captions
+    assert [row["path"] for row in rows] == ["picture0.png", "picture0 (2).png", "picture1.png"]
+    assert "Problem" not in page.dataframe[0].value.columns  # there is none
+    page.button[-1].click().run()  # remove all
+    assert not page.dataframe
+    assert [row["path"] for row in upload(page, CAT).session_state.kept["batch"].rows] == ["picture0.png"]
+
+
+def test_captioning_goes_on_where_it_was_interrupted(
+    model: captioner.Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.page.batch.PART", 2)
+    batch, advance = Batch(), Batch.advance
+
+    def interrupted(self: Batch, model: captioner.Captioner) -> bool:
+        monkeypatch.setattr(Batch, "advance", advance)
+        assert advance(self, model)
+        raise StopException  # as when the visitor goes to another view
+
+    monkeypatch.setattr(Batch, "advance", interrupted)
+    page = open_view("folder", DOG, CAT, DOG, CAT, DOG)
+    batch = page.session_state.kept["batch"]
+    assert len(batch.rows) == 2
+    page.run()
+    assert [row["caption"] for row in batch.rows] == [model.caption(each).text for each in (DOG, CAT, DOG, CAT, DOG)]
+
+
+def test_more_pictures_than_fit_are_named(model: captioner.Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.pictures.archives.MAX_FILES", 3)
+    page = upload(open_view("folder", DOG, CAT), DOG, CAT)
+    assert len(page.session_state.kept["batch"].rows) == 3
+    assert "At most 3 pictures" in page.info[0].value
+
+
+def test_any_view_takes_another_picture(model: captioner.Captioner) -> None:
+    for view in ("compare", "inside", "sentence"):
+        page = open_view(view, DOG)
+        upload(page, CAT, name="other{}.png")
+        assert not page.exception
+        assert page.session_state.current == list(pictures_of(page))[-1]
+        assert len(pictures_of(page)) == 2
+
+
+def test_a_sample_is_captioned(model: captioner.Captioner) -> None:
+    page = open_view("caption")
+    assert shown(page.button(key="sample-cat").click().run()) == [model.caption(SAMPLES["cat"]).text]
+    assert any("cat" in caption.value for caption in page.caption)
 
 
 def test_about_tells_what_the_model_is(model: captioner.Captioner) -> None:
@@ -421,14 +494,15 @@ def test_visitors_share_one_model_and_nothing_else(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(captioner, "load", lambda path: loads.append(None) or load(path))
     first, second = open_view("caption", DOG), open_view("caption", CAT)
     assert len(loads) == 1
-    assert not set(first.session_state.pictures) & set(second.session_state.pictures)
+    assert not set(pictures_of(first)) & set(pictures_of(second))
 
 
 def test_configuration_keeps_the_page_private() -> None:
     tomllib = pytest.importorskip("tomllib")
     config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
     server = config["server"]
-    assert (server["address"], server["enableXsrfProtection"]) == ("localhost", True)
+    assert server["address"] == "localhost"
+    assert "enableCORS" not in server  # another site may not connect: Streamlit's default
     assert server["maxUploadSize"] == pictures.MAX_MEGABYTES
     assert config["browser"]["gatherUsageStats"] is False
     assert config["client"]["showErrorDetails"] == "none"

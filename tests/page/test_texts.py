@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import captioner.page
-from captioner.page.sample_pictures import SAMPLES
 from captioner.page.texts import TEXTS
+from captioner.pictures.sample_pictures import SAMPLES
 
 SOURCES = "".join(path.read_text(encoding="utf-8") for path in Path(captioner.page.__file__).parent.rglob("*.py"))
 

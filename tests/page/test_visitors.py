@@ -13,7 +13,8 @@ from browser import Visitor
 from PIL import Image
 
 import captioner
-from captioner.page.sample_pictures import SAMPLES, sample
+from captioner.pictures.load import load_image
+from captioner.pictures.sample_pictures import SAMPLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -29,7 +30,7 @@ def test_ten_visitors_get_their_own_captions(tmp_path: Path) -> None:
         name = list(SAMPLES)[number % len(SAMPLES)]
         # The same picture in another light: another caption, as a rule.
         light = 0.4 + 0.12 * number
-        pixels = np.asarray(sample(name), np.float32) * light
+        pixels = np.asarray(load_image(SAMPLES[name]), np.float32) * light
         files.append(tmp_path / f"{number}.png")
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(files[-1])
     captions = [captioner.load().caption(file).text for file in files]

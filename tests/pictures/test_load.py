@@ -417,14 +417,21 @@ class TestErrors:
             assert load_image(tmp_path / asked).size == (5, 4)
 
     def test_heic_says_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        file = tmp_path / "IMG_0001.HEIC"
-        file.write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 100)
-        monkeypatch.setattr(Image, "registered_extensions", lambda: {".jpg": "JPEG"})
-        with pytest.raises(ImageError, match=re.escape('pip install "captioner[heic]"')):
-            load_image(file)
-        monkeypatch.setattr(Image, "registered_extensions", lambda: {".heic": "HEIF"})
+        files = [tmp_path / "IMG_0001.HEIC", tmp_path / "IMG_0002.jpg", tmp_path / "IMG_0003.avif"]
+        brands = [b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heic", b"avif\0\0\0\0avifmif1"]
+        for file, brand in zip(files, brands, strict=True):
+            file.write_bytes(b"\0\0\0\x18ftyp" + brand + b"\0" * 100)
+        formats = [name for name in images._prepare_pillow() if name != "HEIF"]
+        monkeypatch.setattr(images, "_prepare_pillow", lambda: formats)
+        for source in (files[0], files[1], files[1].read_bytes()):
+            with pytest.raises(ImageError, match="is a HEIC picture.*" + re.escape('pip install "captioner[heic]"')):
+                load_image(source)
         with pytest.raises(ImageError) as caught:
-            load_image(file)
+            load_image(files[2])
+        assert "HEIC" not in one_line(caught)
+        formats.append("HEIF")  # with the extra, Pillow says what is wrong
+        with pytest.raises(ImageError) as caught:
+            load_image(files[0])
         assert "pip" not in one_line(caught)
 
     def test_the_limit_of_pixels(self) -> None:

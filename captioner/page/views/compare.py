@@ -26,7 +26,8 @@ def view(name: str, model: captioner.Captioner) -> None:
         return
     feature = picture.encoded(name, model)
     left, right = st.columns([1, 3], gap="medium", vertical_alignment="bottom")
-    left.image(picture.preview, width="stretch", alt=show.decoded(model, feature)[0].text)
+    with left:
+        show.picture(picture, alt=show.decoded(model, feature)[0].text)
     right.write(say("compare_intro"))
     _columns(model, feature, picture.encode_ms)
 
@@ -73,7 +74,7 @@ def slider(name: str, key: str, start: float | None = None) -> Any:
     """A slider for one of DecodeOptions. Its range is what the option allows, cut to what is useful on a page."""
     spec, help = SPECS[name], say(f"help_{name}")
     if name == "temperature":
-        return st.select_slider(say(name), _stops(spec), spec.default, key=key, help=help)
+        return st.select_slider(say(name), _stops(spec), spec.default, key=key, help=help, persist_state="session")
     high = min(spec.high or math.inf, HIGHEST.get(name, math.inf))
     step = spec.kind(1) if spec.kind is int else 0.05
     low = math.ceil((spec.low or 0) / step) * step  # the steps then end at the highest value
@@ -90,7 +91,9 @@ def _stops(spec: OptionSpec) -> list[float]:
 def _seed() -> int:
     st.session_state.setdefault("seed", SPECS["seed"].default)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        seed = st.number_input(say("seed"), 0, SEEDS - 1, key="seed", help=say("help_seed"), width=150)
+        seed = st.number_input(
+            say("seed"), 0, SEEDS - 1, key="seed", help=say("help_seed"), width=150, persist_state="session"
+        )
         dice = partial(st.session_state.update, seed=(seed + 1) % SEEDS)
         st.button("", key="dice", icon=":material/casino:", help=say("dice"), on_click=dice)
     return int(seed)

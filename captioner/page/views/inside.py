@@ -38,7 +38,7 @@ def view(name: str, model: Captioner) -> None:
         _looked(picture, steps[chosen])
     if explanation.beam:
         _tree(explanation, options)
-    _states(words, steps)
+    _states(words, explanation)
 
 
 def shown_word(word: str) -> str:
@@ -75,7 +75,8 @@ def _looked(picture: KeptPicture, step: Step) -> None:
     where, strength = drawings.strongest(step.heat)
     place = say(where)
     overlay = drawings.heat_overlay(load_image(picture.preview), step.heat)
-    st.image(overlay, width="stretch", alt=say("where_alt", word=word, place=place))
+    with st.container(key="seen-heat"):
+        st.image(overlay, width="stretch", alt=say("where_alt", word=word, place=place))
     if strength < WEAK:
         st.caption(say("where_none", word=word))
     else:
@@ -90,9 +91,10 @@ def _tree(explanation: Explanation, options: DecodeOptions) -> None:
     st.caption(say("tree_is", size=options.beam_size, penalty=options.length_penalty))
 
 
-def _states(words: Sequence[str], steps: Sequence[Step]) -> None:
+def _states(words: Sequence[str], explanation: Explanation) -> None:
     st.header(say("state"), anchor=False)
-    size = len(steps[0].hidden)
-    rows = [(word, step.hidden) for word, step in zip(words, steps, strict=True)]
+    size = len(explanation.start)
+    hidden = (explanation.start, *(step.hidden for step in explanation.steps))
+    rows = list(zip((say("start_state"), *words), hidden, strict=True))
     st.html(drawings.states(rows, say("state_alt", size=size, word="{word}")))
     st.caption(say("state_is", size=size))

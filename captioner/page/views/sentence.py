@@ -22,18 +22,22 @@ def view(name: str, model: captioner.Captioner) -> None:
     feature = picture.encoded(name, model)
     own, _ = show.decoded(model, feature)
     left, right = st.columns([2, 3], gap="medium")
-    left.image(picture.preview, width="stretch", alt=own.text)
+    with left:
+        show.picture(picture, alt=own.text)
     with right:
         st.write(say("sentence_intro"))
-        sentence = st.text_input(say("your_sentence"), placeholder=say("example"), max_chars=300, key="sentence")
+        sentence = st.text_input(
+            say("your_sentence"), placeholder=say("example"), max_chars=300, key="sentence", persist_state="session"
+        )
         if words := model.vocabulary.tokenise(sentence):
             [yours] = model.score_features(feature, sentence)
             _words("yours", words, yours)
             ids = model.vocabulary.encode(sentence)
-            if unknown := [word for word, token in zip(words, ids, strict=True) if token == UNK]:
-                st.caption(say("not_known", words=", ".join(map(pictures.as_text, unknown))))
+            unknown = [word for word, token in zip(words, ids, strict=True) if token == UNK]
         _words("its_own", own.tokens, own)
-        if words:
+        if words and unknown:
+            st.warning(say("not_known", words=", ".join(map(pictures.as_text, unknown))))
+        elif words:
             st.write(_verdict(yours, own))
 
 
