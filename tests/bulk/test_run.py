@@ -93,7 +93,7 @@ def test_progress_goes_where_it_is_sent(model: captioner.Captioner, pictures: li
         ({"paths": "https://example.com/a.jpg"}, InputError, "is an address, and captioner fetches nothing"),
         ({"paths": "."}, InputError, r"no pictures in this folder itself; 7 in its subfolders: add recursive \(-r\)"),
         (
-            {"paths": "-", "stdin": io.BytesIO(b"\0"), "format": "sidecar", "output": None},
+            {"paths": "-", "stdin": io.BytesIO(b"\x89PNG\0\0\0\xff\xdc"), "format": "sidecar", "output": None},
             OptionError,
             "choose another",
         ),
@@ -345,7 +345,7 @@ def test_the_suffix_of_the_output_decides_its_format(
     }
     for suffix, expected in {**begin, ".tsv": str(picture), "": str(picture)}.items():
         caption_files(picture, tmp_path / f"out{suffix}", model=model)
-        assert (tmp_path / f"out{suffix}").read_text().startswith(expected)
+        assert (tmp_path / f"out{suffix}").read_text(encoding="utf-8-sig").startswith(expected)
     said: list[str] = []
     caption_files(picture, tmp_path / "other.csv", format="jsonl", model=model, progress=Progress(say=said.append))
     assert (tmp_path / "other.csv").read_text().startswith('{"path": ')

@@ -127,7 +127,7 @@ def test_a_line_that_is_no_group_is_named(write: Callable[..., Path], line: str,
         ("t.jsonl.gz", b"no gzip", "not a text file that gzip compressed"),
         ("t.jsonl.gz", gzip.compress(LINES.encode())[:-9], "not a text file that gzip compressed"),
         ("t.jsonl.gz", gzip.compress(b"\xff\xfe\xfd"), "not a text file that gzip compressed"),
-        ("t.txt", b"caf\xe9", "not a text file in UTF-8"),
+        ("t.txt", b"caf\xe9\x81\xff\xfe", "not a text file in UTF-8"),
         ("t.json", "{}", "needs a picture.s name"),
     ],
 )

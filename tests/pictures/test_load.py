@@ -424,7 +424,7 @@ class TestErrors:
         formats = [name for name in images._prepare_pillow() if name != "HEIF"]
         monkeypatch.setattr(images, "_prepare_pillow", lambda: formats)
         for source in (files[0], files[1], files[1].read_bytes()):
-            with pytest.raises(ImageError, match="is a HEIC picture.*" + re.escape('pip install "captioner[heic]"')):
+            with pytest.raises(ImageError, match="is HEIC, which needs: " + re.escape('pip install "captioner[heic]"')):
                 load_image(source)
         with pytest.raises(ImageError) as caught:
             load_image(files[2])
