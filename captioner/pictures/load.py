@@ -100,10 +100,10 @@ def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | No
         raise ImageError(f"{name}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{name}: {size / 1e6:.0f} MB is more than the limit of {MAX_FILE_BYTES / 1e6:.0f} MB")
-    start = file.read(64)
+    formats, start = _prepare_pillow(), file.read(64)
     file.seek(0)
     heic = start[4:8] == b"ftyp" and b"avif" not in start and bool(_HEIC.search(start))
-    with _errors_of_pillow(name, heic), Image.open(file, "r", _prepare_pillow()) as image:
+    with _errors_of_pillow(name, heic and "HEIF" not in formats), Image.open(file, "r", formats) as image:
         if isinstance(image, JpegImageFile):
             _check_scans(file, name)
         _check_pixels(image, name, max_pixels)
