@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from captioner.data.texts import Texts
 from captioner.errors import OptionError
@@ -115,8 +116,9 @@ def warm_start(
     """The captioner in `path` with the new words of the captions in its vocabulary, and the config that fits it.
 
     A new word begins as a copy of `<unk>`, which stood for it before. Everything in FIXED_BY_INIT is as in the
-    checkpoint. A checkpoint without a word predictor gets one. Raises OptionError when the config asks for something
-    else than the checkpoint, and CheckpointError.
+    checkpoint. A checkpoint without a word predictor gets one, and with `texts` one that does not read words begins to
+    read them, with weights of zero. Raises OptionError when the config asks for something else than the checkpoint,
+    and CheckpointError.
     """
     checkpoint = load_checkpoint(path)
     known, old = checkpoint.vocabulary, checkpoint.model.config
@@ -124,17 +126,30 @@ def warm_start(
     fixed = {name: of_checkpoint[name] for name in FIXED_BY_INIT}
     standard = TrainConfig()
     refuse_fixed(name for name in fixed if getattr(config, name) not in (fixed[name], getattr(standard, name)))
-    if texts and not old.word_inputs:
-        raise OptionError(f"{path}: was not trained on captions without pictures: leave out text (--text)")
     vocabulary = _vocabulary(config, captions, texts, known)
     words = vocabulary.words
     learned = frequent_words(captions, vocabulary, 0 if old.words or old.word_inputs else config.concepts)
     network = dataclasses.replace(old, vocabulary_size=len(words), words=old.words or len(learned))
+    decoder, reads = checkpoint.model.decoder, bool(texts) and not old.word_inputs
+    tokens = [learned] if len(learned) else [decoder.words.tokens[: old.words]] if old.words else []
+    links = decoder.words.links if old.names else None
+    if reads and texts:
+        if old.names:
+            names, links = names_in(vocabulary)
+            tokens.append(names)
+            network = dataclasses.replace(network, names=len(names), links=links.shape[1])
+        manner = bool(tokens) and len(texts.sources) > 1
+        network = dataclasses.replace(network, word_inputs=bool(tokens), manner=manner)
+    elif old.names:
+        tokens.append(decoder.words.tokens[old.words :])
     model = CaptionModel.create(dataclasses.replace(network, dropout=config.dropout))
-    state = checkpoint.model.state_dict()
-    if len(learned):
-        first = {name: t for name, t in model.state_dict().items() if name.startswith("decoder.words.learned.")}
-        state |= {**first, "decoder.words.tokens": torch.cat([learned, *_tokens(checkpoint.model.decoder)])}
+    state, new = checkpoint.model.state_dict(), model.state_dict()
+    state |= {name: new[name] for name in new if name.startswith("decoder.words.learned.") and len(learned)}
+    state |= {"decoder.words.tokens": torch.cat(tokens)} if tokens else {}
+    state |= {"decoder.words.links": links} if links is not None else {}
+    for key in ("decoder.h0.weight", "decoder.c0.weight"):
+        if reads and key in state:
+            state[key] = F.pad(state[key], (0, new[key].shape[1] - state[key].shape[1]))
     for key in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"):
         rows = state[key]
         more = rows[UNK].expand(len(words) - len(rows), *rows.shape[1:])
@@ -142,13 +157,9 @@ def warm_start(
         state[key] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
     model.load_state_dict(state)
     source = {"source": f"checkpoint {path.name}", "sha256": sha256_of(path)}
-    origin = {"encoder_weights": source, "init": {**source, "provenance": checkpoint.provenance}}
+    init = {**source, "reads_words": old.word_inputs, "provenance": checkpoint.provenance}
+    origin = {"encoder_weights": source, "init": init}
     return Checkpoint(model, vocabulary, checkpoint.preprocess, origin), dataclasses.replace(config, **fixed)
-
-
-def _tokens(decoder: Decoder) -> list[Tensor]:
-    """The tokens of a decoder's names, as a list of one tensor, or of none."""
-    return [decoder.words.tokens] if decoder.words.size else []
 
 
 def nearest_source(captions: Sequence[Sequence[str]], texts: Texts, vocabulary: Vocabulary) -> int:

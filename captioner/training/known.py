@@ -30,7 +30,7 @@ class Known:
     def of(cls, material: Material, features: Tensor) -> Known:
         """Of the training pictures with `features` (P, 2, F).
 
-        A new network's predictor is fitted to them; that of a checkpoint from which training continues stays.
+        The predictor is fitted to them, unless training continues from a checkpoint whose decoder reads its words.
         """
         decoder = material.model.decoder
         words = decoder.words
@@ -38,7 +38,7 @@ class Known:
             flat = [words(part.to(material.ranks.device)).cpu() for part in features.flatten(0, 1).split(4096)]
             found = torch.cat(flat).view(*features.shape[:2], words.size)
             learned = words.size - words.names
-            if "init" not in material.provenance and learned:
+            if learned and not material.provenance.get("init", {}).get("reads_words"):
                 # Once in a run, because the features do not change in it.
                 if material.cross_fitted is None:
                     labels = material.labels[:, :learned]

@@ -76,7 +76,7 @@ class Material:
         tokens = model.decoder.words.tokens.cpu() if model.decoder.words.size else sources[:0]
         labels = Columns(tokens, len(vocabulary)).of_pictures(captions, len(own))
         paths = [str(example.path) for example in split.train]
-        if (predictor := model.decoder.words).names and not start.init:
+        if (predictor := model.decoder.words).names and not origin.get("init", {}).get("reads_words"):
             of_names = labels[:, predictor.size - predictor.names :]
             predictor.strange.copy_(strange_classes(predictor.links.cpu(), of_names))
         data = (paths, captions, sources, mirror_table(vocabulary), labels)
