@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(data)
     data.add_argument("--output", type=Path, required=True, metavar="RUN_DIR", help="folder for everything written")
     text = (
-        "captions without pictures: JSON lines with a list of captions each, a .txt with one a line, or a captions file"
+        "captions without pictures: JSON lines with a list of captions each, a .txt with one a line, or any captions"
     )
     data.add_argument("--text", type=Path, metavar="FILE", help=text)
     begin = parser.add_argument_group("starting point")
