@@ -85,13 +85,12 @@ class TestRoundTrip:
         with torch.no_grad():
             once = rounded(model)[WEIGHT]
             step = weights.abs().amax(1, keepdim=True) / 127
-            # A scale may be rounded up by its eleventh bit.
-            assert ((once - weights).abs() <= 0.5 * step * (1 + 2**-10) + 1e-12 * step).all()
+            assert ((once - weights).abs() <= 0.5001 * step).all()
             assert ((once - weights).abs() > 0.4 * step).any()
             assert torch.equal(once[2], weights[2])
 
     def test_what_is_rounded_already_does_not_change(self) -> None:
-        many = torch.nn.Linear(3, 5000)  # rows, because the last bit of a scale is rarely lost
+        many = torch.nn.Linear(3, 5000)  # rows
         once = rounded(many)  # type: ignore[arg-type]
         many.load_state_dict(once)
         again = rounded(many)  # type: ignore[arg-type]
