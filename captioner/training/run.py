@@ -28,7 +28,7 @@ from captioner.training.config import TrainConfig
 from captioner.training.finish import finish
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
-from captioner.training.records import write_curves, write_metrics, write_samples
+from captioner.training.records import cannot_draw, write_curves, write_metrics, write_samples
 from captioner.training.stages import EndToEndStage, FrozenStage, SelfCriticalStage, Stage, plan
 from captioner.training.start import Material, Start, StrPath, notes
 from captioner.training.validation import Validation
@@ -95,6 +95,8 @@ def train_on(
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
+        if why := cannot_draw():
+            say(f"note: {why}")
         del split, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states)
         (run.restore if resume else run.begin)()

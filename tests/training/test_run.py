@@ -144,6 +144,22 @@ def test_a_run_leaves_its_records_and_a_scored_checkpoint(
     ]
 
 
+def test_without_matplotlib_a_run_only_lacks_its_curves(
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    lines: list[str] = []
+    train_on(split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights), say=lines.append)
+    assert [line for line in lines if line.startswith("note: matplotlib is not installed") and "[train]" in line]
+    assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+    there, all_files = ({file.name for file in folder.iterdir()} for folder in (tmp_path / "run", finished[0]))
+    assert all_files - there == {"curves.png", "reliability.png"}
+
+
 class Killed(Exception):
     """Stands for a SIGKILL: nothing of the run goes on after it."""
 
