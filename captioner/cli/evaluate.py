@@ -53,13 +53,12 @@ def run(args: argparse.Namespace) -> int:
     unused = [*(["--checkpoint"] if args.checkpoint else []), *decoding]
     if args.predictions and unused:
         raise OptionError(f"--predictions are captions already: leave out {unused[0]}")
-    from tqdm import tqdm
-
     from captioner.evaluation.run import evaluate
     from captioner.files import replacing
+    from captioner.inference.progress import watched
 
     names = ("images", "predictions", "split", "split_list", "coco_images", "tokens", "allow_missing")
-    given = {**picked(args, *names), "say": _say, "progress": partial(tqdm, unit="picture", disable=None)}
+    given = {**picked(args, *names), "say": _say, "progress": watched}
     if not args.predictions:
         given |= {"model": partial(load_model, args), "options": options}
     result = evaluate(args.captions, **given)

@@ -18,7 +18,9 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 
+from captioner.errors import counted
 from captioner.inference.parallel import in_order
+from captioner.inference.progress import duration
 from captioner.inference.rules import Rules
 from captioner.network.kernels import folded_for_training
 from captioner.options import DecodeOptions
@@ -210,8 +212,8 @@ def _named(prefix: str, network: nn.Module) -> Named:
 def plan(stages: Sequence[Stage], material: Material) -> str:
     """A line about what is going to be done and how long it will take, judged by a few steps of each stage."""
     seconds = [stage.epochs * stage.steps * _seconds_a_step(stage, material) for stage in stages]
-    parts = [f"{s.epochs} epochs {s.name} ({_duration(t)})" for s, t in zip(stages, seconds, strict=True)]
-    return f"training {', then '.join(parts)}; about {_duration(sum(seconds))} in all on this machine, and validation"
+    parts = [f"{counted(s.epochs, 'epoch')} {s.name} ({duration(t)})" for s, t in zip(stages, seconds, strict=True)]
+    return f"training {', then '.join(parts)}; about {duration(sum(seconds))} in all on this machine, and validation"
 
 
 def _seconds_a_step(stage: Stage, material: Material) -> float:
@@ -226,7 +228,3 @@ def _seconds_a_step(stage: Stage, material: Material) -> float:
         times.append(time.perf_counter() - begin)
     material.networks().zero_grad()
     return min(times[1:] or times)  # the first step is slower
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captioner.data.splits import Split, same_content
-from captioner.errors import OptionError, some
+from captioner.errors import OptionError, counted, some
 from captioner.files import sha256_of
 from captioner.inference.captioner import PictureEncoder
 from captioner.machine import CpuTimes, cpu_times, free_cpus
@@ -28,14 +28,12 @@ from captioner.network.model import CaptionModel, ModelConfig
 from captioner.network.preprocess import Preprocess
 from captioner.network.recurrent import has_memory
 from captioner.training.captions import CaptionTokens, mirror_table
-from captioner.training.config import FIXED_BY_INIT, TrainConfig, refuse_fixed
+from captioner.training.config import FIXED_BY_INIT, StrPath, TrainConfig, refuse_fixed
 from captioner.training.encoder_weights import load_encoder_weights
 from captioner.training.features import FeatureCache, cache_folder, encoder_digest, features_of
 from captioner.training.losses import concept_labels
 from captioner.training.ranks import Ranks
 from captioner.vocab import UNK, Vocabulary, fitting_tokens
-
-StrPath: TypeAlias = "str | os.PathLike[str]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,10 +205,9 @@ def notes(split: Split, material: Material) -> Iterator[str]:
     yield from (f"note: {note}" for note in split.notes)
     if both := same_content(split):
         pairs = some([f"{one} = {other}" for one, other in both])
-        yield f"warning: the same pictures are in train and validation, {len(both)} pairs: {pairs}"
+        yield f"warning: the same pictures are in train and validation, {counted(len(both), 'pair')}: {pairs}"
     vocabulary, source = material.vocabulary, material.provenance["encoder_weights"]["source"]
-    yield (
-        f"{len(material.paths)} pictures with {len(material.captions)} captions to learn from, "
-        f"{len(split.validation)} pictures to validate on, {len(vocabulary)} "
-        f"{'words' if vocabulary.tokens == 'word' else 'characters'}; encoder {material.config.encoder} from {source}"
-    )
+    learn = f"{counted(len(material.paths), 'picture')} with {counted(len(material.captions), 'caption')} to learn from"
+    validate = f"{counted(len(split.validation), 'picture')} to validate on"
+    words = counted(len(vocabulary), vocabulary.tokens)
+    yield f"{learn}, {validate}, {words}; encoder {material.config.encoder} from {source}"
