@@ -13,7 +13,7 @@ LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImag
 	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train $(LISTS)
 
-.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh
+.PHONY: demo app lint format test test-slow golden fuzz soak test-lowest package audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh
 
 .venv/installed: pyproject.toml
 	@echo "Installing captioner and what it needs into .venv. This is done once, and takes some minutes." >&2
@@ -55,6 +55,9 @@ format: .venv/installed-dev
 
 test: .venv/installed-dev .venv/browser  ## the fast tests
 	$(BIN)/pytest -m "not slow"
+
+golden: .venv/installed  ## the captions that must not change from version to version, after a change of the checkpoint
+	$(BIN)/python tests/test_versions.py
 
 test-slow: .venv/installed-dev .venv/browser  ## the rest
 	$(BIN)/pytest -m slow

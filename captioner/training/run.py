@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+import shlex
 import signal
 import threading
 import time
@@ -259,7 +260,8 @@ class _Run:
 
     def _stop(self) -> None:
         self.save()
-        self.say(f"stopped in {self._label()}; the same command with --resume continues from there")
+        go_on = f"captioner train --resume --output {shlex.quote(str(self.output))}"
+        self.say(f"stopped in {self._label()}; to continue from there: {go_on}")
         raise KeyboardInterrupt
 
     def validate_epoch(self, stage: Stage, started: float) -> None:
