@@ -54,7 +54,8 @@ class Progress:
                 yield row
 
     def finish(self) -> Summary:
-        """Print the summary, unless there was one picture and it has its caption."""
+        """Remove the bar and print the summary, unless there was one picture and it has its caption."""
+        self._bar.close()
         seconds, captioned = time.monotonic() - self._started, self._done - self._failed
         if not self.quiet and (self._total != 1 or self._failed):
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"

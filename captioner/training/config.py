@@ -132,9 +132,9 @@ class Given:
         return dataclasses.replace(self, **others, **weights)
 
     def as_paths(self) -> dict[str, str]:
-        """As JSON, good from any folder. The short name of a shipped checkpoint stays one."""
+        """As JSON, good from any folder. The short name of a shipped checkpoint stays one, and a link its own name."""
         paths = {name: os.fspath(path) for name, path in dataclasses.asdict(self).items() if path}
-        return {name: str(Path(path).resolve()) if Path(path).exists() else path for name, path in paths.items()}
+        return {name: str(Path(path).absolute()) if Path(path).exists() else path for name, path in paths.items()}
 
 
 def read_run(place: Path) -> tuple[dict[str, Any], Given]:

@@ -686,6 +686,8 @@ def test_resume_alone_goes_on_with_the_data_and_options_of_the_run(
 ) -> None:
     shutil.copytree(shapes[0].parent, tmp_path / "set")
     names = [str(Path("set") / path.relative_to(shapes[0].parent)) for path in shapes]
+    (tmp_path / "link.txt").symlink_to(names[0])
+    names[0] = "link.txt"  # whose name is part of what a run was trained on
     arguments = zip(("--captions", "--images", "--train-list", "--val-list"), names, strict=True)
     monkeypatch.chdir(tmp_path)
     data = (*(part for pair in arguments for part in pair), "--encoder-weights", tiny_weights)
