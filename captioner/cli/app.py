@@ -8,9 +8,10 @@ import re
 import runpy
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from captioner.errors import OptionError, one_line
+from captioner.errors import DeviceError, OptionError, one_line, to_install
 
 ABOUT = {
     "help": "open the web page",
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve the page until interrupted."""
     if args.checkpoints and not args.checkpoints.is_dir():
         raise OptionError(f"{args.checkpoints}: is not a folder, which --checkpoints needs")
+    if not find_spec("streamlit"):
+        raise DeviceError(f"the page needs Streamlit: {to_install('page')}")
     base_path = args.base_path.strip("/")
     if not re.fullmatch(r"([\w.~-]+(/[\w.~-]+)*)?", base_path, re.ASCII):
         raise OptionError(

@@ -12,7 +12,7 @@ from typing import Any
 from captioner.data.captions import CaptionSet
 from captioner.data.names import KnownPictures, find_files
 from captioner.data.readers.base import text_lines
-from captioner.errors import DataError, OptionError, some
+from captioner.errors import DataError, OptionError, counted, some
 from captioner.files import digest_of, sha256_of
 
 
@@ -173,7 +173,7 @@ def choose_split(
     train, validation = (find_examples(captions.captions, images, those) for those in (names.train, names.validation))
     notes = list(captions.notes)
     if captions.empty:
-        notes.append(f"{captions.empty} empty captions are left out")
+        notes.append(f"left out: {counted(captions.empty, 'empty caption')}")
     there = set(present)
     if lost := [name for name in captions.captions if name not in there]:
         count = f"{len(lost)} of {len(captions.captions)} captioned pictures"
