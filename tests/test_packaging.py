@@ -19,6 +19,9 @@ def test_an_installed_wheel_finds_the_shipped_checkpoint(tmp_path: Path) -> None
     (wheel,) = tmp_path.glob("captioner-*.whl")
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
+        data = {path.relative_to(ROOT).as_posix() for path in (ROOT / "captioner").rglob("*.txt")}
+        assert "captioner/training/imagenet_names.txt" in data
+        assert data <= set(archive.namelist())
         archive.extractall(site)
     draw_picture(0).save(tmp_path / "a.png")
     # The unpacked wheel comes before the clone, which the environment of the tests has installed.

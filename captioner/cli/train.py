@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     add_data(data)
     data.add_argument("--output", type=Path, required=True, metavar="RUN_DIR", help="folder for everything written")
-    text = "captions without pictures: JSON lines with a list of captions each, or a captions file"
+    text = "captions without pictures: JSON lines with a list of captions each, a .txt with one a line, or any captions"
     data.add_argument("--text", type=Path, metavar="FILE", help=text)
     begin = parser.add_argument_group("starting point")
     begin.add_argument("--resume", action="store_true", help="continue the interrupted run in RUN_DIR")

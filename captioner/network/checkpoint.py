@@ -69,10 +69,9 @@ def _is_matrix(tensor: torch.Tensor) -> bool:
 def _quantised(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A matrix (N, M) as whole numbers int8, and the scale of each row, (N, 1) float32.
 
-    Scales are rounded up to eleven bits, so that what was stored once is stored again without any change.
+    What was stored once is stored again without any change: x / 127 * 127 / 127 is x / 127 in float32, too.
     """
-    mantissa, exponent = torch.frexp(matrix.abs().amax(1, keepdim=True) / 127)
-    scale = torch.ldexp((mantissa * 2048).ceil() / 2048, exponent)
+    scale = matrix.abs().amax(1, keepdim=True) / 127
     return (matrix / scale.clamp(min=torch.finfo(scale.dtype).tiny)).round().to(torch.int8), scale
 
 

@@ -85,12 +85,16 @@ class TestRoundTrip:
         with torch.no_grad():
             once = rounded(model)[WEIGHT]
             step = weights.abs().amax(1, keepdim=True) / 127
-            # A scale may be rounded up by its eleventh bit.
-            assert ((once - weights).abs() <= 0.5 * step * (1 + 2**-10) + 1e-12 * step).all()
+            assert ((once - weights).abs() <= 0.5001 * step).all()
             assert ((once - weights).abs() > 0.4 * step).any()
             assert torch.equal(once[2], weights[2])
-            weights.copy_(once)
-            assert torch.equal(rounded(model)[WEIGHT], once)
+
+    def test_what_is_rounded_already_does_not_change(self) -> None:
+        many = torch.nn.Linear(3, 5000)  # rows
+        once = rounded(many)  # type: ignore[arg-type]
+        many.load_state_dict(once)
+        again = rounded(many)  # type: ignore[arg-type]
+        assert all(torch.equal(once[name], again[name]) for name in once)
 
     def test_weights_of_full_precision_are_read_too(
         self, changed: Callable[..., Path], tiny_checkpoint_file: Path

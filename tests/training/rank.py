@@ -1,7 +1,8 @@
 """One process of a run that a test has torchrun start: `torchrun ... rank.py TASK.json`. Not a test itself.
 
 The task holds what `train` is given, and what shall happen: `exact` computes everything in float64, `losses` is a file
-for the loss of every step, `die` a rank, the step after which it dies, and the signal that kills it.
+for the loss of every step, `die` a rank, the step after which it dies, and the signal that kills it. `text` is a file
+of captions without pictures.
 """
 
 import json
@@ -13,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+import captioner.training.words
 from captioner.data.captions import read_captions
 from captioner.data.splits import Split, find_examples, read_split_list
+from captioner.data.texts import read_texts
 from captioner.errors import CaptionerError
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.preprocess import Preprocess
@@ -22,6 +25,7 @@ from captioner.training.config import TrainConfig
 from captioner.training.first import Start
 from captioner.training.optimiser import Optimiser
 from captioner.training.run import train_on
+from captioner.training.start import Material
 
 
 def main() -> int:
@@ -52,6 +56,8 @@ def main() -> int:
         learn = learn[1:]
     split = Split(learn, validate, {"captions": "shapes", "pictures": len(learn)})
     config = TrainConfig(**task["config"])
+    captioner.training.words._STEPS = 20  # fitted in no time
+    texts = read_texts(Path(task["text"])) if "text" in task else None
     try:
         train_on(
             split,
@@ -61,6 +67,7 @@ def main() -> int:
             bool(task.get("resume")),
             lambda line: print(line, flush=True),
             seconds_between_states=0.0,
+            texts=texts,
         )
     except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -83,6 +90,8 @@ def compute_in_float64() -> None:
 
     captioner.inference.captioner.computing_type = lambda *_: torch.float64
     captioner.training.start.native_bfloat16 = lambda _: False
+    features = Material.features
+    Material.features = lambda self: features(self).double()  # type: ignore[method-assign]
     load_checkpoint = captioner.training.run.load_checkpoint
 
     def load_in_float64(*arguments: Any) -> Checkpoint:

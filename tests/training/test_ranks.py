@@ -78,7 +78,9 @@ class Runs:
         self.shapes = make_shapes(folder / "shapes", 60)
         self.weights = folder / "tiny.pth"
         torch.manual_seed(5)
-        torch.save(Encoder(TINY_ENCODER).backbone.state_dict(), self.weights)
+        encoder = Encoder(TINY_ENCODER)
+        classifier = {"fc.weight": torch.randn(1000, encoder.feature_size), "fc.bias": torch.zeros(1000)}
+        torch.save(encoder.backbone.state_dict() | classifier, self.weights)
 
     def start(self, ranks: int, output: Path, config: TrainConfig = CONFIG, **task: Any) -> subprocess.Popen[str]:
         """Begin a run of so many processes."""
@@ -121,8 +123,14 @@ def finished(runs: Runs) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("epochs", "finetune_epochs"), [(10, 0), (0, 13)], ids=["decoder", "end to end"])
-def test_two_ranks_have_the_losses_of_one(runs: Runs, tmp_path: Path, epochs: int, finetune_epochs: int) -> None:
+@pytest.mark.parametrize(
+    ("epochs", "finetune_epochs", "texts"),
+    [(10, 0, False), (0, 13, False), (6, 0, True)],
+    ids=["decoder", "end to end", "texts"],
+)
+def test_two_ranks_have_the_losses_of_one(
+    runs: Runs, text: Path, tmp_path: Path, epochs: int, finetune_epochs: int, texts: bool
+) -> None:
     config = dataclasses.replace(
         CONFIG,
         epochs=epochs,
@@ -136,7 +144,8 @@ def test_two_ranks_have_the_losses_of_one(runs: Runs, tmp_path: Path, epochs: in
     losses = []
     for ranks in (1, 2):
         file = tmp_path / f"losses{ranks}.json"
-        status, _, err = runs.finish(ranks, tmp_path / f"run{ranks}", config, exact=True, losses=str(file))
+        more = {"text": str(text)} if texts else {}
+        status, _, err = runs.finish(ranks, tmp_path / f"run{ranks}", config, exact=True, losses=str(file), **more)
         assert status == 0, err
         losses.append(json.loads(file.read_text()))
     alone, together = losses
