@@ -150,6 +150,39 @@ def test_special_tokens_have_the_ids_that_the_code_uses() -> None:
     assert tuple(Vocabulary(SPECIAL_TOKENS).words[i] for i in (PAD, START, END, UNK)) == SPECIAL_TOKENS
 
 
+SPELLED = [
+    (["ein Hund auf der Wiese", "Zwei Hunde"], {"hund": "Hund", "wiese": "Wiese", "hunde": "Hunde"}),
+    (["a dog and a Frisbee", "a red Frisbee"], {"frisbee": "Frisbee"}),
+    (["Dog", "Dog runs", "Dog with a dog"], {}),  # the first word has a capital for another reason
+    (["A DOG WITH A BALL", "a dog"], {}),
+    (["a DVD of a McDonald's"], {"dvd": "DVD", "mcdonald": "McDonald"}),
+    (["a Pizza", "a Pizza", "a pizza"], {}),  # two of three are not most
+    (["a Pizza"] * 7 + ["a pizza"] * 3, {"pizza": "Pizza"}),
+    (["a Pizza", "a PIZZA"], {}),
+    (["a t-Shirt", "one ｄｏｇ’s Ball"], {"t-shirt": "t-Shirt", "ball": "Ball"}),
+]
+
+
+@pytest.mark.parametrize(("captions", "spellings"), SPELLED)
+def test_words_are_spelled_as_they_mostly_are_inside_captions(captions: list[str], spellings: dict[str, str]) -> None:
+    vocabulary = Vocabulary.build(captions)
+    assert vocabulary.spellings == spellings
+    assert Vocabulary.build(reversed(captions)) == vocabulary
+    assert Vocabulary.build(captions, minimum_count=99).spellings == {}
+    assert vocabulary.tokenise(captions[0]) == tokenise(captions[0])  # tokens stay in lower case
+
+
+def test_a_sentence_is_written_with_its_spellings() -> None:
+    vocabulary = Vocabulary.build(["ein Hund fängt Toms Frisbee", "der Hund's Ball"])
+    ids = vocabulary.encode("EIN HUND'S FRISBEE")
+    assert vocabulary.decode(ids) == ["ein", "hund", "'s", "frisbee"]
+    assert vocabulary.text(ids) == "Ein Hund's Frisbee"
+
+
+def test_characters_have_no_spellings() -> None:
+    assert Vocabulary.build(["他穿 T 恤"], tokens="character").spellings == {}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -41,6 +41,12 @@ def model(tiny_checkpoint: Checkpoint) -> Captioner:
     return Captioner(tiny_checkpoint)
 
 
+@pytest.fixture(scope="module")
+def brief_model() -> Captioner:
+    """The same model in more haste to end."""
+    return Captioner(make_checkpoint(end=2.0))
+
+
 def same(one: Caption, other: Caption) -> bool:
     """Equal up to rounding: a batch is summed in another order than one picture."""
     return (
@@ -171,10 +177,10 @@ def test_a_caption_is_readable_and_its_tokens_are_raw(
 @pytest.mark.parametrize("options", WAYS)
 @pytest.mark.parametrize("max_length", [3, 20])
 def test_probabilities_multiply_to_the_logprob(
-    model: Captioner, pictures: list[Path], options: DecodeOptions, max_length: int
+    model: Captioner, brief_model: Captioner, pictures: list[Path], options: DecodeOptions, max_length: int
 ) -> None:
-    finished = set()
-    for caption in model.caption_batch(pictures, replace(options, max_length=max_length)):
+    finished, options = set(), replace(options, max_length=max_length)
+    for caption in (*model.caption_batch(pictures, options), *brief_model.caption_batch(pictures, options)):
         assert len(caption.probabilities) == len(caption.tokens)
         assert caption.finished == (caption.end_probability is not None)
         assert caption.finished or len(caption.tokens) == max_length

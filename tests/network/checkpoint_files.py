@@ -68,8 +68,8 @@ def refusal(path: Path, read: Callable[[Path], Any]) -> str:
 
 
 def with_words(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
-    """The same captioner with a decoder of random weights that also reads 3 learned words, 2 names and 2 sources."""
-    sizes = {"words": 3, "names": 2, "links": 4, "word_inputs": True, "sources": 2, **changes}
+    """The same captioner with a decoder of random weights that also reads 3 learned words, 2 names and a manner."""
+    sizes = {"words": 3, "names": 2, "links": 4, "word_inputs": True, "manner": True, **changes}
     config = dataclasses.replace(checkpoint.model.config, **sizes)
     torch.manual_seed(3)
     encoder = copy.deepcopy(checkpoint.model.encoder)
@@ -78,5 +78,6 @@ def with_words(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
         torch.nn.init.normal_(weights, std=0.5)
     decoder.words.tokens.copy_(torch.tensor([6, 7, 9, 9, 4])[-decoder.words.size :])
     decoder.words.links.copy_(torch.tensor([[2, 5, 999, 5], [0, 0, 1, 1]]))
+    decoder.words.strange[999] = 1.0
     model = CaptionModel(config, encoder, decoder).eval()
     return Checkpoint(model, checkpoint.vocabulary, checkpoint.preprocess, checkpoint.provenance)

@@ -21,9 +21,9 @@ POSSIBLE = ModelConfig("resnet18", 10, hidden_size=4, embedding_size=3, dropout=
         ({"hidden_size": 0}, "hidden_size must be at least 1"),
         ({"embedding_size": -3}, "embedding_size must be at least 1"),
         ({"layers": 0}, "layers must be at least 1, not 0"),
-        *(({name: -1}, f"{name} must be at least 0, not -1") for name in ("words", "names", "links", "sources")),
-        ({"word_inputs": True}, "word_inputs needs words or names, and sources needs word_inputs"),
-        ({"words": 3, "sources": 2}, "word_inputs needs words or names, and sources needs word_inputs"),
+        *(({name: -1}, f"{name} must be at least 0, not -1") for name in ("words", "names", "links")),
+        ({"word_inputs": True}, "word_inputs needs words or names, and manner needs word_inputs"),
+        ({"words": 3, "manner": True}, "word_inputs needs words or names, and manner needs word_inputs"),
         ({"hidden_scale": 0.0}, "hidden_scale must be above 0 and at most 100"),
         ({"hidden_scale": math.nan}, "hidden_scale must be above 0 and at most 100"),
         ({"dropout": 1.0}, "dropout must be from 0 to below 1"),
@@ -45,5 +45,5 @@ def test_what_training_decides_has_its_default_there_alone() -> None:
     fields = {field.name: field for field in dataclasses.fields(ModelConfig)}
     # Cells as textbooks have them, and no predicted words: what a network of an older checkpoint is like.
     plain = {name for name, field in fields.items() if field.default is not dataclasses.MISSING}
-    assert plain == {"hidden_scale", "linear_memory", "words", "names", "links", "word_inputs", "sources"}
+    assert plain == {"hidden_scale", "linear_memory", "words", "names", "links", "word_inputs", "manner"}
     assert fields.keys() - {"vocabulary_size"} - plain <= {f.name for f in dataclasses.fields(TrainConfig)}

@@ -124,11 +124,11 @@ DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
     "newer version": (set_to("format_version", value=FORMAT_VERSION + 1), "update captioner"),
     **{
         f"no {part}": (without(part), f"{part} is missing or of the wrong type")
-        for part in ("model", "tokens", "vocabulary", "preprocess", "provenance")
+        for part in ("model", "tokens", "vocabulary", "spellings", "preprocess", "provenance")
     },
     **{
         f"{part} of the wrong type": (set_to(part, value="text"), f"{part} is missing or of the wrong type")
-        for part in ("model", "vocabulary", "preprocess", "provenance")
+        for part in ("model", "vocabulary", "spellings", "preprocess", "provenance")
     },
     **{f"no {field}": (without("model", field), f"'{field}' is missing in ModelConfig") for field in FIELDS},
     "unknown field": (set_to("model", "colour", value=1), "'colour' is unknown in ModelConfig"),
@@ -161,6 +161,10 @@ DAMAGE: dict[str, tuple[Callable[[Content, Tensors], Any], str]] = {
     "a number as word": (lambda c, t: c["vocabulary"].__setitem__(5, 5), "something that is not text"),
     "half a character": (lambda c, t: c["vocabulary"].__setitem__(5, "\ud83d"), "something that is not text"),
     "a control character": (lambda c, t: c["vocabulary"].__setitem__(5, "\x1b[2J"), "something that is not text"),
+    **{
+        f"spelling {form!r}": (set_to("spellings", value={"dog": form}), "something that is no spelling of its word")
+        for form in ("Cat", "Dogs", "Dog\x1b[2J", "", 3, ["Dog"])
+    },
     "long header": (lambda c, t: c.update(provenance={"x": [{}] * 6_000_000}), "a header of"),
     "options that are gone": (
         set_to("model", "tie_embeddings", value=False),

@@ -113,7 +113,7 @@ def parts_of(decoder: Decoder, gradients: bool = False) -> dict[str, Any]:
 
 def oracle_of(decoder: Decoder) -> network.Network:
     """The same network in NumPy."""
-    beside = decoder.h0.in_features - FEATURE  # words and sources, which are not standardised
+    beside = decoder.h0.in_features - FEATURE  # words and manner, which are not standardised
     mean, std = np.append(decoder.feature_mean.numpy(), [0.0] * beside), np.append(decoder.feature_std, [1.0] * beside)
     standardisation = {"mean": mean, "std": std}
     how = {"s": decoder.config.hidden_scale, "linear_memory": decoder.config.linear_memory}
@@ -177,28 +177,28 @@ def test_states_logits_loss_and_every_gradient_are_those_of_the_oracle(
 
 
 @every_cell
-def test_words_and_source_enter_beside_the_feature(cell: str) -> None:
-    decoder = make_decoder(cell, 2, words=3, names=2, links=4, word_inputs=True, sources=2)
+def test_words_and_manner_enter_beside_a_feature_that_strangeness_dims(cell: str) -> None:
+    decoder = make_decoder(cell, 2, words=3, names=2, links=4, word_inputs=True, manner=True)
     decoder.words.links.copy_(torch.tensor([[2, 5, 999, 5], [0, 0, 1, 1]]))
+    decoder.words.strange[::2] = 1.0
     features, tokens = make_features(), make_captions()
     features.requires_grad_()
     loss = F.cross_entropy(decoder(features, tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
     loss.backward()
 
-    roots = decoder.words(features).detach().sqrt()
-    source = decoder.source(roots).softmax(-1).detach()
-    assert (roots.shape, source.shape) == ((5, 5), (5, 2))
+    roots, g = decoder.words(features).detach().sqrt(), decoder.words.strangeness(features)
+    assert (roots.shape, g.shape) == ((5, 5), (5, 1))
+    assert ((g > 0) & (g < 1)).all()
     oracle = oracle_of(decoder)
-    done = network.forward(oracle, torch.cat([features.detach(), roots, source], 1).numpy(), tokens.numpy())
+    # The oracle standardises: what it is given is such that (1 - g) v comes out of that.
+    dimmed = decoder.feature_mean + (1 - g) * (features.detach() - decoder.feature_mean)
+    done = network.forward(oracle, torch.cat([dimmed, roots, g], 1).numpy(), tokens.numpy())
     assert loss.item() == pytest.approx(done.loss, rel=1e-12)
     expected = network.backward(oracle, done)
-    # Captions teach nothing to what predicts words; what tells the source learns through its softmax.
+    # Captions teach nothing to what predicts words.
     assert decoder.words.learned.weight.grad is None
-    of_source = expected.features[:, -2:] * source.numpy()
-    of_logits = of_source - source.numpy() * of_source.sum(1, keepdims=True)
-    np.testing.assert_allclose(decoder.source.weight.grad.numpy(), of_logits.T @ roots.numpy(), **EXACT)
-    np.testing.assert_allclose(decoder.source.bias.grad.numpy(), of_logits.sum(0), **EXACT)
-    assert_same_gradients(decoder, features, replace(expected, features=expected.features[:, :FEATURE]))
+    of_features = (1 - g).numpy() * expected.features[:, :FEATURE]
+    assert_same_gradients(decoder, features, replace(expected, features=of_features))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 8, 20])

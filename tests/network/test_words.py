@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ FEATURE = 7
 LINKS = torch.tensor([[2, 5, 999, 5], [0, 0, 1, 1]])  # the first name is that of classes 2 and 5
 
 
-def make_decoder(cell: str = "lstm", words: int = 3, names: int = 2, sources: int = 2) -> Decoder:
+def make_decoder(cell: str = "lstm", words: int = 3, names: int = 2, manner: bool = True) -> Decoder:
     torch.manual_seed(0)
-    more = {"words": words, "names": names, "links": 4 if names else 0, "word_inputs": True, "sources": sources}
+    more = {"words": words, "names": names, "links": 4 if names else 0, "word_inputs": True, "manner": manner}
     decoder = Decoder(ModelConfig("none", 20, 16, 8, 0.0, cell, 1, **more), FEATURE).eval()
     for weights in decoder.parameters():
         torch.nn.init.normal_(weights, std=0.5)
@@ -91,18 +92,66 @@ def test_words_are_read_only_where_they_are_inputs(features: Tensor) -> None:
             network.words.learned.bias += 5
         assert torch.equal(before[0], network.init_state(features)[0]) == (network is plain)
     # What is given takes the place of what is predicted.
-    words = decoder.words(features)
-    source = decoder.source(words.sqrt()).softmax(-1)
-    for given in ((words,), (words, source)):
-        assert torch.equal(decoder.init_state(features, *given)[0], decoder.init_state(features)[0])
-    assert not torch.equal(decoder.init_state(features, words.flip(1))[0], decoder.init_state(features)[0])
-    assert not torch.equal(decoder.init_state(features, words, source.flip(1))[0], decoder.init_state(features)[0])
+    words, itself = decoder.words(features), decoder.init_state(features)[0]
+    assert torch.equal(decoder.init_state(features, words)[0], itself)
+    assert not torch.equal(decoder.init_state(features, words.flip(1))[0], itself)
 
 
-@pytest.mark.parametrize("sources", [0, 2])
+class TestStrangeness:
+    """Class 999 is strange. A classifier without weights gives it one probability for all pictures."""
+
+    def decoder(self, probability: float, **options: Any) -> Decoder:
+        decoder = make_decoder(**options)
+        decoder.words.strange[999] = 1.0
+        with torch.no_grad():
+            decoder.words.classifier.weight.zero_()
+            decoder.words.classifier.bias.zero_()[999] = math.log(999 * probability / (1 - probability))
+        return decoder
+
+    @pytest.mark.parametrize(("probability", "g"), [(0.1, 0.0), (0.2, 0.0), (0.5, 0.5), (0.65, 0.75), (0.9, 1.0)])
+    def test_it_grows_with_the_probability_of_strange_classes(
+        self, probability: float, g: float, features: Tensor
+    ) -> None:
+        found = self.decoder(probability).words.strangeness(features)
+        torch.testing.assert_close(found, torch.full((5, 1), g), atol=1e-4, rtol=0)
+
+    def test_all_strange_classes_count_together(self, features: Tensor) -> None:
+        words = self.decoder(0.3).words
+        words.strange.fill_(1.0)
+        assert torch.equal(words.strangeness(features), torch.ones(5, 1))
+        words.strange.zero_()
+        assert not words.strangeness(features).any()
+
+    def test_where_there_are_no_names_nothing_is_strange(self, features: Tensor) -> None:
+        words = make_decoder(names=0).words
+        assert not hasattr(words, "strange")
+        assert torch.equal(words.strangeness(features), torch.zeros(5, 1))
+
+    @pytest.mark.parametrize(("probability", "g"), [(0.1, 0.0), (0.5, 0.5), (0.9, 1.0)])
+    @pytest.mark.parametrize("manner", [False, True])
+    def test_it_dims_the_feature_and_is_the_manner(
+        self, manner: bool, probability: float, g: float, features: Tensor
+    ) -> None:
+        decoder = self.decoder(probability, manner=manner)
+        decoder.standardise(features)
+        v = (features - decoder.feature_mean) / decoder.feature_std
+        known = torch.cat([(1 - g) * v, decoder.words(features).sqrt(), torch.full((5, int(manner)), g)], 1)
+        expected = torch.tanh(decoder.h0(known))
+        torch.testing.assert_close(decoder.init_state(features)[0][0], expected, atol=1e-4, rtol=1e-4)
+
+    def test_the_manner_that_is_given_wins_and_the_feature_stays_dimmed(self, features: Tensor) -> None:
+        decoder = self.decoder(0.9)
+        other = decoder.init_state(features, manner=torch.zeros(5, 1))[0]
+        assert torch.equal(decoder.init_state(features, manner=torch.ones(5, 1))[0], decoder.init_state(features)[0])
+        assert not torch.equal(other, decoder.init_state(features)[0])
+        words = decoder.words(features)
+        assert torch.equal(other, decoder.init_state(features * 0, words, torch.zeros(5, 1))[0])
+
+
+@pytest.mark.parametrize("manner", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_teacher_forcing_equals_steps_and_batched_equals_single(cell: str, sources: int, features: Tensor) -> None:
-    decoder, tokens = make_decoder(cell, sources=sources), torch.randint(4, 20, (5, 6))
+def test_teacher_forcing_equals_steps_and_batched_equals_single(cell: str, manner: bool, features: Tensor) -> None:
+    decoder, tokens = make_decoder(cell, manner=manner), torch.randint(4, 20, (5, 6))
     forward = decoder(features, tokens)
     state, steps = decoder.init_state(features), []
     for column in tokens.T:
@@ -145,6 +194,7 @@ class TestCheckpoint:
         words = loaded.model.decoder.words
         assert words.tokens.tolist() == [6, 7, 9, 9, 4]
         assert torch.equal(words.links, LINKS)
+        assert words.strange.nonzero().tolist() == [[999]]
         assert not words.classifier.weight.requires_grad
         features = torch.randn(50, wanted.encoder.feature_size)
         with torch.inference_mode():
@@ -176,13 +226,13 @@ class TestCheckpoint:
                 for value in (-1, 18)
             ),
             (lambda c, t: t.pop("decoder.words.tokens"), "the tensor 'decoder.words.tokens' is missing"),
-            (lambda c, t: t.pop("decoder.source.bias"), "the tensor 'decoder.source.bias' is missing"),
+            (lambda c, t: t.pop("decoder.words.strange"), "the tensor 'decoder.words.strange' is missing"),
             (lambda c, t: c["model"].update(names=0), "the tensor 'decoder.words.classifier.bias' does not belong"),
             (lambda c, t: c["model"].update(links=5), "decoder.words.links has shape (2, 4), not (2, 5)"),
             (lambda c, t: c["model"].update(words=2**21), "sizes can be 1048576 at most"),
-            (lambda c, t: c["model"].update(sources=-1), "sources must be at least 0, not -1"),
-            (lambda c, t: c["model"].update(word_inputs=False), "sources needs word_inputs"),
-            (lambda c, t: c["model"].update(word_inputs=False, sources=0), "decoder.source.bias' does not belong"),
+            (lambda c, t: c["model"].update(manner=2), "manner must be bool, not 2"),
+            (lambda c, t: c["model"].update(word_inputs=False), "manner needs word_inputs"),
+            (lambda c, t: c["model"].update(manner=False), "decoder.h0.weight has shape"),
             (
                 lambda c, t: t.update({"decoder.words.links": t["decoder.words.links"].to(torch.int8)}),
                 "decoder.words.links holds I8 values",

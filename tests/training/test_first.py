@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,28 +96,28 @@ class TestWords:
         config, predictor = first.model.config, first.model.decoder.words
         tokens = [first.vocabulary.words[token] for token in predictor.tokens]
         assert tokens[: config.words] == ["cat", "dog", "red"]
-        assert tokens[config.words :] == ["cat", "dog", "umbrella", "zebra"]  # in the order of the table
-        assert (config.word_inputs, config.sources, config.names) == (True, 2, 4)
+        assert tokens[config.words :] == ["cat", "dog", "umbrella", "zebra", "zebras"]  # in the order of the table
+        assert (config.word_inputs, config.manner, config.names) == (True, True, 5)
         assert predictor.links[:, predictor.links[1] == 3].tolist() == [[340], [3]]
         state = torch.load(weights_with_classes, weights_only=True)
         assert torch.equal(predictor.classifier.weight, state["fc.weight"])
         assert not predictor.classifier.weight.requires_grad
 
-    def test_one_source_needs_not_be_told(self, weights_with_classes: Path) -> None:
+    def test_one_source_has_one_manner(self, weights_with_classes: Path) -> None:
         config = self.first(weights_with_classes, texts_of(one=TEXTS.captions)).model.config
-        assert (config.word_inputs, config.sources) == (True, 0)
+        assert (config.word_inputs, config.manner) == (True, False)
 
     def test_without_texts_words_are_predicted_but_not_read(self, weights_with_classes: Path) -> None:
         config = self.first(weights_with_classes, None).model.config
-        assert (config.words, config.names, config.word_inputs, config.sources) == (3, 2, False, 0)
+        assert (config.words, config.names, config.word_inputs, config.manner) == (3, 2, False, False)
 
     def test_without_a_classifier_there_are_no_names(self, tiny_weights: Path) -> None:
         config = self.first(tiny_weights, TEXTS).model.config
         assert (config.words, config.names, config.links, config.word_inputs) == (3, 0, 0, True)
 
     def test_without_any_word_there_is_nothing_to_read(self, tiny_weights: Path) -> None:
-        first = self.first(tiny_weights, TEXTS, concepts=0)
-        assert (first.model.config.words, first.model.config.word_inputs, first.model.config.sources) == (0, False, 0)
+        config = self.first(tiny_weights, TEXTS, concepts=0).model.config
+        assert (config.words, config.word_inputs, config.manner) == (0, False, False)
 
     def test_a_checkpoint_hands_on_its_classifier(self, tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "c", with_words(tiny_checkpoint))
@@ -127,18 +128,44 @@ class TestWords:
 
 
 @pytest.mark.parametrize(
-    ("minimum", "words"), [(1, {"zebra", "zebras", "umbrella", "okapi", "the", "two"}), (2, set())]
+    ("minimum", "per_word", "words"),
+    [
+        (1, 7500, {"zebra", "zebras", "umbrella", "okapi", "the", "two"}),
+        (2, 7500, {"zebra", "umbrella"}),
+        (1, 3, {"zebra", "umbrella"}),  # one in three of six captions
+        (1, 2, set()),
+    ],
 )
-def test_words_of_texts_must_be_as_frequent_among_them_as_others_are_in_captions_of_pictures(
-    tiny_weights: Path, minimum: int, words: set[str]
+def test_words_of_texts_must_be_frequent_enough_to_learn_and_among_the_texts(
+    tiny_weights: Path, minimum: int, per_word: int, words: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three captions have pictures, six have none, so that a word must be there twice as often."""
+    monkeypatch.setattr("captioner.training.first._TEXT_CAPTIONS_PER_WORD", per_word)
     config = TrainConfig(encoder=TINY_ENCODER, minimum_count=minimum, hidden_size=8)
-    own = set(first_checkpoint(config, OWN, None, Start(tiny_weights))[0].vocabulary.words)
-    both = set(first_checkpoint(config, OWN, TEXTS, Start(tiny_weights))[0].vocabulary.words)
-    frequent = {"zebra", "umbrella"} if minimum == 1 else set()
-    assert both - own == frequent
-    assert not frequent - words
+    own, both = (
+        first_checkpoint(config, OWN, texts, Start(tiny_weights))[0].vocabulary.words for texts in (None, TEXTS)
+    )
+    assert both[: len(own)] == own
+    assert set(both[len(own) :]) - {"a", "runs"} == words
+
+
+@pytest.mark.parametrize("init", [False, True])
+def test_the_first_captions_that_have_a_word_decide_how_it_is_spelled(
+    tiny_checkpoint: Checkpoint, tiny_weights: Path, tmp_path: Path, init: bool
+) -> None:
+    """Those of the checkpoint from which training continues, then those of pictures, then those without."""
+    words = (*tiny_checkpoint.vocabulary.words[:-2], "hund", "wiese")
+    known = Vocabulary(words, spellings={"wiese": "Wiese"})
+    save_checkpoint(tmp_path / "c", replace(with_words(tiny_checkpoint), vocabulary=known))
+    start = Start(init=tmp_path / "c") if init else Start(tiny_weights)
+    config = TrainConfig(minimum_count=1, **({} if init else {"encoder": TINY_ENCODER, "hidden_size": 8}))
+    own = [["ein Hund mit Stock", "ein Hund auf der wiese"]]
+    texts = texts_of(one=[["ein hund mit stock", "ein Zebra auf der Wiese"]])
+    vocabulary = first_checkpoint(config, own, texts, start)[0].vocabulary
+    assert vocabulary.spellings == {
+        "stock": "Stock",
+        "zebra": "Zebra",
+        **({"wiese": "Wiese"} if init else {"hund": "Hund"}),
+    }
 
 
 def test_texts_are_as_the_captions_of_pictures_are_characters_or_words(tiny_weights: Path) -> None:
@@ -167,7 +194,7 @@ class TestInit:
         captions = [["a zebra runs", "the zebra"], ["a zebra"]]
         for texts in (None, texts_of(one=[["an okapi"]], two=[["okapi", "okapi"]])):
             first, _ = warm_start(TrainConfig(minimum_count=1, concepts=50), captions, texts, file)
-            assert (first.model.config.words, first.model.config.sources) == (3, 2)
+            assert (first.model.config.words, first.model.config.manner) == (3, True)
             new = first.model.decoder.words.state_dict()
             assert all(torch.equal(tensor, new[name]) for name, tensor in old.decoder.words.state_dict().items())
             assert ("okapi" in first.vocabulary.words) == (texts is not None)
@@ -183,7 +210,7 @@ class TestInit:
 
     @pytest.mark.parametrize("reads", [False, True])
     def test_one_with_names_alone_keeps_them(self, tiny_checkpoint: Checkpoint, tmp_path: Path, reads: bool) -> None:
-        old = with_words(tiny_checkpoint, words=0, word_inputs=reads, sources=0)
+        old = with_words(tiny_checkpoint, words=0, word_inputs=reads, manner=False)
         save_checkpoint(tmp_path / "c", old)
         first, _ = warm_start(TrainConfig(minimum_count=1), [["a dog"], ["a dog"], ["a zebra"]], None, tmp_path / "c")
         predictor = first.model.decoder.words
@@ -191,11 +218,8 @@ class TestInit:
         assert (first.model.config.words, first.model.config.names) == (0 if reads else 1, 2)
         assert predictor.tokens.tolist()[-2:] == old.model.decoder.words.tokens.tolist()
 
-    @pytest.mark.parametrize("changes", [{"word_inputs": False, "sources": 0}, {"sources": 3}])
-    def test_texts_must_fit_the_checkpoint(
-        self, tiny_checkpoint: Checkpoint, tmp_path: Path, changes: dict[str, object]
-    ) -> None:
-        save_checkpoint(tmp_path / "c", with_words(tiny_checkpoint, **changes))
+    def test_texts_need_a_decoder_that_reads_words(self, tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+        save_checkpoint(tmp_path / "c", with_words(tiny_checkpoint, word_inputs=False, manner=False))
         with pytest.raises(
             OptionError, match=r"c: was not trained on captions without pictures.*leave out text \(--text\)"
         ):

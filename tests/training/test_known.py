@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -113,9 +114,9 @@ def test_the_words_of_others_leave_out_what_the_caption_itself_says() -> None:
 class TestKnown:
     """Two pictures with two captions each, then two photographs that are not there."""
 
-    def material(self, sources: int = 2, **provenance: Any) -> Any:
+    def material(self, manner: bool = True, **provenance: Any) -> Any:
         config = ModelConfig(
-            "none", len(VOCABULARY), 8, 8, 0.0, "lstm", 1, words=1, names=1, links=2, word_inputs=True, sources=sources
+            "none", len(VOCABULARY), 8, 8, 0.0, "lstm", 1, words=1, names=1, links=2, word_inputs=True, manner=manner
         )
         torch.manual_seed(0)
         decoder = Decoder(config, 4)
@@ -132,6 +133,8 @@ class TestKnown:
             labels=Columns(predictor.tokens, len(VOCABULARY)).of_pictures(captions, 2),
             ranks=Ranks(),
             provenance=provenance,
+            cross_fitted=None,
+            autocast=nullcontext,
         )
 
     def test_pictures_have_the_predictor_s_words_and_others_a_stand_in(self) -> None:
@@ -146,17 +149,18 @@ class TestKnown:
             [dog, found[0, 0, 1]],
             [found[1, 0, 0], found[0, 0, 1]],
         ]
-        assert told["source"].tolist() == [[0, 1]] * 4 + [[1, 0]] * 2 + [[0, 1]]
+        # The third photograph is of another source than the pictures.
+        assert told["manner"].tolist() == [[0]] * 4 + [[1]] * 2 + [[0]]
         pictures = known.of_pictures(torch.tensor([1, 0]), torch.device("cpu"))
         assert torch.equal(pictures["words"], found[[1, 0], 0])
-        assert pictures["source"].tolist() == [[0, 1]] * 2
+        assert pictures["manner"].tolist() == [[0]] * 2
 
-    @pytest.mark.parametrize(("sources", "provenance"), [(0, {"text": {}}), (2, {"init": {}})])
-    def test_a_source_is_told_only_where_there_are_texts_of_several(
-        self, sources: int, provenance: dict[str, Any]
+    @pytest.mark.parametrize(("manner", "provenance"), [(False, {"text": {}}), (True, {"init": {}})])
+    def test_a_manner_is_told_only_where_there_are_texts_of_several_sources(
+        self, manner: bool, provenance: dict[str, Any]
     ) -> None:
-        """A network from which training continues without texts tells the source itself."""
-        known = Known(torch.rand(2, 2, 2), self.material(sources, **provenance))
+        """A network from which training continues without texts chooses its manner itself."""
+        known = Known(torch.rand(2, 2, 2), self.material(manner, **provenance))
         assert known.of_pictures(torch.tensor([0]), torch.device("cpu")).keys() == {"words"}
         assert known.of_captions(torch.tensor([0, 5]), torch.tensor([False, False])).keys() == {"words"}
 

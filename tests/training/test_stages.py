@@ -13,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.data.texts import read_texts
+from captioner.training import known
 from captioner.training.first import Start
 from captioner.training.optimiser import Optimiser
 from captioner.training.ranks import Ranks
 from captioner.training.stages import EndToEndStage, FrozenStage, SelfCriticalStage, augmented
 from captioner.training.start import Material
+from captioner.training.words import cross_fitted
 from training.runs import TINY, Shapes, split_of
 
 
@@ -129,20 +131,31 @@ class TestCaptionsWithoutPictures:
         assert mirrored[rows < 144].any()
         assert not mirrored[rows >= 144].any()
 
-    def test_what_tells_the_source_learns_from_them_alone(self, material: Material) -> None:
+    def test_they_are_told_as_others_only_where_their_source_is_not_that_of_the_pictures(
+        self, material: Material
+    ) -> None:
         stage = FrozenStage(material)
         stage.prepare()
-        learned = []
-        for rows in (torch.arange(10), torch.arange(144, 154)):
-            material.model.zero_grad()
-            [step] = stage.losses([rows], "0")
-            step.total.backward()
-            learned.append(bool(material.model.decoder.source.weight.grad.any()))
-            assert torch.equal(step.total, step.captions) == (not learned[-1])
-        assert learned == [False, True]
-        names = SelfCriticalStage(material, []).weights[0][0]
+        rows = torch.arange(249)
+        [(_, told)] = stage._inputs([rows], [rows], "0")
+        sources = material.sources[material.captions.picture.long()]
+        assert torch.equal(told["manner"][:, 0], (sources != sources[0]).float())
+        assert not told["manner"][:144].any()
+        assert told["manner"].sum() in (30, 75)
+
+    def test_what_predicts_words_does_not_learn_from_captions(self, material: Material) -> None:
+        stage = SelfCriticalStage(material, [])
+        names = stage.weights[0][0]
         assert "decoder.h0.weight" in names
-        assert not any("source" in name or "words" in name for name in names)
+        assert not any("words" in name for name in names)
+
+    def test_the_predictor_is_fitted_once_in_a_run(self, material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+        fitted = []
+        monkeypatch.setattr(known, "cross_fitted", lambda *given: fitted.append(given) or cross_fitted(*given))
+        for stage in (FrozenStage(material), SelfCriticalStage(material, [("a red ball",)] * 48)):
+            stage.prepare()
+        assert len(fitted) == 1
+        assert fitted[0][2] is material.model.decoder.words.learned
 
 
 def moved_answers(shapes: Shapes, weights: Path, keep_weight: float) -> float:

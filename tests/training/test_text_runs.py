@@ -55,9 +55,12 @@ def test_a_run_tells_of_its_texts_and_leaves_a_captioner_that_reads_words(
     assert checkpoint.provenance["text"] == read_texts(text).origin
     assert checkpoint.provenance["training"]["finetune_epochs"] == 0
     config, vocabulary = checkpoint.model.config, checkpoint.vocabulary
-    assert (config.words, config.word_inputs, config.sources) == (10, True, 2)
+    assert (config.words, config.word_inputs, config.manner) == (10, True, True)
     names = [vocabulary.words[token] for token in checkpoint.model.decoder.words.tokens[config.words :]]
     assert names == ["ball", "beach", "cat", "dog"]
+    # No picture has any of the names in its captions, so all their classes are strange.
+    predictor = checkpoint.model.decoder.words
+    assert predictor.strange.nonzero().flatten().tolist() == predictor.links[0].unique().tolist()
     # The scores are those of the words that the stored network itself predicts.
     validation = split_of(shapes).validation
     captions = captioner.load(folder / "best.safetensors").caption_batch([each.path for each in validation])
@@ -141,7 +144,7 @@ class TestCommand:
         checkpoint = load_checkpoint(Path(out.strip()))
         assert checkpoint.provenance["text"]["file"] == "more.txt"
         config = checkpoint.model.config
-        assert (config.words, config.names, config.word_inputs, config.sources) == (5, 3, True, 0)
+        assert (config.words, config.names, config.word_inputs, config.manner) == (5, 3, True, False)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -186,7 +189,8 @@ class TestCommand:
         assert after.provenance["init"]["provenance"]["text"] == before.provenance["text"]
         assert ("text" in after.provenance) == with_text
         words = before.model.decoder.words.state_dict(), after.model.decoder.words.state_dict()
-        assert torch.equal(words[0]["classifier.weight"], words[1]["classifier.weight"])
+        for name in ("classifier.weight", "strange"):
+            assert torch.equal(words[0][name], words[1][name])
         if with_text:  # the predictor of a checkpoint is not fitted anew
             assert torch.equal(words[0]["learned.weight"], words[1]["learned.weight"])
         rows = metrics(tmp_path / "run")
@@ -198,7 +202,7 @@ class TestCommand:
     ) -> None:
         status, _, err = train("--init", tiny_checkpoint_file, "--text", text)
         assert status == 2
-        assert "was not trained on captions without pictures, or on those of other sources" in err.splitlines()[-1]
+        assert "was not trained on captions without pictures: leave out text (--text)" in err.splitlines()[-1]
         assert not (tmp_path / "run").exists()
 
 

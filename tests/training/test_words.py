@@ -10,7 +10,7 @@ from captioner.network.header import find_checkpoint, read_header
 from captioner.network.words import CLASSES
 from captioner.training import words
 from captioner.training.captions import CaptionTokens
-from captioner.training.words import FOLDS, Columns, cross_fitted, frequent_words, names_in, word_loss
+from captioner.training.words import FOLDS, Columns, cross_fitted, frequent_words, names_in, strange_classes, word_loss
 from captioner.vocab import Vocabulary
 
 TEXTS = [("a dog", "a dog runs zebra"), ("a cat",), ("a dog",), ("a man zebra",)]
@@ -67,6 +67,18 @@ def test_names_in_the_shipped_vocabulary() -> None:
 def test_a_vocabulary_without_names() -> None:
     tokens, links = names_in(Vocabulary.build(["一只狗"], tokens="character"))
     assert (tokens.shape, links.shape, links.dtype) == ((0,), (2, 0), torch.int64)
+
+
+def test_classes_are_strange_when_hardly_any_picture_has_one_of_their_names() -> None:
+    """Of 1,000 pictures, 500 have the first name, 5 the second, 4 the third, and none the fourth."""
+    labels = torch.arange(1000)[:, None] < torch.tensor([500, 5, 4, 0])
+    # Class 7 has a common name beside two rare ones, class 8 two rare ones; all others have no name.
+    links = torch.tensor([[1, 2, 3, 4, 7, 7, 7, 8, 8], [0, 1, 2, 3, 3, 0, 2, 2, 3]])
+    strange = strange_classes(links, labels)
+    assert (strange.shape, strange.dtype) == ((CLASSES,), torch.float32)
+    assert strange.nonzero().flatten().tolist() == [3, 4, 8]
+    assert strange.max() == 1
+    assert not strange_classes(links[:, :0], labels[:, :0]).any()
 
 
 def test_the_word_loss_is_a_sum_over_words_and_pictures() -> None:
