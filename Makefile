@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 IMAGES ?=
+export IMAGES
 MUTANTS ?= 20000
 KILLS ?= 50
 
@@ -12,11 +13,12 @@ LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImag
 	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train $(LISTS) --encoder efficientnet_lite2
 
-.PHONY: demo app lint format test test-slow fuzz soak test-lowest package audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh train-flickr8k-de
+.PHONY: demo app lint format test test-slow golden fuzz soak test-lowest package audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh train-flickr8k-de
 
 .venv/installed: pyproject.toml
+	@echo "Installing captioner and what it needs into .venv. This is done once, and takes some minutes." >&2
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --editable ".[page,train]"
 	@touch $@
 
 .venv/installed-dev: .venv/installed
@@ -31,8 +33,12 @@ TRAIN = $(BIN)/captioner train $(LISTS) --encoder efficientnet_lite2
 	    || echo "The page's tests need Chromium and its driver: sudo apt-get install chromium chromium-driver" >&2
 	@touch $@
 
-demo: .venv/installed  ## caption a photograph; make demo IMAGES="a.jpg folder" takes your own
-	@$(BIN)/python -m captioner demo $(IMAGES)
+demo: .venv/installed  ## caption a photograph; make demo IMAGES="My Photos" or IMAGES="a.jpg folder" takes your own
+	@if [ -e "$$IMAGES" ]; then set -- "$$IMAGES"; else set -- $$IMAGES; fi; $(BIN)/python -m captioner demo "$$@"
+	@printf 'Next:\n%s\n%s\n%s\n' \
+	    '  make demo IMAGES="My Photos"       your own: a picture or a folder' \
+	    '  make app                           the web page' \
+	    '  source .venv/bin/activate          then this shell knows: captioner --help' >&2
 
 app: .venv/installed  ## the web page
 	$(BIN)/python -m captioner app
@@ -50,6 +56,9 @@ format: .venv/installed-dev
 test: .venv/installed-dev .venv/browser  ## the fast tests
 	$(BIN)/pytest -m "not slow"
 
+golden: .venv/installed  ## the captions that must not change from version to version, after a change of the checkpoint
+	$(BIN)/python tests/test_versions.py
+
 test-slow: .venv/installed-dev .venv/browser  ## the rest
 	$(BIN)/pytest -m slow
 
@@ -63,8 +72,9 @@ soak: .venv/installed-dev .venv/browser  ## 50 random kills each of training and
 # Other sets of dependencies than that of .venv, each in an environment of its own.
 test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/pip install --quiet $$(sed -n '/^dependencies/,/^]/s/.*"\([a-z]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml) \
-	    "pytest>=8.3" "pytest-timeout>=2.3" "selenium>=4.25" "pycocoevalcap>=1.2"
+	.venv-lowest/bin/pip install --quiet \
+	    $$(sed -n '/^dependencies/,/^heic/s/.*"\([a-z0-9]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml | sort -u) \
+	    "pytest>=8.3" "pytest-timeout>=2.3" "jsonschema>=4.18" "selenium>=4.25" "pycocoevalcap>=1.2"
 	.venv-lowest/bin/pip install --quiet --no-deps --editable .
 	.venv-lowest/bin/pytest -m "not slow"
 
@@ -73,13 +83,13 @@ package: .venv/installed-dev  ## build wheel and sdist, and try each in an empty
 	$(BIN)/python -m build --quiet
 	set -e; folder=$$(mktemp -d); $(PYTHON) -m venv $$folder/venv; \
 	for file in $(CURDIR)/dist/*.whl $(CURDIR)/dist/*.tar.gz; do \
-	    cd $$folder; venv/bin/pip install --quiet --force-reinstall --no-deps $$file; venv/bin/pip install --quiet $$file; \
+	    cd $$folder; venv/bin/pip install --quiet --force-reinstall --no-deps $$file; venv/bin/pip install --quiet "$$file[page,train]"; \
 	    venv/bin/captioner demo; venv/bin/captioner models; \
 	done; rm -r $$folder
 
 audit:  ## are there known holes in what we depend on?
 	$(PYTHON) -m venv .venv-audit
-	.venv-audit/bin/pip install --quiet pip-audit .
+	.venv-audit/bin/pip install --quiet pip-audit ".[page,train]"
 	.venv-audit/bin/pip-audit --skip-editable
 
 coverage: .venv/installed-dev  ## which lines no test reaches

@@ -30,6 +30,16 @@ def some(names: Sequence[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, for a message: "1 epoch", "2 epochs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def to_install(extra: str) -> str:
+    """How to install an extra, for a message."""
+    return f'pip install "captioner[{extra}]" (in a clone: pip install -e ".[{extra}]")'
+
+
 class CaptionerError(Exception):
     """The base of all errors whose message is meant for the person who runs captioner."""
 

@@ -42,6 +42,12 @@ def test_every_public_name_can_be_had() -> None:
         captioner.nothing  # noqa: B018
 
 
+def test_dir_shows_what_can_be_had_and_imports_nothing() -> None:
+    code = "import captioner, sys; print(*dir(captioner)); assert 'torch' not in sys.modules"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.split() == sorted(captioner.__all__)
+
+
 def test_type_checkers_see_the_same_names() -> None:
     stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
     homes = {name.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for name in node.names}
@@ -63,9 +69,12 @@ def test_errors_that_a_caller_may_catch_have_one_base() -> None:
 
 
 def test_help_shows_the_whole_face_on_one_screen() -> None:
+    """After that come the classes and functions one by one, because `dir` names them."""
     code = "import captioner; help(captioner)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown, _, one_by_one = shown.partition("\nCLASSES\n")
     assert shown.count("\n") < 90
+    assert "caption_files(" in one_by_one
     for name in set(captioner.__all__) - {"__version__"}:
         assert name in shown
         assert pydoc.getdoc(getattr(captioner, name)), f"{name} has no docstring"

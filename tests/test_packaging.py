@@ -1,6 +1,8 @@
-"""The wheel, outside the clone."""
+"""The wheel outside the clone, what an installation without extras can do, and the first command of a clone."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -40,3 +42,56 @@ def test_an_installed_wheel_finds_the_shipped_checkpoint(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("a.png\t")
+
+
+def test_captioning_and_evaluating_need_no_extra(pictures: list[Path], tmp_path: Path) -> None:
+    lines = [f"{path.name}#{number}\tA dog runs\n" for path in pictures for number in range(2)]
+    (tmp_path / "captions.token.txt").write_text("".join(lines))
+    data = ["--captions", "captions.token.txt", "--images", str(pictures[0].parent), "--json", "scores.json"]
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(["streamlit", "matplotlib", "jinja2", "markupsafe", "pandas", "ray"]))
+from captioner.cli.main import main
+assert main(["caption", {str(pictures[0])!r}, "-f", "csv", "-o", "captions.csv"]) == 0
+assert main(["evaluate", *{data!r}]) == 0
+assert main(["app"]) == 2
+assert main(["demo"]) == 2
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "scores.json").read_text())["images"] == 7
+    assert (tmp_path / "captions.csv").read_text().count("\n") == 2
+    app, demo = done.stderr.splitlines()[-2:]
+    assert app.startswith('captioner: error: the page needs Streamlit: pip install "captioner[page]" (in a clone: ')
+    assert demo.startswith("captioner: error: the example photograph comes with matplotlib: ")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize(
+    ("images", "arguments"),
+    [
+        ("", []),
+        ("My Photos", ["My Photos"]),
+        ("It's.jpg", ["It's.jpg"]),
+        ("a.jpg My", ["a.jpg", "My"]),
+        ("*.jpg", ["It's.jpg", "a.jpg"]),
+    ],
+)
+def test_make_demo_takes_paths_with_spaces_and_says_what_is_next(
+    tmp_path: Path, images: str, arguments: list[str]
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "My Photos").mkdir()
+    for name in ("a.jpg", "It's.jpg"):
+        (tmp_path / name).touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nfor each; do echo "$each"; done\n')
+    python.chmod(0o755)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / ".venv" / "installed").touch()
+    command = ["make", "demo", f"IMAGES={images}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["-m", "captioner", "demo", *arguments]
+    assert "make app" in done.stderr

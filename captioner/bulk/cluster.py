@@ -23,7 +23,7 @@ import torch
 
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.run import AnyPath, listed
-from captioner.errors import DeviceError, InputError, OptionError, one_line
+from captioner.errors import DeviceError, InputError, OptionError, one_line, to_install
 from captioner.inference.captioner import load
 from captioner.inference.results import Row, row_of
 from captioner.inference.rules import Rules
@@ -114,8 +114,7 @@ def _ray() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        hint = 'pip install "captioner[ray]" (in a clone: pip install -e ".[ray]")'
-        raise DeviceError(f"captioning on a cluster needs Ray: {hint}") from error
+        raise DeviceError(f"captioning on a cluster needs Ray: {to_install('ray')}") from error
     return ray
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from captioner.inference.progress import progress_bar
+
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
 
@@ -27,7 +29,7 @@ class Summary:
 
 
 class Progress:
-    """A bar where stderr is a terminal, a line for each picture that failed, and a summary at the end.
+    """A bar or lines (see `inference.progress`), a line for each picture that failed, and a summary at the end.
 
     With `quiet` there is neither bar nor summary. `say` takes the lines instead of stderr, for example `list.append`.
     """
@@ -47,20 +49,20 @@ class Progress:
     def begin(self, total: int | None, skipped: int = 0) -> None:
         """Start the clock. `total` is None where nobody knows it; `skipped` pictures have captions already."""
         self._total, self._skipped, self._started = total, skipped, time.monotonic()
-        disable = True if self.quiet else None  # None: unless stderr is a terminal
-        self._bar = tqdm(total=total, initial=skipped, unit=" pictures", disable=disable, leave=False, smoothing=0.1)
+        self._bar = progress_bar(total, "", "picture", skipped, hidden=self.quiet)
         if skipped and not self.quiet:
             self.say(f"captioner: {skipped} of {total} pictures were captioned before")
 
     def watch(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Pass rows on, count them, and name the pictures that failed."""
-        for row in rows:
-            if "error" in row:
-                self._failed += 1
-                self.say(f"captioner: {row['error']}")
-            self._done += 1
-            self._bar.update()
-            yield row
+        with self._bar:  # which ends also when the run is stopped
+            for row in rows:
+                if "error" in row:
+                    self._failed += 1
+                    self.say(f"captioner: {row['error']}")
+                self._done += 1
+                self._bar.update()
+                yield row
 
     def finish(self) -> Summary:
         """Remove the bar and print the summary, unless there was one picture and it has its caption."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from captioner.errors import OptionError
+from captioner.errors import DeviceError, OptionError, to_install
 
 ABOUT = {
     "help": "open the web page",
@@ -25,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve the page until interrupted."""
     if args.checkpoints and not args.checkpoints.is_dir():
         raise OptionError(f"{args.checkpoints}: is not a folder, which --checkpoints needs")
+    if not find_spec("streamlit"):
+        raise DeviceError(f"the page needs Streamlit: {to_install('page')}")
     command = [sys.executable, "-m", "streamlit", "run", str(script()), "--server.port", str(args.port)]
     if args.checkpoints:
         command += ["--", "--checkpoints", str(args.checkpoints.resolve())]

@@ -102,10 +102,12 @@ def load_model(args: argparse.Namespace) -> Captioner:
     return load(args.checkpoint, args.device, args.precision, args.engine)
 
 
-def add_data(group: Group) -> None:
+def add_data(group: Group, required: bool = True) -> None:
     """--captions, --images and the two split lists"""
-    group.add_argument("--captions", type=Path, required=True, metavar="FILE", help="captions, in any common layout")
-    group.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures")
+    group.add_argument(
+        "--captions", type=Path, required=required, metavar="FILE", help="captions, in any common layout"
+    )
+    group.add_argument("--images", type=Path, required=required, metavar="DIR", help="folder of the pictures")
     group.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to train on")
     names = "names of the pictures to validate on [the captions file's choice, or a tenth]"
     group.add_argument("--val-list", type=Path, metavar="FILE", help=names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from functools import partial
 from pathlib import Path
 
 from captioner.cli.arguments import add_data, add_options, picked
@@ -56,13 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> int:
     """Print what is known of a set. The status is 1 if something is wrong with it."""
     config: TrainConfig = parse_options(TrainConfig, vars(args))
-    from tqdm import tqdm
-
     from captioner.data.survey import check_data
+    from captioner.inference.progress import watched
 
-    progress = partial(tqdm, unit=" pictures", disable=None, leave=False)
     given = {**picked(args, "train_list", "val_list"), **picked(config, *_TRAINING)}
-    survey = check_data(args.captions, args.images, **given, progress=progress)
+    survey = check_data(args.captions, args.images, **given, progress=watched)
     print("\n".join(survey.lines()))
     return 0 if survey.ok else 1
 

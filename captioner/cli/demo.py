@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from captioner.errors import one_line
+from captioner.errors import DeviceError, one_line, to_install
 
 ABOUT = {
     "help": "caption an example photograph, or your own",
@@ -40,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _photograph() -> str:
     """Grace Hopper's portrait (US Navy, public domain), which matplotlib installs as sample data."""
-    from matplotlib.cbook import get_sample_data
-
+    try:
+        from matplotlib.cbook import get_sample_data
+    except ImportError as error:
+        needs = f"the example photograph comes with matplotlib: {to_install('page')}"
+        raise DeviceError(f"{needs}, or give a picture: captioner demo PICTURE") from error
     return str(get_sample_data("grace_hopper.jpg", asfileobj=False))

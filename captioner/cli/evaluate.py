@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captioner.cli.arguments import add_model, add_options, load_model, picked
 from captioner.errors import OptionError, one_line
 from captioner.options import TOKEN_KINDS, DecodeOptions, option_specs, parse_options
+
+if TYPE_CHECKING:
+    from captioner.evaluation.scores import Evaluation
 
 ABOUT = {
     "help": "measure captions against those that people wrote",
@@ -48,14 +53,12 @@ def run(args: argparse.Namespace) -> int:
     unused = [*(["--checkpoint"] if args.checkpoint else []), *decoding]
     if args.predictions and unused:
         raise OptionError(f"--predictions are captions already: leave out {unused[0]}")
-    from tqdm import tqdm
-
-    from captioner.evaluation.report import report
     from captioner.evaluation.run import evaluate
     from captioner.files import replacing
+    from captioner.inference.progress import watched
 
     names = ("images", "predictions", "split", "split_list", "coco_images", "tokens", "allow_missing")
-    given = {**picked(args, *names), "say": _say, "progress": partial(tqdm, unit="picture", disable=None)}
+    given = {**picked(args, *names), "say": _say, "progress": watched}
     if not args.predictions:
         given |= {"model": partial(load_model, args), "options": options}
     result = evaluate(args.captions, **given)
@@ -65,12 +68,18 @@ def run(args: argparse.Namespace) -> int:
     print(f"floor: {one_line(result.floor['caption'])}\nrecipe: {result.recipe}")
     for warning in result.warnings():
         _say(f"warning: {warning}")
-    for path, content in ((args.json, lambda: [result.to_json()]), (args.report, lambda: report(result))):
+    for path, content in ((args.json, lambda: [result.to_json()]), (args.report, lambda: _report(result))):
         if path:
             with replacing(path) as file:
                 file.writelines(content())
             _say(f"wrote {path}")
     return 0
+
+
+def _report(result: Evaluation) -> Iterator[str]:
+    from captioner.evaluation.report import report  # which imports Jinja2; scores do without
+
+    return report(result)
 
 
 def _say(line: str) -> None:

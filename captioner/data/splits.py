@@ -14,7 +14,7 @@ from typing import Any
 from captioner.data.captions import CaptionSet
 from captioner.data.names import find_files
 from captioner.data.readers.base import text_lines
-from captioner.errors import DataError, OptionError, some
+from captioner.errors import DataError, OptionError, counted, some
 from captioner.files import sha256_of
 
 
@@ -151,7 +151,7 @@ def choose_split(
     missing = [name for name in captions.captions if name not in there]
     notes = []
     if captions.empty:
-        notes.append(f"{captions.empty} empty captions are left out")
+        notes.append(f"left out: {counted(captions.empty, 'empty caption')}")
     if missing:
         count = f"{len(missing)} of {len(captions.captions)} captioned pictures"
         notes.append(f"{count} are not in {images} and are left out: {some(missing)}")

@@ -67,21 +67,10 @@ class Evaluation:
 
     def warnings(self) -> list[str]:
         """What readers of the scores must know, one line each."""
-        found = []
-        images, distinct = self.scores["images"], self.scores["distinct"]
-        if distinct < 0.2 * images:
-            found.append(
-                f"only {distinct} of {images} captions are distinct: the captions hardly depend on the picture"
-            )
+        found = collapsed(self.scores, self.floor)
         marks = [mark[0] for picture in self.pictures if (mark := _MARKER.search(picture.caption))]
         if marks:
             found.append(f"{len(marks)} captions hold marks such as {marks[0]}, which count as words: take them out")
-        over_floor = self.scores["bleu_4"] - self.floor["bleu_4"]
-        if over_floor < 2.0:
-            found.append(
-                f"BLEU-4 {self.scores['bleu_4']:.1f} is {'within 2 points of' if over_floor > -2 else 'below'} the "
-                f"{self.floor['bleu_4']:.1f} of one caption for every picture, {self.floor['caption']!r}"
-            )
         return found
 
     def rows(self) -> list[tuple[str, Scores]]:
@@ -107,6 +96,32 @@ class Evaluation:
         rows = ({name: getattr(picture, name) for name in names} for picture in self.pictures)
         lines = ",\n".join("    " + json.dumps(row) for row in rows)
         return json.dumps(head, indent=2)[:-2] + f',\n  "pictures": [\n{lines}\n  ]\n}}\n'
+
+
+def collapsed(scores: Scores, floor: Scores) -> list[str]:
+    """How captions show that they hardly depend on the picture, one line each: nearly all alike, or at the floor.
+
+    `scores` are those of `score_captions`; of `floor` the "caption" counts, which is the same for all pictures, and its
+    "bleu_4".
+    """
+    found = []
+    images, distinct = scores["images"], scores["distinct"]
+    if distinct < 0.2 * images:
+        found.append(f"only {distinct} of {images} captions are distinct: the captions hardly depend on the picture")
+    over_floor = scores["bleu_4"] - floor["bleu_4"]
+    if over_floor < 2.0:
+        found.append(
+            f"BLEU-4 {scores['bleu_4']:.1f} is {'within 2 points of' if over_floor > -2 else 'below'} the "
+            f"{floor['bleu_4']:.1f} of one caption for every picture, {floor['caption']!r}"
+        )
+    return found
+
+
+def floor_of(references: Sequence[Sequence[str]], tokens: str = "word") -> Scores:
+    """The best caption that is the same for all pictures, and its BLEU-4; `references[i]` are those of picture i."""
+    texts = [[tokenise(text, tokens) for text in those] for those in references]
+    constant = metrics.best_constant_caption(texts)
+    return {"caption": joined(constant, tokens), "bleu_4": metrics.bleu([constant] * len(texts), texts)[-1]}
 
 
 def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]], tokens: str = "word") -> Scores:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from captioner.errors import CheckpointError, DeviceError, ImageError, OptionError
@@ -31,10 +32,12 @@ from captioner.network.encoder import Encoder, computing_type, fuse_for_inferenc
 from captioner.network.header import find_checkpoint
 from captioner.network.preprocess import Preprocess
 from captioner.options import ENGINES, DecodeOptions
+from captioner.pictures.find import find_pictures
 from captioner.pictures.load import ImageSource, load_image
 from captioner.vocab import END, UNK
 
 Named: TypeAlias = "tuple[str, ImageSource | ImageError]"  # a picture's name, and where it is
+Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 BATCH_SIZE = 32
 
 
@@ -118,17 +121,20 @@ class PictureEncoder:
             raise CheckpointError("the checkpoint's encoder computes what is not a number: its weights are damaged")
         return features.float()
 
-    def encode(self, images: Iterable[ImageSource]) -> Tensor:
+    def encode(self, images: Images) -> Tensor:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
         with ThreadPoolExecutor(available_cpus()) as pool:
-            batches = in_batches(in_order(pool, self.pixels, images, 3 * BATCH_SIZE), BATCH_SIZE)
+            batches = in_batches(in_order(pool, self.pixels, _each(images), 3 * BATCH_SIZE), BATCH_SIZE)
             features = [self.encode_pixels(Preprocess.batch(batch)) for batch in batches]
         return torch.cat([torch.empty(0, self.feature_size, device=self.device), *features])
 
 
 class Captioner:
-    """A checkpoint, ready to write captions. Make one with `captioner.load()`. Threads may share it.
+    """A checkpoint, ready to write captions. Make one with `captioner.load()`.
 
+    Threads may share it: any number of them may call its methods at once, and each gets what it would get alone.
+    Pictures are paths, the bytes of files, open files, PIL images, arrays or tensors (see `pictures.load.load_image`).
+    Methods that take several take a list of any of these, or the path of a folder, which stands for its pictures.
     Methods that take a `prompt` begin every caption with its words; `max_length` includes them. They raise OptionError
     for words that the model does not know, and for a prompt that leaves no room for another word.
     Without an `encoder` it makes one that computes in float32 on the CPU. It uses a copy of the checkpoint's decoder,
@@ -161,19 +167,17 @@ class Captioner:
         return self._digest
 
     def caption(self, image: ImageSource, options: DecodeOptions | None = None, *, prompt: str = "") -> Caption:
-        """Caption one picture: a path, the bytes of a file, a PIL image or an array (see `pictures.load`).
-
-        Raises ImageError when it cannot be read.
-        """
+        """Caption one picture. Raises ImageError when it cannot be read."""
         rules = self.rules(options, prompt)
         # Not with `encode`: starting its threads would take as long as reading the picture.
         feature = self.encoder.encode_pixels(Preprocess.batch([self.encoder.pixels(image)]))
         return self._write(feature, rules)[0]
 
-    def caption_batch(
-        self, images: Iterable[ImageSource], options: DecodeOptions | None = None, *, prompt: str = ""
-    ) -> list[Caption]:
-        """Caption several pictures, one Caption each. Raises ImageError for the first that cannot be read."""
+    def caption_batch(self, images: Images, options: DecodeOptions | None = None, *, prompt: str = "") -> list[Caption]:
+        """Caption several pictures, one Caption each. Raises ImageError for the first that cannot be read.
+
+        It keeps them all in memory: for many pictures there is `caption_files`.
+        """
         rules = self.rules(options, prompt)  # first: the prompt may be wrong, and encoding takes long
         return self._write(self.encode(images), rules)
 
@@ -181,7 +185,7 @@ class Captioner:
         """What this model obeys with these options and this prompt. Raises OptionError for a wrong prompt."""
         return Rules.of(options or DecodeOptions(), self.vocabulary, prompt)
 
-    def encode(self, images: Iterable[ImageSource]) -> Tensor:
+    def encode(self, images: Images) -> Tensor:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
         return self.encoder.encode(images)
 
@@ -253,18 +257,20 @@ class Captioner:
 
     def caption_files(
         self,
-        paths: Iterable[str | os.PathLike[str]],
+        paths: Images,
         options: DecodeOptions | None = None,
         batch_size: int = BATCH_SIZE,
         *,
         prompt: str = "",
     ) -> Iterator[FileResult]:
-        """Caption a folder of any size, as a stream: one FileResult per path, in order.
+        """Caption a folder, or a list of pictures, of any size, as a stream: one FileResult per picture, in order.
 
         A picture that cannot be read gives a result with an `error` and does not stop the others. Pictures are read a
-        few batches ahead, so memory does not grow with their number. Raises OptionError for a `batch_size` below 1.
+        few batches ahead, so memory does not grow with their number. One that has no path is called by its place in the
+        list, "picture 1" and so on. Raises OptionError for a `batch_size` below 1, InputError for an empty folder.
         """
-        return self.caption_named(((os.fspath(path), path) for path in paths), options, batch_size, prompt=prompt)
+        named = ((_name(source, number), source) for number, source in enumerate(_each(paths), 1))
+        return self.caption_named(named, options, batch_size, prompt=prompt)
 
     def caption_named(
         self,
@@ -333,6 +339,21 @@ def _check_device(device: str) -> None:
         without = device.startswith("cuda") and not torch.backends.cuda.is_built()
         hint = "; this torch was built without CUDA" if without else ""
         raise DeviceError(f"no device {device!r} here: give {there}, or leave it out{hint}") from error
+
+
+def _each(images: Images) -> Iterable[ImageSource]:
+    """The pictures that were given. A path by itself is a file, a folder or a pattern, as for the commands.
+
+    The letters of a path, the bytes of a file and the rows of an array would be wrong pictures.
+    """
+    if isinstance(images, str | os.PathLike):
+        return find_pictures([os.fspath(images)])
+    alone = isinstance(images, bytes | bytearray | memoryview | Image.Image) or hasattr(images, "read")
+    return [images] if alone or getattr(images, "ndim", 4) < 4 else images  # type: ignore[list-item, return-value]
+
+
+def _name(source: ImageSource, number: int) -> str:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else f"picture {number}"
 
 
 def _state(file: Path) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captioner.errors import DeviceError, ImageError, InputError, OutputError
+from captioner.errors import DeviceError, ImageError, InputError, OutputError, to_install
 from captioner.files import replacing, sha256_of
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.encoder import fuse_for_inference
@@ -134,4 +134,4 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise DeviceError(f'{name} is not installed: pip install "captioner[openvino]"') from error
+        raise DeviceError(f"{name} is not installed: {to_install('openvino')}") from error

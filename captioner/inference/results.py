@@ -50,6 +50,20 @@ class Caption:
         """How sure the model is, 0 to 1: the geometric mean of the probabilities of all words and of the end."""
         return math.exp(self.logprob / (len(self.tokens) + self.finished))
 
+    def to_dict(self) -> Row:
+        """The caption as plain data, as in a line of the jsonl format but for its path."""
+        words = zip(self.tokens, self.probabilities, strict=True)
+        row: Row = {
+            "caption": self.text,
+            "logprob": self.logprob,
+            "finished": self.finished,
+            "words": [{"word": word, "probability": probability} for word, probability in words],
+            "end_probability": self.end_probability,
+        }
+        if self.alternatives:
+            row["alternatives"] = [other.to_dict() for other in self.alternatives]
+        return row
+
     def __str__(self) -> str:
         return self.text
 
@@ -67,18 +81,4 @@ def row_of(result: FileResult) -> Row:
     """A result as plain data."""
     if result.caption is None:
         return {"path": result.path, "error": result.error}
-    row: Row = {"path": result.path, **_caption_row(result.caption)}
-    if result.caption.alternatives:
-        row["alternatives"] = [_caption_row(other) for other in result.caption.alternatives]
-    return row
-
-
-def _caption_row(caption: Caption) -> Row:
-    words = zip(caption.tokens, caption.probabilities, strict=True)
-    return {
-        "caption": caption.text,
-        "logprob": caption.logprob,
-        "finished": caption.finished,
-        "words": [{"word": word, "probability": probability} for word, probability in words],
-        "end_probability": caption.end_probability,
-    }
+    return {"path": result.path, **result.caption.to_dict()}

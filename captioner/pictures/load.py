@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,16 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from captioner.errors import ImageError, one_line
 
-ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
+
+class TensorLike(Protocol):
+    """A tensor of torch, which this room does not import."""
+
+    def detach(self) -> Any: ...
+
+
+ImageSource: TypeAlias = (
+    "str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[Any] | TensorLike"
+)
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"}
@@ -51,8 +60,9 @@ def load_image(
 ) -> Image.Image:
     """Read a picture as people see it: upright, RGB, on white where it is transparent.
 
-    `source` is a path, the bytes of a file, a PIL image, or an array of shape (H, W), (H, W, 1), (H, W, 3) or
-    (H, W, 4) that holds uint8 from 0 to 255 or float from 0 to 1. The first frame of an animation is read.
+    `source` is a path, the bytes of a file, a file that is open for reading bytes, a PIL image, an array of shape
+    (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a tensor of shape (H, W), (1, H, W), (3, H, W) or (4, H, W). Arrays
+    and tensors hold uint8 from 0 to 255 or float from 0 to 1. The first frame of an animation is read.
     With `smallest`, a JPEG file may be read at a half, a quarter or an eighth of its size, as long as no side falls
     below `smallest` pixels. That is much faster for large photos, which the network needs small.
     `name` stands in error messages for a source that has no path.
@@ -63,8 +73,15 @@ def load_image(
             return _upright_rgb(source, name, max_pixels)
     if isinstance(source, np.ndarray):
         return _upright_rgb(_from_array(source), "the array", max_pixels)
-    if isinstance(source, bytes):
+    if hasattr(source, "read"):
+        source, name = _content(source, name)
+    elif hasattr(source, "detach"):
+        return _upright_rgb(_from_array(_of_tensor(source)), "the tensor", max_pixels)
+    if isinstance(source, bytes | bytearray | memoryview):
         return _decode(io.BytesIO(source), one_line(name), len(source), max_pixels, smallest)
+    if not isinstance(source, str | PathLike):
+        kinds = "a path, bytes, an open file, a PIL image, an array or a tensor"
+        raise TypeError(f"{type(source).__name__} is no picture: give {kinds}")
     path = Path(source)
     name = one_line(path)
     try:
@@ -190,6 +207,30 @@ def _grey(values: npt.NDArray[Any]) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _content(file: Any, name: str) -> tuple[bytes, str]:
+    """What is left to read in an open file, as far as a picture may be large, and what to call the file."""
+    name = one_line(file.name) if isinstance(getattr(file, "name", None), str) else name
+    try:
+        content = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: it is closed, or was opened as text
+        raise ImageError(f"{name}: cannot be read ({one_line(error)})") from error
+    if not isinstance(content, bytes):
+        raise ImageError(f'{name}: the file is open as text: open it with mode "rb"')
+    return content, name
+
+
+def _of_tensor(tensor: Any) -> npt.NDArray[Any]:
+    """A tensor (H, W) or (C, H, W) as an array (H, W) or (H, W, C)."""
+    tensor = tensor.detach().cpu()
+    array: npt.NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # there is no bfloat16
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, 2)
+    elif array.ndim != 2:
+        shapes = "(H, W), (1, H, W), (3, H, W) or (4, H, W)"
+        raise ImageError(f"a tensor of shape {array.shape} is no picture: give {shapes}")
+    return array
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from captioner.errors import DataError, OptionError
 from captioner.files import read_json
 from captioner.options import CELLS, TOKEN_KINDS, check_ranges, option, option_specs
 
+StrPath: TypeAlias = "str | os.PathLike[str]"
+
 # What a checkpoint from which training continues fixes.
 FIXED_BY_INIT = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_size", "embedding_size")
+
+_LISTS = ("train_list", "val_list")
 
 # The epochs of a large set, and the fewest steps that these must make; a small set gets more epochs instead.
 _DECODER_EPOCHS, _DECODER_STEPS = 6, 800
@@ -117,12 +122,45 @@ def refuse_fixed(names: Iterable[str]) -> None:
         raise OptionError(f"the checkpoint of init (--init) fixes {name}: leave out {name} (--{flag})")
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """The options of a run, from its config.json. Raises OptionError."""
+@dataclass(frozen=True)
+class Given:
+    """What a run was given besides its options: the paths of its data and of its first weights."""
+
+    captions: StrPath | None = None
+    images: StrPath | None = None
+    train_list: StrPath | None = None
+    val_list: StrPath | None = None
+    init: StrPath | None = None
+    encoder_weights: StrPath | None = None
+    text: StrPath | None = None
+
+    def completed(self, known: Given) -> Given:
+        """The same, with what another run was given in place of what is None. First weights have one origin only."""
+        weights = (
+            {} if self.init or self.encoder_weights else {"init": known.init, "encoder_weights": known.encoder_weights}
+        )
+        others = {name: getattr(self, name) or getattr(known, name) for name in ("captions", "images", "text", *_LISTS)}
+        return dataclasses.replace(self, **others, **weights)
+
+    def as_paths(self) -> dict[str, str]:
+        """As JSON, good from any folder. The short name of a shipped checkpoint stays one, and a link its own name."""
+        paths = {name: os.fspath(path) for name, path in dataclasses.asdict(self).items() if path}
+        return {name: str(Path(path).absolute()) if Path(path).exists() else path for name, path in paths.items()}
+
+
+def read_run(place: Path) -> tuple[dict[str, Any], Given]:
+    """The options of a run and what it was given, from its config.json, or from the folder of that.
+
+    Raises OptionError when there is no such file or it is damaged.
+    """
+    file = place / "config.json" if place.is_dir() else place
     try:
-        options = dict(read_json(file)["train"])
-    except (OSError, DataError, KeyError, TypeError, ValueError) as error:
+        content = read_json(file)
+        options, given = dict(content["train"]), Given(**content.get("given", {}))
+        for path in filter(None, dataclasses.astuple(given)):
+            os.fspath(path)  # raises TypeError
+    except (OSError, DataError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise OptionError(f"{file}: not the config.json of a run ({error})") from error
     for name in sorted(options.keys() - {spec.name for spec in option_specs(TrainConfig)}):
         raise OptionError(f"{file}: this version has no option {name}: delete it from the file")
-    return options
+    return options, given

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +19,10 @@ from captioner.network.encoder import Encoder
 from captioner.network.header import find_checkpoint, models
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
 from captioner.network.recurrent import has_memory
-from captioner.training.config import FIXED_BY_INIT, TrainConfig, refuse_fixed
+from captioner.training.config import FIXED_BY_INIT, StrPath, TrainConfig, refuse_fixed
 from captioner.training.encoder_weights import load_encoder_weights
 from captioner.training.words import frequent_words, names_in
 from captioner.vocab import UNK, Vocabulary, fitting_tokens
-
-StrPath: TypeAlias = "str | os.PathLike[str]"
 
 # A word of captions without pictures enters the vocabulary when one in so many of them has it.
 _TEXT_CAPTIONS_PER_WORD = 7500

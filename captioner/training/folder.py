@@ -17,6 +17,7 @@ from captioner.errors import OutputError, TrainingError, one_line
 from captioner.files import replacing
 
 CHECKPOINT_NAME = "best.safetensors"
+CONFIG_NAME = "config.json"
 STATE_NAME = "state.safetensors"
 _KEY = "captioner training state"
 _RECORDED = {"epoch", "stage", "train_loss", "loss", "bleu_4", "cider", "samples"}  # in each row, at least
@@ -87,7 +88,7 @@ def load_state(folder: Path) -> tuple[Standing, dict[str, Tensor]]:
     """The state in a run folder. Raises TrainingError when there is none, or when it is damaged."""
     path = folder / STATE_NAME
     if not path.is_file():
-        raise TrainingError(f"{folder}: there is no run to resume here: leave out --resume to begin one")
+        raise nothing_there(folder)
     try:
         with safe_open(path, framework="pt") as file:
             standing = Standing(**json.loads((file.metadata() or {})[_KEY]))
@@ -114,6 +115,11 @@ def refuse_other(folder: Path, found: Standing, now: Standing) -> None:
             f"{folder}: this run was trained by {were} so far, and {are} would give another result: start as many as "
             "then, with torchrun --nproc-per-node"
         )
+
+
+def nothing_there(folder: Path) -> TrainingError:
+    """The error for a folder without a run, or whose run does not say what it was given."""
+    return TrainingError(f"{folder}: there is no run to resume here: leave out --resume to begin one")
 
 
 def damaged(folder: Path, why: object) -> TrainingError:

@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 from tqdm import tqdm
 
 from captioner.errors import TrainingError
+from captioner.inference.progress import LogLines, progress_bar
 
 TIMEOUT = timedelta(minutes=10)  # for a rank that hangs; one that dies is noticed at once
 
@@ -42,10 +43,9 @@ class Ranks:
         """The places of this rank's items among `number` items: every size-th, (n,) int64."""
         return torch.arange(number)[self.rank :: self.size]
 
-    def progress_bar(self, total: int, title: str, unit: str, done: int = 0) -> tqdm[Any]:
-        """A bar on a terminal, for the first rank only."""
-        hidden = None if self.first else True  # None: unless stderr is a terminal
-        return tqdm(total=total, initial=done, desc=title, unit=unit, leave=False, disable=hidden)
+    def progress_bar(self, total: int, title: str, unit: str, done: int = 0) -> tqdm[Any] | LogLines:
+        """A bar on a terminal, or lines in a log, of the first rank only."""
+        return progress_bar(total, title, unit, done, hidden=not self.first)
 
     def own_randomness(self) -> None:
         """Draw other random numbers from now on than the other ranks, which began with the same seed."""

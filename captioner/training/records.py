@@ -6,11 +6,13 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.errors import to_install
 from captioner.files import replacing
 from captioner.templates import render
 from captioner.training.calibration import Calibration
@@ -27,8 +29,16 @@ def write_metrics(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+def cannot_draw() -> str:
+    """Why there will be no curves.png and no reliability.png; empty where there will be."""
+    no_plots = "matplotlib is not installed, so curves.png and reliability.png are not drawn"
+    return "" if find_spec("matplotlib") else f"{no_plots}: {to_install('train')}"
+
+
 def write_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Draw losses and validation scores over the epochs of all stages, as a PNG."""
+    """Draw losses and validation scores over the epochs of all stages, as a PNG, if matplotlib is installed."""
+    if cannot_draw():
+        return
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in rows]
@@ -52,7 +62,9 @@ def write_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_reliability(path: Path, before: Calibration, after: Calibration) -> None:
-    """Draw how often words of each probability were right, before and after calibration, as a PNG."""
+    """Draw how often words of each probability were right, before and after calibration, as `write_curves` draws."""
+    if cannot_draw():
+        return
     with _plots(path, 1, (5, 4.5), legend="upper left") as [axes]:
         axes.plot([0, 100], [0, 100], color="#888", lw=1, ls=":", label="perfect calibration")
         as_trained = [("as trained", before, "s-", _ORANGE)] if before != after else []

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+import shlex
 import signal
 import threading
 import time
@@ -20,25 +21,25 @@ import torch
 from captioner.data.captions import read_captions
 from captioner.data.splits import Split, choose_split
 from captioner.data.texts import Texts, read_texts
-from captioner.errors import ImageError, OutputError, TrainingError
+from captioner.errors import ImageError, OptionError, OutputError, TrainingError, counted
 from captioner.files import remove_temporaries, replacing
 from captioner.machine import keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint
 from captioner.training import folder
-from captioner.training.config import TrainConfig
+from captioner.training.config import Given, StrPath, TrainConfig, read_run
 from captioner.training.finish import finish
-from captioner.training.first import Start, StrPath
+from captioner.training.first import Start
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
-from captioner.training.records import write_curves, write_metrics, write_samples
+from captioner.training.records import cannot_draw, write_curves, write_metrics, write_samples
 from captioner.training.stages import EndToEndStage, FrozenStage, SelfCriticalStage, Stage, plan
 from captioner.training.start import Material, notes
 from captioner.training.validation import Validation
 
 
 def train(
-    captions: StrPath,
-    images: StrPath,
+    captions: StrPath | None,
+    images: StrPath | None,
     output: StrPath,
     config: TrainConfig | None = None,
     *,
@@ -59,7 +60,8 @@ def train(
     encoder, or else from torchvision's weights. `text` is a file of captions without pictures (see `data.texts`), which
     teach the decoder to speak of what no training picture shows. With `init`, a checkpoint or the name of a shipped
     one, training continues from there, with the new words of these captions. `resume` continues the run in `output`
-    exactly as if it had not been interrupted; everything else must be as it was. `say` is called with messages.
+    exactly as if it had not been interrupted. What is None is then as the folder of the run says; all else must be as
+    it was. `say` is called with messages.
 
     From now on the process keeps memory that it frees, which is faster. A run uses as many threads as processors are
     free when it begins, unless the environment variable OMP_NUM_THREADS gives the number. Of several processes that
@@ -69,14 +71,25 @@ def train(
     when training diverges, a picture has disappeared, the disk is full or another process of the run has died; and
     KeyboardInterrupt, once the state is saved.
     """
+    given = Given(captions, images, train_list, val_list, init, encoder_weights, text)
+    if resume and (Path(output) / folder.CONFIG_NAME).is_file():
+        options, known = read_run(Path(output))
+        config, given = config or TrainConfig(**options), given.completed(known)
+    if not (given.captions and given.images):
+        if resume:
+            raise folder.nothing_there(Path(output))
+        raise OptionError("training needs captions (--captions FILE) and images (--images DIR)")
     config = config or TrainConfig()
-    others = Path(output), config, Start.choose(config, init, encoder_weights), resume, say
-    learn, validate = (Path(names) if names else None for names in (train_list, val_list))
+    start = Start.choose(config, given.init, given.encoder_weights)
+    learn, validate = (Path(names) if names else None for names in (given.train_list, given.val_list))
     keep_freed_memory()
     # The split is not in a variable, which would hold the text of all captions until training ends.
-    texts = read_texts(Path(text)) if text else None
-    split = choose_split(read_captions(Path(captions)), Path(images), learn, validate, config.seed)
-    return train_on(split, *others, texts=texts)
+    return train_on(
+        choose_split(read_captions(Path(given.captions)), Path(given.images), learn, validate, config.seed),
+        *(Path(output), config, start, resume, say),
+        texts=read_texts(Path(given.text)) if given.text else None,
+        given=given,
+    )
 
 
 def train_on(
@@ -88,8 +101,11 @@ def train_on(
     say: Callable[[str], None] = print,
     seconds_between_states: float = 120.0,
     texts: Texts | None = None,
+    given: Given | None = None,
 ) -> Path:
-    """Train on a split. The state is saved after every epoch, and every `seconds_between_states` within an epoch."""
+    """Train on a split. The folder of the run will say what was `given`.
+
+    The state is saved after every epoch, and every `seconds_between_states` within an epoch."""
     with joined_ranks() as ranks, ExitStack() as at_the_end:
         at_the_end.callback(torch.set_num_threads, torch.get_num_threads())
         if ranks.first and not resume and (output / folder.STATE_NAME).exists():
@@ -102,8 +118,10 @@ def train_on(
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
+        if why := cannot_draw():
+            say(f"note: {why}")
         del split, own, texts
-        run = _Run(material, stages, validation, output, say, seconds_between_states)
+        run = _Run(material, stages, validation, output, say, seconds_between_states, given or Given())
         (run.restore if resume else run.begin)()
         standing = run.standing
         while standing.stage < len(stages):
@@ -119,7 +137,9 @@ def train_on(
             made = {**material.checkpoint(material.model).provenance, "training": asdict(material.config)}
             made["epoch"] = standing.rows[standing.best_row]["epoch"]
             made["chosen"] = "end of the stage" if made["epoch"] == len(standing.rows) else "early stopping"
-            say(finish(output / folder.CHECKPOINT_NAME, validation.alone(), made))
+            with ranks.progress_bar(1, "calibrating", "checkpoint"):
+                said = finish(output / folder.CHECKPOINT_NAME, validation.alone(), made)
+            say(said)
     return output / folder.CHECKPOINT_NAME
 
 
@@ -133,6 +153,7 @@ class _Run:
     output: Path
     say: Callable[[str], None]
     seconds_between_states: float
+    given: Given
 
     def __post_init__(self) -> None:
         self.ranks, self.config = self.material.ranks, self.material.config
@@ -140,6 +161,7 @@ class _Run:
         fingerprint = self.material.fingerprint()
         if len(set(self.ranks.gather_texts([fingerprint], self.ranks.size))) > 1:
             raise TrainingError("the processes of this run were not given the same options, captions and first weights")
+        self._warned = -1  # the stage in which a warning was given
         self.standing = folder.Standing(fingerprint, self.ranks.size, self.material.threads())
 
     def begin(self) -> None:
@@ -149,8 +171,8 @@ class _Run:
             self.say(f"other programs are busy: computing with {threads} of {most} threads is faster")
         torch.set_num_threads(threads)
         if self.ranks.first:
-            with replacing(self.output / "config.json") as file:
-                made = {"train": asdict(self.config), **self.material.provenance}
+            with replacing(self.output / folder.CONFIG_NAME) as file:
+                made = {"train": asdict(self.config), "given": self.given.as_paths(), **self.material.provenance}
                 json.dump(made, file, indent=2, ensure_ascii=False)
         if "init" not in self.material.provenance:
             self.material.model.decoder.standardise(self.material.features().flatten(0, 1).to(self.ranks.device))
@@ -164,7 +186,8 @@ class _Run:
         now, standing = self.standing, folder.Standing(**content)
         folder.refuse_other(self.output, standing, now)
         if standing.threads != now.threads:
-            self.say(f"computing with {standing.threads} threads, as when this run began: the number affects rounding")
+            threads = counted(standing.threads, "thread")
+            self.say(f"computing with {threads}, as when this run began: the number affects rounding")
         torch.set_num_threads(standing.threads)
         if self.ranks.first:
             remove_temporaries(self.output)
@@ -243,7 +266,8 @@ class _Run:
 
     def _stop(self) -> None:
         self.save()
-        self.say(f"stopped in {self._label()}; the same command with --resume continues from there")
+        go_on = f"captioner train --resume --output {shlex.quote(str(self.output))}"
+        self.say(f"stopped in {self._label()}; to continue from there: {go_on}")
         raise KeyboardInterrupt
 
     def validate_epoch(self, stage: Stage, started: float) -> None:
@@ -258,14 +282,20 @@ class _Run:
             **self.validation.scores(checkpoint),
             "seconds": round(time.monotonic() - started, 1),
         }
+        leads = row[self.config.metric] > standing.best
         is_best = standing.end_epoch(row, row[self.config.metric], self.config.patience, stage.epochs)
-        stop = f"; no better for {standing.since} epochs, this stage ends" if standing.stopped_early else ""
+        kept = ", best so far" if leads else ", kept: the end of the stage" if is_best else ""
+        stop = f"; no better for {counted(standing.since, 'epoch')}, this stage ends" if standing.stopped_early else ""
         reward = f"  reward {row['reward']:.3f}" if "reward" in row else ""
         self.say(
             f"epoch {row['epoch']}/{self.epochs} {stage.name}  train loss {row['train_loss']:.3f}{reward}  "
             f"val loss {row['loss']:.3f}  BLEU-4 {row['bleu_4']:.1f}  CIDEr-D {row['cider']:.1f}  "
-            f"distinct {row['distinct']}/{row['images']}  {row['seconds']:.0f} s{' *' if is_best else ''}{stop}"
+            f"distinct {row['distinct']}/{row['images']}  {row['seconds']:.0f} s{kept}{stop}"
         )
+        if self._warned != standing.stage and (2 * standing.epoch >= stage.epochs or standing.stopped_early):
+            for line in self.validation.collapsed(row) if self.ranks.first else ():
+                self._warned = standing.stage
+                self.say(f"warning: captions have collapsed: {line}")
         if self.ranks.first:
             if is_best:
                 save_checkpoint(self.output / folder.CHECKPOINT_NAME, checkpoint)

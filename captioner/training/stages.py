@@ -20,7 +20,9 @@ from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioner.errors import counted
 from captioner.inference.parallel import in_order
+from captioner.inference.progress import duration
 from captioner.inference.rules import Rules
 from captioner.network.kernels import folded_for_training
 from captioner.network.model import Decoder
@@ -272,8 +274,8 @@ def _decoder_weights(decoder: Decoder) -> Named:
 def plan(stages: Sequence[Stage], material: Material) -> str:
     """A line about what is going to be done and how long it will take, judged by a few steps of each stage."""
     seconds = [stage.epochs * stage.steps * _seconds_a_step(stage, material) for stage in stages]
-    parts = [f"{s.epochs} epochs {s.name} ({_duration(t)})" for s, t in zip(stages, seconds, strict=True)]
-    return f"training {', then '.join(parts)}; about {_duration(sum(seconds))} in all on this machine, and validation"
+    parts = [f"{counted(s.epochs, 'epoch')} {s.name} ({duration(t)})" for s, t in zip(stages, seconds, strict=True)]
+    return f"training {', then '.join(parts)}; about {duration(sum(seconds))} in all on this machine, and validation"
 
 
 def _seconds_a_step(stage: Stage, material: Material) -> float:
@@ -288,7 +290,3 @@ def _seconds_a_step(stage: Stage, material: Material) -> float:
         times.append(time.perf_counter() - begin)
     material.model.zero_grad()
     return min(times[1:] or times)  # the first step is slower
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

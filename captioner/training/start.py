@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captioner.data.splits import Split, same_content
 from captioner.data.texts import Texts
-from captioner.errors import some
+from captioner.errors import counted, some
 from captioner.inference.captioner import PictureEncoder
 from captioner.machine import CpuTimes, cpu_times, free_cpus
 from captioner.network.checkpoint import Checkpoint
@@ -139,12 +139,12 @@ def notes(split: Split, material: Material) -> Iterator[str]:
     yield from (f"note: {note}" for note in split.notes)
     if both := same_content(split):
         pairs = some([f"{one} = {other}" for one, other in both])
-        yield f"warning: the same pictures are in train and validation, {len(both)} pairs: {pairs}"
+        yield f"warning: the same pictures are in train and validation, {counted(len(both), 'pair')}: {pairs}"
     vocabulary, source = material.vocabulary, material.provenance["encoder_weights"]["source"]
-    yield (
-        f"{len(material.paths)} pictures with {material.paired} captions to learn from, "
-        f"{len(split.validation)} pictures to validate on, {len(vocabulary)} "
-        f"{'words' if vocabulary.tokens == 'word' else 'characters'}; encoder {material.config.encoder} from {source}"
-    )
+    learn = f"{counted(len(material.paths), 'picture')} with {counted(material.paired, 'caption')} to learn from"
+    validate = f"{counted(len(split.validation), 'picture')} to validate on"
+    words = counted(len(vocabulary), vocabulary.tokens)
+    yield f"{learn}, {validate}, {words}; encoder {material.config.encoder} from {source}"
     if without := len(material.captions) - material.paired:
-        yield f"and {without} captions of {len(material.sources) - len(material.paths)} photographs that are not there"
+        photographs = counted(len(material.sources) - len(material.paths), "photograph")
+        yield f"and {counted(without, 'caption')} without pictures, of {photographs}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from captioner.data.splits import Example
-from captioner.evaluation.scores import score_captions
+from captioner.evaluation.scores import collapsed, floor_of, score_captions
 from captioner.inference.captioner import Captioner, PictureEncoder
+from captioner.inference.progress import LogLines
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.encoder import computing_type
 from captioner.pictures.load import thumbnail
@@ -21,6 +24,7 @@ from captioner.training.losses import caption_loss
 from captioner.training.ranks import Ranks
 from captioner.vocab import Vocabulary
 
+ENOUGH = 20  # validation pictures; of fewer, one caption may fit all
 SAMPLES = 10  # validation pictures whose captions are shown after each epoch
 
 
@@ -47,7 +51,9 @@ class Validation:
     def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Loss, scores of captions with default decoding, and the captions of the sample pictures."""
         features, encoder = self._encoded(checkpoint)
-        mine = [caption.text for caption in Captioner(checkpoint, encoder).caption_features(features)]
+        with self._progress("captioning") as bar:
+            mine = [caption.text for caption in Captioner(checkpoint, encoder).caption_features(features)]
+            bar.update(len(mine))
         captions = self._ranks.gather_texts(mine, len(self._examples))
         with torch.inference_mode():
             losses = [float(caption_loss(checkpoint.model.decoder, *batch)) for batch in self.batches(checkpoint)]
@@ -65,6 +71,14 @@ class Validation:
             for rows in torch.arange(len(self._captions)).split(256)
         ]
 
+    def collapsed(self, scores: dict[str, Any]) -> list[str]:
+        """How captions with these `scores` show that they hardly depend on the picture. A few pictures cannot tell."""
+        return collapsed(scores, self._floor) if len(self._examples) >= ENOUGH else []
+
+    @cached_property
+    def _floor(self) -> dict[str, Any]:
+        return floor_of([example.captions for example in self._examples], self._vocabulary.tokens)
+
     @cached_property
     def shown(self) -> list[tuple[str, str | None, str]]:
         """Name, thumbnail and one reference of each sample picture."""
@@ -76,8 +90,17 @@ class Validation:
         key = encoder_digest(checkpoint.model.encoder, checkpoint.preprocess, "auto")
         if self._features is None or self._features[0] != key:
             encoder = PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess, str(self._ranks.device), "auto")
-            self._features = key, encoder.encode(example.path for example in self._mine), encoder
+            with self._progress("encoding") as bar:
+                self._features = key, encoder.encode(self._paths(bar)), encoder
         return self._features[1:]
+
+    def _progress(self, doing: str) -> tqdm[Any] | LogLines:
+        return self._ranks.progress_bar(len(self._mine), f"{doing} what is validated on", "picture")
+
+    def _paths(self, bar: tqdm[Any] | LogLines) -> Iterator[Path]:
+        for example in self._mine:
+            yield example.path
+            bar.update()
 
     def _samples(self, items: Sequence[Any]) -> Sequence[Any]:
         """One item for each sample picture, which are spread evenly over all validation pictures."""

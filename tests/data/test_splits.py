@@ -204,7 +204,7 @@ class TestChoosingASplit:
         split = choose_split(read_captions(file), folder, None, None, seed=0)
         assert len(split.train) + len(split.validation) == 6
         assert split.notes == [
-            "7 empty captions are left out",
+            "left out: 7 empty captions",
             f"1 of 7 captioned pictures are not in {folder} and are left out: picture2.jpg",
         ]
 

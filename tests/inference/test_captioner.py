@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 
 import captioner
 from captioner import Caption, Captioner, DecodeOptions
-from captioner.errors import CaptionerError, CheckpointError, DeviceError, ImageError, OptionError
+from captioner.errors import CaptionerError, CheckpointError, DeviceError, ImageError, InputError, OptionError
 from captioner.inference import captioner as inference
 from captioner.inference.captioner import PictureEncoder
 from captioner.inference.decoding import decode
@@ -56,17 +57,43 @@ def same(one: Caption, other: Caption) -> bool:
     )
 
 
-@pytest.mark.parametrize("kind", ["path", "text", "bytes", "picture", "array"])
+CONVERT: dict[str, Callable[[Path], Any]] = {
+    "path": Path,
+    "text": str,
+    "bytes": Path.read_bytes,
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "file": lambda path: path.open("rb"),
+    "file in memory": lambda path: io.BytesIO(path.read_bytes()),
+    "picture": Image.open,
+    "array": lambda path: np.asarray(Image.open(path)),
+    "tensor": lambda path: torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1),
+    "tensor of floats": lambda path: torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255,
+}
+
+
+@pytest.mark.parametrize("kind", CONVERT)
 def test_every_kind_of_source_gives_the_same_caption(model: Captioner, pictures: list[Path], kind: str) -> None:
-    convert: dict[str, Any] = {
-        "path": Path,
-        "text": str,
-        "bytes": Path.read_bytes,
-        "picture": Image.open,
-        "array": lambda path: np.asarray(Image.open(path)),
-    }
     for path in pictures[:3]:
-        assert model.caption(convert[kind](path)) == model.caption(path)
+        assert model.caption(CONVERT[kind](path)) == model.caption(path)
+        assert model.caption_batch(CONVERT[kind](path)) == [model.caption(path)]  # alone, it is a list of one
+
+
+def test_a_list_may_mix_sources_and_a_path_alone_means_its_pictures(model: Captioner, pictures: list[Path]) -> None:
+    captions = model.caption_batch(pictures)
+    mixed = [convert(path) for convert, path in zip(CONVERT.values(), pictures, strict=False)]
+    assert model.caption_batch(mixed) == captions
+    results = list(model.caption_files([pictures[0], *[convert(pictures[1]) for convert in CONVERT.values()]]))
+    names = [str(pictures[0]), str(pictures[1]), str(pictures[1]), "picture 4", "picture 5"]
+    assert [result.path for result in results[:5]] == names
+    assert all(result.caption and result.caption.text == captions[1].text for result in results[1:])
+    stacked = torch.stack([CONVERT["tensor"](path) for path in pictures])
+    assert model.caption_batch(stacked) == captions
+    folder = pictures[0].parent
+    for given in (folder, str(folder), f"{folder}/*.jpg"):
+        assert [result.path for result in model.caption_files(given)] == [str(path) for path in pictures]
+        assert model.caption_batch(given) == captions
+    with pytest.raises(InputError, match="no pictures in this folder"):
+        model.caption_files(folder.parent)
 
 
 def test_pictures_get_captions_of_their_own(model: Captioner, pictures: list[Path]) -> None:
@@ -471,8 +498,8 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(tiny_checkpoint_file:
 
 def test_threads_may_share_a_captioner(model: Captioner, pictures: list[Path]) -> None:
     alone = [model.caption(path) for path in pictures]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(model.caption, pictures)) == alone
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(model.caption, 8 * pictures)) == 8 * alone
 
 
 def test_captioning_needs_no_gradients_and_is_repeatable(model: Captioner, pictures: list[Path]) -> None:

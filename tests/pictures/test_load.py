@@ -249,6 +249,65 @@ class TestArrays:
         one_line(caught)
 
 
+class TestTensors:
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.bfloat16])
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_a_tensor_holds_its_channels_first(self, dtype: torch.dtype, channels: int) -> None:
+        values = np.dstack([upright(), np.full((32, 48, 1), 255, np.uint8)])[..., :channels]
+        tensor = torch.from_numpy(values).permute(2, 0, 1)
+        tensor = tensor if dtype == torch.uint8 else (tensor / 255).to(dtype)
+        tolerance = 1 if dtype == torch.bfloat16 else 0
+        expected = np.broadcast_to(values[..., :3], (32, 48, 3)).astype(int)
+        assert abs(loaded(tensor) - expected).max() <= tolerance
+
+    def test_a_grey_tensor_and_one_that_learns(self) -> None:
+        tensor = (torch.from_numpy(upright()[..., 0].copy()) / 255).requires_grad_()
+        np.testing.assert_array_equal(loaded(tensor), np.repeat(upright()[..., :1], 3, axis=2))
+
+    def test_a_tensor_as_narrow_as_a_number_of_channels_is_no_array(self) -> None:
+        assert load_image(torch.zeros(3, 8, 4)).size == (4, 8)
+
+    @pytest.mark.parametrize("shape", [(8, 8, 3), (2, 8, 8), (1, 3, 8, 8), (8,)])
+    def test_other_shapes_are_refused(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(ImageError, match=r"a tensor of shape .* is no picture: give"):
+            load_image(torch.zeros(shape))
+
+
+class TestOpenFiles:
+    def test_an_open_file_is_read_from_where_it_stands_and_stays_open(self, tmp_path: Path) -> None:
+        (tmp_path / "two").write_bytes(b"before" + encoded(Image.fromarray(upright()), "PNG"))
+        with (tmp_path / "two").open("rb") as file:
+            file.seek(6)
+            np.testing.assert_array_equal(loaded(file), upright())
+            assert not file.closed
+
+    @pytest.mark.parametrize(
+        ("file", "message"),
+        [
+            (io.StringIO("text"), r'open it with mode "rb"'),
+            (io.BytesIO(b""), "the file is empty"),
+            (io.BytesIO(b"no picture"), "not a picture"),
+        ],
+    )
+    def test_what_is_no_picture_is_refused(self, file: Any, message: str) -> None:
+        with pytest.raises(ImageError, match=message):
+            load_image(file)
+
+    def test_its_name_stands_in_messages(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"no picture")
+        with (tmp_path / "a.jpg").open("rb") as file, pytest.raises(ImageError, match=r"a\.jpg: not a picture"):
+            load_image(file)
+        with pytest.raises(ImageError, match=r"a\.jpg: cannot be read \(read of closed file\)"):
+            load_image(file)
+
+    def test_no_more_is_read_than_a_picture_may_have(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(images, "MAX_FILE_BYTES", 10)
+        file = io.BytesIO(bytes(1000))
+        with pytest.raises(ImageError, match="more than the limit"):
+            load_image(file)
+        assert file.tell() == 11
+
+
 def png_that_claims(width: int, height: int) -> bytes:
     """A PNG of 67 bytes whose header promises any number of pixels."""
 

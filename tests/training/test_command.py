@@ -74,4 +74,4 @@ def test_karpathys_split_and_a_picture_in_both_parts(
     )
     assert (data["train_pictures"], data["validation_pictures"]) == (4, 1)
     assert data["split"] == {"field": "split"}
-    assert "warning: the same pictures are in train and validation, 1 pairs: picture0.jpg = picture4.jpg\n" in err
+    assert "warning: the same pictures are in train and validation, 1 pair: picture0.jpg = picture4.jpg\n" in err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import OptionError
-from captioner.training.config import TrainConfig, read_config
+from captioner.training.config import TrainConfig, read_run
 
 
 def test_a_small_set_gets_more_epochs_unless_their_number_is_given() -> None:
@@ -29,18 +29,24 @@ def test_the_options_of_a_run_are_read_from_its_config(tmp_path: Path) -> None:
     config = TrainConfig(epochs=3, finetune_epochs=2, cell="rnn")
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"train": dataclasses.asdict(config), "data": {}}))
-    assert TrainConfig(**read_config(file)) == config
+    assert TrainConfig(**read_run(file)[0]) == config
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"train": 3}', '{"train": null}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "{}", '{"train": 3}', '{"train": null}', "[" * 100_000),
+        *('{"train": {}, "given": 3}', '{"train": {}, "given": {"captions": 3}}', '{"train": {}, "given": {"x": "y"}}'),
+    ],
+)
 def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "config.json"
     file.write_text(content)
     with pytest.raises(OptionError, match=r"config\.json: not the config\.json of a run"):
-        read_config(file)
+        read_run(file)
 
 
 def test_an_option_that_no_longer_exists_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"train": {"seed": 1, "tie_embeddings": false}}')
     with pytest.raises(OptionError, match="this version has no option tie_embeddings: delete it from the file"):
-        read_config(tmp_path / "config.json")
+        read_run(tmp_path / "config.json")

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from captioner.data.shapes import make_shapes
 from captioner.errors import OptionError, OutputError, TrainingError
 from captioner.evaluation.scores import score_captions
 from captioner.network.checkpoint import load_checkpoint
+from captioner.training.config import TrainConfig
 from captioner.training.first import Start
 from captioner.training.folder import Standing, load_state, save_state
 from captioner.training.optimiser import Optimiser
@@ -80,6 +83,74 @@ def test_a_run_leaves_its_records_and_a_scored_checkpoint(
         "samples.html",
         "state.safetensors",
     ]
+
+
+def test_without_matplotlib_a_run_only_lacks_its_curves(
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    lines: list[str] = []
+    train_on(split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights), say=lines.append)
+    assert [line for line in lines if line.startswith("note: matplotlib is not installed") and "[train]" in line]
+    assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+    there, all_files = ({file.name for file in folder.iterdir()} for folder in (tmp_path / "run", finished[0]))
+    assert all_files - there == {"curves.png", "reliability.png"}
+
+
+def test_a_log_says_how_far_it_is_and_explains_itself(
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("captioner.inference.progress.SECONDS", 0.001)
+    monkeypatch.setenv("CAPTIONER_CACHE", str(tmp_path / "cache"))
+    lines: list[str] = []
+    config = dataclasses.replace(TINY, epochs=1)
+    train_on(split_of(shapes), tmp_path / "run", config, Start(tiny_weights), say=lines.append)
+    log = capsys.readouterr().err
+    for said in (
+        r"captioner: encoding: \d+ of 48 pictures",
+        r"captioner: epoch 1/3 decoder: \d of 9 steps, about \d+ s left",
+        r"captioner: epoch 2/3 end to end: \d of 2 steps",
+        r"captioner: captioning what is validated on: \d+ of 12 pictures",
+        r"captioner: calibrating: 0 of 1 checkpoint",
+    ):
+        assert re.search(said, log), said
+    assert "\r" not in log
+    [plan] = [line for line in lines if line.startswith("training")]
+    assert "training 1 epoch decoder (" in plan
+    epochs = [line for line in lines if line.startswith("epoch")]
+    assert epochs[0].endswith(" s, best so far")
+    assert not any("*" in line for line in lines)
+
+
+def test_a_warning_names_captions_that_have_collapsed(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(enough: int, caption: str) -> list[str]:
+        """The lines of a run of 4 epochs whose captions are all the same."""
+        lines: list[str] = []
+        config = dataclasses.replace(TINY, epochs=4, finetune_epochs=0, scst_epochs=0, patience=1.0)
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        with monkeypatch.context() as patch:
+            patch.setattr("captioner.training.validation.ENOUGH", enough)
+            same = SimpleNamespace(text=caption)
+            patch.setattr(captioner.Captioner, "caption_features", lambda self, rows: [same] * len(rows))
+            train_on(split_of(shapes), folder, config, Start(tiny_weights), say=lines.append)
+        return [line for line in lines if line.startswith(("epoch", "warning"))]
+
+    # It is said once a stage, from its middle on: in the first epochs captions may well be alike.
+    first, second, distinct, floor, *others = said(12, "A red circle")
+    assert [line[:7] for line in (first, second, *others)] == [f"epoch {number}" for number in (1, 2, 3, 4)]
+    assert distinct.startswith("warning: captions have collapsed: only 1 of 12 captions are distinct: ")
+    assert re.match(r"warning: captions have collapsed: BLEU-4 .* of one caption for every picture, '", floor)
+    assert len(said(13, "A red circle")) == 4  # too few pictures to tell
 
 
 def test_every_weight_of_every_stage_gets_a_gradient(
@@ -159,7 +230,7 @@ def test_a_resumed_run_uses_as_many_threads_as_when_it_began(
     finally:
         torch.set_num_threads(threads)
     assert used == {1}
-    assert "computing with 1 threads, as when this run began: the number affects rounding" in lines
+    assert "computing with 1 thread, as when this run began: the number affects rounding" in lines
     assert load_state(tmp_path / "run")[0].threads == 1
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
 
@@ -507,6 +578,92 @@ def test_the_command_goes_on_from_a_checkpoint_with_the_options_of_a_run(
     assert len(content["data"]["split"]["validation"]) == 6  # a random tenth, written down
     # What was learned is still there: it begins better than the run before it ended.
     assert metrics(tmp_path / "run")[0]["loss"] < metrics(folder)[0]["loss"]
+
+
+FLAGS = [
+    part
+    for name, value in dataclasses.asdict(TINY).items()
+    if value != getattr(TrainConfig(), name)
+    for part in ("--" + name.replace("_", "-"), value)
+]
+
+
+def test_resume_alone_goes_on_with_the_data_and_options_of_the_run(
+    command: Callable[..., tuple[int, str, str]],
+    finished: tuple[Path, list[str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(shapes[0].parent, tmp_path / "set")
+    names = [str(Path("set") / path.relative_to(shapes[0].parent)) for path in shapes]
+    (tmp_path / "link.txt").symlink_to(names[0])
+    names[0] = "link.txt"  # whose name is part of what a run was trained on
+    arguments = zip(("--captions", "--images", "--train-list", "--val-list"), names, strict=True)
+    monkeypatch.chdir(tmp_path)
+    data = (*(part for pair in arguments for part in pair), "--encoder-weights", tiny_weights)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, 12)
+        with pytest.raises(Killed):
+            command("train", *data, *FLAGS, "--output", "killed")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    run_folder = Path("..", "killed")
+    for other in (("--seed", 1), ("--captions", shapes[0], "--train-list", shapes[3])):
+        status, _, errors = command("train", "--resume", "--output", run_folder, *other)
+        assert status == 2, other
+    status, output, errors = command("train", "--resume", "--output", run_folder)
+    assert status == 0, errors
+    assert output.strip() == str(run_folder / "best.safetensors")
+    assert metrics(run_folder) == metrics(finished[0])
+    one, other = (load_checkpoint(folder / "best.safetensors") for folder in (run_folder, finished[0]))
+    assert all(torch.equal(t, other.model.state_dict()[name]) for name, t in one.model.state_dict().items())
+    assert str(tmp_path) not in json.dumps(one.provenance)  # a checkpoint does not tell whose folders these were
+    # Python does the same, and a run that is done does not change.
+    before = (run_folder / "best.safetensors").read_bytes()
+    train(None, None, run_folder, resume=True, say=quiet)
+    assert (run_folder / "best.safetensors").read_bytes() == before
+
+
+def test_the_config_of_a_run_gives_its_data_to_another(
+    command: Callable[..., tuple[int, str, str]],
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+) -> None:
+    config = dataclasses.replace(TINY, epochs=1, finetune_epochs=0, scst_epochs=0)
+    captions, images, *lists = shapes
+    given = {"train_list": lists[0], "val_list": lists[1], "encoder_weights": tiny_weights, "say": quiet}
+    train(captions, images, tmp_path / "first", config, **given)
+    again = ("train", "--config", tmp_path / "first" / "config.json", "--output")
+    status, _, errors = command(*again, tmp_path / "second", "--seed", 1)
+    assert status == 0, errors
+    first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("first", "second"))
+    assert second == {**first, "train": {**first["train"], "seed": 1}}
+    # Other captions are split anew, and what is trained on from has its own encoder.
+    best = tmp_path / "first" / "best.safetensors"
+    status, _, errors = command(*again, tmp_path / "third", "--captions", captions, "--init", best)
+    assert status == 0, errors
+    third = json.loads((tmp_path / "third" / "config.json").read_text())["given"]
+    assert third == {"captions": str(captions), "images": str(images), "init": str(best)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--resume",), "there is no run to resume here: leave out --resume to begin one"),
+        (("--captions", "captions.txt"), "training needs captions (--captions FILE) and images (--images DIR)"),
+        ((), "training needs captions (--captions FILE) and images (--images DIR)"),
+    ],
+)
+def test_a_beginning_without_data_says_what_it_needs(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    status, output, errors = command("train", "--output", tmp_path / "run", *arguments)
+    assert (status, output) == (2, "")
+    assert message in errors
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

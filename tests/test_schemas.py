@@ -1,0 +1,95 @@
+"""What captioner writes as JSON is what docs/schemas says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+
+import captioner
+from captioner.errors import ImageError
+from captioner.inference.results import row_of
+
+SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
+Command = Callable[..., tuple[int, str, str]]
+
+
+def closed(schema: Any) -> Any:
+    """The schema, in which no object may have more than it names. A published one leaves room for later versions."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    parts = {name: closed(part) for name, part in schema.items()}
+    return {"unevaluatedProperties": False, **parts} if parts.get("properties") and "type" in parts else parts
+
+
+def check(name: str, content: Any) -> None:
+    """Raise ValidationError if the content is not what the schema says, or holds what it does not say."""
+    schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(closed(schema)).validate(content)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--num-captions", 3), ("--max-length", 2), ("--strategy", "sample", "--num-captions", 2)]
+)
+def test_lines_of_jsonl(
+    command: Command, pictures: list[Path], tiny_checkpoint_file: Path, options: tuple[object, ...]
+) -> None:
+    status, out, _ = command("caption", *pictures, "-f", "jsonl", "--checkpoint", tiny_checkpoint_file, *options)
+    assert status == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 7
+    for row in rows:
+        check("caption", row)
+        for needed in row.keys() - {"alternatives"}:
+            with pytest.raises(ValidationError):
+                check("caption", {name: value for name, value in row.items() if name != needed})
+    with pytest.raises(ValidationError):
+        check("caption", {**rows[0], "something": "new"})
+
+
+def test_a_caption_as_a_dictionary_is_a_line_without_its_path(pictures: list[Path], tiny_checkpoint_file: Path) -> None:
+    model = captioner.load(tiny_checkpoint_file)
+    options = captioner.DecodeOptions(num_captions=3)
+    [result, failed] = model.caption_named([("a", pictures[0]), ("b", ImageError("b: is lost"))], options)
+    assert result.caption
+    content = result.caption.to_dict()
+    assert row_of(result) == {"path": "a", **content}
+    assert content["caption"] == result.caption.text
+    assert [other["caption"] for other in content["alternatives"]] == [o.text for o in result.caption.alternatives]
+    assert json.loads(json.dumps(content)) == content
+    check("caption", row_of(failed))
+
+
+def test_results_of_coco(command: Command, pictures: list[Path], tiny_checkpoint_file: Path) -> None:
+    named = [path.rename(path.with_name(f"COCO_{number:012}.jpg")) for number, path in enumerate(pictures, 1)]
+    status, out, err = command("caption", *named, "-f", "coco", "--checkpoint", tiny_checkpoint_file)
+    assert status == 0, err
+    assert len(json.loads(out)) == 7
+    check("coco-results", json.loads(out))
+
+
+@pytest.mark.parametrize("references", [1, 3])
+@pytest.mark.parametrize("text", ["A dog runs on the grass", "一只狗在草地上跑"])
+def test_scores_of_an_evaluation(
+    command: Command, pictures: list[Path], tmp_path: Path, references: int, text: str
+) -> None:
+    lines = [f"{path.name}#{n}\t{text}{n}\n" for path in pictures for n in range(references)]
+    (tmp_path / "captions.token.txt").write_text("".join(lines), encoding="utf-8")
+    rows = [{"path": str(path), "caption": text} for path in pictures[1:]]
+    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = ("--captions", tmp_path / "captions.token.txt", "--predictions", tmp_path / "predictions.jsonl")
+    status, _, err = command("evaluate", *data, "--allow-missing", "--json", tmp_path / "scores.json")
+    assert status == 0, err
+    content = json.loads((tmp_path / "scores.json").read_text())
+    assert (content["human"] is None) == (references == 1)
+    assert content["problems"]
+    check("evaluation", content)
+    with pytest.raises(ValidationError):
+        check("evaluation", {**content, "something": "new"})
