@@ -84,12 +84,11 @@ def train(
     learn, validate = (Path(names) if names else None for names in (given.train_list, given.val_list))
     keep_freed_memory()
     # The split is not in a variable, which would hold the text of all captions until training ends.
-    texts = read_texts(Path(given.text)) if given.text else None
     return train_on(
         choose_split(read_captions(Path(given.captions)), Path(given.images), learn, validate, config.seed),
         *(Path(output), config, start, resume, say),
+        texts=read_texts(Path(given.text)) if given.text else None,
         given=given,
-        texts=texts,
     )
 
 
@@ -119,9 +118,9 @@ def train_on(
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
-        del split, own, texts
         if why := cannot_draw():
             say(f"note: {why}")
+        del split, own, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states, given or Given())
         (run.restore if resume else run.begin)()
         standing = run.standing

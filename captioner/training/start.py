@@ -147,4 +147,4 @@ def notes(split: Split, material: Material) -> Iterator[str]:
     yield f"{learn}, {validate}, {words}; encoder {material.config.encoder} from {source}"
     if without := len(material.captions) - material.paired:
         photographs = counted(len(material.sources) - len(material.paths), "photograph")
-        yield f"also {counted(without, 'caption')} of {photographs} that are not there"
+        yield f"and {counted(without, 'caption')} without pictures, of {photographs}"

@@ -48,7 +48,7 @@ def test_a_run_tells_of_its_texts_and_leaves_a_captioner_that_reads_words(
     finished: tuple[Path, list[str]], shapes: Shapes, text: Path
 ) -> None:
     folder, lines = finished
-    assert "and 105 captions of 70 photographs that are not there" in lines
+    assert "and 105 captions without pictures, of 70 photographs" in lines
     assert [row["stage"] for row in metrics(folder)] == ["decoder", "decoder", "self-critical"]
     checkpoint = load_checkpoint(folder / "best.safetensors")
     assert checkpoint.provenance["text"] == json.loads((folder / "config.json").read_text())["text"]
@@ -131,7 +131,11 @@ class TestCommand:
         return train
 
     def test_text_is_learned_from(
-        self, train: Callable[..., tuple[int, str, str]], weights_with_classes: Path, tmp_path: Path
+        self,
+        train: Callable[..., tuple[int, str, str]],
+        command: Callable[..., tuple[int, str, str]],
+        weights_with_classes: Path,
+        tmp_path: Path,
     ) -> None:
         (tmp_path / "more.txt").write_text("a dog on the beach\na cat\n")
         status, out, err = train(
@@ -140,11 +144,15 @@ class TestCommand:
             *("--minimum-count", 1, "--concepts", 5),
         )
         assert status == 0, err
-        assert "and 2 captions of 2 photographs that are not there" in err
+        assert "and 2 captions without pictures, of 2 photographs" in err
         checkpoint = load_checkpoint(Path(out.strip()))
         assert checkpoint.provenance["text"]["file"] == "more.txt"
         config = checkpoint.model.config
         assert (config.words, config.names, config.word_inputs, config.manner) == (5, 3, True, False)
+        assert json.loads((tmp_path / "run/config.json").read_text())["given"]["text"] == str(tmp_path / "more.txt")
+        # The folder of the run knows its text, without which it would be another run.
+        status, _, err = command("train", "--resume", "--output", tmp_path / "run")
+        assert status == 0, err
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
