@@ -144,6 +144,9 @@ def warm_start(
     state |= {name: new[name] for name in new if name.startswith("decoder.words.learned.") and len(learned)}
     state |= {"decoder.words.tokens": torch.cat(tokens)} if tokens else {}
     state |= {"decoder.words.links": links} if links is not None else {}
+    if not network.names:  # the words of the texts are not English
+        gone = ("decoder.words.links", "decoder.words.strange", "decoder.words.classifier")
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(gone)}
     for key in ("decoder.h0.weight", "decoder.c0.weight"):
         if reads and key in state:
             state[key] = F.pad(state[key], (0, new[key].shape[1] - state[key].shape[1]))

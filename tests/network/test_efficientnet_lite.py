@@ -99,7 +99,9 @@ def test_released_weights_fit_and_survive_fusing(name: str) -> None:
         pytest.skip("needs the extra [imagenet], which `make test` installs and `make test-lowest` does not")
     released = torch.load(file, weights_only=True)
     encoder, pictures = Encoder(name), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    origin, preprocess = load_encoder_weights(encoder, name)
+    origin, preprocess, classifier = load_encoder_weights(encoder, name)
+    assert classifier is not None
+    assert torch.equal(classifier["weight"], released["_fc.weight"])
     assert origin["sha256"] == VARIANTS[name].sha256
     assert preprocess == PREPROCESS
     with torch.no_grad():

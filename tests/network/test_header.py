@@ -88,7 +88,7 @@ def test_the_list_names_what_load_takes(capsys: pytest.CaptureFixture[str]) -> N
         assert (model.size, model.tokens) == (model.path.stat().st_size, loaded.vocabulary.tokens)
         assert model.vocabulary_size == len(loaded.vocabulary)
         assert model.scores.items() <= loaded.provenance["validation"].items()
-        assert (model.encoder, model.cell) == ("mobilenet_v2", "gru")
+        assert (model.encoder, model.cell) == ("efficientnet_lite2", "lstm")
 
 
 def test_a_header_is_read_without_torch(tiny_checkpoint_file: Path) -> None:

@@ -87,6 +87,10 @@ TEXTS = texts_of(one=[["a zebra"], ["a zebra", "two zebras"]], two=[["the umbrel
 class TestWords:
     """Of a new network, whose encoder came with a classifier or not, with captions without pictures or not."""
 
+    @pytest.fixture(autouse=True)
+    def english(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("captioner.training.words._ENGLISH", {"a"})
+
     def first(self, weights: Path, texts: Texts | None, **options: object) -> Checkpoint:
         config = TrainConfig(encoder=TINY_ENCODER, minimum_count=1, hidden_size=8, **options)  # type: ignore[arg-type]
         return first_checkpoint(config, OWN, texts, Start(encoder_weights=weights))[0]
@@ -218,10 +222,18 @@ class TestInit:
         assert (first.model.config.words, first.model.config.names) == (0 if reads else 1, 2)
         assert predictor.tokens.tolist()[-2:] == old.model.decoder.words.tokens.tolist()
 
-    def test_texts_need_a_decoder_that_reads_words(self, tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("english", [True, False])
+    def test_with_texts_a_decoder_begins_to_read_words_with_weights_of_zero(
+        self, english: bool, tiny_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("captioner.training.words._ENGLISH", {"a"} if english else {"a", "and no other"})
         save_checkpoint(tmp_path / "c", with_words(tiny_checkpoint, word_inputs=False, manner=False))
-        with pytest.raises(
-            OptionError, match=r"c: was not trained on captions without pictures.*leave out text \(--text\)"
-        ):
-            warm_start(TrainConfig(), [["a"]], TEXTS, tmp_path / "c")
-        warm_start(TrainConfig(), [["a"]], None, tmp_path / "c")
+        old = load_checkpoint(tmp_path / "c").model.decoder
+        first, _ = warm_start(TrainConfig(minimum_count=1), OWN, TEXTS, tmp_path / "c")
+        new = first.model.decoder.eval()
+        assert (new.config.word_inputs, new.config.manner) == (True, True)
+        names = [first.vocabulary.words[token] for token in new.words.tokens[new.config.words :]]
+        assert ("zebra" in names) == (new.config.names > 0) == english
+        features = torch.rand(3, old.feature_mean.numel())
+        for one, other in zip(new.init_state(features), old.init_state(features), strict=True):
+            torch.testing.assert_close(one, other)

@@ -167,7 +167,7 @@ class TestKnown:
     @pytest.mark.parametrize("init", [False, True])
     def test_only_a_new_predictor_is_fitted_and_names_stay(self, init: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(words, "_STEPS", 5)
-        material = self.material(text={}, **({"init": {}} if init else {}))
+        material = self.material(text={}, **({"init": {"reads_words": True}} if init else {}))
         predictor, features = material.model.decoder.words, torch.randn(2, 2, 4)
         before, predicted = predictor.learned.weight.detach().clone(), predictor(features.flatten(0, 1)).detach()
         known = Known.of(material, features)

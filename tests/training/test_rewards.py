@@ -82,7 +82,7 @@ def test_self_critical_training_draws_by_the_rules_of_captions() -> None:
     material = SimpleNamespace(config=TrainConfig(), model=model, provenance={}, **data)
     stage = SelfCriticalStage(material, [["a dog and a cat"]])  # type: ignore[arg-type]
     stage.prepare()
-    assert stage._rules == Rules.of(DecodeOptions("sample", max_length=7), vocabulary)
+    assert stage._rules == Rules.of(DecodeOptions("sample", max_length=7, no_repeat_ngram=0), vocabulary)
     assert stage._rules.conjunctions == (*vocabulary.encode("and"),)
 
 
