@@ -9,9 +9,8 @@ KILLS ?= 50
 # The data of the recipes, as data/README.md lays it out, and captions without pictures, which are left out if not given.
 FLICKR8K ?= flickr8k
 TEXT ?=
-LISTS = --images $(FLICKR8K)/images --train-list $(FLICKR8K)/Flickr_8k.trainImages.txt \
-	--val-list $(FLICKR8K)/Flickr_8k.devImages.txt
-TRAIN = $(BIN)/captioner train $(LISTS) --encoder efficientnet_lite2
+LISTS = --train-list $(FLICKR8K)/Flickr_8k.trainImages.txt --val-list $(FLICKR8K)/Flickr_8k.devImages.txt
+TRAIN = $(BIN)/captioner train --images $(FLICKR8K)/images
 
 .PHONY: demo app lint format test test-slow golden fuzz soak test-lowest package audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh train-flickr8k-de
 
@@ -102,27 +101,35 @@ mutants: .venv/installed-dev  ## which small changes of the metrics and of decod
 bench: .venv/installed-dev  ## how fast captioning is; takes some minutes, on a machine with nothing else to do
 	$(BIN)/python benchmarks/speed.py
 
-# Captioners of Flickr8k from pictures and captions: an encoder, then a new decoder on its features as they are in the end,
-# which is better than the one that the encoder was trained with. Interrupted, a target goes on where it was.
+# The shipped captioners: an encoder, then decoders on its features as they are in the end. Interrupted, a target goes on
+# where it was.
 RESUME = $(if $(wildcard runs/$(1)/state.safetensors),--resume)
-DECODER = $(TRAIN) --encoder-weights runs/encoder/best.safetensors --finetune-epochs 0
+ENGLISH = --captions $(FLICKR8K)/Flickr8k.token.txt $(LISTS)
+ENCODER = runs/encoder/best.safetensors
 
 .venv/installed-imagenet: .venv/installed
 	$(BIN)/pip install --quiet --editable ".[imagenet]"
 	@touch $@
 
-train-encoder: .venv/installed-imagenet  ## the encoder of the shipped captioners, from ImageNet's weights
-	$(TRAIN) --captions $(FLICKR8K)/Flickr8k.token.txt --output runs/encoder --image-size 256 --epochs 2 \
-	    --finetune-epochs 12 --scst-epochs 0 --patience 1 $(call RESUME,encoder)
+train-encoder: .venv/installed-imagenet  ## the encoder of all three, and an English decoder, from ImageNet's weights
+	$(TRAIN) $(ENGLISH) --output runs/encoder --encoder-weights \
+	    $$($(BIN)/python -c "from captioner.network.efficientnet_lite import released_file as f; print(f('efficientnet_lite2'))") \
+	    --image-size 256 --epochs 2 --finetune-epochs 12 --scst-epochs 0 --patience 1 $(call RESUME,encoder)
 
-train-flickr8k: train-encoder  ## the shipped English captioner; TEXT=captions-without-pictures.jsonl.gz
-	$(DECODER) --captions $(FLICKR8K)/Flickr8k.token.txt --output runs/flickr8k $(if $(TEXT),--text "$(TEXT)") \
+train-flickr8k: train-encoder  ## English; TEXT=captions-without-pictures.jsonl.gz also teaches it other things
+	$(TRAIN) $(ENGLISH) --output runs/flickr8k --finetune-epochs 0 --scst-epochs 2 $(if $(TEXT), \
+	    --text "$(TEXT)" --init $(ENCODER) --epochs 4 --learning-rate 7e-4, --encoder-weights $(ENCODER)) \
 	    $(call RESUME,flickr8k)
 
-train-flickr8k-zh: train-encoder  ## the shipped Chinese captioner
-	$(DECODER) --captions $(FLICKR8K)/flickr8kzhc.caption.txt --output runs/flickr8k-zh --epochs 8 --scst-epochs 0 \
-	    $(call RESUME,flickr8k-zh)
+train-flickr8k-zh: train-encoder  ## Chinese
+	$(TRAIN) --captions $(FLICKR8K)/flickr8kzhc.caption.txt $(LISTS) --output runs/flickr8k-zh \
+	    --encoder-weights $(ENCODER) --epochs 8 --finetune-epochs 0 --scst-epochs 0 $(call RESUME,flickr8k-zh)
 
-train-flickr8k-de: train-encoder  ## the shipped German captioner
-	$(DECODER) --captions $(FLICKR8K)/flickr8k-de.token.txt --output runs/flickr8k-de --scst-epochs 0 \
+# Not all pictures have German captions.
+train-flickr8k-de: train-encoder  ## German
+	@mkdir -p runs/german
+	for part in train dev; do cut -d'#' -f1 $(FLICKR8K)/flickr8k-de.token.txt | sort -u \
+	    | grep -Fxf - $(FLICKR8K)/Flickr_8k.$${part}Images.txt > runs/german/$$part.txt; done
+	$(TRAIN) --captions $(FLICKR8K)/flickr8k-de.token.txt --train-list runs/german/train.txt \
+	    --val-list runs/german/dev.txt --output runs/flickr8k-de --encoder-weights $(ENCODER) --finetune-epochs 0 \
 	    $(call RESUME,flickr8k-de)

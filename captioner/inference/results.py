@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from captioner.inference.decoding import Hypothesis
-from captioner.vocab import END, Vocabulary, join_tokens
+from captioner.vocab import END, Vocabulary
 
 # A result as plain data, as in the journal and the jsonl format: "path", then either "error", or "caption", "logprob",
 # "finished", "words" (each a "word" and a "probability"), "end_probability", and "alternatives" where there are any (a
@@ -37,7 +37,7 @@ class Caption:
         words = tuple(vocabulary.words[token] for token in hypothesis.tokens if token != END)
         probabilities = tuple(math.exp(logprob) for logprob in hypothesis.token_logprobs)
         end = probabilities[-1] if hypothesis.finished else None
-        text = join_tokens(words, vocabulary.tokens)
+        text = vocabulary.text(hypothesis.tokens)
         return cls(text, words, probabilities[: len(words)], end, hypothesis.logprob)
 
     @property
