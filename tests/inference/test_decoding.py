@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,23 +21,26 @@ from captioner.network.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, START, UNK
 
+# Small vocabularies soon repeat themselves, and most of these tests are about something else.
+options_of = partial(DecodeOptions, no_repeat_ngram=0)
+
 A, B, C, D = range(4, 8)  # the first words after the special tokens
 FEATURE = 5
 
-GREEDY = DecodeOptions("greedy", max_length=8)
-SAMPLE = DecodeOptions("sample", max_length=8, num_captions=4)
-BEAM = DecodeOptions("beam", max_length=8, num_captions=2)
+GREEDY = options_of("greedy", max_length=8)
+SAMPLE = options_of("sample", max_length=8, num_captions=4)
+BEAM = options_of("beam", max_length=8, num_captions=2)
 STRATEGIES = [pytest.param(options, id=options.strategy) for options in (GREEDY, SAMPLE, BEAM)]
 # Every strategy, every option away from its default at least once.
 EVERY_WAY = [
     GREEDY,
-    DecodeOptions("greedy", max_length=9, min_length=6, no_repeat_ngram=2),
+    options_of("greedy", max_length=9, min_length=6, no_repeat_ngram=2),
     SAMPLE,
-    DecodeOptions("sample", max_length=6, num_captions=3, temperature=0.6, top_k=3, seed=5),
-    DecodeOptions("sample", max_length=9, min_length=4, temperature=1.7, top_p=0.7, no_repeat_ngram=1),
+    options_of("sample", max_length=6, num_captions=3, temperature=0.6, top_k=3, seed=5),
+    options_of("sample", max_length=9, min_length=4, temperature=1.7, top_p=0.7, no_repeat_ngram=1),
     BEAM,
-    DecodeOptions("beam", max_length=7, beam_size=6, num_captions=6, length_penalty=0.0),
-    DecodeOptions("beam", max_length=9, beam_size=4, min_length=5, no_repeat_ngram=1, length_penalty=2.0),
+    options_of("beam", max_length=7, beam_size=6, num_captions=6, length_penalty=0.0),
+    options_of("beam", max_length=9, beam_size=4, min_length=5, no_repeat_ngram=1, length_penalty=2.0),
 ]
 
 
@@ -149,7 +153,7 @@ def test_greedy_takes_the_likeliest_word_and_stops_at_end() -> None:
 @pytest.mark.parametrize("max_length", [1, 2, 5])
 def test_a_caption_that_never_ends_is_cut_off_at_the_length_limit(options: DecodeOptions, max_length: int) -> None:
     decoder = table({START: {A: 1.0}, A: {A: 1.0}})
-    rules = Rules(DecodeOptions(options.strategy, max_length=max_length))
+    rules = Rules(options_of(options.strategy, max_length=max_length))
     for caption in decode(decoder, decoder.features(1), rules)[0]:
         assert caption.tokens == (A,) * max_length
         assert not caption.finished
@@ -158,7 +162,7 @@ def test_a_caption_that_never_ends_is_cut_off_at_the_length_limit(options: Decod
 @pytest.mark.parametrize("options", STRATEGIES)
 def test_an_end_at_the_length_limit_counts(options: DecodeOptions) -> None:
     decoder = table({START: {A: 1.0}, A: {END: 1.0}})
-    [[caption]] = decode(decoder, decoder.features(1), Rules(DecodeOptions(options.strategy, max_length=2)))
+    [[caption]] = decode(decoder, decoder.features(1), Rules(options_of(options.strategy, max_length=2)))
     assert caption.tokens == (A, END)
     assert caption.finished
 
@@ -187,9 +191,9 @@ def test_greedy_takes_the_likeliest_word_that_the_rules_allow(n: int, min_length
             words = [word for word in range(4, len(logits)) if not n or not repeats((*written, word), n)]
             allowed = words + [END] * (len(written) >= min_length)
             written = (*written, max(allowed, key=lambda word: logits[word]))
-        options = DecodeOptions("greedy", max_length=10, min_length=min_length, no_repeat_ngram=n)
+        options = options_of("greedy", max_length=10, min_length=min_length, no_repeat_ngram=n)
         [[caption]] = decode(decoder, decoder.features(1), Rules(options))
-        [[free]] = decode(decoder, decoder.features(1), Rules(DecodeOptions("greedy", max_length=10)))
+        [[free]] = decode(decoder, decoder.features(1), Rules(options_of("greedy", max_length=10)))
         assert caption.tokens == written
         changed += caption.tokens != free.tokens
     assert bool(changed) == bool(n or min_length)
@@ -206,7 +210,7 @@ def stutters(tokens: tuple[int, ...], conjunction: int) -> bool:
 
 @pytest.mark.parametrize(
     "options",
-    [DecodeOptions("greedy"), DecodeOptions("sample", num_captions=9), DecodeOptions("beam", num_captions=3)],
+    [options_of("greedy"), options_of("sample", num_captions=9), options_of("beam", num_captions=3)],
     ids=lambda options: options.strategy,
 )
 def test_no_caption_stutters_unless_it_may(options: DecodeOptions) -> None:
@@ -232,20 +236,20 @@ def test_no_caption_stutters_unless_it_may(options: DecodeOptions) -> None:
 )
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_a_beam_of_one_is_greedy(rules: dict[str, int], length_penalty: float) -> None:
-    one = DecodeOptions("beam", beam_size=1, length_penalty=length_penalty, **rules)
+    one = options_of("beam", beam_size=1, length_penalty=length_penalty, **rules)
     for seed in range(5):
         decoder, features = network(seed), pictures(12, seed)
-        greedy = decode(decoder, features, Rules(DecodeOptions("greedy", **rules)))
+        greedy = decode(decoder, features, Rules(options_of("greedy", **rules)))
         assert decode(decoder, features, Rules(one)) == greedy
         # decode() hands a beam of 1 to greedy decoding; the search itself must come to the same.
         assert tokens_of(_beam(decoder, decoder.init_state(features), Rules(one))) == tokens_of(greedy)
 
 
-@pytest.mark.parametrize("options", [DecodeOptions("beam", beam_size=1), DecodeOptions("sample", top_k=1)])
+@pytest.mark.parametrize("options", [options_of("beam", beam_size=1), options_of("sample", top_k=1)])
 def test_ties_go_to_the_same_word_as_in_greedy_decoding(options: DecodeOptions) -> None:
     decoder = Table(torch.randint(0, 2, (60, 60), generator=torch.Generator().manual_seed(0)).float())
     assert decode(decoder, decoder.features(1), Rules(options)) == decode(
-        decoder, decoder.features(1), Rules(DecodeOptions("greedy"))
+        decoder, decoder.features(1), Rules(options_of("greedy"))
     )
 
 
@@ -256,9 +260,7 @@ def test_a_beam_that_prunes_nothing_equals_brute_force(
     words: int, max_length: int, end: float, length_penalty: float
 ) -> None:
     decoder, features = network(words, words=words, end=end), pictures(4)
-    options = DecodeOptions(
-        "beam", beam_size=100, num_captions=100, max_length=max_length, length_penalty=length_penalty
-    )
+    options = options_of("beam", beam_size=100, num_captions=100, max_length=max_length, length_penalty=length_penalty)
     for picture, captions in enumerate(decode(decoder, features, Rules(options))):
         possible = [c for c in every_caption(decoder, features[picture : picture + 1], max_length) if c[1] > -math.inf]
         # Finished ones come first; among them, and among the others, the score decides.
@@ -298,7 +300,7 @@ def plain_beam(
 @pytest.mark.parametrize("beam_size", [2, 4])
 @torch.inference_mode()
 def test_a_beam_finds_what_a_plain_one_finds(beam_size: int, prompt: tuple[int, ...], length_penalty: float) -> None:
-    options = DecodeOptions(beam_size=beam_size, num_captions=beam_size, max_length=9, length_penalty=length_penalty)
+    options = options_of(beam_size=beam_size, num_captions=beam_size, max_length=9, length_penalty=length_penalty)
     lengths = set()
     for end in (-1.0, 0.5, 2.0):
         decoder, features = network(7, words=5, end=end), pictures(12)
@@ -311,17 +313,13 @@ def test_a_beam_finds_what_a_plain_one_finds(beam_size: int, prompt: tuple[int, 
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_fewer_captions_of_a_beam_are_its_best(number: int) -> None:
     decoder, features = network(3), pictures(5)
-    every = decode(decoder, features, Rules(DecodeOptions(beam_size=8, num_captions=8)))
-    assert decode(decoder, features, Rules(DecodeOptions(beam_size=8, num_captions=number))) == [
-        c[:number] for c in every
-    ]
+    every = decode(decoder, features, Rules(options_of(beam_size=8, num_captions=8)))
+    assert decode(decoder, features, Rules(options_of(beam_size=8, num_captions=number))) == [c[:number] for c in every]
 
 
 def test_a_wider_beam_finds_what_greedy_misses() -> None:
     decoder = table({START: {A: 0.6, B: 0.4}, A: {C: 0.5, D: 0.5}, B: {END: 1.0}, C: {END: 1.0}, D: {END: 1.0}})
-    found = [
-        decode(decoder, decoder.features(1), Rules(DecodeOptions(beam_size=k, length_penalty=0.0))) for k in (1, 2)
-    ]
+    found = [decode(decoder, decoder.features(1), Rules(options_of(beam_size=k, length_penalty=0.0))) for k in (1, 2)]
     assert tokens_of(found[0]) == [[(A, C, END)]]
     assert tokens_of(found[1]) == [[(B, END)]]
     assert found[1][0][0].logprob > found[0][0][0].logprob
@@ -330,7 +328,7 @@ def test_a_wider_beam_finds_what_greedy_misses() -> None:
 def test_a_finished_caption_is_not_lost_to_longer_ones() -> None:
     """The short one ends in the first steps of a search that goes on to the limit with more likely beginnings."""
     decoder = table({START: {A: 0.9, END: 0.1}, A: {A: 0.99, B: 0.01}, B: {B: 1.0}})
-    [[caption]] = decode(decoder, decoder.features(1), Rules(DecodeOptions(beam_size=2, max_length=10)))
+    [[caption]] = decode(decoder, decoder.features(1), Rules(options_of(beam_size=2, max_length=10)))
     assert caption.tokens == (END,)
 
 
@@ -339,7 +337,7 @@ def test_a_larger_length_penalty_gives_longer_captions() -> None:
     decoder, features = network(5, words=2, end=1.0), pictures(40)
     lengths = []
     for penalty in (0.0, 0.5, 1.0, 2.0, 3.0):
-        options = DecodeOptions(beam_size=100, max_length=5, length_penalty=penalty)
+        options = options_of(beam_size=100, max_length=5, length_penalty=penalty)
         lengths.append([len(caption.tokens) for [caption] in decode(decoder, features, Rules(options))])
     assert all(a <= b for shorter, longer in itertools.pairwise(lengths) for a, b in zip(shorter, longer, strict=True))
     assert sum(lengths[0]) < sum(lengths[2]) < sum(lengths[4])
@@ -365,7 +363,7 @@ def test_who_watches_a_beam_can_follow_every_hypothesis(prompt: tuple[int, ...])
         steps += 1
         seen.update(rows)
 
-    options = DecodeOptions(beam_size=4, num_captions=4, max_length=8)
+    options = options_of(beam_size=4, num_captions=4, max_length=8)
     [captions] = decode(decoder, features, Rules(options, prompt), watch)
     assert {caption.tokens for caption in captions} <= seen
     assert 1 < steps <= 8
@@ -433,7 +431,7 @@ def test_draws_fit_the_softmax(knobs: dict[str, Any]) -> None:
     """Whole captions of up to two words, so that a step's draws must also be independent of the last step's."""
     draws = 20_000
     decoder = Table(torch.randn(9, 9, generator=torch.Generator().manual_seed(3)))
-    options = DecodeOptions("sample", num_captions=draws, max_length=2, **knobs)
+    options = options_of("sample", num_captions=draws, max_length=2, **knobs)
     [captions] = decode(decoder, decoder.features(1), Rules(options))
     counts = Counter(caption.tokens for caption in captions)
 
@@ -460,8 +458,8 @@ def test_draws_fit_the_softmax(knobs: dict[str, Any]) -> None:
 def test_sampling_that_leaves_no_choice_is_greedy(knob: dict[str, Any]) -> None:
     for seed in range(10):
         decoder = uneven_table(seed)  # of two nearly equal words, a low temperature still draws both
-        [captions] = decode(decoder, decoder.features(1), Rules(DecodeOptions("sample", num_captions=5, **knob)))
-        assert captions == decode(decoder, decoder.features(1), Rules(DecodeOptions("greedy")))[0] * 5
+        [captions] = decode(decoder, decoder.features(1), Rules(options_of("sample", num_captions=5, **knob)))
+        assert captions == decode(decoder, decoder.features(1), Rules(options_of("greedy")))[0] * 5
 
 
 def entropy(captions: list[Hypothesis]) -> float:
@@ -482,9 +480,9 @@ def test_more_freedom_gives_more_varied_draws(settings: list[dict[str, Any]]) ->
     decoder = Table(torch.randn(10, 10, generator=torch.Generator().manual_seed(0)))
     varied = [
         entropy(
-            decode(
-                decoder, decoder.features(1), Rules(DecodeOptions("sample", num_captions=2000, max_length=2, **knob))
-            )[0]
+            decode(decoder, decoder.features(1), Rules(options_of("sample", num_captions=2000, max_length=2, **knob)))[
+                0
+            ]
         )
         for knob in settings
     ]
@@ -493,13 +491,13 @@ def test_more_freedom_gives_more_varied_draws(settings: list[dict[str, Any]]) ->
 
 def test_the_seed_fixes_the_draws() -> None:
     decoder, features = network(2), pictures(3)
-    first, again, other = (decode(decoder, features, Rules(DecodeOptions("sample", seed=seed))) for seed in (1, 1, 2))
+    first, again, other = (decode(decoder, features, Rules(options_of("sample", seed=seed))) for seed in (1, 1, 2))
     assert first == again
     assert tokens_of(first) != tokens_of(other)
 
 
 def test_draws_of_one_picture_differ() -> None:
-    [captions] = decode(network(2, end=-3.0), pictures(1), Rules(DecodeOptions("sample", num_captions=20)))
+    [captions] = decode(network(2, end=-3.0), pictures(1), Rules(options_of("sample", num_captions=20)))
     assert len({caption.tokens for caption in captions}) > 10
 
 
@@ -515,22 +513,22 @@ def test_sampling_neither_uses_nor_moves_the_global_generator() -> None:
 @pytest.mark.parametrize("number", [1, 3, 10])
 def test_asking_for_more_captions_keeps_the_first_draws(number: int) -> None:
     decoder, features = network(4), pictures(3)
-    few = decode(decoder, features, Rules(DecodeOptions("sample", num_captions=number)))
-    many = decode(decoder, features, Rules(DecodeOptions("sample", num_captions=2 * number + 1)))
+    few = decode(decoder, features, Rules(options_of("sample", num_captions=number)))
+    many = decode(decoder, features, Rules(options_of("sample", num_captions=2 * number + 1)))
     for some, more in zip(tokens_of(few), tokens_of(many), strict=True):
         assert Counter(some) <= Counter(more)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 9])
 def test_draws_are_the_same_however_many_are_made_at_a_time(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder, features, options = network(4), pictures(2), DecodeOptions("sample", num_captions=5, max_length=6)
+    decoder, features, options = network(4), pictures(2), options_of("sample", num_captions=5, max_length=6)
     at_once = decode(decoder, features, Rules(options))
     monkeypatch.setattr(decoding, "ROWS", rows)
     assert tokens_of(decode(decoder, features, Rules(options))) == tokens_of(at_once)
 
 
 def test_draws_come_best_first() -> None:
-    for captions in decode(network(4), pictures(5), Rules(DecodeOptions("sample", num_captions=20))):
+    for captions in decode(network(4), pictures(5), Rules(options_of("sample", num_captions=20))):
         logprobs = [caption.logprob for caption in captions]
         assert logprobs == sorted(logprobs, reverse=True)
         assert len(set(logprobs)) > 1
@@ -558,7 +556,7 @@ def test_every_caption_begins_with_the_prompt_and_its_probabilities_are_the_deco
             assert caption.token_logprobs == pytest.approx(forced(decoder, feature, caption.tokens), abs=1e-5)
 
 
-@pytest.mark.parametrize("options", [*EVERY_WAY[:2], *(DecodeOptions("sample", seed=seed) for seed in range(4))])
+@pytest.mark.parametrize("options", [*EVERY_WAY[:2], *(options_of("sample", seed=seed) for seed in range(4))])
 def test_a_caption_goes_on_from_its_own_beginning_to_the_same_end(options: DecodeOptions) -> None:
     """Draws too: a word's random number is that of its place."""
     decoder, features, compared = network(2, words=9), pictures(8), 0
@@ -578,7 +576,7 @@ def test_a_beam_that_prunes_nothing_finds_the_best_captions_with_that_beginning(
     prompt: tuple[int, ...], length_penalty: float
 ) -> None:
     decoder, features = network(3, words=3), pictures(3)
-    options = DecodeOptions(beam_size=100, num_captions=100, max_length=4, length_penalty=length_penalty)
+    options = options_of(beam_size=100, num_captions=100, max_length=4, length_penalty=length_penalty)
     for feature, captions in zip(features.split(1), decode(decoder, features, Rules(options, prompt)), strict=True):
         possible = [c for c in every_caption(decoder, feature, 4) if c[0][: len(prompt)] == prompt]
         given = sum(forced(decoder, feature[0], prompt))
@@ -591,7 +589,7 @@ def test_a_beam_that_prunes_nothing_finds_the_best_captions_with_that_beginning(
 @pytest.mark.parametrize("options", STRATEGIES)
 def test_no_sequence_of_the_prompt_is_written_again(options: DecodeOptions, n: int) -> None:
     def captions(no_repeat_ngram: int) -> list[tuple[int, ...]]:
-        rules = DecodeOptions(options.strategy, max_length=7, no_repeat_ngram=no_repeat_ngram)
+        rules = options_of(options.strategy, max_length=7, no_repeat_ngram=no_repeat_ngram)
         return [words_of(c) for [c] in decode(network(1, end=-5.0), pictures(20), Rules(rules, (A, B, C)))]
 
     assert any(repeats(words, n) for words in captions(0))
@@ -602,7 +600,7 @@ def test_no_sequence_of_the_prompt_is_written_again(options: DecodeOptions, n: i
 def test_the_least_length_counts_the_words_of_the_prompt(options: DecodeOptions) -> None:
     decoder = table({word: {B: 1e-6, END: 1.0} for word in (A, B, C, D)})
     for least, length in ((0, 2), (2, 2), (3, 3), (5, 5)):
-        rules = DecodeOptions(options.strategy, min_length=least)
+        rules = options_of(options.strategy, min_length=least)
         [[caption]] = decode(decoder, decoder.features(1), Rules(rules, (A, B)))
         assert words_of(caption) == (A, *(B,) * (length - 1))
 
@@ -617,15 +615,15 @@ def test_a_prompt_means_the_same_alone_and_in_a_batch(options: DecodeOptions) ->
 
 def test_a_beam_of_one_is_greedy_after_a_prompt() -> None:
     decoder, features = network(0), pictures(12)
-    greedy = decode(decoder, features, Rules(DecodeOptions("greedy"), PROMPT))
-    one = DecodeOptions(beam_size=1)
+    greedy = decode(decoder, features, Rules(options_of("greedy"), PROMPT))
+    one = options_of(beam_size=1)
     assert decode(decoder, features, Rules(one, PROMPT)) == greedy
     assert tokens_of(_beam(decoder, decoder.init_state(features), Rules(one, PROMPT))) == tokens_of(greedy)
 
 
 @pytest.mark.parametrize("options", STRATEGIES)
 def test_a_prompt_may_leave_room_for_a_single_word(options: DecodeOptions) -> None:
-    rules = Rules(DecodeOptions(options.strategy, max_length=3), (A, B))
+    rules = Rules(options_of(options.strategy, max_length=3), (A, B))
     for [caption] in decode(network(0), pictures(2), rules):
         assert caption.tokens[:2] == (A, B)
         assert len(caption.tokens) == 3
@@ -640,13 +638,13 @@ def test_a_prompt_may_leave_room_for_a_single_word(options: DecodeOptions) -> No
 class TestEveryKindOfDecoder:
     def test_a_beam_of_one_is_greedy(self, cell: str, layers: int) -> None:
         decoder, features = network(0, cell=cell, layers=layers), pictures(12)
-        greedy, one = decode(decoder, features, Rules(GREEDY)), DecodeOptions(beam_size=1, max_length=8)
+        greedy, one = decode(decoder, features, Rules(GREEDY)), options_of(beam_size=1, max_length=8)
         assert tokens_of(_beam(decoder, decoder.init_state(features), Rules(one))) == tokens_of(greedy)
 
     def test_a_beam_that_prunes_nothing_equals_brute_force(self, cell: str, layers: int) -> None:
         """Which shows that every part of the state follows its hypothesis."""
         decoder, features = network(0, words=3, cell=cell, layers=layers), pictures(2)
-        options = DecodeOptions(beam_size=100, num_captions=100, max_length=3, length_penalty=1.0)
+        options = options_of(beam_size=100, num_captions=100, max_length=3, length_penalty=1.0)
         for feature, captions in zip(features.split(1), decode(decoder, features, Rules(options)), strict=True):
             possible = sorted(every_caption(decoder, feature, 3), key=lambda c: (c[0][-1] != END, -c[1] / len(c[0])))
             assert [caption.tokens for caption in captions] == [tokens for tokens, _ in possible]
@@ -682,7 +680,7 @@ class TestEveryKindOfDecoder:
 
 
 @pytest.mark.parametrize("options", EVERY_WAY)
-def test_a_picture_gets_the_same_captions_alone_in_a_batch_and_in_any_order(options: DecodeOptions) -> None:
+def test_a_picture_gets_the_same_captions_alone_in_a_batch_and_in_options_of(options: DecodeOptions) -> None:
     for seed in range(3):  # without near-ties: see `network`
         decoder, features = network(seed, words=9), pictures(9, seed)
         batch = tokens_of(decode(decoder, features, Rules(options)))
@@ -722,7 +720,7 @@ def test_the_length_is_within_its_limits(options: DecodeOptions, name: str, valu
     features = 3 * torch.randn(40, 9, generator=torch.Generator().manual_seed(0)) * torch.eye(9)[END]
     totals = []
     for value in values:
-        limited = DecodeOptions(options.strategy, **{"max_length": 8, name: value})
+        limited = options_of(options.strategy, **{"max_length": 8, name: value})
         lengths = [len(words_of(caption)) for [caption] in decode(decoder, features, Rules(limited))]
         assert all(limited.min_length <= length <= limited.max_length for length in lengths)
         totals.append(sum(lengths))
@@ -733,7 +731,7 @@ def test_the_length_is_within_its_limits(options: DecodeOptions, name: str, valu
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_no_sequence_of_n_words_occurs_twice(options: DecodeOptions, n: int) -> None:
     def captions(no_repeat_ngram: int) -> list[tuple[int, ...]]:
-        rules = DecodeOptions(options.strategy, max_length=20, no_repeat_ngram=no_repeat_ngram)
+        rules = options_of(options.strategy, max_length=20, no_repeat_ngram=no_repeat_ngram)
         return [words_of(caption) for [caption] in decode(network(1, end=-5.0), pictures(20), Rules(rules))]
 
     assert any(repeats(words, n) for words in captions(0))
@@ -744,7 +742,7 @@ def test_no_sequence_of_n_words_occurs_twice(options: DecodeOptions, n: int) -> 
 @pytest.mark.parametrize(("strategy", "more"), [("sample", {}), ("beam", {"beam_size": 7})])
 @pytest.mark.parametrize("number", [1, 2, 7])
 def test_as_many_captions_are_given_as_asked_for(strategy: str, more: dict[str, int], number: int) -> None:
-    captions = decode(network(1), pictures(3), Rules(DecodeOptions(strategy, num_captions=number, **more)))
+    captions = decode(network(1), pictures(3), Rules(options_of(strategy, num_captions=number, **more)))
     assert [len(picture) for picture in captions] == [number] * 3
 
 
@@ -756,7 +754,7 @@ def test_there_is_a_caption_even_where_the_rules_leave_nothing(
     strategy: str, words: int, end: float, rules: dict[str, int]
 ) -> None:
     decoder = network(0, words=words, end=end)
-    for captions in decode(decoder, pictures(3), Rules(DecodeOptions(strategy, **rules))):
+    for captions in decode(decoder, pictures(3), Rules(options_of(strategy, **rules))):
         assert len(captions) == 1
         [caption] = captions
         assert caption.finished == (words == 0 or "no_repeat_ngram" in rules)
@@ -766,9 +764,7 @@ def test_there_is_a_caption_even_where_the_rules_leave_nothing(
 
 
 def test_a_beam_wider_than_the_number_of_captions_gives_those_there_are() -> None:
-    captions = decode(
-        network(0, words=1), pictures(2), Rules(DecodeOptions(beam_size=50, num_captions=50, max_length=3))
-    )
+    captions = decode(network(0, words=1), pictures(2), Rules(options_of(beam_size=50, num_captions=50, max_length=3)))
     assert [len(picture) for picture in captions] == [4, 4]  # "", "a", "a a", and "a a a", cut off
     assert all(len(set(tokens)) == 4 for tokens in tokens_of(captions))
 
