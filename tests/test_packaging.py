@@ -88,7 +88,7 @@ def test_make_demo_takes_paths_with_spaces_and_says_what_is_next(
     python.chmod(0o755)
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / ".venv" / "installed").touch()
-    command = ["make", "demo", f"IMAGES={images}"]
+    command = ["make", "--no-print-directory", "demo", f"IMAGES={images}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["-m", "captioner", "demo", *arguments]

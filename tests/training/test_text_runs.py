@@ -137,7 +137,7 @@ class TestCommand:
         weights_with_classes: Path,
         tmp_path: Path,
     ) -> None:
-        (tmp_path / "more.txt").write_text("a dog on the beach\na cat\n")
+        (tmp_path / "more.txt").write_text("a dog with a cat on the beach\na cat\n")
         status, out, err = train(
             *("--text", tmp_path / "more.txt", "--encoder", TINY_ENCODER, "--encoder-weights", weights_with_classes),
             *("--epochs", 1, "--scst-epochs", 0, "--image-size", 32, "--hidden-size", 8, "--embedding-size", 8),
@@ -205,13 +205,15 @@ class TestCommand:
         assert [row["stage"] for row in rows] == ["decoder", *([] if with_text else ["end to end"]), "self-critical"]
         assert rows[0]["loss"] < metrics(finished[0])[0]["loss"]
 
-    def test_a_checkpoint_without_words_takes_no_text(
-        self, train: Callable[..., tuple[int, str, str]], tiny_checkpoint_file: Path, text: Path, tmp_path: Path
+    def test_a_checkpoint_without_words_begins_to_read_them(
+        self, train: Callable[..., tuple[int, str, str]], tiny_checkpoint_file: Path, text: Path
     ) -> None:
-        status, _, err = train("--init", tiny_checkpoint_file, "--text", text)
-        assert status == 2
-        assert "was not trained on captions without pictures: leave out text (--text)" in err.splitlines()[-1]
-        assert not (tmp_path / "run").exists()
+        epochs = ("--epochs", 1, "--scst-epochs", 0, "--minimum-count", 1, "--concepts", 5)
+        status, out, err = train("--init", tiny_checkpoint_file, "--text", text, *epochs)
+        assert status == 0, err
+        decoder = load_checkpoint(Path(out.strip())).model.decoder
+        assert (decoder.config.words, decoder.config.word_inputs, decoder.config.manner) == (5, True, True)
+        assert decoder.words.learned.weight.abs().sum() > 0
 
 
 def test_end_to_end_training_is_not_chosen_with_text() -> None:
