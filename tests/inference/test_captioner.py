@@ -24,6 +24,7 @@ from captioner.errors import CaptionerError, CheckpointError, DeviceError, Image
 from captioner.inference import captioner as inference
 from captioner.inference.captioner import PictureEncoder
 from captioner.inference.decoding import decode
+from captioner.inference.results import FileResult
 from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.header import find_checkpoint
@@ -396,7 +397,7 @@ def test_pictures_from_anywhere_go_by_the_names_that_they_are_given(model: Capti
 def test_pictures_that_are_captioned_together_are_one_batch(model: Captioner, pictures: list[Path]) -> None:
     """As in a stream, errors stand in the places of their pictures. Without rules the defaults are used."""
 
-    def said(results: Iterable[captioner.FileResult]) -> list[tuple[str, str | None, str | None]]:
+    def said(results: Iterable[FileResult]) -> list[tuple[str, str | None, str | None]]:
         # A stream computes with one thread, so that the last bits of probabilities may differ.
         return [(result.path, result.caption and result.caption.text, result.error) for result in results]
 
