@@ -57,6 +57,7 @@ def _take(visitor: Visitor, pictures: list[Path], temporary: Path, device: str) 
             words[1].click()
             visitor.wait(lambda: "after “" in visitor.texts(".captioner-bars caption")[0])
         if view == "sentence":
+            visitor.wait(lambda: visitor.all("input[type=text]"))
             box = visitor.all("input[type=text]")[0]
             box.send_keys("A man with a camera stands on the grass\n")
             visitor.wait(lambda: len(visitor.all(".captioner-words")) == 2)
