@@ -28,9 +28,9 @@ def test_ten_visitors_get_their_own_captions(tmp_path: Path) -> None:
     files = []
     for number in range(VISITORS):
         name = list(SAMPLES)[number % len(SAMPLES)]
-        # The same picture in another light: another caption, as a rule.
-        light = 0.4 + 0.12 * number
-        pixels = np.asarray(load_image(SAMPLES[name]), np.float32) * light
+        # The same picture turned and in another light: another caption, as a rule.
+        light, turns = 0.4 + 0.12 * number, number // len(SAMPLES)
+        pixels = np.rot90(np.asarray(load_image(SAMPLES[name]), np.float32), turns) * light
         files.append(tmp_path / f"{number}.png")
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(files[-1])
     captions = [captioner.load().caption(file).text for file in files]
