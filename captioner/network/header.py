@@ -32,12 +32,8 @@ KEY = "captioner"
 FORMAT_VERSION = 4
 _GONE = ("tie_embeddings", "variational_dropout")
 _PARTS = {"model": dict, "tokens": str, "vocabulary": list, "spellings": dict, "preprocess": dict, "provenance": dict}
-_TYPES = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-}  # what JSON gives, by a field's type; a bool is no int
+# What JSON gives, by a field's type. True and false are no numbers.
+_TYPES = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 # A file is refused for its size before it takes memory. Both limits are far above what a checkpoint needs: a
 # vocabulary of 10,000 words, and the largest network of torchvision in single precision.
 _MAX_HEADER_BYTES = 16_000_000

@@ -127,29 +127,28 @@ def warm_start(
     words = vocabulary.words
     learned = frequent_words(captions, vocabulary, 0 if old.words or old.word_inputs else config.concepts)
     network = dataclasses.replace(old, vocabulary_size=len(words), words=old.words or len(learned))
-    decoder, reads = checkpoint.model.decoder, bool(texts) and not old.word_inputs
-    tokens = [learned] if len(learned) else [decoder.words.tokens[: old.words]] if old.words else []
-    links = decoder.words.links if old.names else None
-    if reads and texts:
-        if old.names:
+    state, predictor = checkpoint.model.state_dict(), checkpoint.model.decoder.words
+    if old.words:
+        learned = predictor.tokens[: old.words]
+    if old.names:
+        names, links = predictor.tokens[old.words :], predictor.links
+        if texts and not old.word_inputs:  # it may know more names now
             names, links = names_in(vocabulary)
-            tokens.append(names)
-            network = dataclasses.replace(network, names=len(names), links=links.shape[1])
-        manner = bool(tokens) and len(texts.sources) > 1
-        network = dataclasses.replace(network, word_inputs=bool(tokens), manner=manner)
-    elif old.names:
-        tokens.append(decoder.words.tokens[old.words :])
+        network = dataclasses.replace(network, names=len(names), links=links.shape[1])
+        state["decoder.words.links"] = links
+        learned = torch.cat([learned, names])
+    if texts and not old.word_inputs:
+        reads = len(learned) > 0
+        network = dataclasses.replace(network, word_inputs=reads, manner=reads and len(texts.sources) > 1)
     model = CaptionModel.create(dataclasses.replace(network, dropout=config.dropout))
-    state, new = checkpoint.model.state_dict(), model.state_dict()
-    state |= {name: new[name] for name in new if name.startswith("decoder.words.learned.") and len(learned)}
-    state |= {"decoder.words.tokens": torch.cat(tokens)} if tokens else {}
-    state |= {"decoder.words.links": links} if links is not None else {}
-    if not network.names:  # the words of the texts are not English
-        gone = ("decoder.words.links", "decoder.words.strange", "decoder.words.classifier")
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(gone)}
+    new = model.state_dict()
+    state["decoder.words.tokens"] = learned
     for key in ("decoder.h0.weight", "decoder.c0.weight"):
-        if reads and key in state:
+        if key in state:
             state[key] = F.pad(state[key], (0, new[key].shape[1] - state[key].shape[1]))
+    # A new predictor begins with its own weights, and one without names has no classifier.
+    state |= {name: new[name] for name in new.keys() - state.keys() if name.startswith("decoder.words.learned.")}
+    state = {name: state[name] for name in new}
     for key in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"):
         rows = state[key]
         more = rows[UNK].expand(len(words) - len(rows), *rows.shape[1:])

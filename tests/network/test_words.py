@@ -226,6 +226,10 @@ class TestCheckpoint:
                 for value in (-1, 18)
             ),
             (lambda c, t: t.pop("decoder.words.tokens"), "the tensor 'decoder.words.tokens' is missing"),
+            (
+                lambda c, t: t["decoder.words.strange"].__setitem__(7, 0.5),
+                "damaged: decoder.words.strange holds something else than 0 and 1",
+            ),
             (lambda c, t: t.pop("decoder.words.strange"), "the tensor 'decoder.words.strange' is missing"),
             (lambda c, t: c["model"].update(names=0), "the tensor 'decoder.words.classifier.bias' does not belong"),
             (lambda c, t: c["model"].update(links=5), "decoder.words.links has shape (2, 4), not (2, 5)"),
