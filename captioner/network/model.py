@@ -28,10 +28,10 @@ class Decoder(nn.Module):
     level concepts have in vision to language problems?"; a root lets small ones count). Of a thing that no training
     picture shows, the feature says what it resembles, and the words know better, so v is multiplied by 1 - g, where g
     is the picture's strangeness (see `WordPredictor`). With `config.manner`, g is also an input of its own: 0 asks for
-    the manner of speaking of the captions of training pictures, 1 for that of captions without pictures, which speak
-    of other things. The recurrent layers read the
-    words so far, and layer l reads the hidden states of layer l - 1. The logits over the vocabulary are a linear
-    function of the last layer's hidden states, which are multiplied by `config.hidden_scale` first.
+    the manner of speaking of the captions of training pictures, 1 for that of captions without pictures, which speak of
+    other things. The recurrent layers read the words so far, and layer l reads the hidden states of layer l - 1. The
+    logits over the vocabulary are a linear function of the last layer's hidden states, which are multiplied by
+    `config.hidden_scale` first.
     A state is a tuple of tensors (L, B, H): (h, c), or (h,) where the cell has no memory.
     """
 

@@ -75,7 +75,7 @@ def first_checkpoint(
     sizes |= {"vocabulary_size": len(vocabulary), "words": len(learned), "names": len(names), "links": links.shape[1]}
     if texts and len(learned) + len(names):
         sizes |= {"word_inputs": True, "manner": len(texts.sources) > 1}
-    # Measured in docs/experiments.md: without these, a cell with a memory learns more slowly than a GRU.
+    # Without these, a cell with a memory learns more slowly than a GRU: docs/recurrent-networks.md.
     if has_memory(config.cell):
         sizes |= {"hidden_scale": 3.0, "linear_memory": True}
     network = ModelConfig(**sizes)

@@ -192,7 +192,7 @@ def test_three_ranks_go_on_bit_for_bit_and_stop_together(runs: Runs, tmp_path: P
     # A cluster that takes a machine away sends SIGTERM; here only one rank hears it.
     status, out, _ = runs.finish(3, tmp_path / "run", config, die=(2, 4, signal.SIGTERM))
     assert status != 0
-    assert "stopped in epoch 1/2 decoder; the same command with --resume" in out
+    assert "stopped in epoch 1/2 decoder; to continue from there: captioner train --resume --output" in out
     assert load_state(tmp_path / "run")[0].step == 4
     assert runs.finish(3, tmp_path / "run", config, resume=True)[0] == 0
     assert (tmp_path / "run/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
