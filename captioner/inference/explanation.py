@@ -59,6 +59,7 @@ class Explanation:
     steps: tuple[Step, ...]  # one per word, and one for the end where the model ended the sentence itself
     beam: tuple[tuple[Branch, ...], ...]  # the hypotheses at each step, best first; empty without a beam
     start: Tensor  # (H,) float32: h_0 of the last layer, which the picture sets
+    words: tuple[Candidate, ...]  # that the word predictor finds in the picture, the most likely first
 
 
 @torch.inference_mode()
@@ -78,7 +79,20 @@ def explain(
         candidates = tuple(Candidate(words[other], probability) for other, probability in likely)
         steps.append(Step(words[token], math.exp(logprob), candidates, hidden[t].float().cpu(), heat[t].cpu()))
     start = decoder.init_state(feature)[0][-1, 0].float().cpu()
-    return Explanation(Caption.of(best, vocabulary), tuple(steps), tuple(recorder.steps), start)
+    found = predicted_words(decoder, feature, vocabulary)
+    return Explanation(Caption.of(best, vocabulary), tuple(steps), tuple(recorder.steps), start, found)
+
+
+@torch.inference_mode()
+def predicted_words(decoder: Decoder, feature: Tensor, vocabulary: Vocabulary) -> tuple[Candidate, ...]:
+    """The likeliest words of a feature (1, F), each once, although it may be learned and a name as well."""
+    predictor, found = decoder.words, dict[str, float]()
+    tokens = predictor.tokens.tolist() if predictor.size else []
+    for token, probability in zip(tokens, predictor(feature)[0].tolist(), strict=True):
+        word = vocabulary.words[token]
+        found[word] = max(probability, found.get(word, 0.0))
+    ranked = sorted(found.items(), key=lambda item: -item[1])[:CANDIDATES]
+    return tuple(Candidate(word, probability) for word, probability in ranked)
 
 
 @torch.inference_mode()

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_picture
+from network.checkpoint_files import with_words
 
 import captioner
 from captioner.inference.decoding import decode
 from captioner.inference.explanation import GRID, BeamRecorder, heat_maps
 from captioner.inference.rules import Rules
+from captioner.network.checkpoint import load_checkpoint
 from captioner.vocab import END
 
 
@@ -98,6 +100,21 @@ def test_a_watched_beam_chooses_as_an_unwatched_one(model: captioner.Captioner) 
     watched = decode(model._decoder, feature, Rules(options), recorder)
     assert watched == decode(model._decoder, feature, Rules(options))
     assert recorder.steps
+
+
+def test_predicted_words_are_those_of_the_predictor_each_once(tiny_checkpoint_file: Path) -> None:
+    checkpoint = with_words(load_checkpoint(tiny_checkpoint_file))
+    model = captioner.Captioner(checkpoint)
+    found = model.explain(draw_picture(1)).words
+    predictor, words = checkpoint.model.decoder.words, checkpoint.vocabulary.words
+    probabilities = predictor(model.encode([draw_picture(1)]))[0]
+    expected: dict[str, float] = {}
+    for token, probability in zip(predictor.tokens.tolist(), probabilities.tolist(), strict=True):
+        expected[words[token]] = max(probability, expected.get(words[token], 0.0))
+    assert len(expected) == 4  # of five columns, two are of one word
+    assert [candidate.word for candidate in found] == sorted(expected, key=lambda word: -expected[word])
+    assert [candidate.probability for candidate in found] == pytest.approx(sorted(expected.values(), reverse=True))
+    assert captioner.load(tiny_checkpoint_file).explain(draw_picture(1)).words == ()
 
 
 def test_heat_is_what_hiding_a_part_does(model: captioner.Captioner) -> None:
