@@ -39,11 +39,11 @@ def test_ten_visitors_get_their_own_captions(tmp_path: Path) -> None:
     with browser.server() as server, Visitor(server.address) as visitor:
         # Ten tabs of one browser are ten visits; ten browsers would leave nothing of a small machine to the page.
         tabs = [visitor.driver.current_window_handle]
-        visit(visitor, tabs, files[:1], captions[:1])  # loads the model
-        before = server.memory()
         for _ in range(VISITORS - 1):
             visitor.driver.switch_to.new_window("tab")
             tabs.append(visitor.driver.current_window_handle)
+        visit(visitor, tabs, files, captions)  # loads the model, and ten threads get what they keep for all visits
+        before = server.memory()
         end, rounds = time.monotonic() + SECONDS, 0
         while rounds == 0 or time.monotonic() < end:
             visit(visitor, tabs, files, captions)
