@@ -106,6 +106,14 @@ class DecodeOptions:
     )
     min_length: int = _decoding(0, "fewest words in a caption", low=0, high=200)
     max_length: int = _decoding(20, "most words in a caption", low=1, high=200)
+    evidence: float | None = _decoding(
+        None,
+        "weight of the words that are found in the picture, beside what the decoder would write; 0: none",
+        kind=float,
+        unset="the best on validation pictures",
+        low=0.0,
+        high=5.0,
+    )
     no_repeat_ngram: int = _decoding(3, "never repeat a sequence of n words in a caption; 0: allowed", low=0, high=20)
     allow_stutter: bool = _decoding(False, "write 'a red jacket and a red jacket' where the model would")
     # Every strategy accepts a seed, so that a script may always pass one.

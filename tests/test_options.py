@@ -17,10 +17,10 @@ from captioner.training.config import TrainConfig
 
 SPECS = [pytest.param(kind, spec, id=spec.name) for kind in (DecodeOptions, TrainConfig) for spec in option_specs(kind)]
 USED_BY = {
-    "greedy": {"strategy", "min_length", "max_length", "no_repeat_ngram", "allow_stutter", "seed"},
-    "sample": {"strategy", "min_length", "max_length", "no_repeat_ngram", "allow_stutter", "seed"}
+    "greedy": {"strategy", "min_length", "max_length", "evidence", "no_repeat_ngram", "allow_stutter", "seed"},
+    "sample": {"strategy", "min_length", "max_length", "evidence", "no_repeat_ngram", "allow_stutter", "seed"}
     | {"temperature", "top_k", "top_p", "num_captions"},
-    "beam": {"strategy", "min_length", "max_length", "no_repeat_ngram", "allow_stutter", "seed"}
+    "beam": {"strategy", "min_length", "max_length", "evidence", "no_repeat_ngram", "allow_stutter", "seed"}
     | {"beam_size", "length_penalty", "num_captions"},
 }
 UNUSED = [

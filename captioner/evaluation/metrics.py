@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -197,13 +198,15 @@ class Cider:
             raise ValueError("CIDEr-D needs document frequencies of at least one picture's references")
         self._unseen = math.log(frequencies.documents)  # the weight of an n-gram that occurs in no document
         self._seen = {ngram: self._unseen - math.log(count) for ngram, count in frequencies.counts.items()}
-        self._references = [[self._vector(words) for words in those] for those in references]
+        self._references = references
+        # Of the last picture only: those of a large set would take gigabytes.
+        self._vectors = lru_cache(1)(lambda picture: [self._vector(words) for words in references[picture]])
 
     def score(self, picture: int, words: Words) -> float:
         """CIDEr-D of a caption against the references with index `picture`, scaled as in papers (times 100)."""
         vector, norms, length = self._vector(words)
         total = 0.0
-        for other, other_norms, other_length in self._references[picture]:
+        for other, other_norms, other_length in self._vectors(picture):
             products = [0.0] * ORDERS
             for ngram, weight in vector.items():
                 if ngram in other:

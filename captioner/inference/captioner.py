@@ -183,7 +183,10 @@ class Captioner:
 
     def rules(self, options: DecodeOptions | None = None, prompt: str = "") -> Rules:
         """What this model obeys with these options and this prompt. Raises OptionError for a wrong prompt."""
-        return Rules.of(options or DecodeOptions(), self.vocabulary, prompt)
+        options = options or DecodeOptions()
+        if options.evidence is None:
+            options = replace(options, evidence=self.config.evidence)
+        return Rules.of(options, self.vocabulary, prompt)
 
     def encode(self, images: Images) -> Tensor:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""
@@ -319,7 +322,7 @@ class Captioner:
         """Features (N, F) to captions, one per row, each with its alternatives."""
         captions = []
         for part in features.to(self.encoder.device, self.encoder.dtype).split(max(1, ROWS // rules.rows)):
-            for hypotheses in decode(self._decoder, part, rules):
+            for hypotheses in decode(self._decoder, part, rules, evidence=self._decoder.words.evidence(part)):
                 best, *others = (Caption.of(hypothesis, self.vocabulary) for hypothesis in hypotheses)
                 captions.append(replace(best, alternatives=tuple(others)))
         return captions

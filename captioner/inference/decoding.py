@@ -57,7 +57,11 @@ BeamWatcher: TypeAlias = Callable[[Tensor, Tensor, Tensor], object]
 
 @torch.inference_mode()
 def decode(
-    decoder: StepDecoder, features: Tensor, rules: Rules, watch: BeamWatcher | None = None
+    decoder: StepDecoder,
+    features: Tensor,
+    rules: Rules,
+    watch: BeamWatcher | None = None,
+    evidence: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
     """Write `rules.options.num_captions` captions for each feature of (B, F), the best first.
 
@@ -65,21 +69,38 @@ def decode(
     The probabilities of the prompt's tokens are the decoder's own, and part of the caption's. Only the ranking of a
     beam leaves them out: the decoder did not choose them, and unlikely ones, divided by the length, would favour long
     captions. `watch` sees the beam grow.
+
+    `evidence` (B, V) are logarithms of how far the pictures speak for each word, as `WordPredictor.evidence` gives
+    them. Words are then chosen, and hypotheses ranked, by the product of both probabilities, divided by its sum over
+    all words. The log-probabilities of hypotheses stay the decoder's own.
     """
-    return decode_state(decoder, decoder.init_state(features), rules, watch)
+    weight = rules.options.evidence
+    scaled = weight * evidence if evidence is not None and weight else None
+    return decode_state(decoder, decoder.init_state(features), rules, watch, scaled)
 
 
 @torch.inference_mode()
 def decode_state(
-    decoder: StepDecoder, state: Any, rules: Rules, watch: BeamWatcher | None = None
+    decoder: StepDecoder,
+    state: Any,
+    rules: Rules,
+    watch: BeamWatcher | None = None,
+    evidence: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
-    """Like `decode`, from any state of B rows before `<start>`, such as one that knows of no picture."""
+    """Like `decode`, from any state of B rows before `<start>`, such as one that knows of no picture. `evidence` is
+    added as it is.
+    """
     if state[0].shape[1] == 0:
         return []
     # A beam of 1 is greedy decoding. Greedy decoding is faster, and resolves ties in the same way.
     if rules.options.strategy == "beam" and rules.options.beam_size > 1:
-        return _beam(decoder, state, rules, watch)
-    return _independent(decoder, state, rules)
+        return _beam(decoder, state, rules, watch, evidence)
+    return _independent(decoder, state, rules, evidence)
+
+
+def _weighed(logprobs: Tensor, evidence: Tensor | None) -> Tensor:
+    """Log-probabilities of the next word, (..., V), with the evidence for each word, if there is any."""
+    return logprobs if evidence is None else (logprobs + evidence).log_softmax(-1)
 
 
 def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Any]:
@@ -98,17 +119,21 @@ def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Ten
     return written, logprobs, logits, state
 
 
-def _independent(decoder: StepDecoder, state: Any, rules: Rules) -> list[list[Hypothesis]]:
+def _independent(decoder: StepDecoder, state: Any, rules: Rules, evidence: Tensor | None) -> list[list[Hypothesis]]:
     """Greedy and sampled decoding: rows that know nothing of each other, some of a picture's draws at a time."""
     beginning, pictures = _begin(decoder, state, rules.prompt), state[0].shape[1]
     parts = rules.uniforms().to(state[0].device).split(max(1, ROWS // pictures))
-    drawn = [_draw(decoder, beginning, rules, part) for part in parts]
+    drawn = [_draw(decoder, beginning, rules, part, evidence) for part in parts]
     # Sorting is stable, so equal draws keep their order.
     return [sorted(chain.from_iterable(own), key=lambda h: -h.logprob) for own in zip(*drawn, strict=True)]
 
 
 def _draw(
-    decoder: StepDecoder, beginning: tuple[Tensor, Tensor, Tensor, Any], rules: Rules, uniform: Tensor
+    decoder: StepDecoder,
+    beginning: tuple[Tensor, Tensor, Tensor, Any],
+    rules: Rules,
+    uniform: Tensor,
+    evidence: Tensor | None,
 ) -> list[list[Hypothesis]]:
     """Continue what `_begin` returned, n times per picture, with random numbers (n, T) for those who need them."""
     written, logprobs, logits, state = beginning
@@ -118,7 +143,8 @@ def _draw(
     going = torch.arange(len(written), device=written.device)  # the rows without an `<end>`; others cost nothing
     for t in range(written.shape[1], rules.options.max_length):
         full = logits.float().log_softmax(-1)
-        tokens = rules.next_token(rules.scores(full, written[going]), random[going, t])
+        weighed = _weighed(full, evidence[going // n] if evidence is not None else None)
+        tokens = rules.next_token(rules.scores(weighed, written[going]), random[going, t])
         written, logprobs = _pad(written), _pad(logprobs)
         written[going, t], logprobs[going, t] = tokens, full.gather(1, tokens[:, None]).squeeze(1)
         on = (tokens != END).nonzero().squeeze(1)
@@ -132,7 +158,13 @@ def _draw(
     return [hypotheses[i : i + n] for i in range(0, len(hypotheses), n)]
 
 
-def _beam(decoder: StepDecoder, state: Any, rules: Rules, watch: BeamWatcher | None = None) -> list[list[Hypothesis]]:
+def _beam(
+    decoder: StepDecoder,
+    state: Any,
+    rules: Rules,
+    watch: BeamWatcher | None = None,
+    evidence: Tensor | None = None,
+) -> list[list[Hypothesis]]:
     """Beam search: K unfinished hypotheses per picture continue, and the K best finished ones are kept beside them.
 
     Continuations that end leave the beam for a list ranked by log-probability / length^a (length counts `<end>`;
@@ -149,7 +181,8 @@ def _beam(decoder: StepDecoder, state: Any, rules: Rules, watch: BeamWatcher | N
 
     for t in range(begun, options.max_length):
         full = logits.float().log_softmax(-1)
-        allowed = rules.scores(full, beams.written.flatten(0, 1)).view(-1, k, vocabulary)
+        weighed = _weighed(full, evidence[going].repeat_interleave(k, 0) if evidence is not None else None)
+        allowed = rules.scores(weighed, beams.written.flatten(0, 1)).view(-1, k, vocabulary)
         totals = (beams.sums.unsqueeze(-1) + allowed).view(-1, k * vocabulary)
         best, index = totals.topk(k, dim=1)  # (B, K)
         parent, token = index // vocabulary, index % vocabulary

@@ -47,7 +47,7 @@ class Branch:
 
     word: str
     parent: int | None  # the place of that one among the branches of its step; None at the first step
-    logprob: float  # of all words so far, natural logarithm
+    logprob: float  # of all words so far, natural logarithm, with the evidence for them
     score: float | None  # by which finished hypotheses are ranked; None for one that continues
 
 
@@ -69,7 +69,7 @@ def explain(
     """Caption a picture, (3, S, S) uint8, and tell how the caption came about. `encode` makes features of pictures."""
     feature, words = encode(pixels[None]), vocabulary.words
     recorder = BeamRecorder(words, rules.options.length_penalty)
-    [[best, *_]] = decode(decoder, feature, rules, recorder)
+    [[best, *_]] = decode(decoder, feature, rules, recorder, decoder.words.evidence(feature))
     logprobs, hidden = teacher_forced(decoder, feature, best.tokens)
     heat = heat_maps(encode, decoder, pixels, best.tokens)
     top = logprobs.exp().topk(min(CANDIDATES, len(words)))

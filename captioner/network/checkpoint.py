@@ -127,6 +127,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
             raise CheckpointError("damaged: decoder.words.links names a class or a word that does not exist")
         if header.config.names and not ((strange := state["decoder.words.strange"]) * (1.0 - strange) == 0.0).all():
             raise CheckpointError("damaged: decoder.words.strange holds something else than 0 and 1")
+        if (rates := state.get("decoder.words.rates")) is not None and not ((rates >= 0.0) & (rates <= 1.0)).all():
+            raise CheckpointError("damaged: decoder.words.rates holds something else than shares from 0 to 1")
         if "decoder.words.tokens" in state and not _in_range(state["decoder.words.tokens"], (len(header.vocabulary),)):
             raise CheckpointError("damaged: decoder.words.tokens names a word that does not exist")
     model.load_state_dict(state, assign=True)  # strictly; the model was shapes only until now

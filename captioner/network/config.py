@@ -16,7 +16,8 @@ class ModelConfig:
     with `linear_memory` the first memory cell is a linear function of the feature: docs/recurrent-networks.md tells
     why cells with a memory need both. `words`, `names` and `links` are sizes of the word predictor, `network/words.py`,
     whose probabilities the decoder sees beside the feature if `word_inputs`. With `manner` it learned to speak in two
-    manners: that of the captions of its pictures, and that of other captions.
+    manners: that of the captions of its pictures, and that of other captions. `evidence` is the weight of the predicted
+    words in decoding, where the options do not give another.
     """
 
     encoder: str
@@ -33,6 +34,7 @@ class ModelConfig:
     links: int = 0
     word_inputs: bool = False
     manner: bool = False
+    evidence: float = 0.0
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -47,5 +49,7 @@ class ModelConfig:
             raise ValueError("word_inputs needs words or names, and manner needs word_inputs")
         if not 0.0 < self.hidden_scale <= 100.0:
             raise ValueError(f"hidden_scale must be above 0 and at most 100, not {self.hidden_scale}")
+        if not 0.0 <= self.evidence <= 5.0:
+            raise ValueError(f"evidence must be from 0 to 5, not {self.evidence}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be from 0 to below 1, not {self.dropout}")

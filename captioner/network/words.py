@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from captioner.network.config import ModelConfig
 
 CLASSES = 1000  # of ImageNet
+_DOUBT = 0.01  # probability of any word, although neither the predictor nor the training captions speak for it
 
 
 class WordPredictor(nn.Module):
@@ -20,7 +21,8 @@ class WordPredictor(nn.Module):
       compositional captioning").
 
     `tokens` (W,) are the words' tokens in the vocabulary. `links` (2, config.links) pairs classes with names. `strange`
-    (1000,) is 1 for classes whose names hardly any training picture has in its captions, and 0 for the others.
+    (1000,) is 1 for classes whose names hardly any training picture has in its captions, and 0 for the others. `rates`
+    (V,) are the shares of the training pictures whose captions have a word of the vocabulary, and 1 for special tokens.
     """
 
     def __init__(self, config: ModelConfig, feature_size: int) -> None:
@@ -32,8 +34,10 @@ class WordPredictor(nn.Module):
         self.tokens: Tensor
         self.links: Tensor
         self.strange: Tensor
+        self.rates: Tensor
         if self.size:
             self.register_buffer("tokens", torch.zeros(self.size, dtype=torch.int64))
+            self.register_buffer("rates", torch.ones(config.vocabulary_size))
         if config.names:
             # Kept as it came: training it on the few classes of a small set would spoil the others.
             self.classifier = nn.Linear(feature_size, CLASSES).requires_grad_(False)
@@ -55,6 +59,22 @@ class WordPredictor(nn.Module):
         of_classes = self.classifier(features).softmax(-1)
         found: Tensor = of_classes.new_zeros(len(features), self.names)
         return found.index_add_(1, names, of_classes[:, classes]).clamp_(max=1.0)  # a sum of rounded numbers
+
+    @torch.no_grad()
+    def evidence(self, features: Tensor) -> Tensor | None:
+        """How far pictures speak for each word of the vocabulary: (B, F) -> (B, V) float32, logarithms of at most 0.
+
+        It is the logarithm of the probability that people would use the word. Of a word that is not predicted, that is
+        its rate among the training pictures. Multiplying a language model's probabilities by those of detected words is
+        from Fang et al. 2015, "From captions to visual concepts and back". None without predicted words.
+        """
+        if not self.size:
+            return None
+        found = self(features).float()
+        rates = self.rates.float().repeat(len(features), 1)
+        # A token may be learned and a name, too.
+        rates.scatter_reduce_(1, self.tokens.expand_as(found), found, "amax", include_self=False)
+        return ((rates + _DOUBT) / (1.0 + _DOUBT)).log_()
 
     @torch.no_grad()
     def strangeness(self, features: Tensor) -> Tensor:

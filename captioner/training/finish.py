@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from captioner.network.checkpoint import load_checkpoint, rounded, save_checkpoint
+from captioner.network.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint
 from captioner.options import DecodeOptions
 from captioner.training.calibration import calibration, divide_logits, fit_temperature
+from captioner.training.first import EVIDENCE
 from captioner.training.records import write_reliability
 from captioner.training.validation import Validation
 
 MOST_CALIBRATION_ERROR = 2.0  # in percent points; a checkpoint with a larger error is calibrated
 
 
-def finish(path: Path, validation: Validation, provenance: dict[str, Any]) -> str:
+def finish(path: Path, validation: Validation, provenance: dict[str, Any], metric: str = "cider") -> str:
     """Calibrate the checkpoint `path`, store its scores and `provenance` in it, and return a line about them.
 
-    Where its probabilities are off, its logits are divided by a temperature; reliability.png shows both. A checkpoint
-    that is finished already does not change.
+    Where its probabilities are off, its logits are divided by a temperature; reliability.png shows both. The weight of
+    the words that are found in pictures becomes the one with the best `metric`. A checkpoint that is finished already
+    does not change.
     """
     checkpoint = load_checkpoint(path)
     if "validation" not in checkpoint.provenance:
@@ -30,7 +33,7 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any]) -> st
             checkpoint.model.load_state_dict(rounded(checkpoint.model))
             after = calibration(decoder, batches)
         write_reliability(path.with_name("reliability.png"), before, after)
-        scores = validation.scores(checkpoint)
+        scores = weigh_evidence(checkpoint, validation, metric)
         del scores["samples"]
         checkpoint.provenance = {
             **provenance,
@@ -44,3 +47,13 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any]) -> st
         f"{scores['distinct']} of {scores['images']} captions distinct; next-word probabilities are off by "
         f"{calibrated['error']:.1f} points on average, {calibrated['error_before']:.1f} before calibration"
     )
+
+
+def weigh_evidence(checkpoint: Checkpoint, validation: Validation, metric: str = "cider") -> dict[str, Any]:
+    """Give the checkpoint the weight of evidence with the best `metric` on validation pictures; its scores."""
+    model, found = checkpoint.model, []
+    for weight in EVIDENCE if model.decoder.words.size else (0.0,):
+        model.config = replace(model.config, evidence=weight)
+        found.append((validation.scores(checkpoint), model.config))
+    scores, model.config = max(found, key=lambda each: each[0][metric])
+    return scores

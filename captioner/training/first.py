@@ -27,6 +27,7 @@ from captioner.vocab import UNK, Vocabulary, fitting_tokens
 
 # A word of captions without pictures enters the vocabulary when one in so many of them has it.
 _TEXT_CAPTIONS_PER_WORD = 7500
+EVIDENCE = (0.0, 0.5, 1.0)  # weights of the words that are found: a run begins with the last, and then chooses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,7 @@ def first_checkpoint(
     options = [field.name for field in dataclasses.fields(ModelConfig) if hasattr(config, field.name)]
     sizes: dict[str, Any] = {name: getattr(config, name) for name in options}
     sizes |= {"vocabulary_size": len(vocabulary), "words": len(learned), "names": len(names), "links": links.shape[1]}
+    sizes |= {"evidence": EVIDENCE[-1] if len(learned) + len(names) else 0.0}
     if texts and len(learned) + len(names):
         sizes |= {"word_inputs": True, "manner": len(texts.sources) > 1}
     # Without these, a cell with a memory learns more slowly than a GRU: docs/recurrent-networks.md.
@@ -127,6 +129,8 @@ def warm_start(
     words = vocabulary.words
     learned = frequent_words(captions, vocabulary, 0 if old.words or old.word_inputs else config.concepts)
     network = dataclasses.replace(old, vocabulary_size=len(words), words=old.words or len(learned))
+    if network.words and not old.words:
+        network = dataclasses.replace(network, evidence=EVIDENCE[-1])
     state, predictor = checkpoint.model.state_dict(), checkpoint.model.decoder.words
     if old.words:
         learned = predictor.tokens[: old.words]
@@ -142,7 +146,7 @@ def warm_start(
         network = dataclasses.replace(network, word_inputs=reads, manner=reads and len(texts.sources) > 1)
     model = CaptionModel.create(dataclasses.replace(network, dropout=config.dropout))
     new = model.state_dict()
-    state["decoder.words.tokens"] = learned
+    state |= {"decoder.words.tokens": learned, "decoder.words.rates": new.get("decoder.words.rates")}
     for key in ("decoder.h0.weight", "decoder.c0.weight"):
         if key in state:
             state[key] = F.pad(state[key], (0, new[key].shape[1] - state[key].shape[1]))
@@ -156,7 +160,7 @@ def warm_start(
         state[key] = torch.cat([rows, more + 0.01 * rows.std() * torch.randn(more.shape)])
     model.load_state_dict(state)
     source = {"source": f"checkpoint {path.name}", "sha256": sha256_of(path)}
-    init = {**source, "reads_words": old.word_inputs, "provenance": checkpoint.provenance}
+    init = {**source, "words": old.words, "reads_words": old.word_inputs, "provenance": checkpoint.provenance}
     origin = {"encoder_weights": source, "init": init}
     return Checkpoint(model, vocabulary, checkpoint.preprocess, origin), dataclasses.replace(config, **fixed)
 

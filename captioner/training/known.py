@@ -7,7 +7,7 @@ from torch import Tensor
 
 from captioner.training.captions import CaptionTokens
 from captioner.training.start import Material
-from captioner.training.words import Columns, cross_fitted
+from captioner.training.words import Columns, cross_fitted, fit_to
 
 _QUANTILES = 256
 _FEW = 15  # pictures that have a word: too few to tell how the predictor takes them
@@ -27,26 +27,33 @@ class Known:
         self._stand_in = StandIn(found[:, 0], material.labels, words.names)
 
     @classmethod
-    def of(cls, material: Material, features: Tensor) -> Known:
-        """Of the training pictures with `features` (P, 2, F).
+    def of(cls, material: Material, features: Tensor) -> Known | None:
+        """Of the training pictures with `features` (P, 2, F), where the decoder reads words.
 
-        The predictor is fitted to them, unless training continues from a checkpoint whose decoder reads its words.
+        The predictor is fitted to them first, unless it comes from a checkpoint from which training continues.
         """
-        decoder = material.model.decoder
+        decoder, reads = material.model.decoder, material.model.config.word_inputs
         words = decoder.words
+        learned, init = words.size - words.names, material.provenance.get("init", {})
+        cross = None
         with torch.no_grad():
+            if learned and not init.get("reads_words" if reads else "words"):
+                labels, standard = material.labels[:, :learned], (decoder.feature_mean.cpu(), decoder.feature_std.cpu())
+                if not reads:
+                    fit_to(words.learned, features, labels, *standard)
+                # Once in a run, because features do not change where the decoder reads words.
+                elif material.cross_fitted is None:
+                    material.cross_fitted = cross_fitted(features, labels, words.learned, *standard)
+                cross = material.cross_fitted
+            # Processes of one run may compute on different machines.
+            material.ranks.same(words.parameters())
+            if not reads:
+                return None
             flat = [words(part.to(material.ranks.device)).cpu() for part in features.flatten(0, 1).split(4096)]
             found = torch.cat(flat).view(*features.shape[:2], words.size)
-            learned = words.size - words.names
-            if learned and not material.provenance.get("init", {}).get("reads_words"):
-                # Once in a run, because the features do not change in it.
-                if material.cross_fitted is None:
-                    labels = material.labels[:, :learned]
-                    standard = decoder.feature_mean.cpu(), decoder.feature_std.cpu()
-                    material.cross_fitted = cross_fitted(features, labels, words.learned, *standard)
-                found[..., :learned] = material.cross_fitted
-            # Processes of one run may compute on different machines.
-            material.ranks.same([found, *words.parameters()])
+            if cross is not None:
+                found[..., :learned] = cross
+            material.ranks.same([found])
         return cls(found, material)
 
     def of_captions(self, rows: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
@@ -59,9 +66,15 @@ class Known:
             words[~there] = self._stand_in.draw(words_of_others(self._captions, rows[~there], self._columns))
         return self._with_manner(words, photographs)
 
-    def of_pictures(self, pictures: Tensor, device: torch.device) -> dict[str, Tensor]:
-        """Of pictures by number, (P,)."""
-        known = self._with_manner(self._found[pictures, 0], pictures)
+    def of_photographs(self, photographs: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """Of photographs by number, (P,). Those that are not there show the words of all their captions."""
+        there = photographs < len(self._found)
+        words = torch.empty(len(photographs), self._found.shape[-1])
+        words[there] = self._found[photographs[there], 0]
+        if not there.all():
+            labels = [self._columns.of(self._captions.tokens_of(number)) for number in photographs[~there].tolist()]
+            words[~there] = self._stand_in.draw(torch.stack(labels))
+        known = self._with_manner(words, photographs)
         return {name: part.to(device) for name, part in known.items()}
 
     def _with_manner(self, words: Tensor, photographs: Tensor) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from captioner.training.config import TrainConfig
 from captioner.training.features import FeatureCache, cache_folder, encoder_digest, features_of
 from captioner.training.first import Start, first_checkpoint, nearest_source
 from captioner.training.ranks import Ranks
-from captioner.training.words import Columns, strange_classes
+from captioner.training.words import Columns, rates_of, strange_classes
 from captioner.vocab import Vocabulary
 
 
@@ -75,6 +75,8 @@ class Material:
         captions = CaptionTokens.of(chain(own, texts.captions if texts else ()), vocabulary)
         tokens = model.decoder.words.tokens.cpu() if model.decoder.words.size else sources[:0]
         labels = Columns(tokens, len(vocabulary)).of_pictures(captions, len(own))
+        if model.decoder.words.size:
+            model.decoder.words.rates.copy_(rates_of(captions, len(own), vocabulary))
         paths = [str(example.path) for example in split.train]
         if (predictor := model.decoder.words).names and not origin.get("init", {}).get("reads_words"):
             of_names = labels[:, predictor.size - predictor.names :]

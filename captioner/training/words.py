@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from captioner.network.encoder import native_bfloat16
 from captioner.network.words import CLASSES
 from captioner.training.captions import CaptionTokens
-from captioner.vocab import UNK, Vocabulary
+from captioner.vocab import SPECIAL_TOKENS, UNK, Vocabulary
 
 FOLDS = 5
 _ENGLISH = {"a", "the", "with"}  # which tell English captions from others
@@ -56,8 +55,7 @@ class Columns:
 
     def of_pictures(self, captions: CaptionTokens, number: int) -> Tensor:
         """Which of the words the captions of each of the first `number` pictures have: (P, W) bool"""
-        ends = captions.starts[captions.first[: number + 1]]
-        return torch.stack([self.of(captions.ids[a:b].long()) for a, b in pairwise(ends.tolist())])
+        return torch.stack([self.of(captions.tokens_of(picture)) for picture in range(number)])
 
 
 @cache
@@ -83,6 +81,17 @@ def names_in(vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     links = [(number, place) for place, (_, classes) in enumerate(names) for number in classes]
     tokens = torch.tensor([token for token, _ in names], dtype=torch.int64)
     return tokens, torch.tensor(links, dtype=torch.int64).view(-1, 2).T.contiguous()
+
+
+def rates_of(captions: CaptionTokens, number: int, vocabulary: Vocabulary) -> Tensor:
+    """The shares of the first `number` pictures whose captions have each word of the vocabulary, (V,); 1 for special
+    tokens.
+    """
+    counts = torch.zeros(len(vocabulary))
+    for picture in range(number):
+        counts[captions.tokens_of(picture)] += 1.0  # each token once, however often it occurs
+    counts[: len(SPECIAL_TOKENS)] = number
+    return counts / number
 
 
 def strange_classes(links: Tensor, labels: Tensor) -> Tensor:
@@ -119,11 +128,16 @@ def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear, mean: Tensor
             others = ~mine if len(features) > 1 else mine  # a single picture has no others
             weight, bias = _fitted(features[others], labels[others], mean, std)
             found[mine] = torch.sigmoid(F.linear((features[mine] - mean) / std, weight, bias))
+    fit_to(head, features, labels, mean, std)
+    return found
+
+
+def fit_to(head: nn.Linear, features: Tensor, labels: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Fit `head` to all features and labels, given as to `cross_fitted`."""
     weight, bias = _fitted(features, labels, mean, std)
     with torch.no_grad():  # for features as they are
         head.weight.copy_(weight / std)
         head.bias.copy_(bias - (weight / std) @ mean)
-    return found
 
 
 @torch.enable_grad()

@@ -780,3 +780,43 @@ def test_any_precision_of_the_network_will_do(options: DecodeOptions, dtype: tor
     decoder = network(0).to(dtype)
     for captions in decode(decoder, pictures(3).to(dtype), Rules(options)):
         assert all(math.isfinite(caption.logprob) for caption in captions)
+
+
+class TestEvidence:
+    """Words are chosen by the product of the decoder's probabilities and of the evidence for them in the picture."""
+
+    def test_a_beam_that_prunes_nothing_ranks_by_the_product(self) -> None:
+        decoder, features = network(0, words=3), pictures(2)
+        evidence = torch.randn(2, 7, generator=torch.Generator().manual_seed(1)).double()
+        options = options_of(beam_size=100, num_captions=100, max_length=3, length_penalty=1.0, evidence=0.5)
+        found = decode(decoder, features, Rules(options), evidence=evidence)
+        for feature, weights, captions in zip(features.split(1), evidence, found, strict=True):
+
+            def product(tokens: tuple[int, ...], feature: Tensor = feature, weights: Tensor = weights) -> float:
+                logits = decoder(feature, torch.tensor([[START, *tokens[:-1]]]))[0] + 0.5 * weights
+                return float(logits.log_softmax(-1)[range(len(tokens)), tokens].sum())
+
+            possible = [tokens for tokens, _ in every_caption(decoder, feature, 3)]
+            possible.sort(key=lambda tokens: (tokens[-1] != END, -product(tokens) / len(tokens)))
+            assert [caption.tokens for caption in captions] == possible
+            for caption in captions:  # the probabilities are the decoder's own
+                assert caption.token_logprobs == pytest.approx(forced(decoder, feature[0], caption.tokens))
+
+    @pytest.mark.parametrize("options", EVERY_WAY)
+    def test_every_picture_has_its_own(self, options: DecodeOptions) -> None:
+        decoder, features = network(0), pictures(9)
+        evidence = 3 * torch.randn(9, 10, generator=torch.Generator().manual_seed(1)).double()
+        rules = Rules(replace(options, evidence=1.0))
+        together = decode(decoder, features, rules, evidence=evidence)
+        alone = [
+            decode(decoder, *each, rules, evidence=e)
+            for *each, e in zip(features.split(1), evidence.split(1), strict=True)
+        ]
+        assert tokens_of(together) == [tokens for [tokens] in map(tokens_of, alone)]
+        assert tokens_of(together) != tokens_of(decode(decoder, features, rules))
+
+    @pytest.mark.parametrize("options", STRATEGIES)
+    def test_a_weight_of_zero_leaves_everything_as_it_is(self, options: DecodeOptions) -> None:
+        decoder, features, evidence = network(0), pictures(3), torch.randn(3, 10).double()
+        plain = decode(decoder, features, Rules(options))
+        assert decode(decoder, features, Rules(replace(options, evidence=0.0)), evidence=evidence) == plain

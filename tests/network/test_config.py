@@ -26,6 +26,7 @@ POSSIBLE = ModelConfig("resnet18", 10, hidden_size=4, embedding_size=3, dropout=
         ({"words": 3, "manner": True}, "word_inputs needs words or names, and manner needs word_inputs"),
         ({"hidden_scale": 0.0}, "hidden_scale must be above 0 and at most 100"),
         ({"hidden_scale": math.nan}, "hidden_scale must be above 0 and at most 100"),
+        ({"evidence": 5.1}, "evidence must be from 0 to 5"),
         ({"dropout": 1.0}, "dropout must be from 0 to below 1"),
         ({"dropout": -0.1}, "dropout must be from 0 to below 1"),
         ({"dropout": math.nan}, "dropout must be from 0 to below 1"),
@@ -45,5 +46,5 @@ def test_what_training_decides_has_its_default_there_alone() -> None:
     fields = {field.name: field for field in dataclasses.fields(ModelConfig)}
     # Cells as textbooks have them, and no predicted words: what a network of an older checkpoint is like.
     plain = {name for name, field in fields.items() if field.default is not dataclasses.MISSING}
-    assert plain == {"hidden_scale", "linear_memory", "words", "names", "links", "word_inputs", "manner"}
+    assert plain == {"hidden_scale", "linear_memory", "words", "names", "links", "word_inputs", "manner", "evidence"}
     assert fields.keys() - {"vocabulary_size"} - plain <= {f.name for f in dataclasses.fields(TrainConfig)}

@@ -60,6 +60,26 @@ def test_the_probabilities_are_those_of_a_plain_computation(words: int, names: i
     torch.testing.assert_close(predictor(features), expected)
 
 
+@pytest.mark.parametrize(("words", "names"), [(3, 2), (3, 0), (0, 2)])
+def test_evidence_is_the_probability_of_a_word_or_its_rate_where_it_is_not_predicted(
+    words: int, names: int, features: Tensor
+) -> None:
+    predictor = make_decoder(words=words, names=names).words
+    tokens = [5, 9, 11][:words] + [9, 12][:names]  # one is learned and a name
+    predictor.tokens.copy_(torch.tensor(tokens))
+    predictor.rates.copy_(torch.rand(20))
+    found = predictor(features)
+    for row, picture in zip(predictor.evidence(features), found, strict=True):
+        for token in range(20):
+            of_token = [float(picture[place]) for place in range(len(tokens)) if tokens[place] == token]
+            expected = math.log((max(of_token or [float(predictor.rates[token])]) + 0.01) / 1.01)
+            assert float(row[token]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_network_without_predicted_words_has_no_evidence(features: Tensor) -> None:
+    assert Decoder(ModelConfig("none", 20, 16, 8, 0.0, "lstm", 1), FEATURE).words.evidence(features) is None
+
+
 def test_a_decoder_without_words_has_no_predictor(features: Tensor) -> None:
     predictor = WordPredictor(ModelConfig("none", 20, 16, 8, 0.0, "lstm", 1), FEATURE)
     assert not predictor.state_dict()
