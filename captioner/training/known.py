@@ -66,15 +66,9 @@ class Known:
             words[~there] = self._stand_in.draw(words_of_others(self._captions, rows[~there], self._columns))
         return self._with_manner(words, photographs)
 
-    def of_photographs(self, photographs: Tensor, device: torch.device) -> dict[str, Tensor]:
-        """Of photographs by number, (P,). Those that are not there show the words of all their captions."""
-        there = photographs < len(self._found)
-        words = torch.empty(len(photographs), self._found.shape[-1])
-        words[there] = self._found[photographs[there], 0]
-        if not there.all():
-            labels = [self._columns.of(self._captions.tokens_of(number)) for number in photographs[~there].tolist()]
-            words[~there] = self._stand_in.draw(torch.stack(labels))
-        known = self._with_manner(words, photographs)
+    def of_pictures(self, pictures: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """Of pictures by number, (P,)."""
+        known = self._with_manner(self._found[pictures, 0], pictures)
         return {name: part.to(device) for name, part in known.items()}
 
     def _with_manner(self, words: Tensor, photographs: Tensor) -> dict[str, Tensor]:

@@ -112,15 +112,15 @@ def train_on(
             raise OutputError(f"{output}: holds a run already: continue it with --resume, or give another folder")
         say = say if ranks.first else lambda line: None
         material = Material.of(config, split, start, ranks, texts)
-        captions = [*(example.captions for example in split.train), *(texts.captions if texts else ())]
-        every = FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, captions)
+        own = [example.captions for example in split.train]
+        every = FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, own)
         stages: list[Stage] = [stage for stage in every if stage.epochs]
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
         if why := cannot_draw():
             say(f"note: {why}")
-        del split, captions, texts
+        del split, own, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states, given or Given())
         (run.restore if resume else run.begin)()
         standing = run.standing

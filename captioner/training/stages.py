@@ -51,16 +51,10 @@ class Stage:
         self.m, config, decoder = material, material.config, material.model.decoder
         self.epochs: int = getattr(config, f"{self.prefix}epochs") or 0
         self.batch_size = config.finetune_batch_size
-        self._count(len(material.paths), 0)
+        self.steps = math.ceil(len(material.paths) / self.batch_size)  # of an epoch
         self.networks: list[nn.Module] = [decoder]  # that are trained
         self.rate: float = getattr(config, f"{self.prefix}learning_rate")
         self.weights = [(_decoder_weights(decoder), self.rate)]  # in groups, each with its peak learning rate
-
-    def _count(self, there: int, without: int) -> None:
-        """Set the length of an epoch of all that have pictures, and of some that have none, by their share."""
-        share = self.m.config.text_share
-        self._without = min(without, round(there * share / (1 - share)))  # of an epoch
-        self.steps = math.ceil((there + self._without) / self.batch_size)
 
     def prepare(self) -> None:
         """Do what takes long and is needed before the first step."""
@@ -88,14 +82,6 @@ class Stage:
         """The numbers of the captions of a batch."""
         return self.m.captions.of_pictures(batch)[0]
 
-    def _features_of(self, photographs: Tensor, mirrored: Tensor) -> Tensor:
-        """Features of photographs by number, mirrored or not, (B,): (B, F). Those that are not there get the mean of
-        all pictures, which says nothing.
-        """
-        features, there = self.m.model.decoder.feature_mean.repeat(len(photographs), 1), photographs < len(self.m.paths)
-        features[there] = self._features[photographs[there], mirrored[there].long()].to(features)
-        return features
-
     def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Any, ...]]:
         """What else `_loss` needs to know of this rank's places in each batch."""
         return repeat((), len(batches))
@@ -104,7 +90,8 @@ class Stage:
 class FrozenStage(Stage):
     """Trains the decoder alone, on features that are computed once, in batches of captions.
 
-    Some captions may have no picture. Then the words are a stand-in for those that the predictor would find.
+    Some captions may have no picture. Then the feature is the mean of all pictures, which says nothing, and the words
+    are a stand-in for those that the predictor would find.
     """
 
     name, prefix = "decoder", ""
@@ -112,13 +99,30 @@ class FrozenStage(Stage):
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         self.batch_size = material.config.batch_size
-        self._count(material.paired, len(material.captions) - material.paired)
+        without = len(material.captions) - material.paired
+        share = material.config.text_share
+        self._without = min(without, round(material.paired * share / (1 - share)))  # of an epoch
+        self.steps = math.ceil((material.paired + self._without) / self.batch_size)
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
-        sources = self.m.sources[self.m.captions.picture.long()]
-        rows = of_an_epoch(sources, self.m.paired, self._without, generator)
+        paired = self.m.paired
+        rows = torch.cat([torch.arange(paired), self._rows_without_pictures(generator)])
         lengths = self.m.captions.lengths()[rows]
         return [rows[batch] for batch in batches_by_length(lengths, self.batch_size, generator)]
+
+    def _rows_without_pictures(self, generator: torch.Generator) -> Tensor:
+        """Captions without pictures for an epoch, as many of each source as there are, up to its share."""
+        rows = torch.arange(self.m.paired, len(self.m.captions))
+        if not len(rows):
+            return rows
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        source = self.m.sources[self.m.captions.picture[rows].long()]
+        # In a random order, the n-th caption of each source comes before the (n + 1)-th of any.
+        order = torch.empty_like(rows)
+        for number in source.unique():
+            mine = source == number
+            order[mine] = torch.arange(int(mine.sum()))
+        return rows[order.argsort(stable=True)][: self._without]
 
     def _captions(self, batch: Tensor) -> Tensor:
         return batch
@@ -134,8 +138,10 @@ class FrozenStage(Stage):
         beside their features.
         """
         (mirrored, known), pictures = inputs, self.m.captions.picture[rows].long()
-        decoder, features = self.m.model.decoder, self._features_of(pictures, mirrored)
-        tokens, owner = self.m.tokens(rows, mirrored & (pictures < len(self.m.paths))), torch.arange(len(rows))
+        decoder, there = self.m.model.decoder, pictures < len(self.m.paths)
+        features = decoder.feature_mean.repeat(len(rows), 1)
+        features[there] = self._features[pictures[there], mirrored[there].long()].to(features)
+        tokens, owner = self.m.tokens(rows, mirrored & there), torch.arange(len(rows))
         with self.m.autocast():
             loss = grouped_caption_loss(decoder, features, tokens, owner, self.m.config.label_smoothing, **known)
         loss = weight * loss / targets
@@ -215,18 +221,13 @@ def augmented(image: Image.Image, mirrored: bool, size: int, rng: random.Random)
 
 
 class SelfCriticalStage(Stage):
-    """Trains the decoder alone, on the CIDEr-D of captions that it samples, and on cross-entropy.
-
-    It also samples captions of photographs that are not there, from a stand-in for the words that the predictor would
-    find.
-    """
+    """Trains the decoder alone, on the CIDEr-D of captions that it samples, and on cross-entropy."""
 
     name, prefix = "self-critical", "scst_"
 
     def __init__(self, material: Material, texts: Sequence[Sequence[str]]) -> None:
         super().__init__(material)
         self._texts = texts
-        self._count(len(material.paths), len(material.sources) - len(material.paths))
 
     def prepare(self) -> None:
         super().prepare()
@@ -235,16 +236,11 @@ class SelfCriticalStage(Stage):
         options = DecodeOptions("sample", max_length=int(self.m.captions.lengths().max()), no_repeat_ngram=0)
         self._rules = Rules.of(options, self.m.vocabulary)
 
-    def batches(self, generator: torch.Generator) -> list[Tensor]:
-        photographs = of_an_epoch(self.m.sources, len(self.m.paths), self._without, generator)
-        order = torch.randperm(len(photographs), generator=generator)
-        return list(photographs[order].split(self.batch_size))
-
     def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, ...]:
-        """The losses and the mean reward of photographs by number, (P,)."""
+        """The losses and the mean reward of pictures by number, (P,)."""
         config, decoder, device = self.m.config, self.m.model.decoder, self.m.ranks.device
-        features = self._features_of(pictures, torch.zeros(len(pictures)))
-        known = self._known.of_photographs(pictures, device) if self._known else {}
+        features = self._features[pictures, 0].to(device)
+        known = self._known.of_pictures(pictures, device) if self._known else {}
         several = features.repeat_interleave(config.scst_samples, 0)
         of_samples = {name: part.repeat_interleave(config.scst_samples, 0) for name, part in known.items()}
         # Without dropout: captions are sampled from the network as it will be used.
@@ -264,22 +260,6 @@ class SelfCriticalStage(Stage):
             loss = grouped_caption_loss(decoder, features, captions, owner, config.label_smoothing, **known)
         captions, share = weight * loss / targets, weight * len(pictures) / number
         return share * reward_loss + config.scst_cross_entropy * captions, captions, share * rewards.mean()
-
-
-def of_an_epoch(sources: Tensor, there: int, without: int, generator: torch.Generator) -> Tensor:
-    """The numbers of the first `there`, which have pictures, and of `without` of the others, as many of each source as
-    there are: (there + without,). `sources` (N,) has the source of each.
-    """
-    others = torch.arange(there, len(sources))
-    if len(others):
-        others = others[torch.randperm(len(others), generator=generator)]
-        # In a random order, the n-th of each source comes before the (n + 1)-th of any.
-        order = torch.empty_like(others)
-        for number in sources[others].unique():
-            mine = sources[others] == number
-            order[mine] = torch.arange(int(mine.sum()))
-        others = others[order.argsort(stable=True)][:without]
-    return torch.cat([torch.arange(there), others])
 
 
 def _named(prefix: str, network: nn.Module) -> Named:

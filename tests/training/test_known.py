@@ -151,7 +151,7 @@ class TestKnown:
         ]
         # The third photograph is of another source than the pictures.
         assert told["manner"].tolist() == [[0]] * 4 + [[1]] * 2 + [[0]]
-        pictures = known.of_photographs(torch.tensor([1, 0]), torch.device("cpu"))
+        pictures = known.of_pictures(torch.tensor([1, 0]), torch.device("cpu"))
         assert torch.equal(pictures["words"], found[[1, 0], 0])
         assert pictures["manner"].tolist() == [[0]] * 2
 
@@ -161,7 +161,7 @@ class TestKnown:
     ) -> None:
         """A network from which training continues without texts chooses its manner itself."""
         known = Known(torch.rand(2, 2, 2), self.material(manner, **provenance))
-        assert known.of_photographs(torch.tensor([0]), torch.device("cpu")).keys() == {"words"}
+        assert known.of_pictures(torch.tensor([0]), torch.device("cpu")).keys() == {"words"}
         assert known.of_captions(torch.tensor([0, 5]), torch.tensor([False, False])).keys() == {"words"}
 
     @pytest.mark.parametrize("init", [False, True])

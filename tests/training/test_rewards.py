@@ -79,7 +79,6 @@ def test_self_critical_training_draws_by_the_rules_of_captions() -> None:
     captions = SimpleNamespace(lengths=lambda: torch.tensor([3, 7]))
     model = SimpleNamespace(decoder=torch.nn.Linear(1, 1), config=SimpleNamespace(word_inputs=False))
     data = {"paths": ["a.jpg"], "vocabulary": vocabulary, "captions": captions, "features": lambda: torch.empty(0)}
-    data["sources"] = torch.zeros(1, dtype=torch.int64)
     material = SimpleNamespace(config=TrainConfig(), model=model, provenance={}, **data)
     stage = SelfCriticalStage(material, [["a dog and a cat"]])  # type: ignore[arg-type]
     stage.prepare()
