@@ -17,6 +17,7 @@ CELLS = ("lstm", "gru", "rnn", "rnn-relu", "peephole")
 TOKEN_KINDS = ("word", "character")
 PRECISIONS = ("auto", "float32", "bfloat16")
 ENGINES = ("torch", "openvino")
+UNSURE = ("write", "mark", "skip")  # what becomes of captions that are not sure
 FILE_FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html")  # of `caption_files`
 SHARD_FORMATS = ("parquet", "jsonl")  # of `caption_on_cluster`
 
@@ -79,6 +80,7 @@ def check_ranges(options: Any) -> None:
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _decoding = partial(option, group="how captions are chosen")
+_said = partial(option, group="what is said")
 _beam, _draw = partial(_decoding, strategies=("beam",)), partial(_decoding, strategies=("sample",))
 
 
@@ -116,6 +118,22 @@ class DecodeOptions:
     )
     no_repeat_ngram: int = _decoding(3, "never repeat a sequence of n words in a caption; 0: allowed", low=0, high=20)
     allow_stutter: bool = _decoding(False, "write 'a red jacket and a red jacket' where the model would")
+    people: str = _decoding(
+        "as written",
+        "neutral says person and child instead of man, woman, boy and girl",
+        choices=("as written", "neutral"),
+    )
+    avoid: str = _decoding("", "words that no caption may have, separated by commas")
+    unsure: str = _said(
+        "write", "what becomes of captions that are not sure: write, mark with 'May show', or skip", choices=UNSURE
+    )
+    min_confidence: float | None = _said(
+        None, "least probability that a caption is right", kind=float, unset="70 % of captions are", low=0.0, high=1.0
+    )
+    min_familiar: float | None = _said(
+        None, "least probability that a picture is of a known kind", kind=float, unset="95 % are", low=0.0, high=1.0
+    )
+    tags: int = _said(0, "words for each picture beside its caption, at most; 0: none", low=0, high=100)
     # Every strategy accepts a seed, so that a script may always pass one.
     seed: int = _decoding(0, "the same seed draws the same captions", low=0, high=2**63 - 1)
 
@@ -126,6 +144,8 @@ class DecodeOptions:
             if spec.name not in used and getattr(self, spec.name) != spec.default:
                 remedy = f"choose strategy {' or '.join(spec.strategies)}, or leave {spec.name} out"
                 raise OptionError(f"{spec.name} has no effect with strategy {self.strategy}: {remedy}")
+        if self.unsure == "write" and (self.min_confidence, self.min_familiar) != (None, None):
+            raise OptionError("min_confidence and min_familiar need unsure (--unsure): give mark or skip")
         size, wanted, least, most = self.beam_size, self.num_captions, self.min_length, self.max_length
         if self.strategy == "beam" and wanted > size:
             raise OptionError(f"a beam of {size} cannot give {wanted} captions: set beam_size to at least {wanted}")

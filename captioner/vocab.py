@@ -89,12 +89,12 @@ class Vocabulary:
             raise ValueError(f"tokens must be {' or '.join(TOKEN_KINDS)}, not {self.tokens!r}")
         if self.words[:4] != SPECIAL_TOKENS:
             raise ValueError(f"the vocabulary must begin with {' '.join(SPECIAL_TOKENS)}")
-        if len(self._ids) != len(self.words):
+        if len(self.ids) != len(self.words):
             twice = next(word for word, count in Counter(self.words).items() if count > 1)
             raise ValueError(f"the vocabulary holds the word {twice!r} twice")
 
     @cached_property
-    def _ids(self) -> dict[str, int]:
+    def ids(self) -> dict[str, int]:
         return {word: index for index, word in enumerate(self.words)}
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a caption's tokens, without `<start>` and `<end>`. Unknown words become `<unk>`."""
-        return [self._ids.get(word, UNK) for word in self.tokenise(text)]
+        return [self.ids.get(word, UNK) for word in self.tokenise(text)]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words of token ids, without `<pad>`, `<start>` and `<end>`."""

@@ -26,6 +26,7 @@ from captioner.inference.openvino_engine import OpenVinoEncoder
 from captioner.inference.parallel import in_batches, in_order
 from captioner.inference.results import Caption, FileResult
 from captioner.inference.rules import Rules
+from captioner.inference.trust import Judge
 from captioner.machine import available_cpus, cpu_times, free_cpus, keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.encoder import Encoder, computing_type, fuse_for_inference, in_bfloat16
@@ -154,6 +155,8 @@ class Captioner:
         self._threads = torch.get_num_threads()
         copied = in_bfloat16 if self.encoder.dtype == torch.bfloat16 else copy.deepcopy
         self._decoder = copied(checkpoint.model.decoder).eval().requires_grad_(False).to(self.encoder.device)
+        self.trust = checkpoint.trust
+        self._judge = Judge(self._decoder, self.vocabulary, self.trust)
 
     def digest(self) -> str:
         """SHA-256 of the file that it was loaded from, in hexadecimal. Raises CheckpointError if that has changed."""
@@ -182,8 +185,9 @@ class Captioner:
         return self._write(self.encode(images), rules)
 
     def rules(self, options: DecodeOptions | None = None, prompt: str = "") -> Rules:
-        """What this model obeys with these options and this prompt. Raises OptionError for a wrong prompt."""
+        """What this model obeys with these options and this prompt. Raises OptionError for what it cannot obey."""
         options = options or DecodeOptions()
+        self._judge.check(options)
         if options.evidence is None:
             options = replace(options, evidence=self.config.evidence)
         return Rules.of(options, self.vocabulary, prompt)
@@ -320,11 +324,11 @@ class Captioner:
 
     def _write(self, features: Tensor, rules: Rules) -> list[Caption]:
         """Features (N, F) to captions, one per row, each with its alternatives."""
-        captions = []
+        captions: list[Caption] = []
         for part in features.to(self.encoder.device, self.encoder.dtype).split(max(1, ROWS // rules.rows)):
-            for hypotheses in decode(self._decoder, part, rules, evidence=self._decoder.words.evidence(part)):
-                best, *others = (Caption.of(hypothesis, self.vocabulary) for hypothesis in hypotheses)
-                captions.append(replace(best, alternatives=tuple(others)))
+            evidence = self._decoder.words.evidence(part)
+            hypotheses = decode(self._decoder, part, rules, evidence=evidence)
+            captions += self._judge.judged(hypotheses, part, evidence, rules.options)
         return captions
 
 

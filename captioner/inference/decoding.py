@@ -143,7 +143,8 @@ def _draw(
     going = torch.arange(len(written), device=written.device)  # the rows without an `<end>`; others cost nothing
     for t in range(written.shape[1], rules.options.max_length):
         full = logits.float().log_softmax(-1)
-        weighed = _weighed(full, evidence[going // n] if evidence is not None else None)
+        weighed = rules.merge(_weighed(full, evidence[going // n] if evidence is not None else None))
+        full = rules.merge(full)
         tokens = rules.next_token(rules.scores(weighed, written[going]), random[going, t])
         written, logprobs = _pad(written), _pad(logprobs)
         written[going, t], logprobs[going, t] = tokens, full.gather(1, tokens[:, None]).squeeze(1)
@@ -181,7 +182,8 @@ def _beam(
 
     for t in range(begun, options.max_length):
         full = logits.float().log_softmax(-1)
-        weighed = _weighed(full, evidence[going].repeat_interleave(k, 0) if evidence is not None else None)
+        weighed = rules.merge(_weighed(full, evidence[going].repeat_interleave(k, 0) if evidence is not None else None))
+        full = rules.merge(full)
         allowed = rules.scores(weighed, beams.written.flatten(0, 1)).view(-1, k, vocabulary)
         totals = (beams.sums.unsqueeze(-1) + allowed).view(-1, k * vocabulary)
         best, index = totals.topk(k, dim=1)  # (B, K)

@@ -10,9 +10,18 @@ from captioner.inference.decoding import Hypothesis
 from captioner.vocab import END, Vocabulary
 
 # A result as plain data, as in the journal and the jsonl format: "path", then either "error", or "caption", "logprob",
-# "finished", "words" (each a "word" and a "probability"), "end_probability", and "alternatives" where there are any (a
-# list of the same without "path").
+# "finished", "words" (each a "word" and a "probability"), "end_probability", "confidence" and "familiar" where the
+# checkpoint knows them, "unsure" (why a caption is marked or left out), "tags" (each a "word" and a "probability") and
+# "alternatives" where there are any (a list of the same without "path").
 Row: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A word that people would use of the picture, with the probability that they do."""
+
+    word: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,10 @@ class Caption:
     logprob: float  # natural logarithm
     alternatives: tuple[Caption, ...] = ()  # the picture's other captions, best first
     unknown: tuple[str, ...] = ()  # words of a scored sentence that the model does not know
+    confidence: float | None = None  # the probability that the caption is right: see `inference/trust.py`
+    familiar: float | None = None  # the probability that the picture is of the kind that the model learned from
+    unsure: str = ""  # why `text` is empty or marked, if it is
+    tags: tuple[Tag, ...] = ()  # words for the picture, the most probable first
 
     @classmethod
     def of(cls, hypothesis: Hypothesis, vocabulary: Vocabulary) -> Caption:
@@ -60,6 +73,13 @@ class Caption:
             "words": [{"word": word, "probability": probability} for word, probability in words],
             "end_probability": self.end_probability,
         }
+        for name in ("confidence", "familiar"):
+            if (value := getattr(self, name)) is not None:
+                row[name] = round(value, 4)
+        if self.unsure:
+            row["unsure"] = self.unsure
+        if self.tags:
+            row["tags"] = [{"word": tag.word, "probability": round(tag.probability, 4)} for tag in self.tags]
         if self.alternatives:
             row["alternatives"] = [other.to_dict() for other in self.alternatives]
         return row

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captioner.errors import OptionError
+from captioner.languages import language_of
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary
 
@@ -31,6 +32,8 @@ class Rules:
     options: DecodeOptions
     prompt: tuple[int, ...] = ()
     conjunctions: tuple[int, ...] = ()  # around which captions must not stutter, unless options.allow_stutter
+    avoided: tuple[tuple[int, ...], ...] = ()  # sequences of tokens that must not be written
+    merged: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()  # tokens, and those of which one stands for them
 
     def __post_init__(self) -> None:
         if not {PAD, START, END, UNK}.isdisjoint(self.prompt):
@@ -57,7 +60,9 @@ class Rules:
             named = ", ".join(_with_suggestions(word, vocabulary) for word in unknown)
             raise OptionError(f"the model does not know every {vocabulary.tokens} of the prompt: not {named}")
         conjunctions = tuple(token for token, word in enumerate(vocabulary.words) if word in CONJUNCTIONS)
-        return cls(options, tuple(ids), conjunctions)
+        avoided = [tuple(vocabulary.encode(word)) for word in options.avoid.split(",") if vocabulary.tokenise(word)]
+        avoided = [sequence for sequence in avoided if UNK not in sequence]  # which is never written anyway
+        return cls(options, tuple(ids), conjunctions, tuple(avoided), _neutral(options, vocabulary))
 
     @property
     def rows(self) -> int:
@@ -73,6 +78,19 @@ class Rules:
         shape = self.options.num_captions, self.options.max_length
         return torch.rand(shape, generator=generator, dtype=torch.float64)
 
+    def merge(self, logprobs: Tensor) -> Tensor:
+        """Log-probabilities (R, V) in which words that tell the sex of people are no choice: their probabilities are
+        added to that of the word which stands for them. Of several, it is the one that is the most likely there.
+        """
+        if not self.merged:
+            return logprobs
+        result, rows = logprobs.clone(), torch.arange(len(logprobs), device=logprobs.device)
+        for gone, instead in self.merged:
+            chosen = torch.tensor(instead, device=logprobs.device)[logprobs[:, instead].argmax(1)]
+            result[rows, chosen] = result[rows, chosen].logaddexp(logprobs[:, gone].logsumexp(1))
+            result[:, gone] = -torch.inf
+        return result
+
     def scores(self, logprobs: Tensor, written: Tensor) -> Tensor:
         """Scores of the next token, (R, V): the log-probabilities (R, V), with -inf where a rule forbids the token.
 
@@ -83,6 +101,11 @@ class Rules:
         scores[:, [PAD, START, UNK]] = -torch.inf
         self._forbid_stutter(scores, written)
         self._forbid_repetition(scores, written)
+        for *before, last in self.avoided:
+            t = len(before)
+            if written.shape[1] >= t:
+                begun = (written[:, written.shape[1] - t :] == torch.tensor(before, device=written.device)).all(-1)
+                scores[begun, last] = -torch.inf
         end = scores[:, END].clone()
         if written.shape[1] < self.options.min_length:
             scores[:, END] = -torch.inf
@@ -140,6 +163,21 @@ class Rules:
         target = (uniform * total).minimum(torch.nextafter(total, torch.zeros_like(total)))
         rank = torch.searchsorted(cumulative, target.unsqueeze(1), right=True)
         return ids.gather(1, rank).squeeze(1)
+
+
+def _neutral(options: DecodeOptions, vocabulary: Vocabulary) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """What `Rules.merged` holds. Raises OptionError where the language of the vocabulary has no neutral words."""
+    if options.people != "neutral":
+        return ()
+    token = vocabulary.ids
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for word, instead in language_of(vocabulary.words).neutral.items():
+        targets = tuple(token[other] for other in instead if other in token)
+        if word in token and targets:
+            groups.setdefault(targets, []).append(token[word])
+    if not groups:
+        raise OptionError("people neutral: this model's language has no neutral words: leave people (--people) out")
+    return tuple((tuple(gone), targets) for targets, gone in groups.items())
 
 
 def _with_suggestions(word: str, vocabulary: Vocabulary) -> str:

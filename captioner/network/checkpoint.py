@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from captioner.errors import CheckpointError
 from captioner.files import replacing
+from captioner.network.config import Trust
 from captioner.network.header import FORMAT_VERSION, KEY, dataclass_from, opened
 from captioner.network.model import CaptionModel
 from captioner.network.preprocess import Preprocess
@@ -38,6 +39,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     preprocess: Preprocess
     provenance: dict[str, Any] = field(default_factory=dict)
+    trust: Trust | None = None  # what its word is worth, where that was measured
 
 
 def stored(model: CaptionModel) -> dict[str, torch.Tensor]:
@@ -93,6 +95,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "spellings": dict(checkpoint.vocabulary.spellings),
         "preprocess": dataclasses.asdict(checkpoint.preprocess),
         "provenance": checkpoint.provenance,
+        "trust": dataclasses.asdict(checkpoint.trust) if checkpoint.trust else None,
     }
     data = save(tensors, metadata={KEY: json.dumps(content, ensure_ascii=False, sort_keys=True)})
     with replacing(path, "wb") as file:
@@ -132,7 +135,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
         if "decoder.words.tokens" in state and not _in_range(state["decoder.words.tokens"], (len(header.vocabulary),)):
             raise CheckpointError("damaged: decoder.words.tokens names a word that does not exist")
     model.load_state_dict(state, assign=True)  # strictly; the model was shapes only until now
-    return Checkpoint(model.eval().to(device), header.vocabulary, preprocess, header.provenance)
+    return Checkpoint(model.eval().to(device), header.vocabulary, preprocess, header.provenance, header.trust)
 
 
 def _read(file: Any, name: str, wanted: torch.Tensor, types: tuple[str, ...]) -> torch.Tensor:

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from captioner.options import CELLS
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a checkpoint's word is worth, as it was measured on validation pictures at the end of training.
+
+    `confidence` and `familiar` are the weights of two logistic functions, the last one the constant: see
+    `inference/trust.py` for their inputs. `words` are scale and shift of the logits of predicted words, which become
+    tags. Captions from `min_confidence` and `min_familiar` on are the default operating point. Raises ValueError.
+    """
+
+    confidence: tuple[float, ...]
+    familiar: tuple[float, ...]
+    words: tuple[float, float]
+    min_confidence: float
+    min_familiar: float
+
+    def __post_init__(self) -> None:
+        for name, size in (("confidence", 4), ("familiar", 4), ("words", 2)):
+            values = getattr(self, name)
+            if len(values) != size or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+                raise ValueError(f"trust: {name} must be {size} finite numbers")
+        for name in ("min_confidence", "min_familiar"):
+            if type(getattr(self, name)) not in (int, float) or not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"trust: {name} must be from 0 to 1")
 
 
 @dataclass(frozen=True)

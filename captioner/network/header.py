@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from captioner.errors import CheckpointError
-from captioner.network.config import ModelConfig
+from captioner.network.config import ModelConfig, Trust
 from captioner.vocab import Vocabulary
 
 DEFAULT = "flickr8k"
@@ -52,6 +52,7 @@ class Header:
     vocabulary: Vocabulary
     preprocess: dict[str, Any]
     provenance: dict[str, Any]
+    trust: Trust | None
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,19 @@ def _parsed(metadata: dict[str, str]) -> Header:
     vocabulary = Vocabulary(tuple(words), content["tokens"], spellings)
     if len(vocabulary) != config.vocabulary_size:
         raise ValueError(f"{len(vocabulary)} words for an output layer of {config.vocabulary_size}")
-    return Header(version, config, vocabulary, content["preprocess"], content["provenance"])
+    trust = _trust(content.get("trust"))
+    return Header(version, config, vocabulary, content["preprocess"], content["provenance"], trust)
+
+
+def _trust(values: Any) -> Trust | None:
+    if values is None:  # of a version before 4, or of a run with too few pictures to tell
+        return None
+    if not isinstance(values, dict) or values.keys() != {field.name for field in dataclasses.fields(Trust)}:
+        raise ValueError("trust is not what it should be")
+    lists: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    if not all(isinstance(lists[name], tuple) for name in ("confidence", "familiar", "words")):
+        raise ValueError("trust holds something else than lists of numbers")
+    return Trust(**lists)
 
 
 def _config(values: dict[str, Any], version: int) -> ModelConfig:
