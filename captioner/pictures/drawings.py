@@ -29,21 +29,6 @@ def _kind(tall: bool | None = False, dark: float = 0.0) -> Callable[[_Draw], _Dr
     return enter
 
 
-@_kind(tall=True)
-def receipt(s: Sheet) -> None:
-    s.bar(s.h + 1, colour(s, 0.1, 0.6, 0.5))
-    left, y, step = s.uniform(4, 30), 22.0, s.choice((4, 5, 7))
-    right = 100 - left
-    s.box(left - 4, 4, right - left + 8, s.h - 8, (250, 250, 245))
-    s.text(50, 10, s.words(2).upper(), 5, BLACK, "ma")
-    while y < s.h - 25:
-        s.text(left, y, s.words(s.randint(1, 2)), 3, BLACK)
-        s.text(right, y, f"{s.uniform(1, 90):.2f}", 3, BLACK, "ra")
-        y += step
-    s.line([(left, y), (right, y)], BLACK, 0.3)
-    s.text(right, y + 2, f"TOTAL {s.uniform(20, 400):.2f}", 5, BLACK, "ra")
-
-
 @_kind(dark=0.6)
 def code_editor(s: Sheet) -> None:
     side, size, indent = s.choice((0.0, 18.0, 28.0)), s.uniform(1.7, 3), 0
@@ -89,16 +74,16 @@ def chat(s: Sheet) -> None:
         s.dot(7, y + 4, 0 if mine else 4, s.shade())
         y += h + 3
     s.bar(12, s.mix(0.2))
-    s.dot(8, 5.5, 3.5, s.shade())
-    s.text(15, 3, s.words(2), 4.5)
+    s.text(5, 3, s.words(2), 4.5)
     s.bar(12, s.paper, s.h - 11)
     s.box(5, s.h - 9, 80, 7, s.soft, s.mix(0.3), 3.5)
 
 
 @_kind(dark=0.4)
 def desktop(s: Sheet) -> None:
+    dusk = s.choice((s.accent, s.shade(), BLACK))
     for row in range(50):
-        s.bar(2, colour(Sheet(str(s.accent)), 0.2 + row / 100, 0.2 + row / 100), 2 * row)
+        s.bar(2, s.mix(row / 50, s.accent, dusk), 2 * row)
     for place in range(s.randint(3, 14)):
         x, y = 4.0 + 13 * (place // 6), 4.0 + 15 * (place % 6)
         s.box(x, y, 7, 7, s.shade(), None, s.choice((0, 1.5)))
@@ -108,7 +93,6 @@ def desktop(s: Sheet) -> None:
         s.box(x, y, w, h, s.paper, s.mix(0.5), 1)
         s.box(x, y, w, 5, s.mix(0.25), None, 1)
         s.text(x + 2, y + 1, s.words(2), 2.8)
-        s.dot(x + w - 3, y + 2.5, 1, s.shade())
         if s.random() < 0.5:
             s.paragraph(x + 3, y + 8, w - 6, int((h - 10) / 3.6), 2.4)
         else:
@@ -127,7 +111,6 @@ def web_page(s: Sheet) -> None:
     for place, size in enumerate((4.5, *(2.8 for _ in range(s.randint(3, 5))))):
         s.text(4 + 15 * place, 3, s.words(1), size)
     s.text(s.w / 2, 16, s.words(4) if hero else "", 6, anchor="ma")
-    s.box(s.w / 2 - 10, 26, 20 if hero else 0, 6, s.accent, None, 1)
     s.paragraph(4, hero + 14, side - 2, side // 2, 2.2, s.accent)
     w = (s.w - side - 4) / columns
     for y in range(hero + 14, int(s.h), s.choice((26, 34))):
@@ -168,7 +151,7 @@ def game_screen(s: Sheet) -> None:
         for place in s.sample(range(32), 20):
             for column in (place % 4, 7 - place % 4):
                 s.box(x + dot * column, y + dot * (place // 4), dot, dot, fill)
-    s.text(3, 2, f"SCORE {s.randrange(9999):05}", 5, WHITE)
+    s.text(3, 2, f"SCORE {s.randrange(9999)}", 5, WHITE)
 
 
 @_kind(dark=0.2)
@@ -296,7 +279,6 @@ def logo(s: Sheet) -> None:
 
 @_kind(tall=None)
 def text_page(s: Sheet) -> None:
-    """An article, a paper in two columns, or a newspaper."""
     columns, size = s.randint(1, 5), s.uniform(1.7, 3)
     s.text(s.w / 2, 3, s.words(s.randint(1, 4)), s.uniform(4, 8), anchor="ma")
     s.line([(4, 15), (s.w - 4, 15)], s.choice((s.ink, s.paper)))
@@ -325,18 +307,17 @@ def task_list(s: Sheet) -> None:
 
 @_kind(dark=0.2)
 def circuit(s: Sheet) -> None:
-    """Wires with parts on them, along a walk over a grid."""
     column, row = 3, 3
     for _ in range(s.randint(20, 50)):
         lying, ahead = s.random() < 0.5, s.choice((-1, 1))
         to = max(0, min(int(s.w / 13) - 1, column + lying * ahead)), max(0, min(6, row + (not lying) * ahead))
-        (x, y), (to_x, to_y) = ((8 + 13 * a, 8 + 13 * b) for a, b in ((column, row), to))
+        (x, y), (to_x, to_y) = ((8.0 + 13 * a, 8.0 + 13 * b) for a, b in ((column, row), to))
         s.line([(x, y), (to_x, to_y)], s.ink)
         x, y, part, (column, row) = (x + to_x) / 2, (y + to_y) / 2, s.choice("wwocbr"), to
         if part == "o":
             s.dot(x, y, 3, s.paper, s.ink)
         elif part != "w":
-            long, high = {"c": (1.2, 6), "b": (5, 5), "r": (7, 2.4)}[part]
+            long, high = {"c": (1.2, 6.0), "b": (5.0, 5.0), "r": (7.0, 2.4)}[part]
             long, high = (long, high) if lying else (high, long)
             s.box(x - long / 2, y - high / 2, long, high, s.paper, s.ink)
             s.text(x + 2.5, y + 2, s.choice("RCLQ") + str(s.randrange(20)), 2.2)
@@ -416,23 +397,3 @@ def handwriting(s: Sheet) -> None:
             s.line(points, ink, 0.05 * size)
             x += size * 0.7
         y += 2 * size
-
-
-@_kind(dark=0.2)
-def formula(s: Sheet) -> None:
-    sign, y, size = ((1, -0.1), (0, -0.1), (0.5, 0.6), (0, 1.3), (1, 1.3)), 12.0, s.uniform(5, 11)
-    while y < 95 - size:
-        x, end = s.uniform(5, 25), s.w * s.uniform(0.5, 0.9)
-        while x < end:
-            if s.random() < 0.2:  # a sum
-                s.line([(x + size * a, y + size * b) for a, b in sign], s.ink)
-                x += 1.3 * size
-            x += s.text(x, y, s.choice("abcdfgknxyzABFHKRW"), size)
-            x += s.text(x, y + s.choice((-0.2, 0.6)) * size, s.choice(("", "0", "1", "2", "i", "n")), size * 0.6)
-            if s.random() < 0.3:  # a fraction
-                for place, term in zip((-0.5, 0.7), s.sample(("a+1", "x-y", "2n", "k+2"), 2), strict=True):
-                    s.text(x + 1.3 * size, y + place * size, term, size * 0.8, anchor="ma")
-                s.line([(x + 0.2 * size, y + 0.6 * size), (x + 2.4 * size, y + 0.6 * size)], s.ink)
-                x += 2.6 * size
-            x += s.text(x, y, s.choice((" + ", " = ", " - ", "(", ")", ", ", " ± ")), size)
-        y += 2.6 * size

@@ -36,6 +36,7 @@ class Sheet(random.Random):
     """
 
     def prepare(self, tall: bool, dark: float) -> None:
+        """Choose size and colours. `dark` is how likely light ink on dark paper is."""
         longer = self.uniform(100, 170)
         self.w, self.h = (100.0, longer) if tall else (longer, 100.0)
         self.scale = self.uniform(5, 12)  # pixels
@@ -45,9 +46,10 @@ class Sheet(random.Random):
         self.image = Image.new("RGB", (round(self.w * self.scale), round(self.h * self.scale)), self.paper)
         self.pen = ImageDraw.Draw(self.image)
 
-    def mix(self, share: float) -> Colour:
-        """Between the paper (0) and the ink (1)."""
-        r, g, b = (round(p + share * (i - p)) for p, i in zip(self.paper, self.ink, strict=True))
+    def mix(self, share: float, start: Colour | None = None, end: Colour | None = None) -> Colour:
+        """A colour between two: the paper (0) and the ink (1), or others."""
+        pairs = zip(start or self.paper, end or self.ink, strict=True)
+        r, g, b = (round(first + share * (last - first)) for first, last in pairs)
         return r, g, b
 
     def shade(self) -> Colour:
@@ -55,12 +57,12 @@ class Sheet(random.Random):
         return colour(self, 0.3, 0.6) if sum(self.paper) > 380 else colour(self, 0.5, 0.8)
 
     def box(
-        self, x: float, y: float, w: float, h: float, fill: Any = None, line: Any = None, round_: float = 0.0
+        self, x: float, y: float, w: float, h: float, fill: Any = None, line: Any = None, corner: float = 0.0
     ) -> None:
         """A rectangle, perhaps with round corners."""
         corners = [self.scale * v for v in (x, y, x + max(w, 0.1), y + max(h, 0.1))]
-        if round_:
-            self.pen.rounded_rectangle(corners, round_ * self.scale, fill, line, max(1, round(0.4 * self.scale)))
+        if corner:
+            self.pen.rounded_rectangle(corners, corner * self.scale, fill, line, max(1, round(0.4 * self.scale)))
         else:
             self.pen.rectangle(corners, fill, line, max(1, round(0.4 * self.scale)))
 

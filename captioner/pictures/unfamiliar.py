@@ -58,10 +58,12 @@ def _bricks(rng: _Rng, x: _Field, y: _Field) -> _Field:
 def _x_ray(rng: _Rng, x: _Field, y: _Field) -> _Field:
     """A body in grey with two dark lungs, ribs and a spine."""
     mirrored, wide = np.abs(x / x.max() - 0.5), rng.uniform(0.15, 0.2)
-    body = np.exp(-((mirrored / 0.4) ** 4)) * 0.6
     lungs = np.exp(-(((mirrored - wide) / 0.1) ** 2) - ((y - 0.45) / rng.uniform(0.2, 0.3)) ** 4)
     ribs = np.sin(rng.uniform(40, 60) * (y + mirrored * rng.uniform(0.3, 0.9))) ** 2 * lungs * 0.2
-    return body - 0.5 * lungs + ribs + np.exp(-((mirrored / 0.03) ** 2)) * 0.3 + 0.1 * _clouds(rng, x.shape)
+    spine = np.exp(-((mirrored / 0.03) ** 2)) * 0.3
+    body = np.exp(-((mirrored / 0.4) ** 4)) * 0.6
+    picture: _Field = _clouds(rng, x.shape) * 0.1 + body + spine + ribs - 0.5 * lungs
+    return picture
 
 
 def _satellite(rng: _Rng, x: _Field, y: _Field) -> _Field:
@@ -79,7 +81,7 @@ _FIELDS: dict[str, Callable[[_Rng, _Field, _Field], _Field]] = {
     "white-noise": lambda rng, x, y: rng.random((*x.shape, int(rng.choice((1, 3))))),
     "coarse-noise": lambda rng, x, y: _clouds(rng, x.shape, int(rng.integers(20, 90)), 1) * 2 - 0.5,
     "clouds": lambda rng, x, y: _clouds(rng, x.shape) * 2 - 0.5,
-    "gradient": lambda rng, x, y: np.hypot(x - rng.random(), y * rng.integers(2)) / rng.uniform(0.8, 1.5),
+    "gradient": lambda rng, x, y: np.hypot((t := rng.random()) * (x - rng.random()), (1 - t) * (y - rng.random())) * 2,
     "blank": lambda rng, x, y: rng.random() + rng.choice((0, 0.01, 0.05)) * rng.standard_normal(x.shape),
     "stripes": lambda rng, x, y: np.sin(rng.uniform(15, 150) * (x + y * rng.uniform(-2, 2))) * rng.uniform(1, 9),
     "checks": lambda rng, x, y: np.floor(x * (n := rng.uniform(4, 25))) % 2 * 0.5 + np.floor(y * n) % 2 * 0.5,
@@ -94,7 +96,8 @@ _FIELDS: dict[str, Callable[[_Rng, _Field, _Field], _Field]] = {
         0.5
         + 0.4
         * np.sin(
-            rng.uniform(40, 120) * (y + 0.1 * x + 0.4 * _clouds(rng, x.shape, 2, 2)) + 3 * _clouds(rng, x.shape, 9)
+            rng.uniform(40, 120) * (y + 0.1 * x + rng.uniform(0.1, 0.6) * _clouds(rng, x.shape, 2, 2))
+            + 3 * _clouds(rng, x.shape, 9)
         )
     ),
     "bricks": _bricks,
