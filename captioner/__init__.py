@@ -19,6 +19,7 @@ Whole jobs, each of which is also a command
     train(captions, images, output)      captioner train: a checkpoint from your own captions, by a TrainConfig
     check_data(captions, images)         captioner data check: what a data set holds, and what is wrong with it
     make_shapes(folder)                  captioner data make-shapes: a small data set to try everything on
+    make_unfamiliar(folder)              captioner data make-unfamiliar: pictures that are no ordinary photographs
 
 Errors that a person can mend; CaptionerError is the base of all of them
     OptionError  InputError  ImageError  DataError  CheckpointError  DeviceError  OutputError  TrainingError
@@ -52,6 +53,7 @@ _HOMES = {
     "TrainConfig": "training.config",
     "check_data": "data.survey",
     "make_shapes": "data.shapes",
+    "make_unfamiliar": "pictures.unfamiliar",
     **dict.fromkeys(_ERRORS, "errors"),
 }
 __all__ = ["__version__", *_HOMES]

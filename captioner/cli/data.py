@@ -50,6 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     making.add_argument("--pictures", type=int, default=270, metavar="N", help=number)
     making.add_argument("--seed", type=int, default=0, metavar="N", help="each seed gives other pictures [0]")
     making.set_defaults(run=make)
+    about = "draw pictures that are no ordinary photographs, to see what a captioner says of them"
+    unfamiliar: argparse.ArgumentParser = actions.add_parser("make-unfamiliar", help=about)
+    unfamiliar.add_argument("folder", type=Path, metavar="OUTPUT", help="a folder for OUTPUT/KIND/NUMBER.png")
+    number = "pictures of every kind [20]"
+    unfamiliar.add_argument("--number", type=int, default=20, metavar="N", help=number)
+    damaged = "photographs to damage, as upside-down and blurred [two samples]"
+    unfamiliar.add_argument("--images", type=Path, metavar="DIR", help=damaged)
+    unfamiliar.set_defaults(run=make_others)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -73,4 +81,14 @@ def make(args: argparse.Namespace) -> int:
     captions, images, train, val, output, checkpoint = (shlex.quote(str(file)) for file in files)
     data, lists = f"--captions {captions} --images {images}", f"--train-list {train} --val-list {val}"
     print(_NEXT.format(**vars(args), data=data, lists=lists, val=val, output=output, checkpoint=checkpoint))
+    return 0
+
+
+def make_others(args: argparse.Namespace) -> int:
+    """Make pictures that are no ordinary photographs, and print how many."""
+    from captioner.pictures.find import find_pictures
+    from captioner.pictures.unfamiliar import DAMAGES, KINDS, make_unfamiliar
+
+    files = make_unfamiliar(args.folder, args.number, find_pictures([str(args.images)]) if args.images else ())
+    print(f"{len(files)} pictures of {len(KINDS) + len(DAMAGES)} kinds are in {args.folder}.")
     return 0
