@@ -144,8 +144,6 @@ class DecodeOptions:
             if spec.name not in used and getattr(self, spec.name) != spec.default:
                 remedy = f"choose strategy {' or '.join(spec.strategies)}, or leave {spec.name} out"
                 raise OptionError(f"{spec.name} has no effect with strategy {self.strategy}: {remedy}")
-        if self.unsure == "write" and (self.min_confidence, self.min_familiar) != (None, None):
-            raise OptionError("min_confidence and min_familiar need unsure (--unsure): give mark or skip")
         size, wanted, least, most = self.beam_size, self.num_captions, self.min_length, self.max_length
         if self.strategy == "beam" and wanted > size:
             raise OptionError(f"a beam of {size} cannot give {wanted} captions: set beam_size to at least {wanted}")

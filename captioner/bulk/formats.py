@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -74,7 +75,8 @@ def jsonl(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
-    """The columns path, caption and logprob, and caption_2 to caption_N where several captions were asked for.
+    """The columns path, caption, logprob, confidence, familiar, unsure and tags, with commas between tags, and
+    caption_2 to caption_N where several captions were asked for.
 
     Texts are safe to open in a spreadsheet (see `data.spreadsheets`). They stand in quotation marks, because some
     spreadsheets take a semicolon in an unquoted file name for the end of the cell.
@@ -86,7 +88,8 @@ def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
 
 def caption_columns(num_captions: int) -> list[str]:
     """The names of the columns of a csv file."""
-    return ["path", "caption", "logprob", *(f"caption_{n}" for n in range(2, num_captions + 1))]
+    numbers = ["logprob", "confidence", "familiar", "unsure", "tags"]
+    return ["path", "caption", *numbers, *(f"caption_{n}" for n in range(2, num_captions + 1))]
 
 
 def csv_lines(rows: Iterable[Row], columns: Sequence[str], delimiter: str = ",") -> Iterator[str]:
@@ -94,6 +97,8 @@ def csv_lines(rows: Iterable[Row], columns: Sequence[str], delimiter: str = ",")
     for row in rows:
         texts = {f"caption_{n}": quoted(caption) for n, caption in enumerate(_all_texts(row), start=1)}
         known = {"path": quoted(row["path"]), "caption": texts["caption_1"], "logprob": round(row["logprob"], 6)}
+        known |= {name: row[name] for name in ("confidence", "familiar", "unsure") if name in row}
+        known["tags"] = quoted(", ".join(tag["word"] for tag in row.get("tags", ())))
         yield _csv_line([{**texts, **known}.get(name, "") for name in columns], delimiter)
 
 
@@ -106,7 +111,7 @@ def _csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
 def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[str]:
     """COCO's results JSON: a list of {"image_id", "caption"}. Raises DataError for a picture without an id."""
     separator = "[\n"
-    for row in rows:
+    for row in filter(itemgetter("caption"), rows):
         yield separator + _json({"image_id": image_id(row["path"], ids), "caption": row["caption"]})
         separator = ",\n"
     yield "[]\n" if separator == "[\n" else "\n]\n"
@@ -119,7 +124,7 @@ def gallery(rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnai
     """
     from captioner.templates import render  # imports Jinja2, for which other formats need not wait
 
-    pictures = ((row, PurePath(row["path"]).name, preview(row["path"]), _percent(row)) for row in rows)
+    pictures = ((row, PurePath(row["path"]).name, preview(row["path"]), _sure(row)) for row in rows)
     return render("gallery.html", pictures=pictures)
 
 
@@ -145,10 +150,14 @@ def sidecar_text(row: Row, prefix: str = "", suffix: str = "") -> str:
     return "".join(f"{prefix}{caption}{suffix}\n" for caption in _all_texts(row))
 
 
-def _percent(row: Row) -> str:
-    """The geometric mean of the probabilities of the words, and of the end where the caption has one, in percent."""
+def _sure(row: Row) -> str:
+    """How sure the model is of a caption, in percent: its confidence, or else the geometric mean of the probabilities
+    of the words, and of the end where the caption has one.
+    """
+    if "confidence" in row:
+        return f"{100 * row['confidence']:.0f} % sure"
     steps = len(row["words"]) + (row["end_probability"] is not None)
-    return f"{100 * math.exp(row['logprob'] / max(1, steps)):.0f}"
+    return f"{100 * math.exp(row['logprob'] / max(1, steps)):.0f} % a word"
 
 
 def _all_texts(row: Row) -> list[str]:

@@ -138,9 +138,9 @@ class Sidecars(Output):
                 _check_folder(folder, folder)
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Write a file for each picture that still has none."""
+        """Write a file for each picture that has a caption and still has no file."""
         for row in rows:
-            if not self.holds(row["path"]):
+            if row["caption"] and not self.holds(row["path"]):
                 with replacing(self._files[row["path"]]) as text:
                     text.write(sidecar_text(row, self._prefix, self._suffix))
 

@@ -26,6 +26,7 @@ class Summary:
     skipped: int  # because the run that this one resumed had captioned them
     seconds: float
     kept: int = 0  # because the output had their captions already
+    unsure: int = 0  # of those captioned: marked, or left without a sentence
 
 
 class Progress:
@@ -37,7 +38,7 @@ class Progress:
     def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
         self.quiet = quiet
         self.say = say or partial(tqdm.write, file=sys.stderr)  # which moves the bar out of the way
-        self._done = self._failed = self._skipped = self._kept = 0
+        self._done = self._failed = self._skipped = self._kept = self._unsure = 0
 
     def keep(self, kept: int, total: int) -> Summary:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
@@ -60,6 +61,7 @@ class Progress:
                 if "error" in row:
                     self._failed += 1
                     self.say(f"captioner: {row['error']}")
+                self._unsure += bool(row.get("unsure"))
                 self._done += 1
                 self._bar.update()
                 yield row
@@ -70,5 +72,6 @@ class Progress:
         seconds, captioned = time.monotonic() - self._started, self._done - self._failed
         if not self.quiet and (self._total != 1 or self._failed):
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
-            self.say(f"captioner: {captioned} captioned, {self._failed} failed, {pace}")
-        return Summary(captioned, self._failed, self._skipped, seconds, self._kept)
+            unsure = f", {self._unsure} of them unsure" if self._unsure else ""
+            self.say(f"captioner: {captioned} captioned{unsure}, {self._failed} failed, {pace}")
+        return Summary(captioned, self._failed, self._skipped, seconds, self._kept, self._unsure)

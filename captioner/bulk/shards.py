@@ -20,9 +20,12 @@ _WORD = pa.struct({"word": pa.string(), "probability": pa.float64()})
 _CAPTION = {
     **{"caption": pa.string(), "logprob": pa.float64(), "finished": pa.bool_()},
     **{"words": pa.list_(_WORD), "end_probability": pa.float64()},
+    **{"confidence": pa.float64(), "familiar": pa.float64(), "unsure": pa.string()},
 }
 _OTHERS = pa.list_(pa.struct(_CAPTION))
-SCHEMA = pa.schema({"path": pa.string(), **_CAPTION, "alternatives": _OTHERS, "error": pa.string()})
+SCHEMA = pa.schema(
+    {"path": pa.string(), **_CAPTION, "tags": pa.list_(_WORD), "alternatives": _OTHERS, "error": pa.string()}
+)
 
 
 class Shards:

@@ -11,7 +11,7 @@ from captioner.vocab import END, Vocabulary
 
 # A result as plain data, as in the journal and the jsonl format: "path", then either "error", or "caption", "logprob",
 # "finished", "words" (each a "word" and a "probability"), "end_probability", "confidence" and "familiar" where the
-# checkpoint knows them, "unsure" (why a caption is marked or left out), "tags" (each a "word" and a "probability") and
+# checkpoint knows them, "unsure" (what speaks against the caption), "tags" (each a "word" and a "probability") and
 # "alternatives" where there are any (a list of the same without "path").
 Row: TypeAlias = dict[str, Any]
 
@@ -41,7 +41,7 @@ class Caption:
     unknown: tuple[str, ...] = ()  # words of a scored sentence that the model does not know
     confidence: float | None = None  # the probability that the caption is right: see `inference/trust.py`
     familiar: float | None = None  # the probability that the picture is of the kind that the model learned from
-    unsure: str = ""  # why `text` is empty or marked, if it is
+    unsure: str = ""  # what speaks against the caption, if anything does
     tags: tuple[Tag, ...] = ()  # words for the picture, the most probable first
 
     @classmethod

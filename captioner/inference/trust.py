@@ -27,6 +27,7 @@ from captioner.network.model import Decoder
 from captioner.options import DecodeOptions
 from captioner.vocab import END, Vocabulary
 
+NOT_SURE, UNFAMILIAR = "not sure", "not a kind of picture that the model knows"
 LIKELY = 0.5  # probability from which a word is a tag
 
 
@@ -93,20 +94,20 @@ class Judge:
         return result
 
     def _said(self, caption: Caption, options: DecodeOptions) -> Caption:
-        """The caption as it is, marked or without its text."""
+        """The caption with what speaks against it, if anything does; then as it is, marked or without its text."""
         trust = self._trust
-        if options.unsure == "write" or trust is None or caption.confidence is None or caption.familiar is None:
+        if trust is None or caption.confidence is None or caption.familiar is None:
             return caption
         least = trust.min_confidence if options.min_confidence is None else options.min_confidence
         known = trust.min_familiar if options.min_familiar is None else options.min_familiar
         if caption.familiar < known:
-            reason = "not the kind of picture that the model knows"
+            reason = UNFAMILIAR
         elif caption.confidence < least:
-            reason = "not sure"
+            reason = NOT_SURE
         else:
             return caption
-        text = self._language.may_show + caption.text if options.unsure == "mark" else ""
-        return replace(caption, text=text, unsure=reason)
+        texts = {"write": caption.text, "mark": self._language.may_show + caption.text, "skip": ""}
+        return replace(caption, text=texts[options.unsure], unsure=reason)
 
     def tags(self, features: Tensor, most: int) -> list[tuple[Tag, ...]]:
         """At most so many words for each picture that people probably use of it, without function words."""

@@ -8,6 +8,7 @@ import streamlit as st
 from torch import Tensor
 
 from captioner import Caption, Captioner, DecodeOptions
+from captioner.inference.trust import NOT_SURE, UNFAMILIAR
 from captioner.page.drawings import percent
 from captioner.page.pictures import KeptPicture
 from captioner.page.texts import say
@@ -28,8 +29,11 @@ STYLE = """<style>
 
 
 def sure(caption: Caption, times: int = 1) -> str:
-    """How likely the model found a caption, and how many times it was drawn."""
-    text = say("sure", percent=percent(caption.mean_probability))
+    """How sure the model is of a caption, and how many times it was drawn."""
+    if caption.confidence is None:
+        text = say("sure", percent=percent(caption.mean_probability))
+    else:
+        text = say({"": "is_sure", NOT_SURE: "not_sure", UNFAMILIAR: "unfamiliar"}[caption.unsure])
     return text if times == 1 else f"{text}, {say('times', count=times)}"
 
 
@@ -37,7 +41,14 @@ def caption(caption: Caption, times: int = 1) -> None:
     """A caption to copy, and below it how likely the model found its words."""
     with st.container(gap="xxsmall"):
         st.code(caption.text or say("no_words"), language=None, wrap_lines=True)
-        st.caption(sure(caption, times), help=say("sure_help"))
+        st.caption(sure(caption, times), help=_why(caption))
+
+
+def _why(caption: Caption) -> str:
+    """The numbers behind how sure the model is."""
+    if caption.confidence is None or caption.familiar is None:
+        return say("sure_help")
+    return say("confidence_help", confidence=percent(caption.confidence), familiar=percent(caption.familiar))
 
 
 def picture(kept: KeptPicture, alt: str) -> None:

@@ -11,6 +11,7 @@ from captioner.options import DecodeOptions
 from captioner.training.calibration import calibration, divide_logits, fit_temperature
 from captioner.training.first import EVIDENCE
 from captioner.training.records import write_reliability
+from captioner.training.trust import FEWEST, RIGHT
 from captioner.training.validation import Validation
 
 MOST_CALIBRATION_ERROR = 2.0  # in percent points; a checkpoint with a larger error is calibrated
@@ -35,17 +36,24 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any], metri
         write_reliability(path.with_name("reliability.png"), before, after)
         scores = weigh_evidence(checkpoint, validation, metric)
         del scores["samples"]
+        checkpoint.trust, worth = validation.trust(checkpoint)
         checkpoint.provenance = {
             **provenance,
             "calibration": {"temperature": temperature, "error_before": before.error, "error": after.error},
             "validation": {**scores, "decoding": DecodeOptions().used(), "precision": validation.precision},
+            "trust": worth,
         }
         save_checkpoint(path, checkpoint)
-    scores, calibrated = (checkpoint.provenance[name] for name in ("validation", "calibration"))
+    scores, calibrated, worth = (checkpoint.provenance[name] for name in ("validation", "calibration", "trust"))
+    sure = (
+        f"; {100 * worth['kept']:.0f} % of captions are sure enough that {100 * RIGHT:.0f} % of them are right"
+        if checkpoint.trust
+        else f"; captions get no confidence, which takes {FEWEST} validation pictures"
+    )
     return (
         f"done: validation BLEU-4 {scores['bleu_4']:.1f}, CIDEr-D {scores['cider']:.1f}, "
         f"{scores['distinct']} of {scores['images']} captions distinct; next-word probabilities are off by "
-        f"{calibrated['error']:.1f} points on average, {calibrated['error_before']:.1f} before calibration"
+        f"{calibrated['error']:.1f} points on average, {calibrated['error_before']:.1f} before calibration{sure}"
     )
 
 

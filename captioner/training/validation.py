@@ -16,12 +16,14 @@ from captioner.evaluation.scores import collapsed, floor_of, score_captions
 from captioner.inference.captioner import Captioner, PictureEncoder
 from captioner.inference.progress import LogLines
 from captioner.network.checkpoint import Checkpoint
+from captioner.network.config import Trust
 from captioner.network.encoder import computing_type
 from captioner.pictures.load import thumbnail
 from captioner.training.captions import CaptionTokens
 from captioner.training.features import encoder_digest
 from captioner.training.losses import caption_loss
 from captioner.training.ranks import Ranks
+from captioner.training.trust import measure
 from captioner.vocab import Vocabulary
 
 ENOUGH = 20  # validation pictures; of fewer, one caption may fit all
@@ -70,6 +72,12 @@ class Validation:
             (features[self._captions.picture[rows].long()], self._captions.batch(rows).to(self._ranks.device))
             for rows in torch.arange(len(self._captions)).split(256)
         ]
+
+    def trust(self, checkpoint: Checkpoint) -> tuple[Trust | None, dict[str, Any]]:
+        """What the checkpoint's word is worth, measured on all validation pictures by this rank."""
+        features, encoder = self._encoded(checkpoint)
+        paths, texts = zip(*((example.path, example.captions) for example in self._mine), strict=True)
+        return measure(checkpoint, features, paths, texts, encoder)
 
     def collapsed(self, scores: dict[str, Any]) -> list[str]:
         """How captions with these `scores` show that they hardly depend on the picture. A few pictures cannot tell."""
