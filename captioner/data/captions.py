@@ -78,6 +78,12 @@ def read_entries(path: Path, notes: list[str], what: str = "captions file") -> t
     if wording.hold_words([entry.texts for entry in entries]):
         entries = [entry._replace(texts=[wording.sentence(entry.texts)]) for entry in entries]
         notes.append(f"lists of words are joined to sentences, such as {entries[0].texts[0][:80]!r}")
+    misread = [(text, meant) for entry in entries for text in entry.texts if (meant := wording.misread(text))]
+    if misread:
+        notes.append(
+            f"captions with wrong characters, {len(misread)} times, such as {misread[0][0][:80]!r} for "
+            f"{misread[0][1][:80]!r}: a program took UTF-8 for Windows-1252; open the file there as UTF-8"
+        )
     marked = 0
     for number, entry in enumerate(entries):
         texts = list(map(wording.without_marks, entry.texts))
@@ -147,6 +153,8 @@ def _open_json(first: str, text: Iterator[str], notes: list[str]) -> tuple[str, 
 
 
 def _unknown(first: str) -> DataError:
+    if "ï»¿" in first:  # a byte-order mark that was taken for letters
+        return DataError("a program took its UTF-8 for Windows-1252: open it there as UTF-8, and save it again")
     return DataError(f"captions in no known layout: the first line is {first[:80]!r}; known are {_KNOWN}")
 
 
