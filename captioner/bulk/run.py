@@ -23,11 +23,11 @@ from captioner.bulk.journal import Journal
 from captioner.bulk.outputs import OneFile, Output, Sidecars, Stream
 from captioner.bulk.progress import Progress, Summary
 from captioner.data.names import image_id, read_image_ids
-from captioner.errors import DataError, OptionError
+from captioner.errors import DataError, InputError, OptionError, counted, one_line
 from captioner.files import sha256_of
 from captioner.inference.parallel import in_batches
 from captioner.options import FILE_FORMATS, DecodeOptions
-from captioner.pictures.find import STDIN, Stdin, find_pictures, read_stdin
+from captioner.pictures.find import STDIN, Stdin, find_pictures, in_subfolders, read_stdin
 from captioner.pictures.load import SUFFIXES, thumbnail
 
 if TYPE_CHECKING:  # they import torch, for which what is wrong or done already need not wait
@@ -84,11 +84,18 @@ def caption_files(
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
     inline, found = _found(paths, recursive, stdin)
+    if not recursive:
+        _tell_of_subfolders(paths, progress)
     target = _target(place, format, found, inline, options, overwrite, sidecar, coco_images)
     journal = Journal(target.journal, resume) if target.journal else None
     if waiting := [path for path in found if not target.holds(path)]:
+        _check_any_exists(waiting, inline)
         target.check(waiting)
     summary = progress.keep(len(found) - len(waiting), len(found))
+    if waiting and not progress.quiet and (gone := target.gone()):
+        which = f"{counted(len(gone), 'picture')} with a caption in {place} {'is' if len(gone) == 1 else 'are'} gone"
+        remedy = "to keep the captions of pictures that were moved, first correct their paths in that file"
+        progress.say(f"captioner: note: {which}, such as {one_line(gone[0])}: {remedy}")
     if dry_run:
         sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
         if not progress.quiet:
@@ -180,8 +187,8 @@ def _through_journal(
     if not summary.failed or not target.whole:
         journal.path.unlink()
     if summary.failed and not progress.quiet:
-        how = "resume and overwrite (--resume --overwrite)" if target.whole else "the same command"
-        progress.say(f"captioner: {how} tries the failed ones again")
+        how = " with resume and overwrite (--resume --overwrite)" if target.whole else ""
+        progress.say(f"captioner: the same command{how} tries the failed ones again")
     return summary
 
 
@@ -242,6 +249,20 @@ def _found(paths: AnyPath | Iterable[AnyPath], recursive: bool, stdin: Stdin) ->
     return {}, find_pictures(arguments, recursive, content)
 
 
+def _tell_of_subfolders(paths: AnyPath | Iterable[AnyPath], progress: Progress) -> None:
+    for folder in () if progress.quiet else filter(os.path.isdir, listed(paths)):
+        if below := in_subfolders(folder):
+            note = f"{counted(below, 'more picture')} in the subfolders of {one_line(folder)}: add recursive (-r)"
+            progress.say(f"captioner: note: {note}")
+
+
+def _check_any_exists(paths: list[str], inline: dict[str, bytes]) -> None:
+    """Raise InputError if there is none of the pictures, before the model is loaded."""
+    if not any(path in inline or os.path.lexists(path) for path in paths):
+        others = f", nor are the {len(paths) - 1:,} others there" if len(paths) > 1 else ""
+        raise InputError(f"{one_line(paths[0])}: no such file or folder{others}")
+
+
 def _target(
     place: Path | TextIO,
     format: str,
@@ -269,6 +290,10 @@ def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] 
     ids = read_image_ids(Path(coco_images)) if coco_images else None
     owner: dict[int, str] = {}
     for path in paths:
-        if (other := owner.setdefault(image_id(path, ids), path)) != path:
+        try:
+            number = image_id(path, ids)
+        except DataError as error:
+            raise DataError(f"{error}; or write jsonl, which needs no ids") from error
+        if (other := owner.setdefault(number, path)) != path:
             raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
     return ids

@@ -39,7 +39,7 @@ class Rules:
         if length >= most:
             raise OptionError(
                 f"the prompt is {length} words long and max_length {most} counts them: "
-                f"set max_length to at least {length + 1}, or shorten the prompt"
+                f"set max_length (--max-length) to at least {length + 1}, or shorten the prompt"
             )
 
     @classmethod

@@ -70,12 +70,12 @@ def test_a_bad_picture_is_named_and_the_others_are_captioned(caption: Run, pictu
         (["a.jpg", "--checkpoint", "text.txt"], "text.txt: "),
         (["a.jpg", "--temperature", "0.5"], "temperature has no effect with strategy beam"),
         (["a.jpg", "--strategy", "sample", "--top-p", "2"], "top_p must be at most 1"),
-        (["a.jpg", "--num-captions", "9"], "set beam_size to at least 9"),
+        (["a.jpg", "--num-captions", "9"], "set beam_size (--beam-size) to at least 9"),
         (["a.jpg", "--resume"], "resume (--resume) needs output (--output FILE)"),
         (["a.jpg", ""], "one of the paths is empty"),
         (["a.jpg", "--prompt", "a dgo"], "'dgo' (did you mean 'dog'?)"),
         (["a.jpg", "--prompt", "a dgo", "--format", "csv"], "'dgo' (did you mean 'dog'?)"),
-        (["a.jpg", "--prompt", "a dog", "--max-length", "2"], "set max_length to at least 3"),
+        (["a.jpg", "--prompt", "a dog", "--max-length", "2"], "set max_length (--max-length) to at least 3"),
         (["a.jpg", "--prefix", "x"], "prefix (--prefix) goes with the format sidecar only"),
         (["a.jpg", "--overwrite"], "overwrite (--overwrite) needs output (--output FILE)"),
         (["a.jpg", "--extension", ".caption"], "extension (--extension) goes with the format sidecar only"),
@@ -377,3 +377,24 @@ def test_what_needs_no_model_does_not_wait_for_torch(pictures: list[Path], argum
     code = "import sys; from captioner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     command = [sys.executable, "-c", code, "caption", ".", *arguments]
     assert subprocess.run(command, cwd=folder, check=False, capture_output=True).returncode == 0
+
+
+def test_a_wrong_checkpoint_needs_no_torch(
+    pictures: list[Path], command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def never(*arguments: object) -> None:
+        pytest.fail("torch was needed")
+
+    monkeypatch.setattr("captioner.inference.captioner.load", never)
+    (tmp_path / "best.pt").write_bytes(b"PK\x03\x04" + bytes(100))
+    for name, message in (("none.pt", "no such checkpoint"), (str(tmp_path / "best.pt"), "best.pt: ")):
+        status, _, err = command("caption", str(pictures[0]), "--checkpoint", name)
+        assert status == 2
+        assert message in err
+
+
+def test_without_a_command_the_help_lists_them(command: Command) -> None:
+    status, out, err = command()
+    assert (status, out) == (2, "")
+    assert err.startswith("usage: captioner")
+    assert "write a sentence for each picture" in err
