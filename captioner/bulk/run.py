@@ -99,7 +99,7 @@ def caption_files(
     if dry_run:
         sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
         if not progress.quiet:
-            progress.say(f"captioner: {len(waiting)} of {len(found)} pictures would get captions")
+            progress.say(f"captioner: {len(waiting)} of {counted(len(found), 'picture')} would get captions")
         return summary
     if not waiting:
         if journal and resume:

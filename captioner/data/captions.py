@@ -11,7 +11,7 @@ from pathlib import Path
 
 from captioner.data.readers import columns, documents, folders, lines, wording
 from captioner.data.readers.base import Entry, bare, names_picture, read_text, writable
-from captioner.errors import DataError
+from captioner.errors import DataError, counted
 
 _KNOWN = (
     "lines 'NAME.jpg#0<TAB>caption' (Flickr8k, Flickr30k), 'NAME.jpg#zhc#0 caption' (Flickr8k-CN), "
@@ -44,9 +44,8 @@ class CaptionSet:
         if not any(kept.values()):
             raise DataError(f"{self.path}: none of the captions has words")
         captions = {name: texts for name, texts in kept.items() if texts}
-        return replace(
-            self, captions=captions, notes=[*self.notes, f"captions without words, which are left out: {lost}"]
-        )
+        note = f"left out: {counted(lost, 'caption')} without words"
+        return replace(self, captions=captions, notes=[*self.notes, note])
 
 
 def read_captions(path: Path) -> CaptionSet:
@@ -184,7 +183,7 @@ def _collect(path: Path, form: str, entries: list[Entry], notes: list[str]) -> C
             else:
                 empty += 1
     if not captions:
-        raise DataError("the captions file is empty" if not empty else f"all {empty} captions are empty")
+        raise DataError("the captions file is empty" if not empty else "every caption is empty")
     if all(text.isdigit() or names_picture(text) for texts in captions.values() for text in texts):
         raise DataError(f"all captions are numbers or names of pictures, such as {text!r}: name the column 'caption'")
     ids = {name: ids[name] for name in captions} if captions.keys() <= ids.keys() else {}

@@ -284,7 +284,7 @@ class _Run:
         }
         leads = row[self.config.metric] > standing.best
         is_best = standing.end_epoch(row, row[self.config.metric], self.config.patience, stage.epochs)
-        kept = ", best so far" if leads else ", kept: the end of the stage" if is_best else ""
+        kept = ", best so far" if leads else ", saved as the last of its stage" if is_best else ""
         stop = f"; no better for {counted(standing.since, 'epoch')}, this stage ends" if standing.stopped_early else ""
         reward = f"  reward {row['reward']:.3f}" if "reward" in row else ""
         self.say(

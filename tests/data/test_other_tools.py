@@ -155,7 +155,7 @@ def test_captions_without_words_are_left_out_for_training_only(tmp_path: Path) -
     found = read(tmp_path, "image,caption\na.jpg,A dog\na.jpg,...\nb.jpg,!\n")
     assert found.captions == {"a.jpg": ["A dog", "..."], "b.jpg": ["!"]}
     assert found.with_words().captions == {"a.jpg": ["A dog"]}
-    assert found.with_words().notes == ["captions without words, which are left out: 2"]
+    assert found.with_words().notes == ["left out: 2 captions without words"]
     with pytest.raises(DataError, match="none of the captions has words"):
         read(tmp_path, "image,caption\na.jpg,...\n").with_words()
 

@@ -148,7 +148,7 @@ def test_a_warning_names_captions_that_have_collapsed(
     # It is said once a stage, from its middle on: in the first epochs captions may well be alike.
     first, second, distinct, floor, *others = said(12, "A red circle")
     assert [line[:7] for line in (first, second, *others)] == [f"epoch {number}" for number in (1, 2, 3, 4)]
-    assert distinct.startswith("warning: captions have collapsed: only 1 of 12 captions are distinct: ")
+    assert distinct.startswith("warning: captions have collapsed: only 1 distinct caption for 12 pictures: ")
     assert re.match(r"warning: captions have collapsed: BLEU-4 .* of one caption for every picture, '", floor)
     assert len(said(13, "A red circle")) == 4  # too few pictures to tell
 
@@ -518,8 +518,8 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     [
         ({"--encoder": "resnet1000"}, "unknown encoder 'resnet1000'"),
         ({"--encoder": "squeezenet1_0"}, "no linear classifier"),
-        ({"--images": "elsewhere"}, "no such folder of pictures"),
-        ({"--images": "."}, "pictures are not in"),
+        ({"--images": "elsewhere"}, "elsewhere: no such file or folder"),
+        ({"--images": "."}, "pictures not in"),
         ({"--captions": "none.txt"}, "no such captions file"),
         ({"--train-list": "empty.txt"}, "the split list is empty"),
         ({"--val-list": "TRAIN"}, "in both split lists"),
