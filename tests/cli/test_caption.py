@@ -387,6 +387,9 @@ def test_a_wrong_checkpoint_needs_no_torch(
 
     monkeypatch.setattr("captioner.inference.captioner.load", never)
     (tmp_path / "best.pt").write_bytes(b"PK\x03\x04" + bytes(100))
+    (tmp_path / "empty").mkdir()
+    status, _, err = command("demo", str(tmp_path / "empty"))
+    assert (status, "no pictures in this folder" in err) == (2, True)
     for name, message in (("none.pt", "no such checkpoint"), (str(tmp_path / "best.pt"), "best.pt: ")):
         status, _, err = command("caption", str(pictures[0]), "--checkpoint", name)
         assert status == 2

@@ -205,6 +205,25 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("place", ["validation.Validation.scores", "run.finish"])
+def test_ctrl_c_in_validation_and_calibration_says_how_to_go_on(
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    lines: list[str] = []
+    monkeypatch.setattr(f"captioner.training.{place}", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train_on(split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights), say=lines.append)
+    where = "epoch 1/4 decoder" if "scores" in place else "calibration"
+    assert lines[-1].startswith(f"stopped in {where}; to continue from there: captioner train --resume --output ")
+
+
 def test_a_resumed_run_uses_as_many_threads_as_when_it_began(
     finished: tuple[Path, list[str]],
     shapes: tuple[Path, Path, Path, Path],
