@@ -83,19 +83,12 @@ def caption_files(
     format = _format(format, place, progress)
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
-    inline, found = _found(paths, recursive, stdin)
-    if not recursive:
-        _tell_of_subfolders(paths, progress)
+    inline, found = _found(paths, recursive, stdin, progress)
     target = _target(place, format, found, inline, options, overwrite, sidecar, coco_images)
     journal = Journal(target.journal, resume) if target.journal else None
     if waiting := [path for path in found if not target.holds(path)]:
-        _check_any_exists(waiting, inline)
-        target.check(waiting)
+        _check_waiting(waiting, inline, target, place, progress)
     summary = progress.keep(len(found) - len(waiting), len(found))
-    if waiting and not progress.quiet and (gone := target.gone()):
-        which = f"{counted(len(gone), 'picture')} with a caption in {place} {'is' if len(gone) == 1 else 'are'} gone"
-        remedy = "to keep the captions of pictures that were moved, first correct their paths in that file"
-        progress.say(f"captioner: note: {which}, such as {one_line(gone[0])}: {remedy}")
     if dry_run:
         sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
         if not progress.quiet:
@@ -240,27 +233,33 @@ def _check_usage(
             raise OptionError(message)
 
 
-def _found(paths: AnyPath | Iterable[AnyPath], recursive: bool, stdin: Stdin) -> tuple[dict[str, bytes], list[str]]:
+def _found(
+    paths: AnyPath | Iterable[AnyPath], recursive: bool, stdin: Stdin, progress: Progress
+) -> tuple[dict[str, bytes], list[str]]:
     """The bytes of the picture on stdin by its path, if there is one, and the paths of all pictures."""
     arguments = listed(paths)
+    for folder in () if recursive or progress.quiet else filter(os.path.isdir, arguments):
+        if below := in_subfolders(folder):
+            note = f"{counted(below, 'more picture')} in the subfolders of {one_line(folder)}: add recursive (-r)"
+            progress.say(f"captioner: note: {note}")
     content = read_stdin(stdin) if STDIN in arguments else []
     if isinstance(content, bytes):
         return {STDIN: content}, find_pictures(arguments, recursive, [STDIN])
     return {}, find_pictures(arguments, recursive, content)
 
 
-def _tell_of_subfolders(paths: AnyPath | Iterable[AnyPath], progress: Progress) -> None:
-    for folder in () if progress.quiet else filter(os.path.isdir, listed(paths)):
-        if below := in_subfolders(folder):
-            note = f"{counted(below, 'more picture')} in the subfolders of {one_line(folder)}: add recursive (-r)"
-            progress.say(f"captioner: note: {note}")
-
-
-def _check_any_exists(paths: list[str], inline: dict[str, bytes]) -> None:
-    """Raise InputError if there is none of the pictures, before the model is loaded."""
+def _check_waiting(
+    paths: list[str], inline: dict[str, bytes], target: Output, place: Path | TextIO, progress: Progress
+) -> None:
+    """Raise InputError if none of the pictures exists, and OutputError if their captions could not be written."""
     if not any(path in inline or os.path.lexists(path) for path in paths):
         others = f", nor are the {len(paths) - 1:,} others there" if len(paths) > 1 else ""
         raise InputError(f"{one_line(paths[0])}: no such file or folder{others}")
+    target.check(paths)
+    if not progress.quiet and (gone := target.gone()):
+        which = f"{counted(len(gone), 'picture')} with a caption in {place} {'is' if len(gone) == 1 else 'are'} gone"
+        remedy = "to keep the captions of pictures that were moved, first correct their paths in that file"
+        progress.say(f"captioner: note: {which}, such as {one_line(gone[0])}: {remedy}")
 
 
 def _target(
