@@ -539,7 +539,7 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
         ({"--encoder": "squeezenet1_0"}, "no linear classifier"),
         ({"--images": "elsewhere"}, "elsewhere: no such file or folder"),
         ({"--images": "."}, "pictures not in"),
-        ({"--captions": "none.txt"}, "no such captions file"),
+        ({"--captions": "none.txt"}, "none.txt: no such file or folder"),
         ({"--train-list": "empty.txt"}, "the split list is empty"),
         ({"--val-list": "TRAIN"}, "in both split lists"),
         ({"--encoder-weights": "none.pth"}, "no such file"),
