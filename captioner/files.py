@@ -28,6 +28,7 @@ _NOT_WESTERN = re.compile(r"[^\x00-\x7f\xa0À-ÖØ-öø-ÿŒœŠšŽžŸ‘’�
 _BINARY = re.compile(r"[\0-\x08\x0e-\x1f\x7f\ufffd-\uffff]")
 _CODE_PAGES = ["cp1250", "cp1251", "cp1253", "gb18030", "cp932", "cp949", "big5"]  # and Windows-1252
 _TELLING = 4  # so many letters tell other code pages apart
+_SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods begin, which are zip files, and .xls
 
 
 @contextmanager
@@ -95,6 +96,8 @@ def decoded(data: bytes) -> tuple[str, str]:
     It is UTF-8, or UTF-16 or UTF-32 with or without a mark, or the Windows code page that the text makes likely.
     Raises DataError if nothing fits; the message says where the first byte is that is not UTF-8.
     """
+    if data.startswith(_SPREADSHEETS):
+        raise DataError('a spreadsheet or a zip file, not text: save the table as csv in UTF-8 ("CSV UTF-8" in Excel)')
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     for encoding in [marked] if marked else [_unmarked(data), "utf-8"]:
         with suppress(UnicodeDecodeError):

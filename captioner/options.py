@@ -142,13 +142,14 @@ class DecodeOptions:
         used = self.used()
         for spec in option_specs(type(self)):
             if spec.name not in used and getattr(self, spec.name) != spec.default:
-                remedy = f"choose strategy {' or '.join(spec.strategies)}, or leave {spec.name} out"
+                remedy = f"choose strategy {' or '.join(spec.strategies)}, or leave {spec.name} ({spec.flag}) out"
                 raise OptionError(f"{spec.name} has no effect with strategy {self.strategy}: {remedy}")
         size, wanted, least, most = self.beam_size, self.num_captions, self.min_length, self.max_length
         if self.strategy == "beam" and wanted > size:
-            raise OptionError(f"a beam of {size} cannot give {wanted} captions: set beam_size to at least {wanted}")
+            remedy = f"set beam_size (--beam-size) to at least {wanted}"
+            raise OptionError(f"a beam of {size} cannot give {wanted} captions: {remedy}")
         if least > most:
-            remedy = f"set max_length to at least {least}, or min_length lower"
+            remedy = f"set max_length (--max-length) to at least {least}, or min_length (--min-length) lower"
             raise OptionError(f"min_length {least} is more than max_length {most}: {remedy}")
 
     def used(self) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def test_an_option_that_the_strategy_does_not_use_is_refused(strategy: str, name
     with pytest.raises(OptionError) as caught:
         DecodeOptions(strategy=strategy, **{name: 2 if isinstance(default, int) else 0.5})
     assert str(caught.value) == (
-        f"{name} has no effect with strategy {strategy}: choose strategy {' or '.join(users)}, or leave {name} out"
+        f"{name} has no effect with strategy {strategy}: choose strategy {' or '.join(users)}, or leave {name} "
+        f"(--{name.replace('_', '-')}) out"
     )
     assert DecodeOptions(strategy=strategy, **{name: default}) == DecodeOptions(strategy=strategy)
 
@@ -121,14 +122,14 @@ def test_a_report_names_what_the_strategy_uses(strategy: str) -> None:
         (
             DecodeOptions,
             {"beam_size": 2, "num_captions": 3},
-            "a beam of 2 cannot give 3 .* set beam_size to at least 3",
+            r"a beam of 2 cannot give 3 .* set beam_size \(--beam-size\) to at least 3",
         ),
         (
             DecodeOptions,
             {"min_length": 5, "max_length": 4},
-            "min_length 5 .* max_length 4: set max_length to at least 5",
+            r"min_length 5 .* max_length 4: set max_length \(--max-length\) to at least 5",
         ),
-        (DecodeOptions, {"min_length": 21}, "min_length 21 .* max_length 20: set max_length to at least 21"),
+        (DecodeOptions, {"min_length": 21}, r"min_length 21 .* max_length 20: set max_length .* to at least 21"),
         (
             TrainConfig,
             {"epochs": 0, "finetune_epochs": 0, "scst_epochs": 0},

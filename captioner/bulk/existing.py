@@ -43,6 +43,10 @@ class Existing:
         """Whether a picture has a row."""
         return _key(one_line(path) if self.format == "text" else path) in self.pictures
 
+    def gone(self) -> list[str]:
+        """The pictures with a row that are not where it says; they may have been moved."""
+        return sorted(path for path in self.pictures if not os.path.lexists(path))
+
     def more(self, rows: Iterable[Row]) -> Iterator[str]:
         """The text that adds those rows whose pictures have none yet."""
         new = (row for row in rows if not self.holds(row["path"]))

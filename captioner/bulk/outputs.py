@@ -33,6 +33,10 @@ class Output:
         """Whether a picture has captions that stay."""
         return False
 
+    def gone(self) -> list[str]:
+        """The pictures with captions here that are not where their path says."""
+        return []
+
     def place(self, path: str) -> str:
         """What a dry run says of a picture: its path, and its file where it has one of its own."""
         return one_line(path)
@@ -84,6 +88,10 @@ class OneFile(Output):
     def holds(self, path: str) -> bool:
         """Whether the picture has a row in the file."""
         return self._existing is not None and self._existing.holds(path)
+
+    def gone(self) -> list[str]:
+        """The pictures that only the file still knows."""
+        return self._existing.gone() if self._existing else []
 
     def check(self, paths: list[str]) -> None:
         """The file and its folder must be writable, and the file none of the pictures."""

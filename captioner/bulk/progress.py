@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from captioner.errors import counted
 from captioner.inference.progress import progress_bar
 
 if TYPE_CHECKING:  # it imports torch
@@ -44,7 +45,8 @@ class Progress:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
         self._kept = kept
         if kept and not self.quiet:
-            self.say(f"captioner: {kept} of {total} pictures have captions already: kept")
+            have = "has" if kept == 1 else "have"
+            self.say(f"captioner: {kept} of {counted(total, 'picture')} {have} captions already: kept")
         return Summary(0, 0, 0, 0.0, kept)
 
     def begin(self, total: int | None, skipped: int = 0) -> None:
@@ -52,7 +54,7 @@ class Progress:
         self._total, self._skipped, self._started = total, skipped, time.monotonic()
         self._bar = progress_bar(total, "", "picture", skipped, hidden=self.quiet)
         if skipped and not self.quiet:
-            self.say(f"captioner: {skipped} of {total} pictures were captioned before")
+            self.say(f"captioner: captioned before: {skipped} of {total} pictures")
 
     def watch(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Pass rows on, count them, and name the pictures that failed."""

@@ -23,11 +23,11 @@ from captioner.bulk.journal import Journal
 from captioner.bulk.outputs import OneFile, Output, Sidecars, Stream
 from captioner.bulk.progress import Progress, Summary
 from captioner.data.names import image_id, read_image_ids
-from captioner.errors import DataError, OptionError
+from captioner.errors import DataError, InputError, OptionError, counted, one_line
 from captioner.files import sha256_of
 from captioner.inference.parallel import in_batches
 from captioner.options import FILE_FORMATS, DecodeOptions
-from captioner.pictures.find import STDIN, Stdin, find_pictures, read_stdin
+from captioner.pictures.find import STDIN, Stdin, find_pictures, in_subfolders, read_stdin
 from captioner.pictures.load import SUFFIXES, thumbnail
 
 if TYPE_CHECKING:  # they import torch, for which what is wrong or done already need not wait
@@ -83,16 +83,16 @@ def caption_files(
     format = _format(format, place, progress)
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
-    inline, found = _found(paths, recursive, stdin)
+    inline, found = _found(paths, recursive, stdin, progress)
     target = _target(place, format, found, inline, options, overwrite, sidecar, coco_images)
     journal = Journal(target.journal, resume) if target.journal else None
     if waiting := [path for path in found if not target.holds(path)]:
-        target.check(waiting)
+        _check_waiting(waiting, inline, target, place, progress)
     summary = progress.keep(len(found) - len(waiting), len(found))
     if dry_run:
         sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
         if not progress.quiet:
-            progress.say(f"captioner: {len(waiting)} of {len(found)} pictures would get captions")
+            progress.say(f"captioner: {len(waiting)} of {counted(len(found), 'picture')} would get captions")
         return summary
     if not waiting:
         if journal and resume:
@@ -180,8 +180,8 @@ def _through_journal(
     if not summary.failed or not target.whole:
         journal.path.unlink()
     if summary.failed and not progress.quiet:
-        how = "resume and overwrite (--resume --overwrite)" if target.whole else "the same command"
-        progress.say(f"captioner: {how} tries the failed ones again")
+        how = " with resume and overwrite (--resume --overwrite)" if target.whole else ""
+        progress.say(f"captioner: the same command{how} tries the failed ones again")
     return summary
 
 
@@ -233,13 +233,33 @@ def _check_usage(
             raise OptionError(message)
 
 
-def _found(paths: AnyPath | Iterable[AnyPath], recursive: bool, stdin: Stdin) -> tuple[dict[str, bytes], list[str]]:
+def _found(
+    paths: AnyPath | Iterable[AnyPath], recursive: bool, stdin: Stdin, progress: Progress
+) -> tuple[dict[str, bytes], list[str]]:
     """The bytes of the picture on stdin by its path, if there is one, and the paths of all pictures."""
     arguments = listed(paths)
+    for folder in () if recursive or progress.quiet else filter(os.path.isdir, arguments):
+        if below := in_subfolders(folder):
+            note = f"{counted(below, 'more picture')} in the subfolders of {one_line(folder)}: add recursive (-r)"
+            progress.say(f"captioner: note: {note}")
     content = read_stdin(stdin) if STDIN in arguments else []
     if isinstance(content, bytes):
         return {STDIN: content}, find_pictures(arguments, recursive, [STDIN])
     return {}, find_pictures(arguments, recursive, content)
+
+
+def _check_waiting(
+    paths: list[str], inline: dict[str, bytes], target: Output, place: Path | TextIO, progress: Progress
+) -> None:
+    """Raise InputError if none of the pictures exists, and OutputError if their captions could not be written."""
+    if not any(path in inline or os.path.lexists(path) for path in paths):
+        others = f", nor are the {len(paths) - 1:,} others there" if len(paths) > 1 else ""
+        raise InputError(f"{one_line(paths[0])}: no such file or folder{others}")
+    target.check(paths)
+    if not progress.quiet and (gone := target.gone()):
+        which = f"{counted(len(gone), 'picture')} with a caption in {place} {'is' if len(gone) == 1 else 'are'} gone"
+        remedy = "to keep the captions of pictures that were moved, first correct their paths in that file"
+        progress.say(f"captioner: note: {which}, such as {one_line(gone[0])}: {remedy}")
 
 
 def _target(
@@ -269,6 +289,10 @@ def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] 
     ids = read_image_ids(Path(coco_images)) if coco_images else None
     owner: dict[int, str] = {}
     for path in paths:
-        if (other := owner.setdefault(image_id(path, ids), path)) != path:
+        try:
+            number = image_id(path, ids)
+        except DataError as error:
+            raise DataError(f"{error}; or write jsonl, which needs no ids") from error
+        if (other := owner.setdefault(number, path)) != path:
             raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
     return ids

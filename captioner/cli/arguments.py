@@ -97,6 +97,9 @@ def add_model(group: Group) -> None:
 
 def load_model(args: argparse.Namespace) -> Captioner:
     """The model that the flags of `add_model` describe."""
+    from captioner.network.header import find_checkpoint, read_header
+
+    read_header(find_checkpoint(args.checkpoint))  # a wrong file need not wait for torch
     from captioner.inference.captioner import load
 
     return load(args.checkpoint, args.device, args.precision, args.engine)

@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     from captioner.pictures.find import find_pictures
     from captioner.pictures.sample_pictures import SAMPLES
 
-    failed = 0
-    for result in load().caption_files(find_pictures(args.paths or list(map(str, SAMPLES.values())))):
+    failed, paths = 0, find_pictures(args.paths or list(map(str, SAMPLES.values())))
+    for result in load().caption_files(paths):
         print(f"picture      {one_line(result.path)}")
         if not (caption := result.caption):
             failed += 1

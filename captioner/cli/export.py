@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from captioner.cli.arguments import add_checkpoint
@@ -29,6 +30,9 @@ def run(args: argparse.Namespace) -> int:
     from captioner.network.header import find_checkpoint
     from captioner.pictures.find import find_pictures
 
-    copy = export_encoder(find_checkpoint(args.checkpoint), find_pictures([args.images]), args.output)
+    checkpoint, pictures = find_checkpoint(args.checkpoint), find_pictures([args.images])
+    with redirect_stdout(sys.stderr):  # nncf prints its progress
+        copy = export_encoder(checkpoint, pictures, args.output)
+    print(copy)
     print(f"captioner: use it with --engine openvino --checkpoint {copy}", file=sys.stderr)
     return 0

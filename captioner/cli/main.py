@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)
     try:
+        if not (sys.argv[1:] if arguments is None else arguments):
+            _parser().print_help(sys.stderr)
+            return 2
         args = _parser().parse_args(arguments)
         status: int = args.run(args)
         sys.stdout.flush()

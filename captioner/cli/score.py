@@ -16,7 +16,7 @@ ABOUT = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("image", metavar="IMAGE", help="the picture")
+    parser.add_argument("image", metavar="IMAGE", help="the picture, or - for one on stdin")
     parser.add_argument("sentences", metavar="SENTENCE", nargs="+", help="sentences that may describe it")
     parser.add_argument("--words", action="store_true", help="also print the probability of every word")
     add_model(parser.add_argument_group("model"))
@@ -24,7 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score every sentence for the picture."""
-    for caption in load_model(args).rank(args.image, args.sentences):
+    from captioner.pictures.find import STDIN
+    from captioner.pictures.load import load_image
+
+    # Before the model is loaded: the picture may be wrong.
+    image = load_image(sys.stdin.buffer if args.image == STDIN else args.image)
+    for caption in load_model(args).rank(image, args.sentences):
         print(f"{caption.logprob:.2f}\t{caption.text}")
         if args.words:
             ends = (*caption.tokens, "<end>"), (*caption.probabilities, caption.end_probability)

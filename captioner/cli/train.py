@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.cli.arguments import add_data, add_options, picked
-from captioner.errors import one_line
+from captioner.errors import DataError, one_line
 from captioner.options import option_specs, parse_options
 from captioner.training.config import FIXED_BY_INIT, Given, TrainConfig, read_run, refuse_fixed
 
@@ -59,6 +59,9 @@ def run(args: argparse.Namespace) -> int:
         refuse_fixed(name for name in FIXED_BY_INIT if name in given)
         read = {name: value for name, value in read.items() if name not in FIXED_BY_INIT}
     config: TrainConfig = parse_options(TrainConfig, {**read, **given})
+    for path in (paths.captions, paths.images, paths.train_list, paths.val_list, paths.text):
+        if path and not Path(path).exists():  # which need not wait for torch
+            raise DataError(f"{path}: no such file or folder")
     from captioner.training.run import train
 
     checkpoint = train(output=args.output, config=config, **vars(paths), resume=args.resume, say=_say)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from captioner.data.readers import columns, documents, folders, lines, wording
 from captioner.data.readers.base import Entry, bare, names_picture, read_text, writable
-from captioner.errors import DataError
+from captioner.errors import DataError, counted
 
 _KNOWN = (
     "lines 'NAME.jpg#0<TAB>caption' (Flickr8k, Flickr30k), 'NAME.jpg#zhc#0 caption' (Flickr8k-CN), "
@@ -44,9 +44,8 @@ class CaptionSet:
         if not any(kept.values()):
             raise DataError(f"{self.path}: none of the captions has words")
         captions = {name: texts for name, texts in kept.items() if texts}
-        return replace(
-            self, captions=captions, notes=[*self.notes, f"captions without words, which are left out: {lost}"]
-        )
+        note = f"left out: {counted(lost, 'caption')} without words"
+        return replace(self, captions=captions, notes=[*self.notes, note])
 
 
 def read_captions(path: Path) -> CaptionSet:
@@ -78,6 +77,12 @@ def read_entries(path: Path, notes: list[str], what: str = "captions file") -> t
     if wording.hold_words([entry.texts for entry in entries]):
         entries = [entry._replace(texts=[wording.sentence(entry.texts)]) for entry in entries]
         notes.append(f"lists of words are joined to sentences, such as {entries[0].texts[0][:80]!r}")
+    misread = [(text, meant) for entry in entries for text in entry.texts if (meant := wording.misread(text))]
+    if misread:
+        notes.append(
+            f"captions with wrong characters, {len(misread)} times, such as {misread[0][0][:80]!r} for "
+            f"{misread[0][1][:80]!r}: a program took UTF-8 for Windows-1252; open the file there as UTF-8"
+        )
     marked = 0
     for number, entry in enumerate(entries):
         texts = list(map(wording.without_marks, entry.texts))
@@ -147,6 +152,8 @@ def _open_json(first: str, text: Iterator[str], notes: list[str]) -> tuple[str, 
 
 
 def _unknown(first: str) -> DataError:
+    if "ï»¿" in first:  # a byte-order mark that was taken for letters
+        return DataError("a program took its UTF-8 for Windows-1252: open it there as UTF-8, and save it again")
     return DataError(f"captions in no known layout: the first line is {first[:80]!r}; known are {_KNOWN}")
 
 
@@ -176,7 +183,7 @@ def _collect(path: Path, form: str, entries: list[Entry], notes: list[str]) -> C
             else:
                 empty += 1
     if not captions:
-        raise DataError("the captions file is empty" if not empty else f"all {empty} captions are empty")
+        raise DataError("the captions file is empty" if not empty else "every caption is empty")
     if all(text.isdigit() or names_picture(text) for texts in captions.values() for text in texts):
         raise DataError(f"all captions are numbers or names of pictures, such as {text!r}: name the column 'caption'")
     ids = {name: ids[name] for name in captions} if captions.keys() <= ids.keys() else {}

@@ -74,7 +74,7 @@ def present_names(captions: Mapping[str, Sequence[str]], images: Path) -> list[s
     if len(names) < min(2, len(captions)):
         held = "none" if not names else "only 1"
         where = missing(captions, names, images)
-        raise DataError(f"{images}: holds {held} of the {len(captions)} captioned pictures: {where}")
+        raise DataError(f"{images}: holds {held} of the {counted(len(captions), 'captioned picture')}: {where}")
     return names
 
 
@@ -85,7 +85,7 @@ def missing(captions: Iterable[str], present: Iterable[str], images: Path) -> st
     if not lost:
         return ""
     looked = " and ".join(map(str, dict.fromkeys((images / lost[0], images / PurePath(lost[0]).name))))
-    return f"{len(lost)} of {len(names)} are missing, such as {lost[0]}, looked for as {looked}"
+    return f"missing {len(lost)} of {len(names)}, such as {lost[0]}, looked for as {looked}"
 
 
 def find_examples(captions: Mapping[str, Sequence[str]], images: Path, names: Iterable[str]) -> list[Example]:
@@ -94,9 +94,9 @@ def find_examples(captions: Mapping[str, Sequence[str]], images: Path, names: It
     files = find_files(names, images)
     uncaptioned = [name for name in names if name not in captions]
     missing = [name for name in names if name in captions and name not in files]
-    for problem, those in ((f"are not in {images}", missing), ("have no captions", uncaptioned)):
+    for problem, those in ((f"not in {images}", missing), ("without captions", uncaptioned)):
         if those:
-            raise DataError(f"{len(those)} of {len(names)} pictures {problem}: {some(those)}")
+            raise DataError(f"{len(those)} of {counted(len(names), 'picture')} {problem}: {some(those)}")
     return [Example(name, files[name], tuple(captions[name])) for name in names]
 
 
@@ -169,15 +169,15 @@ def choose_split(
         where = missing(captions.captions, present, images)
         raise DataError(f"{error}; {where}" if where else str(error)) from error
     if both := names.overlap():
-        raise DataError(f"{len(both)} pictures are in both split lists, such as {both[0]}")
+        raise DataError(f"{counted(len(both), 'picture')} in both split lists, such as {both[0]}")
     train, validation = (find_examples(captions.captions, images, those) for those in (names.train, names.validation))
     notes = list(captions.notes)
     if captions.empty:
         notes.append(f"left out: {counted(captions.empty, 'empty caption')}")
     there = set(present)
     if lost := [name for name in captions.captions if name not in there]:
-        count = f"{len(lost)} of {len(captions.captions)} captioned pictures"
-        notes.append(f"{count} are not in {images} and are left out: {some(lost)}")
+        count = f"{len(lost)} of {counted(len(captions.captions), 'captioned picture')}"
+        notes.append(f"left out: {count}, not in {images}: {some(lost)}")
     origin = {
         "captions": captions.path.name,
         "sha256": digest_of(captions.path, captions.captions),

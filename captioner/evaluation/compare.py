@@ -73,7 +73,7 @@ def _read(file: Path) -> tuple[str, str, Counts]:
 
     The statistics are the counts of BLEU, ROUGE-L and CIDEr-D.
     """
-    content = read_json(file)
+    content = read_json(file, "a file that `captioner evaluate --json` wrote")
     if not isinstance(content, dict) or content.get("format") != EVALUATION_FORMAT:
         raise DataError(f"{file}: not written by `captioner evaluate --json` of this version")
     try:

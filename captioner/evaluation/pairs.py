@@ -9,7 +9,7 @@ from pathlib import Path
 from captioner.data.captions import CaptionSet
 from captioner.data.names import read_image_ids
 from captioner.data.splits import listed_names, names_of_split
-from captioner.errors import DataError, some
+from captioner.errors import DataError, counted, some
 from captioner.evaluation.predictions import match, read_predictions
 from captioner.files import digest_of
 from captioner.vocab import tokenise
@@ -83,7 +83,7 @@ class Pairs:
         self.note("no_caption", [name for name in self.references if name not in self.captions])
         self.note("repeated", [name for name in matched.repeated if name in self.captions])
         if others := len(matched.predictions) - len(self.captions):
-            say(f"{others} captions are of pictures that are not evaluated")
+            say(f"{counted(others, 'caption')} of pictures that are not evaluated")
         return {"predictions": digest_of(file, [(one.picture, one.caption) for one in predictions])[:12]}
 
     def note(self, problem: str, names: Sequence[str]) -> None:
@@ -102,5 +102,5 @@ class Pairs:
             hint = "" if self.selected else "name the pictures to evaluate on with split_list (--split-list FILE), or "
             found = "; ".join(self.described())
             if lost := len(self.problems.get("no_picture", ())):
-                hint = f"{lost} of {len(self.references)} pictures are missing in {self.images}: {hint}"
+                hint = f"{self.images} lacks {lost} of {counted(len(self.references), 'picture')}: {hint}"
             raise DataError(f"{found}: {hint}leave such pictures out with allow_missing (--allow-missing)")

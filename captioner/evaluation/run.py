@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from captioner.data.captions import read_captions
 from captioner.data.names import find_files
-from captioner.errors import OptionError
+from captioner.errors import OptionError, counted
 from captioner.evaluation.pairs import Pairs
 from captioner.evaluation.scores import Evaluation, recipe, score_pictures
 from captioner.options import TOKEN_KINDS, DecodeOptions
@@ -73,7 +73,7 @@ def evaluate(
             raise OptionError(message)
     known = read_captions(Path(captions))
     if known.empty:
-        say(f"{known.empty} empty references are left out")
+        say(f"left out: {counted(known.empty, 'empty reference')}")
     for note in known.notes:
         say(f"{captions}: {note}")
     pairs = Pairs.of(known, split, split_list, allow_missing)

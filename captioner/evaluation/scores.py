@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from captioner.errors import DataError
+from captioner.errors import DataError, counted
 from captioner.evaluation import metrics
 from captioner.evaluation.metrics import Words
 from captioner.vocab import tokenise
@@ -70,7 +70,9 @@ class Evaluation:
         found = collapsed(self.scores, self.floor)
         marks = [mark[0] for picture in self.pictures if (mark := _MARKER.search(picture.caption))]
         if marks:
-            found.append(f"{len(marks)} captions hold marks such as {marks[0]}, which count as words: take them out")
+            found.append(
+                f"{counted(len(marks), 'caption')} with marks such as {marks[0]}, which count as words: take them out"
+            )
         return found
 
     def rows(self) -> list[tuple[str, Scores]]:
@@ -107,7 +109,8 @@ def collapsed(scores: Scores, floor: Scores) -> list[str]:
     found = []
     images, distinct = scores["images"], scores["distinct"]
     if distinct < 0.2 * images:
-        found.append(f"only {distinct} of {images} captions are distinct: the captions hardly depend on the picture")
+        few = f"only {counted(distinct, 'distinct caption')} for {counted(images, 'picture')}"
+        found.append(f"{few}: the captions hardly depend on the picture")
     over_floor = scores["bleu_4"] - floor["bleu_4"]
     if over_floor < 2.0:
         found.append(

@@ -7,6 +7,7 @@ Needs the extra: pip install "captioner[openvino]".
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import threading
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def export_encoder(checkpoint: Path, images: Sequence[ImageSource], output: Path
     shape = 3, preprocess.size, preprocess.size
     fused = fuse_for_inference(loaded.model.encoder)
     network = openvino.convert_model(fused, example_input=torch.zeros(2, *shape), input=[-1, *shape])
+    nncf.set_log_level(logging.WARNING)  # otherwise it lists what it does to each layer
     nodes = [node for node in network.get_ordered_ops() if node.get_type_name() in ("Convolution", "GroupConvolution")]
     exact = nncf.IgnoredScope(names=[node.get_friendly_name() for node in nodes[:_EXACT]])
     dataset, preset = nncf.Dataset(measured), nncf.QuantizationPreset.MIXED

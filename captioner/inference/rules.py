@@ -12,7 +12,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
-from captioner.errors import OptionError
+from captioner.errors import OptionError, counted
 from captioner.languages import language_of
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary
@@ -41,8 +41,8 @@ class Rules:
         length, most = len(self.prompt), self.options.max_length
         if length >= most:
             raise OptionError(
-                f"the prompt is {length} words long and max_length {most} counts them: "
-                f"set max_length to at least {length + 1}, or shorten the prompt"
+                f"the prompt is {counted(length, 'word')} long and max_length {most} counts them: "
+                f"set max_length (--max-length) to at least {length + 1}, or shorten the prompt"
             )
 
     @classmethod

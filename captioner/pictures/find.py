@@ -92,10 +92,17 @@ def _matching(pattern: str) -> Iterator[str]:
             yield str(path)
 
 
-def _why_none(folder: str, recursive: bool) -> str:
+def in_subfolders(folder: str) -> int | None:
+    """The number of pictures in the subfolders of a folder; None where one of them may not be read."""
     try:
-        below = 0 if recursive else sum(1 for _ in _in_folder(folder, recursive=True))
-    except OSError:  # a subfolder that may not be read
+        return sum(os.path.dirname(path) != folder.rstrip(os.sep) for path in _in_folder(folder, recursive=True))
+    except OSError:
+        return None
+
+
+def _why_none(folder: str, recursive: bool) -> str:
+    below = 0 if recursive else in_subfolders(folder)
+    if below is None:
         return "no pictures in this folder itself (recursive, -r, also looks into its subfolders)"
     if below:
         return f"no pictures in this folder itself; {below} in its subfolders: add recursive (-r)"

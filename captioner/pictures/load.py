@@ -22,7 +22,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 from PIL.JpegImagePlugin import JpegImageFile
 
-from captioner.errors import ImageError, one_line
+from captioner.errors import ImageError, one_line, to_install
 
 
 class TensorLike(Protocol):
@@ -160,7 +160,7 @@ def _errors_of_pillow(name: str, heic: bool = False) -> Iterator[None]:
     # On damaged files Pillow's decoders raise nearly anything: struct.error, SyntaxError, IndexError, ...
     except Exception as error:
         if heic and ".heic" not in Image.registered_extensions():
-            reason = 'is HEIC, which needs: pip install "captioner[heic]"'
+            reason = f"is HEIC, which needs: {to_install('heic')}"
         elif isinstance(error, UnidentifiedImageError):
             reason = "not a picture, or a format that Pillow cannot read"
         else:

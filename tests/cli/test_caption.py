@@ -70,12 +70,12 @@ def test_a_bad_picture_is_named_and_the_others_are_captioned(caption: Run, pictu
         (["a.jpg", "--checkpoint", "text.txt"], "text.txt: "),
         (["a.jpg", "--temperature", "0.5"], "temperature has no effect with strategy beam"),
         (["a.jpg", "--strategy", "sample", "--top-p", "2"], "top_p must be at most 1"),
-        (["a.jpg", "--num-captions", "9"], "set beam_size to at least 9"),
+        (["a.jpg", "--num-captions", "9"], "set beam_size (--beam-size) to at least 9"),
         (["a.jpg", "--resume"], "resume (--resume) needs output (--output FILE)"),
         (["a.jpg", ""], "one of the paths is empty"),
         (["a.jpg", "--prompt", "a dgo"], "'dgo' (did you mean 'dog'?)"),
         (["a.jpg", "--prompt", "a dgo", "--format", "csv"], "'dgo' (did you mean 'dog'?)"),
-        (["a.jpg", "--prompt", "a dog", "--max-length", "2"], "set max_length to at least 3"),
+        (["a.jpg", "--prompt", "a dog", "--max-length", "2"], "set max_length (--max-length) to at least 3"),
         (["a.jpg", "--prefix", "x"], "prefix (--prefix) goes with the format sidecar only"),
         (["a.jpg", "--overwrite"], "overwrite (--overwrite) needs output (--output FILE)"),
         (["a.jpg", "--extension", ".caption"], "extension (--extension) goes with the format sidecar only"),
@@ -170,7 +170,7 @@ def test_sidecars_are_not_overwritten_unless_asked(caption: Run, pictures: list[
     assert not pictures[0].with_suffix(".txt").exists()
     done = caption(pictures[0].parent, "--format", "sidecar")
     assert (done.returncode, sidecar.read_text()) == (0, "mine")
-    assert "1 of 7 pictures have captions already: kept" in done.stderr
+    assert "1 of 7 pictures has captions already: kept" in done.stderr
     assert pictures[0].with_suffix(".txt").exists()
     assert caption(pictures[0].parent, "--format", "sidecar", "--overwrite").returncode == 0
     assert sidecar.read_text() != "mine"
@@ -189,7 +189,7 @@ def test_resume_tries_failed_pictures_again(caption: Run, pictures: list[Path], 
     assert caption(*command).returncode == 2  # the journal of the first run is in the way
     again = caption(*command, "--resume")
     assert again.returncode == 0
-    assert "5 of 7 pictures were captioned before" in again.stderr
+    assert "captioned before: 5 of 7 pictures" in again.stderr
     assert [json.loads(line)["path"] for line in output.read_text().splitlines()] == [str(p) for p in pictures]
 
 
@@ -236,7 +236,7 @@ def test_killed_three_times_and_resumed_gives_the_same_bytes(
         process.wait()
     last = subprocess.run(command(killed, "--resume"), cwd=killed, capture_output=True, text=True, check=False)
     assert last.returncode == 1
-    assert "were captioned before" in last.stderr
+    assert "captioned before: " in last.stderr
     assert result(killed) == expected
 
 
@@ -377,3 +377,56 @@ def test_what_needs_no_model_does_not_wait_for_torch(pictures: list[Path], argum
     code = "import sys; from captioner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     command = [sys.executable, "-c", code, "caption", ".", *arguments]
     assert subprocess.run(command, cwd=folder, check=False, capture_output=True).returncode == 0
+
+
+def test_a_wrong_checkpoint_needs_no_torch(
+    pictures: list[Path], command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def never(*arguments: object) -> None:
+        pytest.fail("torch was needed")
+
+    monkeypatch.setattr("captioner.inference.captioner.load", never)
+    (tmp_path / "best.pt").write_bytes(b"PK\x03\x04" + bytes(100))
+    (tmp_path / "empty").mkdir()
+    status, _, err = command("demo", str(tmp_path / "empty"))
+    assert (status, "no pictures in this folder" in err) == (2, True)
+    for name, message in (("none.pt", "no such checkpoint"), (str(tmp_path / "best.pt"), "best.pt: ")):
+        status, _, err = command("caption", str(pictures[0]), "--checkpoint", name)
+        assert status == 2
+        assert message in err
+
+
+def test_score_reads_the_picture_before_it_loads_the_model(
+    pictures: list[Path], tiny_checkpoint_file: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A picture may also come on stdin."""
+    given = ("a dog runs", "--checkpoint", str(tiny_checkpoint_file))
+    expected = command("score", str(pictures[0]), *given)
+    assert expected[0] == 0
+    with pictures[0].open() as stdin, monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", stdin)
+        assert command("score", "-", *given) == expected
+    monkeypatch.setattr("captioner.cli.score.load_model", lambda args: pytest.fail("a model was loaded"))
+    status, _, err = command("score", str(tmp_path / "none.jpg"), *given)
+    assert status == 2
+    assert "none.jpg: no such file" in err
+
+
+def test_train_looks_for_its_files_before_it_needs_torch(
+    pictures: list[Path], command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("captioner.training.run.train", lambda **given: pytest.fail("torch was needed"))
+    (tmp_path / "captions.csv").write_text("image,caption\npicture0.jpg,a dog\n")
+    good = {"--captions": tmp_path / "captions.csv", "--images": pictures[0].parent, "--output": tmp_path / "run"}
+    for name in ("--captions", "--images", "--train-list", "--val-list", "--text"):
+        given = {**good, name: tmp_path / "none"}
+        status, _, err = command("train", *(str(part) for pair in given.items() for part in pair))
+        assert status == 2
+        assert err == f"captioner: error: {tmp_path / 'none'}: no such file or folder\n"
+
+
+def test_without_a_command_the_help_lists_them(command: Command) -> None:
+    status, out, err = command()
+    assert (status, out) == (2, "")
+    assert err.startswith("usage: captioner")
+    assert "write a sentence for each picture" in err

@@ -81,7 +81,7 @@ def test_two_rows_and_what_was_read_otherwise_are_shown(command: Command, pictur
     assert status == 0
     assert "  read as                picture0.jpg: a dog, big\n  read as                picture1.jpg: a cat\n" in out
     assert "  note                   marks around captions are dropped, 1 times, as from 'startseq a dog" in out
-    assert "  note                   captions without words, which are left out: 1\n" in out
+    assert "  note                   left out: 1 caption without words\n" in out
 
 
 @pytest.mark.parametrize("action", [("data", "check"), ("train", "--output", "run"), ("evaluate",)])

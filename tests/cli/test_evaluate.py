@@ -100,7 +100,7 @@ def test_a_split_list_selects(command: Command, references: Path, predictions: P
     status, out, err = command(*arguments)
     assert status == 0
     assert "2 images, 4 references" in out
-    assert "1 captions are of pictures that are not evaluated" in err
+    assert "1 caption of pictures that are not evaluated" in err
 
 
 def test_same_input_same_bytes_whatever_the_hash_seed(references: Path, predictions: Path, tmp_path: Path) -> None:
@@ -457,4 +457,4 @@ def test_empty_references_are_told(command: Command, predictions: Path, tmp_path
     status, out, err = command("evaluate", "--captions", references, "--predictions", predictions)
     assert status == 0
     assert "3 images, 6 references" in out
-    assert err == "captioner: 1 empty references are left out\n"
+    assert err == "captioner: left out: 1 empty reference\n"

@@ -37,7 +37,7 @@ def test_one_sentence_a_line_the_same_as_in_python(
     ("arguments", "message"),
     [
         (["--prompt", "a dogg"], "'dogg' (did you mean 'dog'?)"),
-        (["--prompt", "a dog", "--max-length", "2"], "set max_length to at least 3"),
+        (["--prompt", "a dog", "--max-length", "2"], "set max_length (--max-length) to at least 3"),
         (["--beam-size", "5"], "beam_size has no effect with strategy sample"),
         (["--checkpoint", "none"], "no such checkpoint"),
     ],

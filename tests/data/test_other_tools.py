@@ -14,7 +14,9 @@ import pytest
 
 from captioner.data.captions import CaptionSet, read_captions
 from captioner.data.names import KnownPictures, find_files
+from captioner.data.spreadsheets import quoted
 from captioner.errors import DataError
+from captioner.evaluation.predictions import read_predictions
 
 
 def read(folder: Path, content: Any) -> CaptionSet:
@@ -153,7 +155,7 @@ def test_captions_without_words_are_left_out_for_training_only(tmp_path: Path) -
     found = read(tmp_path, "image,caption\na.jpg,A dog\na.jpg,...\nb.jpg,!\n")
     assert found.captions == {"a.jpg": ["A dog", "..."], "b.jpg": ["!"]}
     assert found.with_words().captions == {"a.jpg": ["A dog"]}
-    assert found.with_words().notes == ["captions without words, which are left out: 2"]
+    assert found.with_words().notes == ["left out: 2 captions without words"]
     with pytest.raises(DataError, match="none of the captions has words"):
         read(tmp_path, "image,caption\na.jpg,...\n").with_words()
 
@@ -222,3 +224,44 @@ class TestNames:
         assert KnownPictures(["x/a"]).named("a.jpg") == "x/a"
         assert KnownPictures(["x/a.jpg"]).named("a") == "x/a.jpg"
         assert KnownPictures(["x/a.png"]).named("a.jpg") is None
+
+
+class TestSpreadsheets:
+    """What LibreOffice 7.4 saved of a csv of `captioner caption`: texts in quotation marks, numbers without."""
+
+    ROWS = (
+        ("=SUM(1).jpg", "A dog, a cat; and a bird"),
+        ('+1, "best".jpg', "Ein Mann trägt einen Hut – „schön“"),
+        ("Grüße – é.jpg", 'A "quoted" word'),
+        ("it's; so.jpg", "=1+1"),
+    )
+
+    def saved(self, delimiter: str, unicode: bool = True) -> str:
+        rows = [*self.ROWS, *([("写真 🎉.jpg", "水里的狗。")] if unicode else [])]
+        texts = [[quoted(cell).replace('"', '""') for cell in row] for row in rows]
+        lines = [f'"{name}"{delimiter}"{text}"{delimiter}-3.5' for name, text in texts]
+        return "\n".join([delimiter.join(('"path"', '"caption"', '"logprob"')), *lines, ""])
+
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+    def test_every_export_is_read_back(self, delimiter: str, encoding: str, tmp_path: Path) -> None:
+        unicode = encoding != "cp1252"
+        (tmp_path / "table.csv").write_bytes(self.saved(delimiter, unicode).encode(encoding))
+        found = read_captions(tmp_path / "table.csv").captions
+        assert found == {name: [text] for name, text in [*self.ROWS, ("写真 🎉.jpg", "水里的狗。")][: 4 + unicode]}
+        assert [(one.picture, [one.caption]) for one in read_predictions(tmp_path / "table.csv")] == list(found.items())
+
+    @pytest.mark.parametrize("start", [b"PK\x03\x04\x14\x00", b"\xd0\xcf\x11\xe0\xa1\xb1"])
+    def test_a_spreadsheet_is_named_as_such(self, start: bytes, tmp_path: Path) -> None:
+        (tmp_path / "table.xlsx").write_bytes(start + bytes(30))
+        with pytest.raises(DataError, match=r"table\.xlsx: a spreadsheet or a zip file, not text: save .* csv"):
+            read_captions(tmp_path / "table.xlsx")
+
+    def test_utf_8_that_was_taken_for_windows_1252_is_said(self, tmp_path: Path) -> None:
+        """Not even 0x81, which the code page lacks, hides it. Captions that only have such letters are left alone."""
+        misread = "Ein Mann tr\u00c3\u00a4gt Schuhe in \u00c3\u0081gypten"
+        (note,) = read(tmp_path, f"image,caption\na.jpg,{misread}\nb.jpg,Ein Ärgernis: Ã¤\nc.jpg,São João\n").notes
+        assert "wrong characters, 1 times, such as" in note
+        assert "for 'Ein Mann trägt Schuhe in Ágypten': a program took UTF-8 for Windows-1252" in note
+        with pytest.raises(DataError, match="a program took its UTF-8 for Windows-1252: open it there as UTF-8"):
+            read(tmp_path, '"\u00ef\u00bb\u00bf""path""","caption"\n"a.jpg","A dog"\n')

@@ -310,7 +310,7 @@ class TestWhatIsRefused:
             ("", "the captions file is empty"),
             ("\r\n \n", "the captions file is empty"),
             ("image,caption\n", "the captions file is empty"),
-            ("image,caption\na.jpg, \nb.jpg,\n", "all 2 captions are empty"),
+            ("image,caption\na.jpg, \nb.jpg,\n", "every caption is empty"),
             ("image,caption\n,one\n", "caption 1 has no picture name: 'one'"),
             ('image,caption\n"a\nb.jpg",one\n', r"caption 1 has a picture name of several lines, 'a\\nb\.jpg'"),
         ],
@@ -324,7 +324,7 @@ class TestWhatIsRefused:
     def test_a_file_of_a_short_name_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         Path("a").write_text("image,caption\nx.jpg,\n")
-        with pytest.raises(DataError, match=r"^a: all 1 captions are empty"):
+        with pytest.raises(DataError, match=r"^a: every caption is empty"):
             read_captions(Path("a"))
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:

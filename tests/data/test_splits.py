@@ -54,7 +54,7 @@ class TestFindingPictures:
     @pytest.mark.parametrize(
         ("missing", "message"),
         [
-            (1, r"1 of 8 pictures are not in .*: lost0\.jpg$"),
+            (1, r"1 of 8 pictures not in .*: lost0\.jpg$"),
             (9, r"9 of 16 .*: lost0\.jpg, lost1\.jpg, lost2\.jpg, \."),
         ],
     )
@@ -68,7 +68,7 @@ class TestFindingPictures:
 
     def test_pictures_without_captions_are_counted_and_some_named(self, pictures: list[Path]) -> None:
         names = [path.name for path in pictures]
-        with pytest.raises(DataError, match=r"6 of 7 pictures have no captions: picture1\.jpg, .*, \.\.\.$"):
+        with pytest.raises(DataError, match=r"6 of 7 pictures without captions: picture1\.jpg, .*, \.\.\.$"):
             find_examples({names[0]: ["one"]}, pictures[0].parent, names)
 
     def test_present_names_are_the_captioned_pictures_in_the_folder(self, pictures: list[Path]) -> None:
@@ -76,7 +76,7 @@ class TestFindingPictures:
         assert present_names(captions, pictures[0].parent) == ["picture3.jpg", "picture1.jpg"]
 
     def test_no_captioned_picture_in_the_folder(self, pictures: list[Path]) -> None:
-        with pytest.raises(DataError, match=r"holds none of the 2 captioned pictures: 2 of 2 are missing, such as x"):
+        with pytest.raises(DataError, match=r"holds none of the 2 captioned pictures: missing 2 of 2, such as x"):
             present_names({"x.jpg": ["one"], "y.jpg": ["two"]}, pictures[0].parent)
 
     def test_a_missing_folder(self, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ class TestChoosingASplit:
 
     def test_a_picture_in_both_lists_is_refused(self, pictures: list[Path], tmp_path: Path) -> None:
         (tmp_path / "t").write_text("picture0.jpg\npicture1.jpg\n")
-        with pytest.raises(DataError, match=r"2 pictures are in both split lists, such as picture0\.jpg"):
+        with pytest.raises(DataError, match=r"2 pictures in both split lists, such as picture0\.jpg"):
             choose_split(captions_of(pictures), pictures[0].parent, tmp_path / "t", tmp_path / "t", seed=0)
 
     def test_a_list_to_validate_on_needs_one_to_learn_from(self, pictures: list[Path], tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ class TestChoosingASplit:
         captions = captions_of(pictures)
         pictures[1].unlink()
         (tmp_path / "t").write_text("picture0.jpg\npicture1.jpg\npicture2.jpg\n")
-        with pytest.raises(DataError, match=r"1 of [23] pictures are not in .*: picture1\.jpg"):
+        with pytest.raises(DataError, match=r"1 of [23] pictures not in .*: picture1\.jpg"):
             choose_split(captions, pictures[0].parent, tmp_path / "t", None, seed=0)
 
     def test_the_splits_in_the_file_decide_where_no_lists_do(self, pictures: list[Path]) -> None:
@@ -205,7 +205,7 @@ class TestChoosingASplit:
         assert len(split.train) + len(split.validation) == 6
         assert split.notes == [
             "left out: 7 empty captions",
-            f"1 of 7 captioned pictures are not in {folder} and are left out: picture2.jpg",
+            f"left out: 1 of 7 captioned pictures, not in {folder}: picture2.jpg",
         ]
 
     def test_no_picture_at_all(self, pictures: list[Path], tmp_path: Path) -> None:

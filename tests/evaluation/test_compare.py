@@ -127,7 +127,7 @@ def test_other_pictures_or_references_are_refused(
     ("content", "complaint"),
     [
         ("", "the file is empty"),
-        ("no json", "not a JSON file"),
+        ("no json", "not a file that `captioner evaluate --json` wrote"),
         ("[]", "not written by `captioner evaluate --json`"),
         ('{"bleu_4": 3}', "not written by `captioner evaluate --json`"),
     ],

@@ -115,7 +115,7 @@ def test_predictions_need_no_model(pictures: list[Path], references: Path, tmp_p
     assert [picture.caption for picture in result.pictures] == ["the dog"] * 2
     assert f"|predictions:{sha256_of(file)[:12]}|" in result.recipe
     assert "torch" not in result.recipe
-    assert said == ["5 captions are of pictures that are not evaluated"]
+    assert said == ["5 captions of pictures that are not evaluated"]
 
 
 @pytest.mark.parametrize(

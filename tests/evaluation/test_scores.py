@@ -128,7 +128,7 @@ def test_warns_of_one_caption_for_all(corpus: tuple[dict[str, str], dict[str, li
     captions, references = corpus
     floor = score_pictures(captions, references).floor["caption"]
     distinct, floor_warning = score_pictures(dict.fromkeys(captions, floor), references).warnings()
-    assert "only 1 of 60 captions are distinct" in distinct
+    assert "only 1 distinct caption for 60 pictures" in distinct
     assert "within 2 points of" in floor_warning
     assert repr(floor) in floor_warning
     worse = score_pictures({name: f"fish number {name}" for name in captions}, references).warnings()
@@ -154,7 +154,7 @@ def test_warns_of_distinct_captions_below_a_fifth() -> None:
 
 def test_warns_of_marks_left_in() -> None:
     evaluation = score_pictures({"a": "a dog <end>", "b": "a cat"}, {"a": ["a dog", "dogs"], "b": ["a cat"]})
-    assert any("1 captions hold marks such as <end>" in line for line in evaluation.warnings())
+    assert any("1 caption with marks such as <end>" in line for line in evaluation.warnings())
 
 
 def test_json_holds_the_scores_and_what_compare_needs(evaluation: Evaluation) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ import captioner
 from captioner.errors import DeviceError, InputError, OptionError, OutputError
 from captioner.inference.openvino_engine import OpenVinoEncoder, encoder_file, export_encoder
 from captioner.network.header import find_checkpoint
+
+Command: TypeAlias = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ class TestExported:
         assert 0.0 < (found - wanted).norm() < 0.3 * wanted.norm()
 
     def test_a_folder_is_captioned_and_what_cannot_be_read_is_named(
-        self, exported: Path, pictures: list[Path], command: Callable[..., tuple[int, str, str]]
+        self, exported: Path, pictures: list[Path], command: Command
     ) -> None:
         status, out, err = command(
             "caption", *map(str, pictures), "none.jpg", "--engine", "openvino", "--checkpoint", str(exported)
@@ -67,6 +70,15 @@ class TestExported:
         assert status == 1
         assert [line.split("\t")[0] for line in out.splitlines()] == list(map(str, pictures))
         assert "none.jpg: no such file" in err
+
+    def test_the_command_prints_the_file_and_what_it_does_on_stderr(
+        self, tiny_checkpoint_file: Path, pictures: list[Path], command: Command, tmp_path: Path
+    ) -> None:
+        given = {"--images": pictures[0].parent, "--output": tmp_path / "out", "--checkpoint": tiny_checkpoint_file}
+        status, out, err = command("export", *(str(part) for pair in given.items() for part in pair))
+        assert (status, out) == (0, f"{tmp_path / 'out' / tiny_checkpoint_file.name}\n")
+        assert "use it with --engine openvino" in err
+        assert "INFO" not in err
 
     def test_another_checkpoint_is_refused(self, exported: Path, tmp_path: Path) -> None:
         other = tmp_path / "other.safetensors"

@@ -365,7 +365,8 @@ def test_many_pictures_become_a_table_and_a_gallery(model: captioner.Captioner) 
     assert len(page.dataframe[0].value) == 3
     gallery = page.get("html")[-1].value
     assert gallery.count("<figure>") == 3
-    assert rows[1]["error"] in gallery
+    assert f'<span class="trouble">⚠ {rows[1]["error"]}</span>' in gallery, "it does not look like a caption"
+    assert gallery.count('"trouble"') == 1
     assert [button.proto.label for button in page.get("download_button")] == [
         "Download CSV",
         "Download JSONL",

@@ -463,7 +463,7 @@ class TestErrors:
     @pytest.mark.parametrize("brands", [b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heic", b"heix\0\0\0\0"])
     def test_heic_is_known_by_its_bytes(self, brands: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Image, "registered_extensions", lambda: {".jpg": "JPEG"})
-        with pytest.raises(ImageError, match=r'^a\.jpg: is HEIC, which needs: pip install "captioner\[heic\]"$'):
+        with pytest.raises(ImageError, match=r'^a\.jpg: is HEIC, which needs: pip install "captioner\[heic\]" \(in a'):
             load_image(b"\0\0\0\x18ftyp" + brands + b"\0" * 100, name="a.jpg")
         with pytest.raises(ImageError, match="not a picture"):
             load_image(b"\0\0\0\x18ftypisom\0\0\0\0mp41" + b"\0" * 100)
@@ -483,7 +483,7 @@ class TestErrors:
         formats = [name for name in images._prepare_pillow() if name != "HEIF"]
         monkeypatch.setattr(images, "_prepare_pillow", lambda: formats)
         for source in (files[0], files[1], files[1].read_bytes()):
-            with pytest.raises(ImageError, match="is HEIC, which needs: " + re.escape('pip install "captioner[heic]"')):
+            with pytest.raises(ImageError, match=r"is HEIC, which needs: pip install .* \(in a clone: pip"):
                 load_image(source)
         with pytest.raises(ImageError) as caught:
             load_image(files[2])

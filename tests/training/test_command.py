@@ -55,7 +55,7 @@ def test_captions_of_coco(trained: Callable[..., tuple[dict[str, object], str]],
     assert isinstance(data["split"], dict)
     assert data["split"]["seed"] == 5
     assert len(data["split"]["validation"]) == 1
-    assert "note: 1 of 8 captioned pictures are not in " in err
+    assert "note: left out: 1 of 8 captioned pictures, not in " in err
     assert "warning" not in err
 
 

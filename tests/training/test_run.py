@@ -148,7 +148,7 @@ def test_a_warning_names_captions_that_have_collapsed(
     # It is said once a stage, from its middle on: in the first epochs captions may well be alike.
     first, second, distinct, floor, *others = said(12, "A red circle")
     assert [line[:7] for line in (first, second, *others)] == [f"epoch {number}" for number in (1, 2, 3, 4)]
-    assert distinct.startswith("warning: captions have collapsed: only 1 of 12 captions are distinct: ")
+    assert distinct.startswith("warning: captions have collapsed: only 1 distinct caption for 12 pictures: ")
     assert re.match(r"warning: captions have collapsed: BLEU-4 .* of one caption for every picture, '", floor)
     assert len(said(13, "A red circle")) == 4  # too few pictures to tell
 
@@ -203,6 +203,25 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert 9 * standing.epoch + standing.step == steps if standing.stage == 0 else standing.step == steps - 18
     train_on(*arguments, resume=True, say=quiet)
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["validation.Validation.scores", "run.finish"])
+def test_ctrl_c_in_validation_and_calibration_says_how_to_go_on(
+    shapes: tuple[Path, Path, Path, Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    lines: list[str] = []
+    monkeypatch.setattr(f"captioner.training.{place}", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train_on(split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights), say=lines.append)
+    where = "epoch 1/4 decoder" if "scores" in place else "calibration"
+    assert lines[-1].startswith(f"stopped in {where}; to continue from there: captioner train --resume --output ")
 
 
 def test_a_resumed_run_uses_as_many_threads_as_when_it_began(
@@ -518,9 +537,9 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     [
         ({"--encoder": "resnet1000"}, "unknown encoder 'resnet1000'"),
         ({"--encoder": "squeezenet1_0"}, "no linear classifier"),
-        ({"--images": "elsewhere"}, "no such folder of pictures"),
-        ({"--images": "."}, "pictures are not in"),
-        ({"--captions": "none.txt"}, "no such captions file"),
+        ({"--images": "elsewhere"}, "elsewhere: no such file or folder"),
+        ({"--images": "."}, "pictures not in"),
+        ({"--captions": "none.txt"}, "none.txt: no such file or folder"),
         ({"--train-list": "empty.txt"}, "the split list is empty"),
         ({"--val-list": "TRAIN"}, "in both split lists"),
         ({"--encoder-weights": "none.pth"}, "no such file"),

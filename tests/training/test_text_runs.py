@@ -159,7 +159,7 @@ class TestCommand:
         [
             (("--finetune-epochs", 1), "captions without pictures (--text) train the decoder alone: add --finetune-ep"),
             (("--epochs", 0, "--scst-epochs", 0), "all stages have 0 epochs"),
-            (("--text", "none.jsonl"), "none.jsonl: no such file of captions"),
+            (("--text", "none.jsonl"), "none.jsonl: no such file or folder"),
             (("--text-share", 1.0), "text_share must be at most 0.95"),
         ],
     )

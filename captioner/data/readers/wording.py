@@ -23,6 +23,8 @@ _MARK = (
     r"|\[(?:cls|sep|pad|bos|eos|sos)\]|\b(?:start|end)_?seq\b)"
 )
 _MARKS = re.compile(rf"^(?:\s*{_MARK})+\s*|\s*(?:{_MARK}[\s.]*)+$", re.IGNORECASE)
+# A byte in Windows-1252, and as the character of the same number where that code page has none.
+_BYTES = {bytes([number]).decode("cp1252", "ignore") or chr(number): number for number in range(256)}
 _LONGEST_WORD = 4  # characters of a word in a script without spaces; longer texts are sentences
 
 
@@ -88,3 +90,12 @@ def without_marks(text: str) -> str:
     if "<" in text or "[" in text or "seq" in text.lower():  # the pattern takes long
         return _MARKS.sub("", text)
     return text
+
+
+def misread(text: str) -> str | None:
+    """The caption that was meant, if its UTF-8 was taken for Windows-1252 ("trÃ¤gt" for "trägt"); None otherwise."""
+    if text.isascii():
+        return None
+    with suppress(KeyError, UnicodeDecodeError):
+        return bytes(_BYTES[letter] for letter in text).decode()
+    return None
