@@ -20,6 +20,7 @@ from captioner.inference.captioner import load as load
 from captioner.inference.results import Caption as Caption
 from captioner.network.header import models as models
 from captioner.options import DecodeOptions as DecodeOptions
+from captioner.options import MetadataOptions as MetadataOptions
 from captioner.training.config import TrainConfig as TrainConfig
 from captioner.training.run import train as train
 

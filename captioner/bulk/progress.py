@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from captioner.errors import one_line
 from captioner.inference.progress import progress_bar
 
 if TYPE_CHECKING:  # it imports torch
@@ -37,14 +38,20 @@ class Progress:
     def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
         self.quiet = quiet
         self.say = say or partial(tqdm.write, file=sys.stderr)  # which moves the bar out of the way
-        self._done = self._failed = self._skipped = self._kept = 0
+        self._done = self._captioned = self._failed = self._skipped = self._kept = 0
 
     def keep(self, kept: int, total: int) -> Summary:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
         self._kept = kept
         if kept and not self.quiet:
             self.say(f"captioner: {kept} of {total} pictures have captions already: kept")
-        return Summary(0, 0, 0, 0.0, kept)
+        return Summary(0, self._failed, 0, 0.0, kept)
+
+    def fail(self, reason: str, captioned: bool = False) -> None:
+        """Name a picture that failed. It may have been captioned before, with a caption that could not be written."""
+        self._failed += 1
+        self._captioned -= captioned
+        self.say(f"captioner: {one_line(reason)}")
 
     def begin(self, total: int | None, skipped: int = 0) -> None:
         """Start the clock. `total` is None where nobody knows it; `skipped` pictures have captions already."""
@@ -58,8 +65,8 @@ class Progress:
         with self._bar:  # which ends also when the run is stopped
             for row in rows:
                 if "error" in row:
-                    self._failed += 1
-                    self.say(f"captioner: {row['error']}")
+                    self.fail(row["error"])
+                self._captioned += "error" not in row
                 self._done += 1
                 self._bar.update()
                 yield row
@@ -67,8 +74,8 @@ class Progress:
     def finish(self) -> Summary:
         """Remove the bar and print the summary, unless there was one picture and it has its caption."""
         self._bar.close()
-        seconds, captioned = time.monotonic() - self._started, self._done - self._failed
+        seconds = time.monotonic() - self._started
         if not self.quiet and (self._total != 1 or self._failed):
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
-            self.say(f"captioner: {captioned} captioned, {self._failed} failed, {pace}")
-        return Summary(captioned, self._failed, self._skipped, seconds, self._kept)
+            self.say(f"captioner: {self._captioned} captioned, {self._failed} failed, {pace}")
+        return Summary(self._captioned, self._failed, self._skipped, seconds, self._kept)
