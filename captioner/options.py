@@ -18,6 +18,8 @@ TOKEN_KINDS = ("word", "character")
 PRECISIONS = ("auto", "float32", "bfloat16")
 ENGINES = ("torch", "openvino")
 FILE_FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html", "xmp", "embed")  # of `caption_files`
+READ_FORMATS = ("text", "jsonl", "csv")  # of `read_files`
+PLACES = ("xmp", "embedded", "text")  # where it looks
 SHARD_FORMATS = ("parquet", "jsonl")  # of `caption_on_cluster`
 
 
@@ -92,7 +94,7 @@ class DecodeOptions:
 
     strategy: str = _decoding(
         "beam",
-        "greedy takes the likeliest word, sample draws one, beam follows the best few beginnings",
+        "greedy takes the likeliest word, sample draws one, beam follows several beginnings",
         choices=("greedy", "sample", "beam"),
     )
     beam_size: int = _beam(3, "unfinished captions that a beam follows", low=1, high=100)

@@ -43,9 +43,14 @@ class Progress:
     def keep(self, kept: int, total: int) -> Summary:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
         self._kept = kept
-        if kept and not self.quiet:
-            self.say(f"captioner: {kept} of {total} pictures have captions already: kept")
+        if kept:
+            self.note(f"{kept} of {total} pictures have captions already: kept")
         return Summary(0, self._failed, 0, 0.0, kept)
+
+    def note(self, text: str) -> None:
+        """Say something, unless it should be quiet."""
+        if not self.quiet:
+            self.say(f"captioner: {text}")
 
     def fail(self, reason: str, captioned: bool = False) -> None:
         """Name a picture that failed. It may have been captioned before, with a caption that could not be written."""
@@ -57,8 +62,8 @@ class Progress:
         """Start the clock. `total` is None where nobody knows it; `skipped` pictures have captions already."""
         self._total, self._skipped, self._started = total, skipped, time.monotonic()
         self._bar = progress_bar(total, "", "picture", skipped, hidden=self.quiet)
-        if skipped and not self.quiet:
-            self.say(f"captioner: {skipped} of {total} pictures were captioned before")
+        if skipped:
+            self.note(f"{skipped} of {total} pictures were captioned before")
 
     def watch(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Pass rows on, count them, and name the pictures that failed."""
@@ -75,7 +80,7 @@ class Progress:
         """Remove the bar and print the summary, unless there was one picture and it has its caption."""
         self._bar.close()
         seconds = time.monotonic() - self._started
-        if not self.quiet and (self._total != 1 or self._failed):
+        if self._total != 1 or self._failed:
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
-            self.say(f"captioner: {self._captioned} captioned, {self._failed} failed, {pace}")
+            self.note(f"{self._captioned} captioned, {self._failed} failed, {pace}")
         return Summary(self._captioned, self._failed, self._skipped, seconds, self._kept)

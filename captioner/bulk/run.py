@@ -126,8 +126,7 @@ def _waiting(target: Output, paths: list[str], progress: Progress) -> tuple[list
 
 def _list(target: Output, waiting: list[str], total: int, progress: Progress) -> None:
     sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
-    if not progress.quiet:
-        progress.say(f"captioner: {len(waiting)} of {total} pictures would get captions")
+    progress.note(f"{len(waiting)} of {total} pictures would get captions")
 
 
 def _run(
@@ -210,9 +209,9 @@ def _through_journal(
     summary = progress.finish()
     if not summary.failed or not target.whole:
         journal.path.unlink()
-    if summary.failed and not progress.quiet:
+    if summary.failed:
         how = "resume and overwrite (--resume --overwrite)" if target.whole else "the same command"
-        progress.say(f"captioner: {how} tries the failed ones again")
+        progress.note(f"{how} tries the failed ones again")
     return summary
 
 
@@ -227,8 +226,8 @@ def chosen_format(format: str | None, place: Path | TextIO, progress: Progress) 
         return format or "text"
     if format is None or place.suffix.lower() in NOT_WRITTEN:
         return format_of(place)
-    if FORMAT_OF_SUFFIX.get(place.suffix.lower(), format) != format and not progress.quiet:
-        progress.say(f"captioner: note: {place} will hold {format}, as --format says, whatever its suffix says")
+    if FORMAT_OF_SUFFIX.get(place.suffix.lower(), format) != format:
+        progress.note(f"note: {place} will hold {format}, as --format says, whatever its suffix says")
     return format
 
 

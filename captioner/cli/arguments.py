@@ -66,11 +66,16 @@ def add_wording(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     add_options(wording, DecodeOptions, defaults=defaults)
 
 
-def add_many_pictures(parser: argparse.ArgumentParser, paths: str) -> tuple[Group, Group]:
-    """What `caption` and `cluster` have in common. Returns the groups for more flags of the output and of the model."""
+def add_pictures(parser: argparse.ArgumentParser, paths: str) -> None:
+    """PATH... and --recursive"""
     inputs = parser.add_argument_group("pictures")
     inputs.add_argument("paths", metavar="PATH", nargs="+", help=paths)
     inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
+
+
+def add_many_pictures(parser: argparse.ArgumentParser, paths: str) -> tuple[Group, Group]:
+    """What `caption` and `cluster` have in common. Returns the groups for more flags of the output and of the model."""
+    add_pictures(parser, paths)
     output = parser.add_argument_group("output")
     output.add_argument("-q", "--quiet", action="store_true", help="print no progress and no summary, only failures")
     add_wording(parser)
