@@ -69,7 +69,9 @@ def test_each_place_can_be_read_alone(library: Path, command: Command) -> None:
 @pytest.mark.parametrize("name", ["out.txt", "out.csv", "out.jsonl"])
 def test_what_was_read_can_be_evaluated(name: str, library: Path, command: Command, tmp_path: Path) -> None:
     assert command("read", library, "-o", tmp_path / name)[0] == 0
-    rows = {Path(str(row.picture)).name: row.caption for row in read_predictions(tmp_path / name)}
+    rows: dict[str, str] = {}
+    for row in read_predictions(tmp_path / name):
+        rows.setdefault(Path(str(row.picture)).name, row.caption)
     assert rows["picture1.jpg"] == "mine"
     assert rows["picture3.jpg"] == "text"
     before = (tmp_path / name).read_bytes()
