@@ -292,3 +292,12 @@ def test_containers_without_pixels_are_refused() -> None:
         png_with(b"\x89PNG\r\n\x1a\n", b"xmp")
     with pytest.raises(ValueError, match="without pixels"):
         webp_with(b"RIFF\4\0\0\0WEBP", b"xmp", (1, 1))
+
+
+def test_a_tiff_whose_pixels_would_change_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    before = make(path)
+    monkeypatch.setattr(embedded, "strips", lambda content: containers.strips(content) + [content[:8]] * len(content))
+    with pytest.raises(OutputError, match="its pixels would be lost"):
+        embedded.write(str(path), ENTRY, PLAIN)
+    assert path.read_bytes() == before
