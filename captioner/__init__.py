@@ -13,6 +13,8 @@ A model, and what it writes
 
 Whole jobs, each of which is also a command
     caption_files(paths, output)         captioner caption: many pictures, resumable, in any format
+    MetadataOptions(xmp_name, ...)       how captions go into XMP sidecar files and into pictures
+    read_files(paths, output)            captioner read: the captions that pictures have already
     caption_on_cluster(paths, output)    captioner cluster: the same with the workers of Ray
     evaluate(captions, images=...)       captioner evaluate: BLEU, ROUGE-L and CIDEr beside their yardsticks
     compare(first, second)               captioner compare: is the difference of two evaluations chance?
@@ -45,7 +47,9 @@ _HOMES = {
     "Caption": "inference.results",
     "models": "network.header",
     "DecodeOptions": "options",
+    "MetadataOptions": "options",
     "caption_files": "bulk.run",
+    "read_files": "bulk.read",
     "caption_on_cluster": "bulk.cluster",
     "evaluate": "evaluation.run",
     "compare": "evaluation.compare",

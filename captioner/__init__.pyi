@@ -1,6 +1,7 @@
 """The public names and where they come from, for type checkers and editors."""
 
 from captioner.bulk.cluster import caption_on_cluster as caption_on_cluster
+from captioner.bulk.read import read_files as read_files
 from captioner.bulk.run import caption_files as caption_files
 from captioner.data.shapes import make_shapes as make_shapes
 from captioner.data.survey import check_data as check_data
@@ -20,6 +21,7 @@ from captioner.inference.captioner import load as load
 from captioner.inference.results import Caption as Caption
 from captioner.network.header import models as models
 from captioner.options import DecodeOptions as DecodeOptions
+from captioner.options import MetadataOptions as MetadataOptions
 from captioner.pictures.unfamiliar import make_unfamiliar as make_unfamiliar
 from captioner.training.config import TrainConfig as TrainConfig
 from captioner.training.run import train as train

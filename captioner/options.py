@@ -18,7 +18,9 @@ TOKEN_KINDS = ("word", "character")
 PRECISIONS = ("auto", "float32", "bfloat16")
 ENGINES = ("torch", "openvino")
 UNSURE = ("write", "mark", "skip")  # what becomes of captions that are not sure
-FILE_FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html")  # of `caption_files`
+FILE_FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html", "xmp", "embed")  # of `caption_files`
+READ_FORMATS = ("text", "jsonl", "csv")  # of `read_files`
+PLACES = ("xmp", "embedded", "text")  # where it looks
 SHARD_FORMATS = ("parquet", "jsonl")  # of `caption_on_cluster`
 
 
@@ -81,6 +83,7 @@ def check_ranges(options: Any) -> None:
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _decoding = partial(option, group="how captions are chosen")
 _said = partial(option, group="what is said")
+_embed = partial(option, False, strategies=("embed",))
 _beam, _draw = partial(_decoding, strategies=("beam",)), partial(_decoding, strategies=("sample",))
 
 
@@ -93,7 +96,7 @@ class DecodeOptions:
 
     strategy: str = _decoding(
         "beam",
-        "greedy takes the most likely word at each step, sample draws words, beam follows the best few beginnings",
+        "greedy takes the likeliest word, sample draws one, beam follows several beginnings",
         choices=("greedy", "sample", "beam"),
     )
     beam_size: int = _beam(3, "unfinished captions that a beam follows", low=1, high=100)
@@ -159,6 +162,27 @@ class DecodeOptions:
             for spec in option_specs(type(self))
             if not spec.strategies or self.strategy in spec.strategies
         }
+
+
+@dataclass(frozen=True)
+class MetadataOptions:
+    """How captions go into XMP sidecar files and into pictures. Raises OptionError for an impossible value."""
+
+    xmp_name: str = option(
+        "full",
+        "of XMP sidecars: full (photo.jpg.xmp) or stem (photo.xmp), where none is there yet",
+        choices=("full", "stem"),
+        strategies=("xmp",),
+    )
+    legacy: bool = _embed("with --embed: also fill IPTC and EXIF where there is nothing in them, in JPEG and TIFF")
+    backup: bool = _embed("with --embed: keep the picture as it was, as photo.jpg_original")
+    keep_time: bool = _embed("with --embed: keep the picture's modification time")
+    overwrite_edited: bool = option(
+        False, "also replace captions that people wrote or changed, which loses them", strategies=("xmp", "embed")
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def parse_options(options: type, given: Mapping[str, Any]) -> Any:

@@ -13,6 +13,8 @@ from jsonschema import Draft202012Validator, ValidationError
 import captioner
 from captioner.errors import ImageError
 from captioner.inference.results import row_of
+from captioner.metadata.sidecars import Sidecars
+from captioner.metadata.xmp import Entry
 
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
 Command = Callable[..., tuple[int, str, str]]
@@ -93,3 +95,14 @@ def test_scores_of_an_evaluation(
     check("evaluation", content)
     with pytest.raises(ValidationError):
         check("evaluation", {**content, "something": "new"})
+
+
+def test_lines_of_read(command: Command, pictures: list[Path]) -> None:
+    Sidecars().write(str(pictures[0]), Entry("A dog runs", "en", 0.5))
+    pictures[1].with_suffix(".txt").write_text("A dog\nA cat\n")
+    status, out, _ = command("read", *pictures, "-f", "jsonl")
+    assert status == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 2
+    for row in rows:
+        check("read", row)

@@ -96,7 +96,9 @@ def csv_lines(rows: Iterable[Row], columns: Sequence[str], delimiter: str = ",")
     """The lines of a csv file below its names. A column that no caption fills stays empty."""
     for row in rows:
         texts = {f"caption_{n}": quoted(caption) for n, caption in enumerate(_all_texts(row), start=1)}
-        known = {"path": quoted(row["path"]), "caption": texts["caption_1"], "logprob": round(row["logprob"], 6)}
+        known = {"path": quoted(row["path"]), "caption": texts["caption_1"]}
+        if "logprob" in row:  # of captions that were read from files nobody knows it
+            known["logprob"] = round(row["logprob"], 6)
         known |= {name: row[name] for name in ("confidence", "familiar", "unsure") if name in row}
         known["tags"] = quoted(", ".join(tag["word"] for tag in row.get("tags", ())))
         yield _csv_line([{**texts, **known}.get(name, "") for name in columns], delimiter)

@@ -30,7 +30,7 @@ class Output:
     whole = False  # what was there is replaced, so a later run cannot add a picture that failed
 
     def holds(self, path: str) -> bool:
-        """Whether a picture has captions that stay."""
+        """Whether a picture has captions that stay. Raises OutputError if none could be written for this picture."""
         return False
 
     def gone(self) -> list[str]:
@@ -97,7 +97,7 @@ class OneFile(Output):
         """The file and its folder must be writable, and the file none of the pictures."""
         if not self.journal:
             return
-        _check_folder(self._file.parent, self._file)
+        check_folder(self._file.parent, self._file)
         if self._file.exists() and not os.access(self._file, os.W_OK):
             raise OutputError(f"{self._file}: is write-protected")
         # What is not overwritten is known to hold captions.
@@ -125,8 +125,7 @@ class Sidecars(Output):
     def __init__(self, paths: list[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
         self._files, self._extension = sidecar_paths(paths, extension), extension
         self._prefix, self._suffix, self._overwrite, self.whole = prefix, suffix, overwrite, overwrite
-        # In the deepest folder that holds all pictures.
-        self.journal = Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
+        self.journal = journal_beside(paths)
 
     def holds(self, path: str) -> bool:
         """Whether the picture has a file, under its name of today or the one that is never shared."""
@@ -143,7 +142,7 @@ class Sidecars(Output):
             raise OutputError(f"{folder}: is a folder, where the captions of a picture should go")
         for folder in dict.fromkeys(file.parent for file in (self.journal, *files)):
             if folder.is_dir():  # otherwise the picture is not there either, and is reported as such
-                _check_folder(folder, folder)
+                check_folder(folder, folder)
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write a file for each picture that has a caption and still has no file."""
@@ -153,7 +152,12 @@ class Sidecars(Output):
                     text.write(sidecar_text(row, self._prefix, self._suffix))
 
 
-def _check_folder(folder: Path, output: Path) -> None:
+def journal_beside(paths: Iterable[str]) -> Path:
+    """The journal of captions that go beside or into pictures: in the deepest folder that holds all of them."""
+    return Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
+
+
+def check_folder(folder: Path, output: Path) -> None:
     """Raise OutputError unless files can be made in a folder."""
     if not folder.exists():
         raise OutputError(f"{output}: cannot be written: there is no folder {folder}: make it first")

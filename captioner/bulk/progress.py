@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from captioner.errors import counted
+from captioner.errors import counted, one_line
 from captioner.inference.progress import progress_bar
 
 if TYPE_CHECKING:  # it imports torch
@@ -39,30 +39,40 @@ class Progress:
     def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
         self.quiet = quiet
         self.say = say or partial(tqdm.write, file=sys.stderr)  # which moves the bar out of the way
-        self._done = self._failed = self._skipped = self._kept = self._unsure = 0
+        self._done = self._captioned = self._failed = self._skipped = self._kept = self._unsure = 0
 
     def keep(self, kept: int, total: int) -> Summary:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
         self._kept = kept
-        if kept and not self.quiet:
-            have = "has" if kept == 1 else "have"
-            self.say(f"captioner: {kept} of {counted(total, 'picture')} {have} captions already: kept")
-        return Summary(0, 0, 0, 0.0, kept)
+        if kept:
+            self.note(f"{kept} of {counted(total, 'picture')} {'has' if kept == 1 else 'have'} captions already: kept")
+        return Summary(0, self._failed, 0, 0.0, kept)
+
+    def note(self, text: str) -> None:
+        """Say something, unless it should be quiet."""
+        if not self.quiet:
+            self.say(f"captioner: {text}")
+
+    def fail(self, reason: str, captioned: bool = False) -> None:
+        """Name a picture that failed. It may have been captioned before, with a caption that could not be written."""
+        self._failed += 1
+        self._captioned -= captioned
+        self.say(f"captioner: {one_line(reason)}")
 
     def begin(self, total: int | None, skipped: int = 0) -> None:
         """Start the clock. `total` is None where nobody knows it; `skipped` pictures have captions already."""
         self._total, self._skipped, self._started = total, skipped, time.monotonic()
         self._bar = progress_bar(total, "", "picture", skipped, hidden=self.quiet)
-        if skipped and not self.quiet:
-            self.say(f"captioner: captioned before: {skipped} of {total} pictures")
+        if skipped:
+            self.note(f"captioned before: {skipped} of {total} pictures")
 
     def watch(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Pass rows on, count them, and name the pictures that failed."""
         with self._bar:  # which ends also when the run is stopped
             for row in rows:
                 if "error" in row:
-                    self._failed += 1
-                    self.say(f"captioner: {row['error']}")
+                    self.fail(row["error"])
+                self._captioned += "error" not in row
                 self._unsure += bool(row.get("unsure"))
                 self._done += 1
                 self._bar.update()
@@ -71,9 +81,9 @@ class Progress:
     def finish(self) -> Summary:
         """Remove the bar and print the summary, unless there was one picture and it has its caption."""
         self._bar.close()
-        seconds, captioned = time.monotonic() - self._started, self._done - self._failed
-        if not self.quiet and (self._total != 1 or self._failed):
+        seconds = time.monotonic() - self._started
+        if self._total != 1 or self._failed:
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
             unsure = f", {self._unsure} of them unsure" if self._unsure else ""
-            self.say(f"captioner: {captioned} captioned{unsure}, {self._failed} failed, {pace}")
-        return Summary(captioned, self._failed, self._skipped, seconds, self._kept, self._unsure)
+            self.note(f"{self._captioned} captioned{unsure}, {self._failed} failed, {pace}")
+        return Summary(self._captioned, self._failed, self._skipped, seconds, self._kept, self._unsure)

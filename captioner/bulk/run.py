@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
@@ -20,13 +21,15 @@ from weakref import WeakKeyDictionary
 
 from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, format_of, writer
 from captioner.bulk.journal import Journal
+from captioner.bulk.library import Library, Pictures, XmpFiles
 from captioner.bulk.outputs import OneFile, Output, Sidecars, Stream
 from captioner.bulk.progress import Progress, Summary
 from captioner.data.names import image_id, read_image_ids
-from captioner.errors import DataError, InputError, OptionError, counted, one_line
+from captioner.errors import DataError, InputError, OptionError, OutputError, counted, one_line
 from captioner.files import sha256_of
 from captioner.inference.parallel import in_batches
-from captioner.options import FILE_FORMATS, DecodeOptions
+from captioner.network.header import language_of
+from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, option_specs
 from captioner.pictures.find import STDIN, Stdin, find_pictures, in_subfolders, read_stdin
 from captioner.pictures.load import SUFFIXES, thumbnail
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:  # they import torch, for which what is wrong or done already 
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
 _Caption: TypeAlias = "Callable[[Iterable[str]], Iterator[Row]]"
+_LIBRARY: dict[str, type[Library]] = {"xmp": XmpFiles, "embed": Pictures}
+_NO_PLACE = "a picture on stdin has no place for captions beside or inside it: choose another format"
 _EXTENSION = re.compile(r"\.\w[\w.-]*")
 _IN_MEMORY: WeakKeyDictionary[Captioner, str] = WeakKeyDictionary()  # what tells apart models that have no file
 
@@ -57,6 +62,7 @@ def caption_files(
     extension: str = "",
     prefix: str = "",
     suffix: str = "",
+    metadata: MetadataOptions | None = None,
     coco_images: AnyPath | None = None,
     progress: Progress | None = None,
 ) -> Summary:
@@ -65,40 +71,64 @@ def caption_files(
         captioner.caption_files("photos", "captions.csv", progress=Progress())
 
     `paths` are files, folders, patterns, or "-" for what `stdin` holds: a list of paths, or the bytes of one picture.
-    `output` is a file's path or an open text file; None means stdout. `format` is text, jsonl, csv, coco, html or
-    sidecar; by default the suffix of `output` decides. Sidecar files (photo.txt beside photo.jpg, or another
-    `extension`) take no output; `prefix` and `suffix` go around each of their captions. Image ids for coco come from
-    the file names, or from `coco_images`, a JSON file in COCO's layout.
-    Captions that exist stay as they are: sidecar files are kept, and text, jsonl and csv files get rows for the other
-    pictures at their end. `overwrite` replaces them. `dry_run` only prints which pictures would get captions.
+    `output` is a file's path or an open text file; None means stdout. `format` is text, jsonl, csv, coco, html,
+    sidecar, xmp or embed; by default the suffix of `output` decides. The last three take no output. Sidecar files are
+    photo.txt beside photo.jpg, or have another `extension`; `prefix` and `suffix` go around each of their captions.
+    xmp writes XMP sidecar files, embed into the pictures; see `metadata`. Image ids for coco come from the file names,
+    or from `coco_images`, a JSON file in COCO's layout.
+    Captions that exist stay as they are; text, jsonl and csv files get rows for the other pictures at their end.
+    `overwrite` replaces captions, in XMP only those that no person changed. `dry_run` only says what would get them.
     `model` is a Captioner, or a function that loads one. The function is called only after all else was checked.
     `resume` goes on with the journal that an interrupted run left: OUTPUT.journal, or .captioner.journal in the folder
     of the pictures for sidecars. A model that was not loaded from a file goes on with its own runs only.
-    `progress` reports how the run is going. Without it nothing is said.
-    A picture that cannot be read is counted as failed and does not stop the others. Raises OptionError, InputError,
+    `progress` reports how the run is going. Without it nothing is said. A picture that cannot be read, or into which
+    no caption can be written, is counted as failed and does not stop the others. Raises OptionError, InputError,
     OutputError, DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
     """
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
     place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
-    format = _format(format, place, progress)
+    format = chosen_format(format, place, progress)
+    _check_metadata(format, metadata)
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
     inline, found = _found(paths, recursive, stdin, progress)
-    target = _target(place, format, found, inline, options, overwrite, sidecar, coco_images)
+    target = _library(format, found, inline, metadata, overwrite, progress) or _target(
+        place, format, found, inline, options, overwrite, sidecar, coco_images
+    )
     journal = Journal(target.journal, resume) if target.journal else None
-    if waiting := [path for path in found if not target.holds(path)]:
-        _check_waiting(waiting, inline, target, place, progress)
-    summary = progress.keep(len(found) - len(waiting), len(found))
+    waiting, summary = _waiting(target, found, inline, place, progress)
     if dry_run:
-        sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
-        if not progress.quiet:
-            progress.say(f"captioner: {len(waiting)} of {counted(len(found), 'picture')} would get captions")
+        _list(target, waiting, len(found), progress)
         return summary
-    if not waiting:
-        if journal and resume:
-            journal.path.unlink(missing_ok=True)
-        return summary
-    return _run(target, journal, waiting, inline, model or _default, options, prompt, batch_size, progress)
+    if waiting:
+        return _run(target, journal, waiting, inline, model or _default, options, prompt, batch_size, progress)
+    if journal and resume:
+        journal.path.unlink(missing_ok=True)
+    return summary
+
+
+def _waiting(
+    target: Output, paths: list[str], inline: dict[str, bytes], place: Path | TextIO, progress: Progress
+) -> tuple[list[str], Summary]:
+    """The pictures that get captions. Others have captions that stay, or are named as failed."""
+    waiting, kept = [], 0
+    for path in paths:
+        try:
+            holds = target.holds(path)
+        except OutputError as error:
+            progress.fail(str(error))
+            continue
+        kept += holds
+        if not holds:
+            waiting.append(path)
+    if waiting:
+        _check_waiting(waiting, inline, target, place, progress)
+    return waiting, progress.keep(kept, len(paths))
+
+
+def _list(target: Output, waiting: list[str], total: int, progress: Progress) -> None:
+    sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
+    progress.note(f"{len(waiting)} of {counted(total, 'picture')} would get captions")
 
 
 def _run(
@@ -115,6 +145,8 @@ def _run(
     from captioner.inference.results import row_of
 
     captioner = model() if callable(model) else model
+    if isinstance(target, Library):
+        target.language = language_of(captioner.path)
 
     def caption(paths: Iterable[str]) -> Iterator[Row]:
         pictures = ((path, inline.get(path, path)) for path in paths)
@@ -179,9 +211,9 @@ def _through_journal(
     summary = progress.finish()
     if not summary.failed or not target.whole:
         journal.path.unlink()
-    if summary.failed and not progress.quiet:
+    if summary.failed:
         how = " with resume and overwrite (--resume --overwrite)" if target.whole else ""
-        progress.say(f"captioner: the same command{how} tries the failed ones again")
+        progress.note(f"the same command{how} tries the failed ones again")
     return summary
 
 
@@ -190,14 +222,14 @@ def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
     return [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
-def _format(format: str | None, place: Path | TextIO, progress: Progress) -> str:
+def chosen_format(format: str | None, place: Path | TextIO, progress: Progress) -> str:
     """The format that was asked for, or that of the output's suffix. Raises OptionError for a suffix of no format."""
     if not isinstance(place, Path):
         return format or "text"
     if format is None or place.suffix.lower() in NOT_WRITTEN:
         return format_of(place)
-    if FORMAT_OF_SUFFIX.get(place.suffix.lower(), format) != format and not progress.quiet:
-        progress.say(f"captioner: note: {place} will hold {format}, as --format says, whatever its suffix says")
+    if FORMAT_OF_SUFFIX.get(place.suffix.lower(), format) != format:
+        progress.note(f"note: {place} will hold {format}, as --format says, whatever its suffix says")
     return format
 
 
@@ -211,13 +243,14 @@ def _check_usage(
 ) -> None:
     """Raise OptionError for options that are impossible or contradict each other."""
     stray = next((name for name, value in of_sidecars.items() if value and format != "sidecar"), None)
+    no_output = format == "sidecar" or format in _LIBRARY
     is_path = isinstance(output, str | os.PathLike)
-    unfit = next((name for name, on in of_files.items() if on and not is_path and format != "sidecar"), None)
+    unfit = next((name for name, on in of_files.items() if on and not is_path and not no_output), None)
     extension = of_sidecars["extension"]
     for wrong, message in (
         (format not in FILE_FORMATS, f"format must be one of {', '.join(FILE_FORMATS)}, not {format!r}"),
         (batch_size < 1, f"batch_size must be at least 1, not {batch_size}"),
-        (format == "sidecar" and output, "sidecar files go beside their pictures: leave out output (--output)"),
+        (no_output and output, f"{format} captions go beside or into their pictures: leave out output (--output)"),
         (unfit, f"{unfit} (--{unfit}) needs output (--output FILE): a stream cannot be read again"),
         (stray, f"{stray} (--{stray}) goes with the format sidecar only"),
         (coco_images and format != "coco", "coco_images (--coco-images) goes with the format coco only"),
@@ -231,6 +264,14 @@ def _check_usage(
     ):
         if wrong:
             raise OptionError(message)
+
+
+def _check_metadata(format: str, options: MetadataOptions | None) -> None:
+    """Raise OptionError for an option that this format does not use."""
+    for spec in option_specs(MetadataOptions) if options else ():
+        if getattr(options, spec.name) != spec.default and format not in spec.strategies:
+            formats = " or ".join(spec.strategies)
+            raise OptionError(f"{spec.name} ({spec.flag}) goes with the format {formats} only")
 
 
 def _found(
@@ -275,13 +316,29 @@ def _target(
     """Where the captions go. Raises OptionError, DataError and OutputError."""
     if format == "sidecar":
         if inline:
-            raise OptionError("a picture on stdin has no place beside it for a sidecar file: choose another format")
+            raise OptionError(_NO_PLACE)
         return Sidecars(paths, overwrite=overwrite, **{**of_sidecars, "extension": of_sidecars["extension"] or ".txt"})
     ids = _image_ids(paths, coco_images) if format == "coco" else None
     render = writer(format, options.num_captions, ids, lambda path: thumbnail(inline.get(path, path)))
     if isinstance(place, Path):
         return OneFile(place, format, options.num_captions, render, overwrite)
     return Stream(place, format, render)
+
+
+def _library(
+    format: str,
+    paths: list[str],
+    inline: dict[str, bytes],
+    options: MetadataOptions | None,
+    overwrite: bool,
+    progress: Progress,
+) -> Library | None:
+    """Where captions for photo libraries go; None for other formats. Raises OptionError and DeviceError."""
+    if format not in _LIBRARY:
+        return None
+    if inline:
+        raise OptionError(_NO_PLACE)
+    return _LIBRARY[format](paths, options or MetadataOptions(), overwrite, partial(progress.fail, captioned=True))
 
 
 def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] | None:

@@ -43,13 +43,13 @@ def add_options(
         # What is not given is left out, so that the dataclass supplies its default.
         given: dict[str, Any] = {"default": own.get(spec.name, argparse.SUPPRESS), "help": spec.help}
         if spec.kind is bool:
-            given["action"] = argparse.BooleanOptionalAction
+            given["action"] = argparse.BooleanOptionalAction if own.get(spec.name, spec.default) else "store_true"
         else:
             default = own.get(spec.name, spec.default)
             shown = f"{default:g}" if isinstance(default, float) else default
             given["help"] += f" [{spec.unset if default is None else shown}]"
             given["type"] = spec.kind
-            given |= {"choices": spec.choices} if spec.choices else {"metavar": _METAVARS[spec.kind]}
+            given |= {"choices": spec.choices or None, "metavar": _METAVARS[spec.kind]}
         group.add_argument(spec.flag, **given)
 
 
@@ -60,17 +60,22 @@ def picked(given: object, *names: str) -> dict[str, Any]:
 
 def add_wording(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     """--prompt and all of DecodeOptions; `defaults` are those of a command that differ."""
-    begin = parser.add_argument_group("how captions begin")
+    wording = parser.add_argument_group("how captions are chosen")
     prompt = "first words of every caption; --max-length includes them"
-    begin.add_argument("--prompt", default="", metavar="TEXT", help=prompt)
-    add_options(parser, DecodeOptions, defaults=defaults)
+    wording.add_argument("--prompt", default="", metavar="TEXT", help=prompt)
+    add_options(wording, DecodeOptions, defaults=defaults)
+
+
+def add_pictures(parser: argparse.ArgumentParser, paths: str) -> None:
+    """PATH... and --recursive"""
+    inputs = parser.add_argument_group("pictures")
+    inputs.add_argument("paths", metavar="PATH", nargs="+", help=paths)
+    inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
 
 
 def add_many_pictures(parser: argparse.ArgumentParser, paths: str) -> tuple[Group, Group]:
     """What `caption` and `cluster` have in common. Returns the groups for more flags of the output and of the model."""
-    inputs = parser.add_argument_group("pictures")
-    inputs.add_argument("paths", metavar="PATH", nargs="+", help=paths)
-    inputs.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
+    add_pictures(parser, paths)
     output = parser.add_argument_group("output")
     output.add_argument("-q", "--quiet", action="store_true", help="print no progress and no summary, only failures")
     add_wording(parser)
@@ -89,8 +94,8 @@ def add_model(group: Group) -> None:
     """The flags of `load_model`."""
     add_checkpoint(group)
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1 [a GPU if there is one]")
-    precision = "auto: bfloat16 if the processor supports it, otherwise float32 [auto]"
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help=precision)
+    precision = "float32, bfloat16, or auto: bfloat16 if the processor supports it [auto]"
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", metavar="NAME", help=precision)
     engine = "openvino: use the encoder that `captioner export` wrote [torch]"
     group.add_argument("--engine", choices=ENGINES, default="torch", help=engine)
 

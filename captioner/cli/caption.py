@@ -7,9 +7,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from captioner.cli.arguments import add_many_pictures, add_model, load_model, picked
+from captioner.cli.arguments import add_many_pictures, add_model, add_options, load_model, picked
 from captioner.errors import OptionError
-from captioner.options import FILE_FORMATS, DecodeOptions, parse_options
+from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, parse_options
 
 ABOUT = {
     "help": "write a sentence for each picture",
@@ -21,8 +21,11 @@ ABOUT = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     output, model = add_many_pictures(parser, "files, folders, patterns, or - for a list or a picture on stdin")
-    names = "text, jsonl, csv, coco, html, or sidecar: photo.txt beside photo.jpg [by FILE's suffix]"
-    output.add_argument("-f", "--format", choices=FILE_FORMATS, metavar="NAME", help=names)
+    names = "text, jsonl, csv, coco, html, sidecar (photo.txt), xmp (photo.jpg.xmp) [FILE's suffix]"
+    formats = output.add_mutually_exclusive_group()
+    formats.add_argument("-f", "--format", choices=FILE_FORMATS, metavar="NAME", help=names)
+    into_pictures = "write into the pictures; needs the extra [metadata]"
+    formats.add_argument("--embed", action="store_const", const="embed", dest="format", help=into_pictures)
     into = "write to this file instead of stdout; captions that are there already stay"
     output.add_argument("-o", "--output", metavar="FILE", help=into)
     output.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
@@ -32,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--prefix", default="", metavar="TEXT", help="text to put before each sidecar caption")
     output.add_argument("--suffix", default="", metavar="TEXT", help="text to put after each sidecar caption")
     output.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON file with the image ids for coco")
+    add_options(output, MetadataOptions)
     add_model(model)
     model.add_argument("--runner", type=_refuse_cluster, help=argparse.SUPPRESS)
 
@@ -46,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     given = {
         **picked(args, *names, "extension", "prefix", "suffix"),
         "options": options,
+        "metadata": parse_options(MetadataOptions, vars(args)),
         "stdin": getattr(sys.stdin, "buffer", sys.stdin),
         "progress": Progress(args.quiet),
     }

@@ -25,6 +25,7 @@ from captioner.vocab import Vocabulary
 DEFAULT = "flickr8k"
 # Of shipped checkpoints, in the words of their speakers.
 LANGUAGES = {"flickr8k": "English", "flickr8k-zh": "中文", "flickr8k-de": "Deutsch"}
+_TAGS = {"flickr8k": "en", "flickr8k-zh": "zh", "flickr8k-de": "de"}
 
 KEY = "captioner"
 # Version 1 had neither `tokens` nor `cell` and `layers`. Version 2 had two options that are gone: see _GONE.
@@ -91,6 +92,11 @@ def shipped_checkpoints() -> dict[str, Path]:
         if files:
             return dict(sorted(files.items(), key=lambda item: (item[0] != DEFAULT, item[0])))
     return {}
+
+
+def language_of(file: Path | None) -> str:
+    """The tag of the language of a shipped checkpoint, such as "en"; empty for other files, which tell none."""
+    return next((_TAGS.get(name, "") for name, path in shipped_checkpoints().items() if path == file), "")
 
 
 def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:

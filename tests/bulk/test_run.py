@@ -63,7 +63,11 @@ def test_progress_goes_where_it_is_sent(model: captioner.Captioner, pictures: li
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"format": "xml"}, OptionError, "format must be one of text, jsonl, csv, coco, sidecar, html, not 'xml'"),
+        (
+            {"format": "xml"},
+            OptionError,
+            "format must be one of text, jsonl, csv, coco, sidecar, html, xmp, embed, not 'xml'",
+        ),
         ({"batch_size": 0}, OptionError, "batch_size must be at least 1"),
         ({"output": None, "resume": True}, OptionError, "needs output"),
         ({"output": io.StringIO(), "resume": True}, OptionError, "needs output"),

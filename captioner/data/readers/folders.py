@@ -26,14 +26,14 @@ def files_in(folder: Path) -> list[Path]:
         pictures = find_pictures([str(folder)], recursive=True)
     except InputError:
         return metadata or sorted(folder.glob("*.tar"))
-    return [] if any(map(_beside, pictures)) else metadata
+    return [] if any(map(beside, pictures)) else metadata
 
 
 def read_folder(folder: Path, notes: list[str]) -> Iterator[Entry]:
     """Read the text beside each picture in the folder and its subfolders. Raises DataError if there is none."""
     pictures = find_pictures([str(folder)], recursive=True)
-    described = [(Path(picture), texts) for picture in pictures if (texts := _beside(picture))] or [
-        (Path(picture), texts) for picture in pictures if (texts := _beside(picture, TEXTS))
+    described = [(Path(picture), texts) for picture in pictures if (texts := beside(picture))] or [
+        (Path(picture), texts) for picture in pictures if (texts := beside(picture, TEXTS))
     ]
     if not described:
         raise DataError(f"none of the pictures in this folder has its captions in a {' or '.join(TEXTS)} beside it")
@@ -46,7 +46,7 @@ def read_folder(folder: Path, notes: list[str]) -> Iterator[Entry]:
     notes += [f"{guessed[0]}; so are {len(guessed) - 1} others"] if len(guessed) > 1 else guessed
 
 
-def _beside(picture: str, suffixes: Sequence[str] = TEXTS[:2]) -> list[Path]:
+def beside(picture: str, suffixes: Sequence[str] = TEXTS[:2]) -> list[Path]:
     """The texts that belong to a picture, the one that counts first; photo.jpg.txt goes before photo.txt."""
     path = Path(picture)
     names = (name for suffix in suffixes for name in (Path(picture + suffix), path.with_suffix(suffix)))
@@ -77,8 +77,9 @@ def _beside_picture(name: str, file: str, text: str) -> Entry:
     if file.endswith(".json"):  # of img2dataset
         content = parsed(text, f"{file} is not JSON")
         return entry_of({**content, "file_name": name} if isinstance(content, dict) else content, file, [])
-    return Entry(name, list(filter(str.strip, _lines(text))))
+    return Entry(name, list(filter(str.strip, lines(text))))
 
 
-def _lines(text: str) -> Iterable[str]:
+def lines(text: str) -> Iterable[str]:
+    """The lines of a text beside a picture, each of which is a caption unless it is empty."""
     return (line.strip("\ufeff") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))

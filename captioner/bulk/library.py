@@ -1,0 +1,137 @@
+"""Captions into a photo library: XMP sidecar files, or the pictures themselves.
+
+A caption that a person wrote stays, wherever it is. Ours stays until it may be overwritten.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner import __version__
+from captioner.bulk.outputs import Output, check_folder, journal_beside
+from captioner.errors import DataError, OutputError, one_line
+from captioner.metadata import embedded
+from captioner.metadata.sidecars import Sidecars
+from captioner.metadata.xmp import Entry, Held
+from captioner.options import MetadataOptions
+
+if TYPE_CHECKING:  # it imports torch
+    from captioner.inference.results import Row
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Library(Output):
+    """A place of captions for each picture. `fail` takes what to say of a picture whose caption cannot be written."""
+
+    journal: Path
+    language = ""  # of the captions, once the model is known
+
+    def __init__(
+        self, paths: list[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]
+    ) -> None:
+        self.journal = journal_beside(paths)
+        self._options, self._overwrite, self._fail = options, overwrite, fail
+        self._sidecars = Sidecars(options.xmp_name)
+
+    def holds(self, path: str) -> bool:
+        """Whether the picture has a caption that stays. Raises OutputError if none could be written for it."""
+        edited = self._options.overwrite_edited
+        if not Path(path).exists():  # as captioning will report
+            return False
+        try:
+            if (there := self._here(path)) and there.stays(self._overwrite, edited):
+                return True
+            with suppress(DataError):  # it stays as it is
+                if (other := self._elsewhere(path)) and not (other.ours or edited):
+                    return True
+            self._check(path)
+        except (DataError, OSError) as error:
+            reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
+            raise OutputError(str(reason)) from error
+        return False
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Write for each picture that still has no caption. One that cannot be written does not stop the others."""
+        for row in rows:
+            path = row["path"]
+            tags = tuple(tag["word"] for tag in row.get("tags", ()))
+            entry = Entry(row["caption"], self.language, row.get("confidence"), tags, f"captioner {__version__}")
+            try:
+                if (entry.text or tags) and not self.holds(path):
+                    self._put(path, entry)
+            except (DataError, OutputError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise
+                self._fail(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error))
+
+    def _here(self, path: str) -> Held | None:
+        raise NotImplementedError
+
+    def _elsewhere(self, path: str) -> Held | None:
+        raise NotImplementedError
+
+    def _check(self, path: str) -> None:
+        """Raise OutputError or OSError if no caption could be written for the picture."""
+
+    def _put(self, path: str, entry: Entry) -> None:
+        raise NotImplementedError
+
+
+class XmpFiles(Library):
+    """An XMP sidecar file beside each picture."""
+
+    def place(self, path: str) -> str:
+        """The path and the file."""
+        return f"{one_line(path)}\t{one_line(self._sidecars.file(path))}"
+
+    def _here(self, path: str) -> Held | None:
+        return self._sidecars.held(path)
+
+    def _elsewhere(self, path: str) -> Held | None:
+        return embedded.read(path) if embedded.available() else None
+
+    def check(self, paths: list[str]) -> None:
+        """The folders must be writable."""
+        for folder in dict.fromkeys((self.journal.parent, *(Path(path).parent for path in paths))):
+            if folder.is_dir():
+                check_folder(folder, folder)
+
+    def _check(self, path: str) -> None:
+        file = self._sidecars.file(path)
+        if file.exists() and not os.access(file, os.W_OK):
+            raise OutputError(f"{file}: is write-protected")
+
+    def _put(self, path: str, entry: Entry) -> None:
+        self._sidecars.write(path, entry)
+
+
+class Pictures(XmpFiles):
+    """The pictures themselves. Raises DeviceError without the extra [metadata]."""
+
+    def __init__(
+        self, paths: list[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]
+    ) -> None:
+        embedded.require()
+        super().__init__(paths, options, overwrite, fail)
+
+    def place(self, path: str) -> str:
+        """The path."""
+        return one_line(path)
+
+    def _here(self, path: str) -> Held | None:
+        return embedded.read(path)
+
+    def _elsewhere(self, path: str) -> Held | None:
+        return self._sidecars.held(path)
+
+    def _check(self, path: str) -> None:
+        embedded.check(path)
+
+    def _put(self, path: str, entry: Entry) -> None:
+        embedded.write(path, entry, self._options)

@@ -1,0 +1,108 @@
+"""The captions that files hold, in the formats that captions are written in: `read_files`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from captioner.bulk.formats import writer
+from captioner.bulk.outputs import OneFile, Output, Stream
+from captioner.bulk.progress import Progress, Summary
+from captioner.bulk.run import AnyPath, chosen_format, listed
+from captioner.data.readers.base import read_text
+from captioner.data.readers.folders import beside, lines
+from captioner.errors import DataError, ImageError, OptionError, to_install
+from captioner.metadata import embedded
+from captioner.metadata.sidecars import Sidecars
+from captioner.metadata.xmp import Held
+from captioner.options import PLACES, READ_FORMATS
+from captioner.pictures.find import Stdin, find_pictures, read_stdin
+
+if TYPE_CHECKING:  # it imports torch
+    from captioner.inference.results import Row
+
+
+def read_files(
+    paths: AnyPath | Iterable[AnyPath],
+    output: AnyPath | TextIO | None = None,
+    *,
+    format: str | None = None,
+    places: Iterable[str] = PLACES,
+    recursive: bool = False,
+    stdin: Stdin = (),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Write the caption that each picture has already; what `captioner read` does.
+
+        captioner.read_files("photos", "captions.csv")
+
+    `paths`, `output`, `overwrite` and `progress` are those of `caption_files`; `format` is text, jsonl or csv.
+    `places` are where to look: "xmp" is an XMP sidecar file, "embedded" the picture itself, and "text" a .txt or
+    .caption beside it. Of several captions, one that a person wrote or changed in XMP comes first, then that of a text
+    file, of which nobody knows who wrote it, then ours. A person's empty caption is written, too: they want none.
+    Pictures without a caption are left out. Those whose metadata are damaged are named and counted as failed.
+    Raises OptionError, InputError, OutputError, DeviceError (to look inside pictures needs the extra [metadata], unless
+    `places` are those by default) and OSError.
+    """
+    progress = progress or Progress(quiet=True, say=lambda line: None)
+    place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
+    format, places = chosen_format(format, place, progress), tuple(places)
+    for wrong, known, name in ((format, READ_FORMATS, "format"), *((place, PLACES, "places") for place in places)):
+        if wrong not in known:
+            raise OptionError(f"{name} must be of {', '.join(known)}, not {wrong!r}")
+    if "embedded" in places and not embedded.available():
+        if places != PLACES:
+            embedded.require()
+        places = tuple(name for name in places if name != "embedded")
+        progress.note(f"captions inside pictures are left out: to read them, {to_install('metadata')}")
+    content = read_stdin(stdin) if "-" in listed(paths) else []
+    if isinstance(content, bytes):
+        raise OptionError("a picture on stdin has nothing beside it: give its path")
+    found = find_pictures(listed(paths), recursive, content)
+    rows = list(_rows(found, places, progress))
+    several = max((1 + len(row.get("alternatives", ())) for row in rows), default=1)
+    target: Output
+    if isinstance(place, Path):
+        target = OneFile(place, format, several, writer(format, several), overwrite)
+        target.check(found)
+    else:
+        target = Stream(place, format, writer(format, several))
+    target.write(rows)
+    progress.note(f"{len(rows)} of {len(found)} pictures hold captions")
+    return progress.keep(0, len(found))
+
+
+def _rows(paths: Iterable[str], places: tuple[str, ...], progress: Progress) -> Iterator[Row]:
+    sidecars = Sidecars()
+    for path in paths:
+        try:
+            if not Path(path).exists():
+                raise ImageError(f"{path}: no such file")
+            if row := _row(path, places, sidecars):
+                yield row
+        except (DataError, ImageError, OSError) as error:
+            progress.fail(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error))
+
+
+def _row(path: str, places: tuple[str, ...], sidecars: Sidecars) -> Row | None:
+    """The caption that counts, with where it was found, as plain data."""
+    found: list[tuple[int, Row]] = []
+    for place in places:
+        if place == "text":
+            if files := beside(path):  # an empty one means that a person wants no caption
+                first, *others = list(filter(str.strip, lines(read_text(files[0], "text file")))) or [""]
+                row: Row = {"path": path, "caption": first, "found": place}
+                more = {"alternatives": [{"caption": text} for text in others]} if others else {}
+                found.append((1, {**row, **more}))
+        elif held := sidecars.held(path) if place == "xmp" else embedded.read(path):
+            found.append((2 * held.ours, _of_metadata(path, held, place)))
+    return min(found, key=lambda item: item[0])[1] if found else None
+
+
+def _of_metadata(path: str, held: Held, place: str) -> Row:
+    row: Row = {"path": path, "caption": held.text, "found": place, "author": "captioner" if held.ours else "person"}
+    return row if held.confidence is None else {**row, "confidence": held.confidence}

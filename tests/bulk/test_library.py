@@ -1,0 +1,233 @@
+"""Captions in XMP sidecars and in pictures: what a first run writes, and what a second one keeps."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from conftest import draw_picture
+from metadata.programs import SIDECARS
+from metadata.test_xmp import description, facts, sidecar
+from PIL import Image
+
+import captioner
+from captioner.bulk.run import _LIBRARY
+from captioner.inference.captioner import load
+from captioner.metadata import embedded
+from captioner.metadata.sidecars import Sidecars
+from captioner.metadata.xmp import Entry, Held
+from captioner.options import MetadataOptions
+
+Command: TypeAlias = Callable[..., tuple[int, str, str]]
+PLACES = ["xmp", pytest.param("embed", marks=pytest.mark.skipif(not embedded.available(), reason="needs exiv2"))]
+
+
+@pytest.fixture
+def caption(command: Command, tiny_checkpoint_file: Path, pictures: list[Path]) -> Command:
+    """`captioner caption FOLDER ... --checkpoint TINY`, in this process."""
+    folder = pictures[0].parent
+    return lambda *arguments: command("caption", folder, *arguments, "--checkpoint", tiny_checkpoint_file)
+
+
+def held(picture: Path, place: str) -> Held | None:
+    """The caption that is in a place."""
+    return Sidecars().held(str(picture)) if place == "xmp" else embedded.read(str(picture))
+
+
+def of_a_person(picture: Path, place: str, text: str = "My dog") -> None:
+    """Put a caption that is not ours into a place."""
+    if place == "xmp":
+        Path(f"{picture}.xmp").write_bytes(sidecar(description(text)))
+        return
+    import exiv2
+
+    image = exiv2.ImageFactory.open(str(picture))
+    image.readMetadata()
+    image.setXmpPacket(sidecar(description(text)).decode())
+    image.writeXmpFromPacket(True)
+    image.writeMetadata()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The files of a folder with their content."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_second_run_captions_what_is_new_and_keeps_what_a_person_did(
+    place: str, caption: Command, pictures: list[Path], tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = [(path, path.read_bytes()) for path in pictures[5:]]
+    for path, _ in late:
+        path.unlink()
+    assert caption("-f", place)[0] == 0
+    texts = [found.text for found in captioner.load(tiny_checkpoint_file).caption_batch(pictures[:5])]
+    assert [held(path, place) for path in pictures[:5]] == [Held(text, True) for text in texts]
+    for path, data in late:
+        path.write_bytes(data)
+    of_a_person(pictures[1], place, "My dog")
+    of_a_person(pictures[2], place, "")
+    before = content(pictures[0].parent)
+    status, output, errors = caption("-f", place, "--dry-run")
+    assert [line.partition("\t")[0] for line in output.splitlines()] == [str(path) for path in pictures[5:]]
+    assert "2 of 7 pictures would get captions" in errors
+    assert content(pictures[0].parent) == before
+    status, _, errors = caption("-f", place)
+    assert "5 of 7 pictures have captions already: kept" in errors
+    assert "2 captioned, 0 failed" in errors
+    assert all(held(path, place) for path in pictures)
+    after = content(pictures[0].parent)
+    assert all(after[name] == before[name] for name in before if name[:8] not in ("picture5", "picture6"))
+    monkeypatch.setattr("captioner.inference.captioner.load", lambda *_: pytest.fail("loaded a model for nothing"))
+    assert caption("-f", place)[0] == status == 0
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_overwrite_renews_ours_and_only_overwrite_edited_what_a_person_wrote(
+    place: str, caption: Command, pictures: list[Path]
+) -> None:
+    caption("-f", place)
+    of_a_person(pictures[1], place)
+    of_a_person(pictures[2], place, "")
+    renewed = ["--prompt", "the red dog", "-f", place]
+    _, _, errors = caption(*renewed, "--overwrite")
+    assert "2 of 7 pictures have captions already: kept" in errors
+    assert held(pictures[1], place) == Held("My dog", False)
+    assert held(pictures[2], place) == Held("", False)
+    others = [held(path, place) for path in (pictures[0], *pictures[3:])]
+    assert all(found and found.ours and found.text.startswith("The red dog") for found in others)
+    caption(*renewed, "--overwrite-edited")
+    assert all(
+        found and found.ours and found.text.startswith("The red dog") for found in (held(p, place) for p in pictures)
+    )
+
+
+@pytest.mark.skipif(not embedded.available(), reason="needs exiv2")
+@pytest.mark.parametrize(("there", "place"), [("embed", "xmp"), ("xmp", "embed")])
+def test_what_a_person_wrote_elsewhere_is_not_hidden(
+    there: str, place: str, caption: Command, pictures: list[Path]
+) -> None:
+    of_a_person(pictures[1], there)
+    _, _, errors = caption("-f", place)
+    assert "1 of 7 pictures have captions already: kept" in errors
+    assert held(pictures[1], place) is None
+    assert (held(pictures[0], place) or Held("", False)).ours
+    of_a_person(pictures[2], there)
+    Sidecars().write(str(pictures[3]), Entry("Ours"))  # which hides nothing
+    assert "7 of 7" in caption("-f", place)[2]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_a_person_writes_during_the_run_is_kept(
+    place: str, pictures: list[Path], tiny_checkpoint_file: Path
+) -> None:
+    def late() -> Any:
+        of_a_person(pictures[3], place)
+        return load(tiny_checkpoint_file)
+
+    captioner.caption_files(pictures, format=place, model=late)
+    assert held(pictures[3], place) == Held("My dog", False)
+    assert (held(pictures[4], place) or Held("", False)).ours
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_cannot_be_written_is_named_and_the_others_are_captioned(
+    place: str, caption: Command, pictures: list[Path]
+) -> None:
+    bad = pictures[2]
+    if place == "xmp":
+        Path(f"{bad}.xmp").write_text(SIDECARS["digikam"][:500])
+    else:
+        (bad := bad.with_suffix(".bmp")).write_bytes(b"BM" + bytes(100))
+    before = content(bad.parent)
+    status, _, errors = caption("-f", place)
+    assert status == 1
+    assert f"captioner: {bad}" in errors
+    assert f"{len(pictures) - (place == 'xmp')} captioned, 1 failed" in errors
+    after = content(bad.parent)
+    assert all(after[name] == before[name] for name in before if name.startswith(bad.name))
+    assert not list(bad.parent.glob(".captioner*"))
+
+
+def test_a_failure_while_writing_stops_no_other(pictures: list[Path], tiny_checkpoint_file: Path) -> None:
+    def late() -> Any:
+        Path(f"{pictures[3]}.xmp").write_text("not xmp")
+        return load(tiny_checkpoint_file)
+
+    summary = captioner.caption_files(pictures, format="xmp", model=late)
+    assert (summary.captioned, summary.failed) == (6, 1)
+    assert Path(f"{pictures[3]}.xmp").read_text() == "not xmp"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["-f", "csv", "--legacy"], "legacy (--legacy) goes with the format embed only"),
+        (["--overwrite-edited"], "overwrite_edited (--overwrite-edited) goes with the format xmp or embed only"),
+        (["--embed", "--xmp-name", "stem"], "xmp_name (--xmp-name) goes with the format xmp only"),
+        (["-f", "xmp", "-o", "a.xmp"], "xmp captions go beside or into their pictures: leave out output"),
+        (["-f", "xmp", "--extension", ".xmp"], "goes with the format sidecar only"),
+    ],
+)
+def test_options_that_a_format_does_not_use_are_refused(arguments: list[str], why: str, caption: Command) -> None:
+    status, _, errors = caption(*arguments)
+    assert status == 2
+    assert why in errors
+
+
+def test_embedding_without_the_library_says_what_to_install(
+    caption: Command, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "exiv2", None)
+    embedded._library.cache_clear()
+    status, _, errors = caption("--embed")
+    assert status == 2
+    assert 'captions inside pictures need exiv2: pip install "captioner[metadata]"' in errors
+
+
+def _write(place: str, paths: list[str], text: str) -> None:
+    target = _LIBRARY[place](paths, MetadataOptions(), True, pytest.fail)
+    target.write({"path": path, "caption": f"{text} {index}"} for index, path in enumerate(paths))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such kills")
+@pytest.mark.parametrize("place", PLACES)
+def test_a_kill_leaves_each_file_as_it_was_or_with_its_caption(
+    place: str, tmp_path: Path, forkserver: ForkServerContext, pytestconfig: pytest.Config
+) -> None:
+    pixels, sidecars = {}, list(SIDECARS.values())
+    for index in range(120):
+        path = tmp_path / f"{index:03}.{('jpg', 'png', 'webp', 'tif')[index % 4]}"
+        draw_picture(index).save(path)
+        pixels[str(path)] = Image.open(path).convert("RGB").tobytes()
+        Path(f"{path}.xmp").write_text(sidecars[index % 3])
+    paths, persons = list(pixels), [str(tmp_path / "007.tif"), str(tmp_path / "008.jpg")]
+    for path in persons:
+        of_a_person(Path(path), place)
+    _write(place, paths, "old")
+    rng, interrupted = random.Random(0), 0
+    for kill in range(pytestconfig.getoption("kills")):
+        process = forkserver.Process(target=_write, args=(place, paths, f"new {kill}"))
+        process.start()
+        while process.is_alive() and (held(Path(paths[0]), place) or Held("", False)).text != f"new {kill} 0":
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.1)
+        process.kill()
+        process.join()
+        texts = [(held(Path(path), place) or Held("", False)) for path in paths]
+        assert all(text.ours and text.text.endswith(f" {n}") for n, text in enumerate(texts) if n not in (7, 8))
+        assert [held(Path(path), place) for path in persons] == [Held("My dog", False)] * 2
+        interrupted += len({text.text.rpartition(" ")[0] for text in texts if text.ours}) > 1
+    assert interrupted
+    for index, path in enumerate(paths):
+        assert Image.open(path).convert("RGB").tobytes() == pixels[path]
+        if not (place == "xmp" and path in persons):
+            now, before = facts(Path(f"{path}.xmp").read_bytes()), facts(sidecars[index % 3].encode())
+            assert [fact for fact in now if fact[2] != f"captioner {captioner.__version__}"] == before

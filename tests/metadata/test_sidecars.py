@@ -1,0 +1,88 @@
+"""XMP sidecar files: both naming schemes, and what shares a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captioner.errors import DataError
+from captioner.metadata.sidecars import Sidecars
+from captioner.metadata.xmp import Entry, Held
+from metadata.programs import DIGIKAM, LIGHTROOM
+from metadata.test_xmp import description, sidecar
+
+ENTRY = Entry("A dog runs", "en")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    """The path of a picture, of which only the name matters."""
+    (tmp_path / "photo.jpg").touch()
+    return str(tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize(
+    ("there", "naming", "written"),
+    [
+        ((), "full", "photo.jpg.xmp"),
+        ((), "stem", "photo.xmp"),
+        (("photo.xmp",), "full", "photo.xmp"),
+        (("photo.XMP",), "full", "photo.XMP"),
+        (("photo.jpg.xmp",), "stem", "photo.jpg.xmp"),
+        (("photo.xmp", "photo.jpg.xmp"), "stem", "photo.jpg.xmp"),
+        (("photo.NEF",), "stem", "photo.jpg.xmp"),
+        (("photo.NEF", "photo.xmp"), "full", "photo.jpg.xmp"),
+        (("photo.png", "photo.xmp"), "stem", "photo.jpg.xmp"),
+        (("photo.txt", "photo.xmp"), "full", "photo.xmp"),
+    ],
+)
+def test_a_caption_goes_where_one_is_or_where_the_name_is_not_shared(
+    picture: str, there: tuple[str, ...], naming: str, written: str
+) -> None:
+    folder = Path(picture).parent
+    for name in there:
+        (folder / name).write_text(DIGIKAM if name.lower().endswith(".xmp") else "")
+    before = {name: (folder / name).read_bytes() for name in there if name != written}
+    Sidecars(naming).write(picture, ENTRY)
+    assert {file.name for file in folder.iterdir()} == {"photo.jpg", written, *there}
+    assert b"A dog runs" in (folder / written).read_bytes()
+    assert (b"digiKam:ColorLabel" in (folder / written).read_bytes()) == (written in there)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert Sidecars(naming).held(picture) == Held("A dog runs", True)
+
+
+def test_what_a_person_wrote_counts_wherever_it_is(picture: str) -> None:
+    folder = Path(picture).parent
+    Sidecars().write(picture, ENTRY)
+    (folder / "photo.xmp").write_bytes(sidecar(description("My dog")))
+    assert Sidecars().held(picture) == Held("My dog", False)
+    (folder / "photo.nef").touch()
+    assert Sidecars().held(picture) == Held("My dog", False)
+
+
+def test_our_caption_of_another_picture_does_not_count(tmp_path: Path) -> None:
+    for name in ("photo.jpg", "photo.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "photo.xmp").write_text(LIGHTROOM)
+    (tmp_path / "photo.png").unlink()
+    Sidecars().write(str(tmp_path / "photo.jpg"), ENTRY)
+    (tmp_path / "photo.png").touch()
+    assert Sidecars().held(str(tmp_path / "photo.png")) is None
+
+
+def test_an_empty_file_is_as_good_as_none(picture: str) -> None:
+    Path(picture + ".xmp").touch()
+    assert Sidecars().held(picture) is None
+    Sidecars().write(picture, ENTRY)
+    assert Sidecars().held(picture) == Held("A dog runs", True)
+
+
+def test_a_damaged_sidecar_is_named_and_stays(picture: str) -> None:
+    damaged = Path(picture + ".xmp")
+    damaged.write_text(DIGIKAM[:900])
+    with pytest.raises(DataError, match=r"photo\.jpg\.xmp: not XMP .*: mend it or move it away"):
+        Sidecars().held(picture)
+    with pytest.raises(DataError, match=r"photo\.jpg\.xmp: not XMP"):
+        Sidecars().write(picture, ENTRY)
+    assert damaged.read_text() == DIGIKAM[:900]
