@@ -14,6 +14,7 @@ A model, and what it writes
 Whole jobs, each of which is also a command
     caption_files(paths, output)         captioner caption: many pictures, resumable, in any format
     caption_on_cluster(paths, output)    captioner cluster: the same with the workers of Ray
+    alt_texts(paths, write=...)          captioner alt: alternative text for the pictures of web pages and documents
     evaluate(captions, images=...)       captioner evaluate: BLEU, ROUGE-L and CIDEr beside their yardsticks
     compare(first, second)               captioner compare: is the difference of two evaluations chance?
     train(captions, images, output)      captioner train: a checkpoint from your own captions, by a TrainConfig
@@ -46,6 +47,7 @@ _HOMES = {
     "DecodeOptions": "options",
     "caption_files": "bulk.run",
     "caption_on_cluster": "bulk.cluster",
+    "alt_texts": "bulk.alt",
     "evaluate": "evaluation.run",
     "compare": "evaluation.compare",
     "train": "training.run",

@@ -13,11 +13,25 @@ import sys
 from collections.abc import Sequence
 
 from captioner import __version__
-from captioner.cli import app, caption, cluster, compare, data, demo, evaluate, export, models, sample, score, train
+from captioner.cli import (
+    alt,
+    app,
+    caption,
+    cluster,
+    compare,
+    data,
+    demo,
+    evaluate,
+    export,
+    models,
+    sample,
+    score,
+    train,
+)
 from captioner.cli.arguments import Parser
 from captioner.errors import CaptionerError, one_line
 
-_COMMANDS = (demo, app, caption, cluster, score, sample, evaluate, compare, models, data, train, export)
+_COMMANDS = (demo, app, caption, alt, cluster, score, sample, evaluate, compare, models, data, train, export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
