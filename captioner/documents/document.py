@@ -11,7 +11,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -58,7 +58,9 @@ class Page:
         """The page in a file's bytes. Raises DataError where that would lose something."""
         found = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
         encoding = found or (not _is(name, MARKDOWN) and _declared(data)) or decoded(data)[1]
-        text = data.decode(encoding, "surrogateescape")
+        text = ""
+        with suppress(UnicodeError):
+            text = data.decode(encoding, "surrogateescape")
         if text.encode(encoding, "surrogateescape") != data:
             raise DataError(f"not a text file in {encoding.upper()}: save it as UTF-8")
         mark = "\ufeff" if text.startswith("\ufeff") else ""
@@ -185,8 +187,8 @@ def _declared(data: bytes) -> str | None:
         return None
     name = declared[1].decode("ascii").lower()
     try:
-        b"".decode(encoding := _MEANT.get(name, name))
-    except LookupError:
+        b" ".decode(encoding := _MEANT.get(name, name))
+    except (LookupError, UnicodeError):
         return None
     return encoding
 

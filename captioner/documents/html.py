@@ -24,6 +24,8 @@ _NEXT = re.compile(r"<(?=[a-zA-Z!?/])")
 _COMMENT_END = {False: re.compile("--!?>"), True: re.compile("-->")}  # of HTML, of XML
 # Elements whose content is text up to their end tag. In <noscript> browsers without scripts see tags.
 _TEXT = frozenset({"style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"})
+# In Markdown, some characters have a meaning even in a tag or behind a backslash.
+_REFERENCES = str.maketrans({"`": "&#96;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "|": "&#124;"})
 _SCRIPT = re.compile(r"<!(?=--)|-->|<(/?)script(?=[ \t\n\r\f/>])", re.IGNORECASE)
 
 
@@ -41,8 +43,8 @@ class Image:
         """What to write into `place`, so that the alternative text reads as these words."""
         words = " ".join(words.split())
         if self.markdown:
-            return re.sub(r"[\\`*_\[\]<>&{}|~$]", r"\\\g<0>", words)
-        return f' alt="{escape(words, quote=False).replace(chr(34), "&quot;")}"'
+            return re.sub(r"[\\*_\[\]&{}~$]", r"\\\g<0>", words).translate(_REFERENCES)
+        return f' alt="{escape(words, quote=False).translate(_REFERENCES)}"'
 
 
 def may_lack(text: str) -> bool:

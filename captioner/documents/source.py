@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
 from captioner.documents.document import read_member
-from captioner.documents.fetch import fetch
 from captioner.errors import DataError, ImageError, one_line
 from captioner.pictures.load import MAX_FILE_BYTES, is_address, picture_size
 
@@ -46,6 +45,8 @@ class Source:
     def read(self) -> bytes:
         """The bytes of the picture, which are fetched if it is remote. Raises ImageError, naming it."""
         if self.remote:
+            from captioner.documents.fetch import fetch  # whose imports take a while
+
             return fetch(self.place)
         try:
             if self.member:
