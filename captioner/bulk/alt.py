@@ -39,6 +39,7 @@ class _Words(NamedTuple):
 
     @classmethod
     def of(cls, caption: Caption) -> _Words:
+        """What `min_confidence` is compared with. A change here needs another _VERSION."""
         return cls(caption.text, caption.mean_probability)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ def _json(gaps: list[Gap]) -> None:
 def _github(gaps: list[Gap]) -> None:
     """Workflow commands, see "Workflow commands for GitHub Actions" in GitHub's documentation."""
     for gap in gaps:
-        file = _escaped(gap.document).replace(":", "%3A").replace(",", "%2C")
+        file = _escaped(os.path.normpath(gap.document)).replace(":", "%3A").replace(",", "%2C")
         print(f"::error file={file},line={gap.line},col={gap.column}::{_escaped(_message(gap))}")
 
 

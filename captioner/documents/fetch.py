@@ -7,7 +7,9 @@ import ssl
 import time
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ipaddress import ip_address
+from string import punctuation
 from urllib import request
+from urllib.parse import quote
 
 from captioner.errors import ImageError, one_line
 
@@ -26,9 +28,10 @@ def fetch(address: str) -> bytes:
     for handler in (_Http, _Https, request.HTTPRedirectHandler, request.HTTPErrorProcessor, request.UnknownHandler):
         opener.add_handler(handler())
     opener.add_handler(request.HTTPDefaultErrorHandler())
+    asked = request.Request(quote(address, safe=punctuation), headers={"User-Agent": "captioner"})
     name, content, until = one_line(address), b"", time.monotonic() + _SECONDS
     try:
-        with opener.open(request.Request(address, headers={"User-Agent": "captioner"}), timeout=_PAUSE) as response:
+        with opener.open(asked, timeout=_PAUSE) as response:
             while block := response.read1(1 << 16):
                 content += block
                 if len(content) > MAX_BYTES:
@@ -45,8 +48,14 @@ def _connected(host: str, port: int, timeout: float | None) -> socket.socket:
     places = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if not all(map(_is_public, places)):
         raise PermissionError(f"{host} is not a public address")
-    # To the very address that was checked: a second look-up of the name might give another.
-    return socket.create_connection((places[0], port), timeout)
+    problem: OSError = OSError(f"{host} has no address")
+    for place in places:  # a machine may have no way to those of IPv6, for example
+        try:
+            # To the very address that was checked: a second look-up of the name might give another.
+            return socket.create_connection((place, port), timeout)
+        except OSError as error:
+            problem = error
+    raise problem
 
 
 def _is_public(address: str) -> bool:

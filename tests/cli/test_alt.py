@@ -30,8 +30,8 @@ def test_lists(command: Command, site: Path) -> None:
     )
     status, out, _ = command("alt", ".", "-f", "github")
     assert out == (
-        "::error file=./a.md,line=3,col=3::picture0.jpg: no alternative text\n"
-        "::error file=./b%2Cc.html,line=1,col=1::picture1.jpg?100%25: no alternative text\n"
+        "::error file=a.md,line=3,col=3::picture0.jpg: no alternative text\n"
+        "::error file=b%2Cc.html,line=1,col=1::picture1.jpg?100%25: no alternative text\n"
     )
     status, out, _ = command("alt", ".", "-f", "json")
     assert [(row["line"], row["column"], row["state"]) for row in json.loads(out)] == [

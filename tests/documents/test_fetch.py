@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,14 @@ from captioner.errors import ImageError
 
 class Server(ThreadingHTTPServer):
     asked: list[str]
+
+
+class Names:
+    """The module `socket`, to which all names have the same addresses."""
+
+    def __init__(self, found: list[tuple[object, ...]]) -> None:
+        self.getaddrinfo = lambda *_, **__: found
+        self.SOCK_STREAM, self.create_connection = socket.SOCK_STREAM, socket.create_connection
 
 
 @pytest.fixture
@@ -73,7 +82,7 @@ def test_which_addresses_are_public() -> None:
 
 def test_one_private_address_of_a_name_is_enough_to_refuse_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(2, 1, 6, "", (address, 80)) for address in ("93.184.216.34", "10.0.0.1")]
-    monkeypatch.setattr(fetch.socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(fetch, "socket", Names(found))
     with pytest.raises(ImageError, match=r"example\.org is not a public address"):
         fetch.fetch("http://example.org/a.png")
 
@@ -87,6 +96,8 @@ def as_if_public(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("as_if_public")
 def test_a_picture_is_fetched(server: Server) -> None:
     at = f"http://127.0.0.1:{server.server_port}"
+    assert fetch.fetch(f"{at}/é b%20c.png") == b"x" * 1000
+    assert server.asked == ["/%C3%A9%20b%20c.png"]
     assert fetch.fetch(f"{at}/a.png") == b"x" * 1000
     assert fetch.fetch(f"{at}/{at}/b.png") == b"x" * 1000
     with pytest.raises(ImageError, match=r"gone: cannot be fetched \(Not Found\)"):
@@ -110,3 +121,13 @@ def test_size_and_time_are_limited(server: Server, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fetch, "MAX_BYTES", 999)
     with pytest.raises(ImageError, match="is larger than"):
         fetch.fetch(address)
+
+
+def test_all_addresses_of_a_name_are_tried(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(2, 1, 6, "", (address, 80)) for address in ("127.0.0.9", "127.0.0.1")]  # the server listens at the second
+    monkeypatch.setattr(fetch, "_is_public", lambda address: True)
+    monkeypatch.setattr(fetch, "socket", Names(found))
+    assert fetch.fetch(f"http://example.org:{server.server_port}/a.png") == b"x" * 1000
+    with pytest.raises(ImageError, match="cannot be fetched"):
+        monkeypatch.setattr(fetch, "socket", Names(found[:1]))
+        fetch.fetch(f"http://example.org:{server.server_port}/a.png")
