@@ -60,7 +60,6 @@ def _connected(host: str, port: int, timeout: float | None) -> socket.socket:
 
 def _is_public(address: str) -> bool:
     ip = ip_address(address.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
     return ip.is_global and not ip.is_multicast
 
 
