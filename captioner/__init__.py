@@ -16,6 +16,7 @@ Whole jobs, each of which is also a command
     MetadataOptions(xmp_name, ...)       how captions go into XMP sidecar files and into pictures
     read_files(paths, output)            captioner read: the captions that pictures have already
     caption_on_cluster(paths, output)    captioner cluster: the same with the workers of Ray
+    alt_texts(paths, write=...)          captioner alt: alternative text for the pictures of web pages and documents
     evaluate(captions, images=...)       captioner evaluate: BLEU, ROUGE-L and CIDEr beside their yardsticks
     compare(first, second)               captioner compare: is the difference of two evaluations chance?
     train(captions, images, output)      captioner train: a checkpoint from your own captions, by a TrainConfig
@@ -51,6 +52,7 @@ _HOMES = {
     "caption_files": "bulk.run",
     "read_files": "bulk.read",
     "caption_on_cluster": "bulk.cluster",
+    "alt_texts": "bulk.alt",
     "evaluate": "evaluation.run",
     "compare": "evaluation.compare",
     "train": "training.run",

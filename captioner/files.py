@@ -76,6 +76,12 @@ def remove_temporaries(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def cache_folder() -> Path:
+    """The folder of the cache: $CAPTIONER_CACHE, or `captioner` in the user's folder for caches."""
+    by_default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+    return Path(os.environ.get("CAPTIONER_CACHE") or by_default)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()

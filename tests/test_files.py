@@ -14,7 +14,7 @@ from typing import IO, Any
 import pytest
 
 from captioner.errors import DataError
-from captioner.files import decoded, read_json, remove_temporaries, replacing, sha256_of
+from captioner.files import cache_folder, decoded, read_json, remove_temporaries, replacing, sha256_of
 
 
 def test_a_new_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
@@ -262,3 +262,11 @@ def test_text_is_read_in_unicode_and_in_windows_code_pages(page: str) -> None:
 def test_what_is_no_text_or_doubtful_is_refused(data: bytes) -> None:
     with pytest.raises(DataError, match=r"not a text file in UTF-.*: save it as UTF-8"):
         decoded(data)
+
+
+def test_the_folder_of_the_cache_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CAPTIONER_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("CAPTIONER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "captioner"

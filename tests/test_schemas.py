@@ -106,3 +106,17 @@ def test_lines_of_read(command: Command, pictures: list[Path]) -> None:
     assert len(rows) == 2
     for row in rows:
         check("read", row)
+
+
+def test_pictures_without_alternative_text(
+    command: Command, pictures: list[Path], tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTIONER_CACHE", str(pictures[0].parent / "cache"))
+    page = pictures[0].with_name("a.md")
+    page.write_text("![](picture0.jpg) ![](gone.jpg)")
+    for flags in ((), ("--write", "--min-confidence", 0, "--checkpoint", tiny_checkpoint_file)):
+        _, out, _ = command("alt", page, "-f", "json", *flags)
+        assert len(json.loads(out)) == 2
+        check("alt", json.loads(out))
+    with pytest.raises(ValidationError):
+        check("alt", [{**json.loads(out)[0], "something": "new"}])

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from captioner import __version__
 from captioner.cli import (
+    alt,
     app,
     caption,
     cluster,
@@ -31,7 +32,7 @@ from captioner.cli import (
 from captioner.cli.arguments import Parser
 from captioner.errors import CaptionerError, one_line
 
-_COMMANDS = (demo, app, caption, read, cluster, score, sample, evaluate, compare, models, data, train, export)
+_COMMANDS = (demo, app, caption, read, alt, cluster, score, sample, evaluate, compare, models, data, train, export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -107,6 +107,13 @@ def load_image(
         raise ImageError(f"{name}: cannot be opened ({reason})") from error
 
 
+def picture_size(source: str | bytes, name: str) -> tuple[int, int]:
+    """Width and height of a picture, given its path or bytes, without decoding it. Raises ImageError, naming it."""
+    file, formats = io.BytesIO(source) if isinstance(source, bytes) else source, _prepare_pillow()
+    with _errors_of_pillow(name), Image.open(file, "r", formats) as image:
+        return image.width, image.height
+
+
 def is_address(source: object) -> bool:
     """Whether a path is an address, such as https://example.com/a.jpg."""
     return isinstance(source, str) and _ADDRESS.match(source) is not None

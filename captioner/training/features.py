@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sqlite3
 import zlib
 from collections import defaultdict
@@ -36,12 +35,6 @@ from captioner.training.ranks import Ranks
 _VERSION = 3  # of the files, and of the way in which features are computed
 _PATIENCE = 300.0  # seconds that a run waits while another one writes
 _TABLE = "CREATE TABLE IF NOT EXISTS features (picture BLOB PRIMARY KEY, features BLOB NOT NULL, crc INTEGER NOT NULL)"
-
-
-def cache_folder() -> Path:
-    """The folder of the cache: $CAPTIONER_CACHE, or `captioner` in the user's folder for caches."""
-    by_default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
-    return Path(os.environ.get("CAPTIONER_CACHE") or by_default)
 
 
 def encoder_digest(encoder: Encoder, preprocess: Preprocess, precision: str) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from captioner.data.splits import Split, same_content
 from captioner.data.texts import Texts
 from captioner.errors import counted, some
+from captioner.files import cache_folder
 from captioner.inference.captioner import PictureEncoder
 from captioner.machine import CpuTimes, cpu_times, free_cpus
 from captioner.network.checkpoint import Checkpoint
@@ -26,7 +27,7 @@ from captioner.network.model import CaptionModel
 from captioner.network.preprocess import Preprocess
 from captioner.training.captions import CaptionTokens, mirror_table
 from captioner.training.config import TrainConfig
-from captioner.training.features import FeatureCache, cache_folder, encoder_digest, features_of
+from captioner.training.features import FeatureCache, encoder_digest, features_of
 from captioner.training.first import Start, first_checkpoint, nearest_source
 from captioner.training.ranks import Ranks
 from captioner.training.words import Columns, rates_of, strange_classes

@@ -18,7 +18,7 @@ from captioner.inference.captioner import PictureEncoder
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.encoder import Encoder
 from captioner.network.preprocess import Preprocess
-from captioner.training.features import FeatureCache, cache_folder, encoder_digest, features_of
+from captioner.training.features import FeatureCache, encoder_digest, features_of
 from captioner.training.ranks import Ranks
 
 DIGESTS = [bytes([index]) * 32 for index in range(5)]
@@ -191,11 +191,3 @@ def test_what_was_encoded_before_a_bad_picture_is_kept(
         features_of([str(path) for path in pictures], captioner, cache, lambda n: None, Ranks())
     with closing(sqlite3.connect(cache.file)) as database:
         assert database.execute("SELECT count(*) FROM features").fetchone() == (4,)
-
-
-def test_the_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("CAPTIONER_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv("CAPTIONER_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "captioner"

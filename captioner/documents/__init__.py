@@ -1,0 +1,1 @@
+"""Documents that show pictures: `document` reads and changes them, `gaps` finds what lacks alternative text."""
