@@ -113,7 +113,7 @@ class DecodeOptions:
     max_length: int = _decoding(20, "most words in a caption", low=1, high=200)
     evidence: float | None = _decoding(
         None,
-        "weight of the words that are found in the picture, beside what the decoder would write; 0: none",
+        "weight of the words found in the picture, beside the decoder; 0: none",
         kind=float,
         unset="the best on validation pictures",
         low=0.0,
@@ -122,19 +122,22 @@ class DecodeOptions:
     no_repeat_ngram: int = _decoding(3, "never repeat a sequence of n words in a caption; 0: allowed", low=0, high=20)
     allow_stutter: bool = _decoding(False, "write 'a red jacket and a red jacket' where the model would")
     people: str = _decoding(
-        "as written",
-        "neutral says person and child instead of man, woman, boy and girl",
-        choices=("as written", "neutral"),
+        "written", "neutral: person and child instead of man, woman, boy and girl", choices=("written", "neutral")
     )
     avoid: str = _decoding("", "words that no caption may have, separated by commas")
     unsure: str = _said(
         "write", "what becomes of captions that are not sure: write, mark with 'May show', or skip", choices=UNSURE
     )
     min_confidence: float | None = _said(
-        None, "least probability that a caption is right", kind=float, unset="70 % of captions are", low=0.0, high=1.0
+        None, "least probability that a caption is right", kind=float, unset="where 7 of 10 are", low=0.0, high=1.0
     )
     min_familiar: float | None = _said(
-        None, "least probability that a picture is of a known kind", kind=float, unset="95 % are", low=0.0, high=1.0
+        None,
+        "least probability that a picture is of a known kind",
+        kind=float,
+        unset="where 24 of 25 are",
+        low=0.0,
+        high=1.0,
     )
     tags: int = _said(0, "words for each picture beside its caption, at most; 0: none", low=0, high=100)
     # Every strategy accepts a seed, so that a script may always pass one.

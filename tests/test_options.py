@@ -16,12 +16,14 @@ from captioner.options import DecodeOptions, OptionSpec, check_ranges, option, o
 from captioner.training.config import TrainConfig
 
 SPECS = [pytest.param(kind, spec, id=spec.name) for kind in (DecodeOptions, TrainConfig) for spec in option_specs(kind)]
+ALWAYS = {
+    *("strategy", "min_length", "max_length", "evidence", "no_repeat_ngram", "allow_stutter", "seed"),
+    *("people", "avoid", "unsure", "min_confidence", "min_familiar", "tags"),
+}
 USED_BY = {
-    "greedy": {"strategy", "min_length", "max_length", "evidence", "no_repeat_ngram", "allow_stutter", "seed"},
-    "sample": {"strategy", "min_length", "max_length", "evidence", "no_repeat_ngram", "allow_stutter", "seed"}
-    | {"temperature", "top_k", "top_p", "num_captions"},
-    "beam": {"strategy", "min_length", "max_length", "evidence", "no_repeat_ngram", "allow_stutter", "seed"}
-    | {"beam_size", "length_penalty", "num_captions"},
+    "greedy": ALWAYS,
+    "sample": ALWAYS | {"temperature", "top_k", "top_p", "num_captions"},
+    "beam": ALWAYS | {"beam_size", "length_penalty", "num_captions"},
 }
 UNUSED = [
     (strategy, name) for strategy, used in USED_BY.items() for name in {*USED_BY["sample"], *USED_BY["beam"]} - used

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it imports torch, for which a list need not wait
 
 AnyPath: TypeAlias = "str | PathLike[str]"
 MIN_CONFIDENCE = 0.5
-_VERSION = 1  # of what is kept in the cache
+_VERSION = 2  # of what is kept in the cache
 _TABLE = """CREATE TABLE IF NOT EXISTS captions
     (picture TEXT, model TEXT, text TEXT NOT NULL, confidence REAL NOT NULL, PRIMARY KEY (picture, model))"""
 
@@ -40,7 +40,11 @@ class _Words(NamedTuple):
     @classmethod
     def of(cls, caption: Caption) -> _Words:
         """What `min_confidence` is compared with. A change here needs another _VERSION."""
-        return cls(caption.text, caption.mean_probability)
+        from captioner.inference.trust import UNFAMILIAR
+
+        if caption.confidence is None:
+            return cls(caption.text, caption.mean_probability)
+        return cls(caption.text, 0.0 if caption.unsure == UNFAMILIAR else caption.confidence)
 
 
 _Answer: TypeAlias = "_Words | ImageError"

@@ -105,7 +105,7 @@ def _read(text: IO[str], format: str, num_captions: int, ends: bool) -> Existing
 
 def _header(first: str, num_captions: int) -> tuple[tuple[str, ...], str]:
     """The columns of a csv file, and what stands between them."""
-    needed = [name for name in caption_columns(num_captions) if name != "logprob"]
+    needed = [name for name in caption_columns(num_captions) if name == "path" or name.startswith("caption")]
     for delimiter in (",", ";", "\t"):  # some spreadsheet programs save csv with semicolons or tabs
         columns = tuple(next(csv.reader([first], delimiter=delimiter)))
         if set(needed) <= set(columns):

@@ -75,8 +75,8 @@ def jsonl(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
-    """The columns path, caption, logprob, confidence, familiar, unsure and tags, with commas between tags, and
-    caption_2 to caption_N where several captions were asked for.
+    """The columns path, caption and logprob, caption_2 to caption_N where several captions were asked for, and
+    confidence, familiar, unsure and tags, with commas between tags.
 
     Texts are safe to open in a spreadsheet (see `data.spreadsheets`). They stand in quotation marks, because some
     spreadsheets take a semicolon in an unquoted file name for the end of the cell.
@@ -88,8 +88,8 @@ def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
 
 def caption_columns(num_captions: int) -> list[str]:
     """The names of the columns of a csv file."""
-    numbers = ["logprob", "confidence", "familiar", "unsure", "tags"]
-    return ["path", "caption", *numbers, *(f"caption_{n}" for n in range(2, num_captions + 1))]
+    others = [f"caption_{n}" for n in range(2, num_captions + 1)]
+    return ["path", "caption", "logprob", *others, "confidence", "familiar", "unsure", "tags"]
 
 
 def csv_lines(rows: Iterable[Row], columns: Sequence[str], delimiter: str = ",") -> Iterator[str]:
@@ -100,7 +100,8 @@ def csv_lines(rows: Iterable[Row], columns: Sequence[str], delimiter: str = ",")
         if "logprob" in row:  # of captions that were read from files nobody knows it
             known["logprob"] = round(row["logprob"], 6)
         known |= {name: row[name] for name in ("confidence", "familiar", "unsure") if name in row}
-        known["tags"] = quoted(", ".join(tag["word"] for tag in row.get("tags", ())))
+        if tags := row.get("tags"):
+            known["tags"] = quoted(", ".join(tag["word"] for tag in tags))
         yield _csv_line([{**texts, **known}.get(name, "") for name in columns], delimiter)
 
 

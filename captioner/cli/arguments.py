@@ -47,7 +47,7 @@ def add_options(
         else:
             default = own.get(spec.name, spec.default)
             shown = f"{default:g}" if isinstance(default, float) else default
-            given["help"] += f" [{spec.unset if default is None else shown}]"
+            given["help"] += "" if default == "" else f" [{spec.unset if default is None else shown}]"
             given["type"] = spec.kind
             given |= {"choices": spec.choices or None, "metavar": _METAVARS[spec.kind]}
         group.add_argument(spec.flag, **given)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner.cli.arguments import add_model, add_options, load_model, picked
 from captioner.errors import OptionError, one_line
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{result.table()}\n\n{scores['images']} images, {scores['references']} references", end="")
     print(f", {scores['distinct']} distinct captions ({100 * scores['distinct'] / scores['images']:.1f} %)")
     print(f"floor: {one_line(result.floor['caption'])}")
+    for line in _support(result.reliability):
+        print(line)
     for one in result.pictures[:2]:  # so that a person sees what was misread
         print(f"read as: {one_line(one.name)}: {one_line(one.caption)!r}; people: {one_line(one.references[0])!r}")
     print(f"recipe: {result.recipe}")
@@ -77,6 +79,18 @@ def run(args: argparse.Namespace) -> int:
                 file.writelines(content())
             _say(f"wrote {path}")
     return 0
+
+
+def _support(found: Mapping[str, Any]) -> Iterator[str]:
+    """What of the captions the references support, and what their confidence is worth."""
+    people = f" (people: {found['human_support']:.1f} %)" if "human_support" in found else ""
+    yield f"support: {found['support']:.1f} % of the content words are in a reference{people}"
+    if "error" in found:
+        half = next(support for share, support, _ in found["surest"] if share == 50)
+        yield (
+            f"confidence: {found['error']:.1f} points off on average; support of the surest half: {half:.1f} %; "
+            f"{found['right']:.1f} % of all captions are right"
+        )
 
 
 def _report(result: Evaluation) -> Iterator[str]:

@@ -33,6 +33,7 @@ class Pairs:
     references: dict[str, list[str]]  # of the pictures to evaluate on
     captions: dict[str, str] = field(default_factory=dict)
     words: dict[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)  # with probabilities, where known
+    confidence: dict[str, tuple[float, float]] = field(default_factory=dict)  # and familiarity, where known
     files: dict[str, Path] = field(default_factory=dict)  # of the pictures, where known
     images: Path | None = None  # the folder in which they were looked for
     selected: bool = False  # whether a split says which pictures to evaluate on

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -50,6 +50,7 @@ def report(evaluation: Evaluation, preview: Callable[[Path], str | None] = thumb
             _by_length(pictures, tokens),
             _histogram("CIDEr-D", [picture.cider for picture in pictures]),
             _histogram("ROUGE-L", [picture.rouge_l for picture in pictures]),
+            *_reliable(evaluation.reliability),
         ],
         frequent=_frequent(captions, tokens),
         usage=[
@@ -96,6 +97,27 @@ def _histogram(metric: str, values: Sequence[float]) -> Figure:
     shares = [100 * counts[index] / len(values) for index in range(bars)]
     labels = [str(index * width) for index in range(bars)]
     return f"{metric} of each caption, in %", labels, [(metric, shares)], metric, " %"
+
+
+def _reliable(found: Mapping[str, Any]) -> list[Figure]:
+    """Whether confidence is right, and what is left when only the surest captions are written."""
+    if "bins" not in found:
+        return []
+    sure, right = zip(*found["bins"], strict=True)
+    shares, support, of_surest = zip(*found["surest"], strict=True)
+    labels = [str(place) for place in range(1, len(sure) + 1)]
+    pair = [("confidence", list(sure)), ("captions that are right", list(right))]
+    left = [("words that references have", list(support)), ("captions that are right", list(of_surest))]
+    return [
+        (
+            "Confidence, and captions that are right, in %",
+            labels,
+            pair,
+            "tenth of the captions, the surest last",
+            " %",
+        ),
+        ("What the surest captions say, in %", [f"{share:g} %" for share in shares], left, "of the captions", " %"),
+    ]
 
 
 def _frequent(captions: Sequence[Words], tokens: str) -> list[list[Any]]:

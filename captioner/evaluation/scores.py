@@ -64,6 +64,7 @@ class Evaluation:
     problems: Mapping[str, Sequence[str]] = field(default_factory=dict)  # names of pictures left out, by problem
     words: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)  # of captions, with probabilities
     files: Mapping[str, Path] = field(default_factory=dict)  # of the pictures, where known
+    reliability: Mapping[str, Any] = field(default_factory=dict)  # see `reliability.reliability`
 
     def warnings(self) -> list[str]:
         """What readers of the scores must know, one line each."""
@@ -93,7 +94,7 @@ class Evaluation:
         yardsticks = {name: getattr(self, name) for name in ("against_as_many", "human", "floor")}
         said = {"problems": dict(self.problems), "warnings": self.warnings(), "recipe": self.recipe}
         head = {"format": EVALUATION_FORMAT, "tokens": self.tokens, **self.scores, **yardsticks, **said}
-        head["references_sha256"] = self.references_sha256
+        head |= {"references_sha256": self.references_sha256, "reliability": dict(self.reliability)}
         names = ("name", "caption", "smoothed_bleu_4", "rouge_l", "cider", "bleu_counts")  # not the references
         rows = ({name: getattr(picture, name) for name in names} for picture in self.pictures)
         lines = ",\n".join("    " + json.dumps(row) for row in rows)

@@ -3,6 +3,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from captioner.bulk.formats import sidecar_paths, sidecar_text, writer
 from captioner.errors import DataError
 from captioner.evaluation.predictions import Prediction, read_predictions
-from captioner.inference.results import Caption, FileResult, Row, row_of
+from captioner.inference.results import Caption, FileResult, Row, Tag, row_of
+
+TRUST = ["confidence", "familiar", "unsure", "tags"]
 
 
 def result(path: str, text: str = "A dog", others: tuple[str, ...] = ()) -> FileResult:
@@ -49,9 +52,25 @@ def test_a_name_that_is_not_valid_text_survives_in_jsonl() -> None:
 def test_csv_quotes_what_needs_it_and_has_a_column_a_caption() -> None:
     written = rendered("csv", result('a,"b".jpg', others=("B",)), result("c.jpg"), num_captions=3)
     rows = list(csv.reader(io.StringIO(written)))
-    assert rows[0] == ["path", "caption", "logprob", "caption_2", "caption_3"]
-    assert rows[1] == ['a,"b".jpg', "A dog", "-2.77", "B", ""]
-    assert rows[2] == ["c.jpg", "A dog", "-2.77", "", ""]
+    assert rows[0] == [*("path", "caption", "logprob", "caption_2", "caption_3"), *TRUST]
+    assert rows[1] == ['a,"b".jpg', "A dog", "-2.77", "B", "", "", "", "", ""]
+    assert rows[2] == ["c.jpg", "A dog", "-2.77", "", "", "", "", "", ""]
+
+
+def test_csv_says_how_sure_a_caption_is_and_what_else_is_seen() -> None:
+    caption = Caption("A dog", ("a", "dog"), (0.5, 0.25), 0.5, -2.77, confidence=0.25, familiar=1.0, unsure="not sure")
+    tagged = replace(caption, tags=(Tag("dog", 0.9), Tag("=1", 0.8)))
+    [names, row] = csv.reader(io.StringIO(rendered("csv", FileResult("a.jpg", tagged))))
+    assert names[-4:] == TRUST
+    assert row[-4:] == ["0.25", "1.0", "not sure", "dog, =1"]
+    assert row_of(FileResult("a.jpg", caption)).keys().isdisjoint(["tags", "alternatives"])
+
+
+@pytest.mark.parametrize("format", ["coco", "text", "csv", "jsonl"])
+def test_a_picture_without_a_caption_has_a_row_but_no_result_of_coco(format: str) -> None:
+    written = rendered(format, result("7.jpg", ""), result("8.jpg"))
+    assert ("7" in written) == (format != "coco")
+    assert "8" in written
 
 
 def test_coco_takes_ids_from_file_names_or_from_the_list() -> None:

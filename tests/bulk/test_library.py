@@ -115,7 +115,7 @@ def test_what_a_person_wrote_elsewhere_is_not_hidden(
 ) -> None:
     of_a_person(pictures[1], there)
     _, _, errors = caption("-f", place)
-    assert "1 of 7 pictures have captions already: kept" in errors
+    assert "1 of 7 pictures has captions already: kept" in errors
     assert held(pictures[1], place) is None
     assert (held(pictures[0], place) or Held("", False)).ours
     of_a_person(pictures[2], there)

@@ -360,7 +360,7 @@ def test_help_is_instant_and_fits_on_a_screen() -> None:
     started = time.monotonic()
     done = run("caption", "--help", env={**os.environ, "COLUMNS": "120"})
     assert time.monotonic() - started < 1.0, "help imports something heavy"
-    assert len(done.stdout.splitlines()) <= 50
+    assert len(done.stdout.splitlines()) <= 60
     for spec in option_specs(DecodeOptions):
         assert spec.flag in done.stdout
 

@@ -11,6 +11,7 @@ import torch
 
 from captioner.errors import OptionError
 from captioner.inference.rules import Rules
+from captioner.languages import ENGLISH
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, START, UNK, Vocabulary
 
@@ -80,3 +81,53 @@ def test_no_number_draws_a_banned_word(knobs: dict[str, Any], uniform: float) ->
         scores[:, :4] = scores[:, -2:] = -torch.inf
         chosen = rules.next_token(scores, torch.full((3,), uniform, dtype=torch.float64))
         assert scores.gather(1, chosen[:, None]).isfinite().all()
+
+
+_FUNCTION_WORDS = " ".join(sorted(ENGLISH.function_words))
+PEOPLE = Vocabulary.build([f"man woman person boy girl child dog red hat {_FUNCTION_WORDS}"])
+
+
+def test_neutral_words_for_people_have_the_probabilities_of_those_that_tell_the_sex() -> None:
+    rules = Rules.of(DecodeOptions(people="neutral"), PEOPLE)
+    logprobs = torch.randn(5, len(PEOPLE), generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    merged, before, ids = rules.merge(logprobs).exp(), logprobs.exp(), PEOPLE.ids
+    for instead, gone in (("person", ("man", "woman")), ("child", ("boy", "girl")), ("their", ("his", "her"))):
+        expected = before[:, ids[instead]] + sum(before[:, ids[word]] for word in gone)
+        torch.testing.assert_close(merged[:, ids[instead]], expected)
+        assert not any(merged[:, ids[word]].any() for word in gone)
+    torch.testing.assert_close(merged.sum(1), torch.ones(5))
+    assert torch.equal(merged[:, ids["dog"]], before[:, ids["dog"]])
+    assert Rules.of(DecodeOptions(), PEOPLE).merge(logprobs) is logprobs
+
+
+def test_of_several_neutral_words_the_likeliest_is_taken_in_each_place() -> None:
+    characters = Vocabulary.build(["男女人孩小一个的在是有和两上下中前后边从向里外面只条名位群些"], tokens="character")
+    rules, ids = Rules.of(DecodeOptions(people="neutral"), characters), characters.ids
+    logprobs = torch.full((2, len(characters)), -9.0)
+    logprobs[0, ids["人"]] = logprobs[1, ids["孩"]] = -2.0
+    logprobs[:, ids["男"]] = -0.5
+    merged = rules.merge(logprobs)
+    assert [merged[row].argmax().item() for row in range(2)] == [ids["人"], ids["孩"]]
+
+
+def test_a_language_without_neutral_words_cannot_be_neutral() -> None:
+    with pytest.raises(OptionError, match="no neutral words: leave people"):
+        Rules.of(DecodeOptions(people="neutral"), Vocabulary.build(["un chien court"]))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "avoid", "written", "forbidden"),
+    [
+        ("word", "dog, Hat,zebra", "a", {"dog", "hat"}),
+        ("word", "red hat", "a red", {"hat"}),
+        ("word", "red hat", "a", set()),
+        ("character", "草地", "在草", {"地"}),
+        ("character", "草地", "在", set()),
+    ],
+)
+def test_avoided_words_are_not_written(tokens: str, avoid: str, written: str, forbidden: set[str]) -> None:
+    vocabulary = PEOPLE if tokens == "word" else Vocabulary.build(["狗在草地上跑"], tokens="character")
+    rules = Rules.of(DecodeOptions(avoid=avoid, no_repeat_ngram=0), vocabulary)
+    scores = rules.scores(torch.zeros(1, len(vocabulary)), torch.tensor([vocabulary.encode(written)]))[0]
+    found = {vocabulary.words[token] for token in scores.isneginf().nonzero().flatten().tolist()}
+    assert found - {"<pad>", "<start>", "<unk>"} == forbidden

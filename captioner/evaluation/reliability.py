@@ -1,0 +1,49 @@
+"""How far the confidence of captions can be relied on: reliability, and what is left when only the surest speak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from captioner.evaluation.scores import ScoredCaption
+from captioner.evaluation.support import Support
+from captioner.vocab import tokenise
+
+BINS = 10
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the captions, the surest first
+
+
+def reliability(
+    pictures: Sequence[ScoredCaption], tokens: str, confidence: Mapping[str, tuple[float, float]]
+) -> dict[str, Any]:
+    """What the captions' support by references is, in percent, and how their confidence goes with it.
+
+    `support` is the share of content words that the references have, `right` the share of captions of which they have
+    two thirds, and `human_support` the support of each picture's first reference by its others. Where `confidence` has
+    confidence and familiarity of the pictures by name, there is also the expected calibration `error` in points, over
+    bins of as many captions each; `bins` of (confidence, right); and `surest`, of (share of captions, support, right),
+    first by confidence.
+    """
+    references = [[tokenise(text, tokens) for text in picture.references] for picture in pictures]
+    captions = [tokenise(picture.caption, tokens) for picture in pictures]
+    scale = Support(references)
+    share = np.array([scale.share(*each) for each in zip(captions, references, strict=True)])
+    right = np.array([scale.right(*each) for each in zip(captions, references, strict=True)])
+    found: dict[str, Any] = {"support": 100 * float(share.mean()), "right": 100 * float(right.mean())}
+    people = [scale.share(first, others) for first, *others in references if others]
+    if people:
+        found["human_support"] = 100 * float(np.mean(people))
+    if not pictures or any(picture.name not in confidence for picture in pictures):
+        return found
+    sure = np.array([confidence[picture.name][0] for picture in pictures])
+    order = np.argsort(sure, kind="stable")
+    parts = [part for part in np.array_split(order, BINS) if len(part)]
+    bins = [(100 * float(sure[part].mean()), 100 * float(right[part].mean())) for part in parts]
+    gaps = [len(part) * abs(mean - share) for part, (mean, share) in zip(parts, bins, strict=True)]
+    numbers = [(part, order[::-1][: max(1, round(part * len(order)))]) for part in SHARES]
+    surest = [
+        (100 * part, 100 * float(share[those].mean()), 100 * float(right[those].mean())) for part, those in numbers
+    ]
+    return {**found, "error": sum(gaps) / len(order), "bins": bins, "surest": surest}
