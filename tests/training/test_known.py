@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -174,6 +175,19 @@ class TestKnown:
         assert torch.equal(known._found.flatten(0, 1)[:, 1], predicted[:, 1])
         assert torch.equal(known._found.flatten(0, 1)[:, 0], predicted[:, 0]) == init
         assert torch.equal(predictor.learned.weight, before) == init
+
+    @pytest.mark.parametrize("init", [{}, {"words": 0}, {"words": 1}])
+    def test_a_predictor_that_the_decoder_does_not_read_is_fitted_unless_it_was_before(
+        self, init: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Decoding weighs words with it."""
+        monkeypatch.setattr(words, "_STEPS", 5)
+        material = self.material(manner=False, **({"init": init} if init else {}))
+        material.model.config = dataclasses.replace(material.model.config, word_inputs=False)
+        predictor, features = material.model.decoder.words, torch.randn(2, 2, 4)
+        before = predictor.learned.weight.detach().clone()
+        assert Known.of(material, features) is None
+        assert torch.equal(predictor.learned.weight, before) == bool(init.get("words"))
 
     def test_a_feature_that_hardly_varies_does_not_get_weights_that_no_checkpoint_holds(
         self, monkeypatch: pytest.MonkeyPatch

@@ -10,8 +10,17 @@ from captioner.network.header import find_checkpoint, read_header
 from captioner.network.words import CLASSES
 from captioner.training import words
 from captioner.training.captions import CaptionTokens
-from captioner.training.words import FOLDS, Columns, cross_fitted, frequent_words, names_in, strange_classes, word_loss
-from captioner.vocab import Vocabulary
+from captioner.training.words import (
+    FOLDS,
+    Columns,
+    cross_fitted,
+    frequent_words,
+    names_in,
+    rates_of,
+    strange_classes,
+    word_loss,
+)
+from captioner.vocab import SPECIAL_TOKENS, Vocabulary
 
 TEXTS = [("a dog", "a dog runs zebra"), ("a cat",), ("a dog",), ("a man zebra",)]
 VOCABULARY = Vocabulary.build(["a dog runs", "cat man"])  # zebra is unknown
@@ -150,3 +159,10 @@ class TestCrossFitting:
         assert torch.equal(first, second)
         assert torch.equal(heads[0].weight, heads[1].weight)
         assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_rates_are_the_shares_of_pictures_whose_captions_have_a_word() -> None:
+    vocabulary = Vocabulary.build(["dog cat runs"])
+    captions = CaptionTokens.of([["dog dog", "dog runs"], ["dog"], ["cat"], ["unknown"], ["cat"]], vocabulary)
+    found = dict(zip(vocabulary.words, rates_of(captions, 4, vocabulary).tolist(), strict=True))
+    assert found == {**dict.fromkeys(SPECIAL_TOKENS, 1.0), "dog": 0.5, "cat": 0.25, "runs": 0.25}
