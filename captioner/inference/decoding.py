@@ -98,9 +98,11 @@ def decode_state(
     return _independent(decoder, state, rules, evidence)
 
 
-def _weighed(logprobs: Tensor, evidence: Tensor | None) -> Tensor:
-    """Log-probabilities of the next word, (..., V), with the evidence for each word, if there is any."""
-    return logprobs if evidence is None else (logprobs + evidence).log_softmax(-1)
+def _weighed(logprobs: Tensor, evidence: Tensor | None, rules: Rules, written: Tensor) -> Tensor:
+    """Log-probabilities of the next word after `written` (R, t), with the evidence for each word, both (R, V)."""
+    if evidence is None:
+        return rules.merge(logprobs)
+    return rules.merge((logprobs + rules.left(evidence, written)).log_softmax(-1))
 
 
 def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Any]:
@@ -143,7 +145,8 @@ def _draw(
     going = torch.arange(len(written), device=written.device)  # the rows without an `<end>`; others cost nothing
     for t in range(written.shape[1], rules.options.max_length):
         full = logits.float().log_softmax(-1)
-        weighed = rules.merge(_weighed(full, evidence[going // n] if evidence is not None else None))
+        of_rows = evidence[going // n] if evidence is not None else None
+        weighed = _weighed(full, of_rows, rules, written[going])
         full = rules.merge(full)
         tokens = rules.next_token(rules.scores(weighed, written[going]), random[going, t])
         written, logprobs = _pad(written), _pad(logprobs)
@@ -182,9 +185,11 @@ def _beam(
 
     for t in range(begun, options.max_length):
         full = logits.float().log_softmax(-1)
-        weighed = rules.merge(_weighed(full, evidence[going].repeat_interleave(k, 0) if evidence is not None else None))
+        so_far = beams.written.flatten(0, 1)
+        of_rows = evidence[going].repeat_interleave(k, 0) if evidence is not None else None
+        weighed = _weighed(full, of_rows, rules, so_far)
         full = rules.merge(full)
-        allowed = rules.scores(weighed, beams.written.flatten(0, 1)).view(-1, k, vocabulary)
+        allowed = rules.scores(weighed, so_far).view(-1, k, vocabulary)
         totals = (beams.sums.unsqueeze(-1) + allowed).view(-1, k * vocabulary)
         best, index = totals.topk(k, dim=1)  # (B, K)
         parent, token = index // vocabulary, index % vocabulary

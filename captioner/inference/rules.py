@@ -6,6 +6,7 @@ Shapes: R rows (one per unfinished caption), t tokens written so far, V vocabula
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor
 
 from captioner.errors import OptionError, counted
-from captioner.languages import language_of
+from captioner.languages import Language, language_of
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary
 
+SAID_AGAIN = 0.1  # the most that a picture speaks for a word which the caption has said
 CONJUNCTIONS = ("and", "or")
 STUTTER = 4  # the number of words after a conjunction that must differ from the word before it
 
@@ -33,6 +35,7 @@ class Rules:
     prompt: tuple[int, ...] = ()
     conjunctions: tuple[int, ...] = ()  # around which captions must not stutter, unless options.allow_stutter
     avoided: tuple[tuple[int, ...], ...] = ()  # sequences of tokens that must not be written
+    function_words: tuple[int, ...] | None = None  # which may come again; None: any word may
     merged: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()  # tokens, and those of which one stands for them
 
     def __post_init__(self) -> None:
@@ -62,7 +65,12 @@ class Rules:
         conjunctions = tuple(token for token, word in enumerate(vocabulary.words) if word in CONJUNCTIONS)
         avoided = [tuple(vocabulary.encode(word)) for word in options.avoid.split(",") if vocabulary.tokenise(word)]
         avoided = [sequence for sequence in avoided if UNK not in sequence]  # which is never written anyway
-        return cls(options, tuple(ids), conjunctions, tuple(avoided), _neutral(options, vocabulary))
+        language, functions = language_of(vocabulary.words), None
+        if language.function_words and vocabulary.tokens == "word":
+            functions = tuple(token for token, word in enumerate(vocabulary.words) if word in language.function_words)
+        return cls(
+            options, tuple(ids), conjunctions, tuple(avoided), functions, _neutral(options, language, vocabulary)
+        )
 
     @property
     def rows(self) -> int:
@@ -77,6 +85,17 @@ class Rules:
         generator = torch.Generator().manual_seed(self.options.seed)
         shape = self.options.num_captions, self.options.max_length
         return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    def left(self, evidence: Tensor, written: Tensor) -> Tensor:
+        """What is left of the evidence for each word, (R, V), once the tokens `written` (R, t) are said.
+
+        Otherwise, "a crowd in front of a crowd" would be likely: the picture speaks for the second one, too.
+        """
+        if self.function_words is None or not written.shape[1]:
+            return evidence
+        now, most = evidence.gather(1, written), math.log(SAID_AGAIN) * (self.options.evidence or 0.0)
+        again = torch.isin(written, torch.tensor(self.function_words, device=written.device))
+        return evidence.scatter(1, written, torch.where(again, now, now.clamp(max=most)))
 
     def merge(self, logprobs: Tensor) -> Tensor:
         """Log-probabilities (R, V) in which words that tell the sex of people are no choice: their probabilities are
@@ -165,13 +184,15 @@ class Rules:
         return ids.gather(1, rank).squeeze(1)
 
 
-def _neutral(options: DecodeOptions, vocabulary: Vocabulary) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+def _neutral(
+    options: DecodeOptions, language: Language, vocabulary: Vocabulary
+) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
     """What `Rules.merged` holds. Raises OptionError where the language of the vocabulary has no neutral words."""
     if options.people != "neutral":
         return ()
     token = vocabulary.ids
     groups: dict[tuple[int, ...], list[int]] = {}
-    for word, instead in language_of(vocabulary.words).neutral.items():
+    for word, instead in language.neutral.items():
         targets = tuple(token[other] for other in instead if other in token)
         if word in token and targets:
             groups.setdefault(targets, []).append(token[word])

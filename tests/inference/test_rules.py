@@ -131,3 +131,19 @@ def test_avoided_words_are_not_written(tokens: str, avoid: str, written: str, fo
     scores = rules.scores(torch.zeros(1, len(vocabulary)), torch.tensor([vocabulary.encode(written)]))[0]
     found = {vocabulary.words[token] for token in scores.isneginf().nonzero().flatten().tolist()}
     assert found - {"<pad>", "<start>", "<unk>"} == forbidden
+
+
+def test_a_picture_speaks_less_for_a_word_that_was_said_unless_it_is_a_function_word() -> None:
+    options = DecodeOptions(evidence=2.0)
+    rules, ids = Rules.of(options, PEOPLE), PEOPLE.ids
+    evidence = torch.zeros(2, len(PEOPLE))
+    evidence[:, ids["hat"]] = -9.0
+    written = torch.tensor([PEOPLE.encode("a dog in"), PEOPLE.encode("a red hat")])
+    left = rules.left(evidence, written)
+    expected = evidence.clone()
+    expected[0, ids["dog"]] = expected[1, ids["red"]] = 2 * math.log(0.1)
+    torch.testing.assert_close(left, expected)
+    for unknown in (WORDS, Vocabulary.build(["狗在草地上跑"], tokens="character")):
+        tokens = torch.full((1, 2), 5)
+        evidence = torch.zeros(1, len(unknown))
+        assert Rules.of(options, unknown).left(evidence, tokens) is evidence
