@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         refuse_fixed(name for name in FIXED_BY_INIT if name in given)
         read = {name: value for name, value in read.items() if name not in FIXED_BY_INIT}
     config: TrainConfig = parse_options(TrainConfig, {**read, **given})
-    for path in (paths.captions, paths.images, paths.train_list, paths.val_list, paths.text):
+    files = (paths.captions, paths.images, paths.train_list, paths.val_list, paths.text)
+    for path in files if paths.captions and paths.images else ():
         if path and not Path(path).exists():  # which need not wait for torch
             raise DataError(f"{path}: no such file or folder")
     from captioner.training.run import train

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from captioner.data.captions import CaptionSet
@@ -11,6 +11,7 @@ from captioner.data.names import read_image_ids
 from captioner.data.splits import listed_names, names_of_split
 from captioner.errors import DataError, counted, some
 from captioner.evaluation.predictions import match, read_predictions
+from captioner.evaluation.scores import Evaluation, score_pictures
 from captioner.files import digest_of
 from captioner.vocab import tokenise
 
@@ -39,6 +40,12 @@ class Pairs:
     selected: bool = False  # whether a split says which pictures to evaluate on
     allow_missing: bool = False
     problems: dict[str, list[str]] = field(default_factory=dict)  # names of pictures by the keys of _PROBLEMS
+
+    def scored(self, tokens: str) -> Evaluation:
+        """The scores of the captions, with all that is known of them."""
+        result = score_pictures(self.captions, self.references, tokens)
+        result = replace(result, problems=self.problems, files=self.files)
+        return replace(result, words=self.words, confidence=self.confidence)
 
     @classmethod
     def of(

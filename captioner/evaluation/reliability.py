@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from captioner.evaluation.scores import ScoredCaption
 from captioner.evaluation.support import Support
 from captioner.vocab import tokenise
+
+if TYPE_CHECKING:
+    from captioner.evaluation.scores import ScoredCaption
 
 BINS = 10
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the captions, the surest first

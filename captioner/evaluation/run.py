@@ -12,8 +12,7 @@ from captioner.data.captions import read_captions
 from captioner.data.names import find_files
 from captioner.errors import OptionError, counted
 from captioner.evaluation.pairs import Pairs
-from captioner.evaluation.reliability import reliability
-from captioner.evaluation.scores import Evaluation, recipe, score_pictures
+from captioner.evaluation.scores import Evaluation, recipe
 from captioner.options import TOKEN_KINDS, DecodeOptions
 from captioner.pictures.find import find_pictures
 from captioner.vocab import fitting_tokens, tokenise
@@ -89,9 +88,7 @@ def evaluate(
     pairs.refuse()
     for line in pairs.described():
         say(f"warning: {line}")
-    result = score_pictures(pairs.captions, pairs.references, tokens)
-    trust = reliability(result.pictures, tokens, pairs.confidence)
-    result = replace(result, problems=pairs.problems, words=pairs.words, files=pairs.files, reliability=trust)
+    result = pairs.scored(tokens)
     return replace(result, recipe=recipe(result, source, ["captioner", "nltk", *([] if predictions else ["torch"])]))
 
 
@@ -127,6 +124,7 @@ def _caption(
             pairs.words[name] = tuple(zip(caption.tokens, caption.probabilities, strict=True))
             if caption.confidence is not None:
                 pairs.confidence[name] = caption.confidence, caption.familiar
-    used = {name: f"{value:g}" if isinstance(value, float) else value for name, value in options.used().items()}
-    decoding = ",".join(f"{name}={value}" for name, value in used.items())
+    # What is not set is as the checkpoint says.
+    used = {name: value for name, value in options.used().items() if value not in (None, "")}
+    decoding = ",".join(f"{name}={f'{v:g}' if isinstance(v, float) else v}" for name, v in used.items())
     return {"decoding": decoding, "precision": model.precision, "engine": model.engine, "checkpoint": digest[:12]}

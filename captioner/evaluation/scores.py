@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ import numpy as np
 from captioner.errors import DataError, counted
 from captioner.evaluation import metrics
 from captioner.evaluation.metrics import Words
+from captioner.evaluation.reliability import reliability
 from captioner.vocab import tokenise
 
 Scores: TypeAlias = dict[str, Any]
@@ -64,7 +66,12 @@ class Evaluation:
     problems: Mapping[str, Sequence[str]] = field(default_factory=dict)  # names of pictures left out, by problem
     words: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)  # of captions, with probabilities
     files: Mapping[str, Path] = field(default_factory=dict)  # of the pictures, where known
-    reliability: Mapping[str, Any] = field(default_factory=dict)  # see `reliability.reliability`
+    confidence: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # and familiarity, by picture
+
+    @cached_property
+    def reliability(self) -> dict[str, Any]:
+        """How much of the captions the references support, and what their confidence is worth."""
+        return reliability(self.pictures, self.tokens, self.confidence)
 
     def warnings(self) -> list[str]:
         """What readers of the scores must know, one line each."""
@@ -94,7 +101,7 @@ class Evaluation:
         yardsticks = {name: getattr(self, name) for name in ("against_as_many", "human", "floor")}
         said = {"problems": dict(self.problems), "warnings": self.warnings(), "recipe": self.recipe}
         head = {"format": EVALUATION_FORMAT, "tokens": self.tokens, **self.scores, **yardsticks, **said}
-        head |= {"references_sha256": self.references_sha256, "reliability": dict(self.reliability)}
+        head |= {"references_sha256": self.references_sha256, "reliability": self.reliability}
         names = ("name", "caption", "smoothed_bleu_4", "rouge_l", "cider", "bleu_counts")  # not the references
         rows = ({name: getattr(picture, name) for name in names} for picture in self.pictures)
         lines = ",\n".join("    " + json.dumps(row) for row in rows)

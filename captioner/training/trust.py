@@ -68,6 +68,7 @@ def measure(
         "right": float(right.mean()),
         "support": float(shares.mean()),
         "error": calibration_error(cross, right),
+        "error_by_chance": error_by_chance(cross),
         "auroc": auroc(cross[right > 0], cross[right == 0]),
         "kept": float(kept.float().mean()),
         "support_kept": float(shares[kept].mean()) if kept.any() else 0.0,
@@ -188,6 +189,13 @@ def calibration_error(probability: Tensor, right: Tensor, bins: int = 10) -> flo
     parts = probability.argsort().tensor_split(bins)
     gaps = [len(part) * float((probability[part].mean() - right[part].mean()).abs()) for part in parts if len(part)]
     return 100.0 * sum(gaps) / len(right)
+
+
+def error_by_chance(probability: Tensor) -> float:
+    """The mean calibration error of probabilities that are exactly right, on so many captions, in percent points."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.rand(50, len(probability), generator=generator) < probability
+    return sum(calibration_error(probability, draw.float()) for draw in draws) / len(draws)
 
 
 def auroc(higher: Tensor, lower: Tensor) -> float:

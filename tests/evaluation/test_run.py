@@ -74,9 +74,8 @@ def test_the_recipe_names_all_options_that_were_used(pictures: list[Path], refer
     recipe = evaluate(references, images=pictures[0].parent, model=Model(), options=options).recipe
     parts = dict(part.split(":", 1) for part in recipe.split("|"))
     named = dict(option.split("=") for option in parts["decoding"].split(","))
-    assert named == {
-        name: f"{value:g}" if type(value) is float else str(value) for name, value in options.used().items()
-    }
+    given = {name: value for name, value in options.used().items() if value not in (None, "")}
+    assert named == {name: f"{value:g}" if type(value) is float else str(value) for name, value in given.items()}
     assert (parts["precision"], parts["engine"], parts["checkpoint"]) == ("float32", "torch", "0123456789ab")
     assert "torch" in parts
 

