@@ -125,6 +125,7 @@ class DecodeOptions:
         "written", "neutral: person and child instead of man, woman, boy and girl", choices=("written", "neutral")
     )
     avoid: str = _decoding("", "words that no caption may have, separated by commas")
+    require: str = _beam("", "words that every caption must have, separated by commas, three at most")
     unsure: str = _said(
         "write", "what becomes of captions that are not sure: write, mark with 'May show', or skip", choices=UNSURE
     )

@@ -23,7 +23,7 @@ ALWAYS = {
 USED_BY = {
     "greedy": ALWAYS,
     "sample": ALWAYS | {"temperature", "top_k", "top_p", "num_captions"},
-    "beam": ALWAYS | {"beam_size", "length_penalty", "num_captions"},
+    "beam": ALWAYS | {"beam_size", "length_penalty", "num_captions", "require"},
 }
 UNUSED = [
     (strategy, name) for strategy, used in USED_BY.items() for name in {*USED_BY["sample"], *USED_BY["beam"]} - used

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from captioner.inference.constrained import Constrained
 from captioner.inference.rules import Rules
 from captioner.vocab import END, PAD, START
 
@@ -93,6 +94,8 @@ def decode_state(
     if state[0].shape[1] == 0:
         return []
     # A beam of 1 is greedy decoding. Greedy decoding is faster, and resolves ties in the same way.
+    if rules.required:
+        return _constrained(decoder, state, rules, evidence)
     if rules.options.strategy == "beam" and rules.options.beam_size > 1:
         return _beam(decoder, state, rules, watch, evidence)
     return _independent(decoder, state, rules, evidence)
@@ -211,6 +214,22 @@ def _beam(
         state = tuple(part.index_select(1, parents) for part in state)
         logits, state = decoder.step(token[on].view(-1), state)
     return captions
+
+
+def _constrained(decoder: StepDecoder, state: Any, rules: Rules, evidence: Tensor | None) -> list[list[Hypothesis]]:
+    """Beam search for captions that have the required words."""
+    written, logprobs, logits, state = _begin(decoder, state, rules.prompt)
+    beams = Constrained(written, logprobs, rules)
+    logits, state = logits.repeat_interleave(beams.rows, 0), beams.first(state)
+    of_rows = evidence.repeat_interleave(beams.rows, 0) if evidence is not None else None
+    for t in range(len(rules.prompt), rules.options.max_length):
+        full = logits.float().log_softmax(-1)
+        rows = beams.grow(rules.merge(full), _weighed(full, of_rows, rules, beams.written))
+        if t + 1 < rules.options.max_length:
+            state = tuple(part.index_select(1, rows) for part in state)
+            logits, state = decoder.step(beams.written[:, -1], state)
+    best = beams.best(rules.options.num_captions)
+    return [[Hypothesis(tuple(ids), tuple(values)) for ids, values in those] for those in best]
 
 
 class _Beams(NamedTuple):

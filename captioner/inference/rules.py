@@ -18,6 +18,7 @@ from captioner.languages import Language, language_of
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary
 
+MOST_REQUIRED = 3  # words; each doubles the number of beams
 SAID_AGAIN = 0.1  # the most that a picture speaks for a word which the caption has said
 CONJUNCTIONS = ("and", "or")
 STUTTER = 4  # the number of words after a conjunction that must differ from the word before it
@@ -35,6 +36,7 @@ class Rules:
     prompt: tuple[int, ...] = ()
     conjunctions: tuple[int, ...] = ()  # around which captions must not stutter, unless options.allow_stutter
     avoided: tuple[tuple[int, ...], ...] = ()  # sequences of tokens that must not be written
+    required: tuple[int, ...] = ()  # tokens that every caption must have
     function_words: tuple[int, ...] | None = None  # which may come again; None: any word may
     merged: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()  # tokens, and those of which one stands for them
 
@@ -68,9 +70,8 @@ class Rules:
         language, functions = language_of(vocabulary.words), None
         if language.function_words and vocabulary.tokens == "word":
             functions = tuple(token for token, word in enumerate(vocabulary.words) if word in language.function_words)
-        return cls(
-            options, tuple(ids), conjunctions, tuple(avoided), functions, _neutral(options, language, vocabulary)
-        )
+        required, merged = _required(options, vocabulary), _neutral(options, language, vocabulary)
+        return cls(options, tuple(ids), conjunctions, tuple(avoided), required, functions, merged)
 
     @property
     def rows(self) -> int:
@@ -182,6 +183,17 @@ class Rules:
         target = (uniform * total).minimum(torch.nextafter(total, torch.zeros_like(total)))
         rank = torch.searchsorted(cumulative, target.unsqueeze(1), right=True)
         return ids.gather(1, rank).squeeze(1)
+
+
+def _required(options: DecodeOptions, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """The tokens of the required words. Raises OptionError for too many, and for words that are not known."""
+    words = vocabulary.tokenise(options.require)
+    unknown = [_with_suggestions(word, vocabulary) for word in words if word not in vocabulary.ids]
+    if unknown:
+        raise OptionError(f"require: the model does not know {', '.join(unknown)}: leave that out")
+    if len(words) > MOST_REQUIRED:
+        raise OptionError(f"require: {len(words)} {vocabulary.tokens}s are too many: give {MOST_REQUIRED} at most")
+    return tuple(dict.fromkeys(vocabulary.encode(options.require)))
 
 
 def _neutral(

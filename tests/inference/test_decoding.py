@@ -820,3 +820,38 @@ class TestEvidence:
         decoder, features, evidence = network(0), pictures(3), torch.randn(3, 10).double()
         plain = decode(decoder, features, Rules(options))
         assert decode(decoder, features, Rules(replace(options, evidence=0.0)), evidence=evidence) == plain
+
+
+class TestRequiredWords:
+    @pytest.mark.parametrize("required", [(A,), (A, C), (C, A, B)])
+    @pytest.mark.parametrize("prompt", [(), (B,)], ids=str)
+    def test_a_beam_that_prunes_nothing_finds_the_best_captions_that_have_them(
+        self, required: tuple[int, ...], prompt: tuple[int, ...]
+    ) -> None:
+        decoder, features = network(0, words=3), pictures(2)
+        options = options_of(beam_size=100, num_captions=20, max_length=4, length_penalty=1.0)
+        found = decode(decoder, features, Rules(options, prompt, required=required))
+        for feature, captions in zip(features.split(1), found, strict=True):
+            every = [c for c, _ in every_caption(decoder, feature, 4) if c[: len(prompt)] == prompt]
+            possible = [c for c in every if c[-1] == END and set(required) <= set(c)]
+
+            def score(tokens: tuple[int, ...], feature: Tensor = feature) -> float:
+                values = forced(decoder, feature[0], tokens)[len(prompt) :]
+                return -sum(values) / len(values)
+
+            possible.sort(key=score)
+            ended = [caption.tokens for caption in captions if caption.finished]
+            assert ended == possible[: len(ended)]
+            assert len(ended) == min(20, len(possible))
+            for caption in captions:
+                assert set(required) <= set(caption.tokens)
+                assert caption.token_logprobs == pytest.approx(forced(decoder, feature[0], caption.tokens))
+
+    @pytest.mark.parametrize("size", [1, 3])
+    def test_every_caption_has_them_and_is_that_of_the_picture_alone(self, size: int) -> None:
+        decoder, features = network(0), pictures(9)
+        rules = Rules(options_of(beam_size=size, max_length=8), required=(B, D))
+        together = decode(decoder, features, rules)
+        assert all({B, D} <= set(best.tokens) for [best] in together)
+        assert tokens_of(together) == [tokens_of(decode(decoder, each, rules))[0] for each in features.split(1)]
+        assert len({best.tokens for [best] in together}) > 1

@@ -147,3 +147,13 @@ def test_a_picture_speaks_less_for_a_word_that_was_said_unless_it_is_a_function_
         tokens = torch.full((1, 2), 5)
         evidence = torch.zeros(1, len(unknown))
         assert Rules.of(options, unknown).left(evidence, tokens) is evidence
+
+
+def test_required_words_are_known_and_few() -> None:
+    assert Rules.of(DecodeOptions(require="red, Hat"), PEOPLE).required == tuple(PEOPLE.encode("red hat"))
+    for words, message in (
+        ("zebra", "require: the model does not know"),
+        ("man,dog,red,hat", "require: 4 words are too many: give 3 at most"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            Rules.of(DecodeOptions(require=words), PEOPLE)

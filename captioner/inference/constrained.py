@@ -1,0 +1,104 @@
+"""Beam search for captions that have given words (Anderson et al. 2017, "Guided open vocabulary image captioning with
+constrained beam search").
+
+There is a beam for each set of required words that a hypothesis may have. Writing one of the missing words takes a
+hypothesis into another beam, and only those of the last one, which have all words, may end.
+Shapes: B pictures, S sets of required words, K hypotheses of a beam, V vocabulary, t tokens so far.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captioner.inference.rules import Rules
+from captioner.vocab import END
+
+Moves = tuple[Tensor, Tensor, Tensor]  # sums of the best continuations, the rows that they continue, and their tokens
+
+
+def moves(totals: Tensor, required: tuple[int, ...]) -> Moves:
+    """The K best continuations of each beam, (B, S, K), from the sums of all of them, `totals` (B, S, K, V).
+
+    Bit i of a beam's number says whether its hypotheses have the required token i. Rows are counted over all beams.
+    """
+    pictures, beams, k, vocabulary = totals.shape
+    first = torch.arange(pictures, device=totals.device)[:, None] * beams * k  # row of each picture
+    found = []
+    for beam in range(beams):
+        have = [i for i in range(len(required)) if beam >> i & 1]
+        stay = totals[:, beam].clone()
+        stay[..., [token for i, token in enumerate(required) if i not in have]] = -torch.inf
+        if beam != beams - 1:
+            stay[..., END] = -torch.inf
+        enter = [totals[:, beam ^ (1 << i), :, required[i]] for i in have]
+        best, index = torch.cat([stay.flatten(1), *enter], 1).topk(k, 1)
+        # Behind those that stay come K that enter with each of the tokens that this beam has.
+        behind = index - k * vocabulary
+        froms = torch.tensor([beam ^ (1 << i) for i in have] or [0], device=totals.device)
+        tokens = torch.tensor([required[i] for i in have] or [0], device=totals.device)
+        which = (behind // k).clamp(min=0)
+        stays = behind < 0
+        row = torch.where(stays, beam * k + index // vocabulary, froms[which] * k + behind % k)
+        found.append((best, first + row, torch.where(stays, index % vocabulary, tokens[which])))
+    sums, rows, tokens = (torch.stack(part, 1) for part in zip(*found, strict=True))
+    return sums, rows, tokens
+
+
+class Constrained:
+    """The hypotheses of B pictures in S beams, and the finished ones of the last beam, from a prompt (B, P)."""
+
+    def __init__(self, written: Tensor, logprobs: Tensor, rules: Rules) -> None:
+        self._rules, self._k, required = rules, rules.options.beam_size, rules.required
+        self._required = required
+        self._shape = len(written), 1 << len(required), self._k
+        self.rows = self._shape[1] * self._k  # of a picture
+        begun = sum(1 << i for i, token in enumerate(required) if token in rules.prompt)
+        self._sums = logprobs.new_full(self._shape, -torch.inf)
+        self._sums[:, begun, 0] = 0.0
+        self.written, self._logprobs = (part.repeat_interleave(self.rows, 0) for part in (written, logprobs))
+        self._begun = written.shape[1]
+        self._done: list[list[tuple[float, list[int], list[float]]]] = [[] for _ in range(len(written))]
+
+    def grow(self, logprobs: Tensor, weighed: Tensor) -> Tensor:
+        """Add a token to every hypothesis, by the decoder's log-probabilities of it and by the weighed ones, (rows, V).
+
+        Returns the rows that the new rows continue.
+        """
+        scores = self._rules.scores(weighed, self.written).view(*self._shape, -1)
+        self._sums, parents, tokens = moves(self._sums[..., None] + scores, self._required)
+        rows, added = parents.flatten(), tokens.flatten()[:, None]
+        self.written = torch.cat([self.written[rows], added], 1)
+        self._logprobs = torch.cat([self._logprobs[rows], logprobs[rows].gather(1, added)], 1)
+        self._finish(tokens)
+        return rows
+
+    def _finish(self, tokens: Tensor) -> None:
+        """Put the hypotheses that ended beside the others."""
+        divisor = (self.written.shape[1] - self._begun) ** self._rules.options.length_penalty
+        ends = (tokens == END) & (self._sums > -torch.inf)
+        for picture, beam, place in ends.nonzero().tolist():
+            row = (picture * self._shape[1] + beam) * self._k + place
+            score = float(self._sums[picture, beam, place]) / divisor
+            self._done[picture].append((score, self.written[row].tolist(), self._logprobs[row].tolist()))
+        self._sums = self._sums.masked_fill(ends, -torch.inf)
+
+    def best(self, number: int) -> list[list[tuple[list[int], list[float]]]]:
+        """The tokens and log-probabilities of the best `number` hypotheses of each picture.
+
+        Finished ones come first, then those of the last beam that the length limit cut off.
+        """
+        found = []
+        for picture, done in enumerate(self._done):
+            ranked = [(ids, values) for _, ids, values in sorted(done, key=lambda each: -each[0])]
+            last = (picture + 1) * self.rows - self._k
+            places = (self._sums[picture, -1] > -torch.inf).nonzero().flatten().tolist()
+            ranked += [(self.written[last + p].tolist(), self._logprobs[last + p].tolist()) for p in places]
+            found.append(ranked[:number])
+        return found
+
+    def first(self, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+        """States (L, B, ...) with a row for each hypothesis."""
+        return tuple(part.repeat_interleave(self.rows, 1) for part in tensors)
