@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from collections import Counter
@@ -19,7 +20,8 @@ from streamlit.runtime.scriptrunner import StopException
 from streamlit.testing.v1 import AppTest
 
 import captioner
-from captioner.network.checkpoint import save_checkpoint
+from captioner.network.checkpoint import Checkpoint, save_checkpoint
+from captioner.network.config import Trust
 from captioner.options import option_specs
 from captioner.page import pictures
 from captioner.page.batch import Batch
@@ -507,3 +509,39 @@ def test_configuration_keeps_the_page_private() -> None:
     assert server["maxUploadSize"] == pictures.MAX_MEGABYTES
     assert config["browser"]["gatherUsageStats"] is False
     assert config["client"]["showErrorDetails"] == "none"
+
+
+def test_words_that_are_wanted_and_unwanted(model: captioner.Captioner) -> None:
+    before = shown(open_view("compare", DOG))
+    unwanted = max(before[0].lower().split(), key=len)
+    page = open_view("compare", DOG)
+    captions = shown(page.multiselect(key="avoid").set_value([unwanted]).run())
+    assert captions == [text for text in captions if unwanted not in text.lower().split()] != before
+    page = open_view("compare", DOG)
+    wanted = next(word for word in model.vocabulary.words[4:] if word not in " ".join(before).lower().split())
+    captions = shown(page.multiselect(key="require").set_value([wanted]).run())
+    assert captions[0] == before[0]
+    assert all(wanted in text.lower().split() for text in captions[1:4])
+
+
+@pytest.mark.parametrize(
+    ("bars", "said"),
+    [((0.0, 0.0), "Sure"), ((1.0, 0.0), "Not sure"), ((0.0, 1.0), "Not the kind of picture I know")],
+)
+def test_the_page_says_how_sure_a_caption_is(
+    tiny_checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bars: tuple[float, float],
+    said: str,
+) -> None:
+    trust = Trust((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), (1.0, 0.0), *bars)
+    save_checkpoint(tmp_path / "trusted.safetensors", dataclasses.replace(tiny_checkpoint, trust=trust))
+    monkeypatch.setattr(
+        "captioner.page.models.shipped_checkpoints", lambda: {"flickr8k": tmp_path / "trusted.safetensors"}
+    )
+    st.cache_resource.clear()
+    page = open_view("caption", DOG)
+    [caption] = [element for element in page.caption if element.value == said]
+    assert "50.0%" in caption.help or "50%" in caption.help
+    st.cache_resource.clear()

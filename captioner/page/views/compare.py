@@ -11,9 +11,12 @@ import streamlit as st
 from torch import Tensor
 
 import captioner
+from captioner.inference.rules import MOST_REQUIRED
+from captioner.languages import language_of
 from captioner.options import OptionSpec, option_specs
 from captioner.page import pictures, show
 from captioner.page.texts import say
+from captioner.vocab import SPECIAL_TOKENS
 
 SPECS = {spec.name: spec for spec in option_specs(captioner.DecodeOptions)}
 HIGHEST = {"beam_size": 12, "num_captions": 12, "max_length": 40, "top_k": 100, "length_penalty": 2.0}  # of a slider
@@ -34,22 +37,39 @@ def view(name: str, model: captioner.Captioner) -> None:
 
 @st.fragment  # a slider then reruns this part only
 def _columns(model: captioner.Captioner, feature: Tensor, encode_ms: float) -> None:
-    max_length = slider("max_length", key="longest")
+    max_length, wording = slider("max_length", key="longest"), _wording(model)
+    required = wording.pop("require")
     greedy, beam, drawn = st.columns(3, gap="medium")
     with greedy:
         _head("greedy", "greedy_is")
-        spent = _captions(model, feature, "greedy", max_length=max_length)
+        spent = _captions(model, feature, "greedy", max_length=max_length, **wording)
     with beam:
         _head("beam", "beam_is")
         values = {option: slider(option, key=f"beam-{option}") for option in ("beam_size", "length_penalty")}
         values["num_captions"] = min(slider("num_captions", key="beam-captions", start=3), values["beam_size"])
-        spent += _captions(model, feature, "beam", max_length=max_length, **values)
+        spent += _captions(model, feature, "beam", max_length=max_length, require=required, **wording, **values)
     with drawn:
         _head("sampled", "sample_is")
         values = {option: slider(option, key=f"draw-{option}") for option in ("temperature", "top_k", "top_p")}
         values["num_captions"] = slider("num_captions", key="draws", start=5)
-        spent += _captions(model, feature, "sample", max_length=max_length, seed=_seed(), **values)
+        spent += _captions(model, feature, "sample", max_length=max_length, seed=_seed(), **wording, **values)
     st.caption(say("cost", encode=encode_ms, decode=spent))
+
+
+def _wording(model: captioner.Captioner) -> dict[str, Any]:
+    """Ask for words that are wanted and unwanted, and for neutral words for people, where the language has them."""
+    words, (unwanted, wanted, neutral) = sorted(model.vocabulary.words[len(SPECIAL_TOKENS) :]), st.columns(3)
+    choose = partial(st.multiselect, options=words, placeholder=say("choose_words"), persist_state="session")
+    with unwanted:
+        avoid = choose(say("avoid"), key="avoid", help=say("help_avoid"))
+    with wanted:
+        require = choose(say("require"), key="require", max_selections=MOST_REQUIRED, help=say("help_require"))
+    given = {"avoid": ",".join(avoid), "require": ",".join(require)}
+    if language_of(words).neutral:
+        with neutral:
+            on = st.toggle(say("neutral"), key="neutral", help=say("help_neutral"), persist_state="session")
+        given["people"] = "neutral" if on else "written"
+    return given
 
 
 def _head(title: str, what: str) -> None:
