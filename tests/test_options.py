@@ -103,7 +103,7 @@ def test_an_option_that_the_strategy_does_not_use_is_refused(strategy: str, name
     default = getattr(DecodeOptions(), name)
     users = [user for user in USED_BY if name in USED_BY[user]]
     with pytest.raises(OptionError) as caught:
-        DecodeOptions(strategy=strategy, **{name: 2 if isinstance(default, int) else 0.5})
+        DecodeOptions(strategy=strategy, **{name: 2 if isinstance(default, int) else "dog" if default == "" else 0.5})
     assert str(caught.value) == (
         f"{name} has no effect with strategy {strategy}: choose strategy {' or '.join(users)}, or leave {name} "
         f"(--{name.replace('_', '-')}) out"

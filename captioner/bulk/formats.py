@@ -158,7 +158,7 @@ def _sure(row: Row) -> str:
     of the words, and of the end where the caption has one.
     """
     if "confidence" in row:
-        return f"{100 * row['confidence']:.0f} % sure"
+        return ", ".join([f"{100 * row['confidence']:.0f} % sure", *filter(None, [row.get("unsure")])])
     steps = len(row["words"]) + (row["end_probability"] is not None)
     return f"{100 * math.exp(row['logprob'] / max(1, steps)):.0f} % a word"
 

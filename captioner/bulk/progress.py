@@ -82,7 +82,7 @@ class Progress:
         """Remove the bar and print the summary, unless there was one picture and it has its caption."""
         self._bar.close()
         seconds = time.monotonic() - self._started
-        if self._total != 1 or self._failed:
+        if self._total != 1 or self._failed or self._unsure:
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
             unsure = f", {self._unsure} of them unsure" if self._unsure else ""
             self.note(f"{self._captioned} captioned{unsure}, {self._failed} failed, {pace}")

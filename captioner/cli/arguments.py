@@ -49,7 +49,7 @@ def add_options(
             shown = f"{default:g}" if isinstance(default, float) else default
             given["help"] += "" if default == "" else f" [{spec.unset if default is None else shown}]"
             given["type"] = spec.kind
-            given |= {"choices": spec.choices or None, "metavar": _METAVARS[spec.kind]}
+            given |= {"choices": spec.choices or None, "metavar": "WORDS" if default == "" else _METAVARS[spec.kind]}
         group.add_argument(spec.flag, **given)
 
 

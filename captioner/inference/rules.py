@@ -7,6 +7,7 @@ Shapes: R rows (one per unfinished caption), t tokens written so far, V vocabula
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -65,7 +66,9 @@ class Rules:
             named = ", ".join(_with_suggestions(word, vocabulary) for word in unknown)
             raise OptionError(f"the model does not know every {vocabulary.tokens} of the prompt: not {named}")
         conjunctions = tuple(token for token, word in enumerate(vocabulary.words) if word in CONJUNCTIONS)
-        avoided = [tuple(vocabulary.encode(word)) for word in options.avoid.split(",") if vocabulary.tokenise(word)]
+        avoided = [
+            tuple(vocabulary.encode(word)) for word in re.split("[,，、]", options.avoid) if vocabulary.tokenise(word)
+        ]
         avoided = [sequence for sequence in avoided if UNK not in sequence]  # which is never written anyway
         language, functions = language_of(vocabulary.words), None
         if language.function_words and vocabulary.tokens == "word":

@@ -1,7 +1,8 @@
 """What a caption is worth: two calibrated numbers, and words for pictures that get no sentence.
 
 - `confidence` is the probability that the caption is right, as `evaluation.support` defines it: a logistic function of
-  the mean log-probability of its words, of their number, and of the mean evidence for them in the picture.
+  the mean log-probability of its words, of their number, and of the mean evidence for them in the picture. It was
+  learned on ordinary pictures, so it falls in proportion where the picture is less familiar than nearly all of these.
 - `familiar` is the probability that the picture is of the kind that the model learned from: a logistic function of the
   lengths of the standardised feature and of its negative part, and of its mean. Features of unusual pictures differ in
   length (Hendrycks and Gimpel 2017, "A baseline for detecting misclassified and out-of-distribution examples", and many
@@ -84,6 +85,7 @@ class Judge:
                 self._trust.confidence, caption_inputs(flat, evidence[owner] if evidence is not None else None)
             )
             familiar = logistic(self._trust.familiar, feature_inputs(self._decoder, features))[owner.cpu()]
+            confidence = confidence * (familiar / max(self._trust.min_familiar, 1e-6)).clamp(max=1.0)
             numbers = zip(captions, confidence.tolist(), familiar.tolist(), strict=True)
             captions = [self._said(replace(c, confidence=sure, familiar=f), options) for c, sure, f in numbers]
         tags = self.tags(features, options.tags) if options.tags else [()] * len(several)

@@ -35,9 +35,12 @@ def bars(candidates: Sequence[Candidate], chosen: str, headings: tuple[str, str]
     return _html("bars", candidates=candidates, chosen=chosen, headings=headings, caption=caption)
 
 
-def gallery(rows: Sequence[Row], thumbnails: Mapping[str, str]) -> str:
-    """Pictures as a grid, each with its caption, or the reason why it has none, and its name."""
-    return _html("gallery", rows=rows, thumbnails=thumbnails)
+def gallery(rows: Sequence[Row], thumbnails: Mapping[str, str], doubts: Mapping[str, str]) -> str:
+    """Pictures as a grid, each with its caption, or the reason why it has none, and its name.
+
+    `doubts` says in the visitor's language what may speak against a caption.
+    """
+    return _html("gallery", rows=rows, thumbnails=thumbnails, doubts=doubts)
 
 
 def states(rows: Sequence[tuple[str, Tensor]], describe: str) -> str:

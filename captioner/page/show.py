@@ -13,6 +13,7 @@ from captioner.page.drawings import percent
 from captioner.page.pictures import KeptPicture
 from captioner.page.texts import say
 
+DOUBTS = {NOT_SURE: "not_sure", UNFAMILIAR: "unfamiliar"}  # what speaks against a caption, by the names of texts
 STYLE = """<style>
 [class*="st-key-answer"] code { font-size: 1.6rem; line-height: 1.35; font-weight: 500 }
 [data-testid="stCode"] > div, [data-testid="stCode"] > div > div { opacity: 1 !important; transform: none !important }
@@ -33,7 +34,7 @@ def sure(caption: Caption, times: int = 1) -> str:
     if caption.confidence is None:
         text = say("sure", percent=percent(caption.mean_probability))
     else:
-        text = say({"": "is_sure", NOT_SURE: "not_sure", UNFAMILIAR: "unfamiliar"}[caption.unsure])
+        text = say(DOUBTS.get(caption.unsure, "is_sure"))
     return text if times == 1 else f"{text}, {say('times', count=times)}"
 
 

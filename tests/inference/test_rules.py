@@ -119,6 +119,7 @@ def test_a_language_without_neutral_words_cannot_be_neutral() -> None:
     ("tokens", "avoid", "written", "forbidden"),
     [
         ("word", "dog, Hat,zebra", "a", {"dog", "hat"}),
+        ("word", "dog，hat、red", "a", {"dog", "hat", "red"}),
         ("word", "red hat", "a red", {"hat"}),
         ("word", "red hat", "a", set()),
         ("character", "草地", "在草", {"地"}),

@@ -8,7 +8,7 @@ import streamlit as st
 
 import captioner
 from captioner.bulk.formats import csv_table, gallery, jsonl
-from captioner.page import drawings, pictures
+from captioner.page import drawings, pictures, show
 from captioner.page.batch import Batch
 from captioner.page.texts import say
 from captioner.page.visits import own
@@ -68,11 +68,13 @@ def _show(batch: Batch) -> None:
             st.download_button(label, content, file_name=file, mime=mime, on_click="ignore", key=file, icon=icon)
         st.button(say("clear"), on_click=batch.clear, type="tertiary")
     pictures_tab, table = st.tabs([say("gallery"), say("table")])
-    pictures_tab.html(drawings.gallery(batch.rows, batch.thumbnails))
+    doubts = {reason: say(text) for reason, text in show.DOUBTS.items()}
+    pictures_tab.html(drawings.gallery(batch.rows, batch.thumbnails, doubts))
     cells = {
         say("picture"): [batch.thumbnails.get(row["path"], "") for row in batch.rows],
         say("file"): [row["path"] for row in batch.rows],
         say("caption"): [row.get("caption", "") for row in batch.rows],
+        say("doubt"): [doubts.get(row.get("unsure", ""), "") for row in batch.rows],
     }
     if failed:
         cells[say("trouble")] = [row.get("error", "") for row in batch.rows]
