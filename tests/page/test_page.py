@@ -363,7 +363,7 @@ def test_many_pictures_become_a_table_and_a_gallery(model: captioner.Captioner) 
     ]
     assert "not a picture" in rows[1]["error"]
     assert page.file_uploader[0].value == []  # the files have been let go
-    assert list(page.dataframe[0].value.columns) == ["Picture", "File", "Caption", "Problem"]
+    assert list(page.dataframe[0].value.columns) == ["Picture", "File", "Caption", "Doubt", "Problem"]
     assert len(page.dataframe[0].value) == 3
     gallery = page.get("html")[-1].value
     assert gallery.count("<figure>") == 3
