@@ -32,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"no caption   {result.error}\n")
             continue
         print(f"caption      {caption.text}")
+        if caption.confidence is not None:
+            doubt = f": {caption.unsure}" if caption.unsure else ""
+            print(f"confidence   {100 * caption.confidence:.0f} % that it is right{doubt}")
         mean = f"{100 * caption.mean_probability:.0f} % a word"
         print(f"probability  {math.exp(caption.logprob):.2g} of all sentences, {mean}:")
         words = zip(caption.tokens, caption.probabilities, strict=True)

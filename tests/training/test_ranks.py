@@ -221,6 +221,7 @@ def test_a_run_of_one_process_is_the_run_without_torchrun(
     from captioner.data.splits import Split, find_examples, read_split_list
 
     monkeypatch.setenv("CAPTIONER_CACHE", str(runs.folder / "cache"))
+    monkeypatch.setattr("captioner.training.words._STEPS", 20)  # as in rank.py
     captions = read_captions(runs.shapes[0]).captions
     learn, validate = (find_examples(captions, runs.shapes[1], read_split_list(names)) for names in runs.shapes[2:])
     split = Split(learn, validate, {"captions": "shapes", "pictures": len(learn)})
