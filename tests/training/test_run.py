@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +34,14 @@ from captioner.training.ranks import Ranks
 from captioner.training.run import train, train_on
 from captioner.training.start import Material
 from training.runs import TINY, Killed, kill_after, metrics, quiet, split_of, weights_without_gradients
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_predictor() -> Iterator[None]:
+    """The word predictor is fitted in no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captioner.training.words._STEPS", 5)
+        yield
 
 
 @pytest.fixture(scope="module")
