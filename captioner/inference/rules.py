@@ -65,14 +65,15 @@ class Rules:
         if unknown:
             named = ", ".join(_with_suggestions(word, vocabulary) for word in unknown)
             raise OptionError(f"the model does not know every {vocabulary.tokens} of the prompt: not {named}")
-        conjunctions = tuple(token for token, word in enumerate(vocabulary.words) if word in CONJUNCTIONS)
+        token = vocabulary.ids
+        conjunctions = tuple(sorted(token[word] for word in CONJUNCTIONS if word in token))
         avoided = [
             tuple(vocabulary.encode(word)) for word in re.split("[,，、]", options.avoid) if vocabulary.tokenise(word)
         ]
         avoided = [sequence for sequence in avoided if UNK not in sequence]  # which is never written anyway
         language, functions = language_of(vocabulary.words), None
         if language.function_words and vocabulary.tokens == "word":
-            functions = tuple(token for token, word in enumerate(vocabulary.words) if word in language.function_words)
+            functions = tuple(sorted(token[word] for word in language.function_words if word in token))
         required, merged = _required(options, vocabulary), _neutral(options, language, vocabulary)
         return cls(options, tuple(ids), conjunctions, tuple(avoided), required, functions, merged)
 
