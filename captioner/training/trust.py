@@ -53,9 +53,9 @@ def measure(
     """
     if len(paths) < FEWEST:
         return None, {"pictures": len(paths)}
-    support, inputs, tags = _captions(checkpoint, features, texts)
+    support, verdicts, inputs, tags = _captions(checkpoint, features, texts)
     tokens = checkpoint.vocabulary.tokens
-    right = torch.tensor([float(share >= 2 / 3 - 1e-9) for share in support])
+    right = torch.tensor(verdicts).float()
     confidence, cross = fit_logistic(inputs, right), cross_fitted(inputs, right, torch.arange(len(right)) % FOLDS)
     bar = operating_point(cross, right)
     familiar, refuse, by_kind = _familiar(checkpoint, features, paths, encoder)
@@ -84,19 +84,23 @@ def measure(
 
 def _captions(
     checkpoint: Checkpoint, features: Tensor, texts: Sequence[Sequence[str]]
-) -> tuple[list[float], Tensor, tuple[float, float]]:
-    """The support of each caption, what its confidence depends on (P, 3), and scale and shift of predicted words."""
+) -> tuple[list[float], list[bool], Tensor, tuple[float, float]]:
+    """The support of each caption and whether it is right, what its confidence depends on (P, 3), and scale and shift
+    of predicted words.
+    """
     decoder, vocabulary = checkpoint.model.decoder, checkpoint.vocabulary
     references = [[tokenise(text, vocabulary.tokens) for text in those] for those in texts]
     scale = Support(references)
     rules = Rules.of(DecodeOptions(evidence=checkpoint.model.config.evidence), vocabulary)
-    support, inputs, found = [], [], []
+    support, right, inputs, found = [], [], [], []
     for place, part in zip(range(0, len(features), 128), features.split(128), strict=True):
         evidence = decoder.words.evidence(part)
         best = [hypotheses[0] for hypotheses in decode(decoder, part, rules, evidence=evidence)]
         inputs.append(caption_inputs(best, evidence))
         words = [tokenise(vocabulary.text(hypothesis.tokens), vocabulary.tokens) for hypothesis in best]
-        support += [scale.share(caption, those) for caption, those in zip(words, references[place:], strict=False)]
+        pairs = list(zip(words, references[place : place + len(words)], strict=True))
+        support += [scale.share(*pair) for pair in pairs]
+        right += [scale.right(*pair) for pair in pairs]
         with torch.inference_mode():
             found.append(decoder.words(part).float().cpu())
     tags = (1.0, 0.0)
@@ -106,7 +110,7 @@ def _captions(
         logits = torch.cat(found).logit(1e-6).flatten()
         slope, constant = fit_logistic(logits[:, None], labels.flatten().float())
         tags = (slope, constant)
-    return support, torch.cat(inputs), tags
+    return support, right, torch.cat(inputs), tags
 
 
 def _familiar(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from captioner.bulk.formats import sidecar_paths, sidecar_text, writer
+from captioner.bulk.outputs import Sidecars
 from captioner.errors import DataError
 from captioner.evaluation.predictions import Prediction, read_predictions
 from captioner.inference.results import Caption, FileResult, Row, Tag, row_of
@@ -63,6 +64,7 @@ def test_csv_says_how_sure_a_caption_is_and_what_else_is_seen() -> None:
     [names, row] = csv.reader(io.StringIO(rendered("csv", FileResult("a.jpg", tagged))))
     assert names[-4:] == TRUST
     assert row[-4:] == ["0.25", "1.0", "not sure", "dog, =1"]
+    assert "25 % sure, not sure" in rendered("html", FileResult("a.jpg", tagged))
     assert row_of(FileResult("a.jpg", caption)).keys().isdisjoint(["tags", "alternatives"])
 
 
@@ -163,3 +165,11 @@ def test_text_holds_nothing_that_moves_the_cursor(name: str) -> None:
     line = rendered("text", result(name))
     assert line.count("\n") == 1
     assert line.replace("\t", "").replace("\n", "").isprintable()
+
+
+def test_a_picture_without_a_caption_gets_no_text_file(tmp_path: Path) -> None:
+    """An empty file would say that a person wants no caption."""
+    pictures = [str(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    sidecars = Sidecars(pictures, ".txt", "", "", overwrite=False)
+    sidecars.write([row_of(result(pictures[0], "")), row_of(result(pictures[1]))])
+    assert [file.name for file in tmp_path.iterdir()] == ["b.txt"]

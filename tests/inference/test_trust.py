@@ -79,6 +79,17 @@ def test_captions_carry_their_numbers_in_any_batch(trusted: Checkpoint, features
     assert len({caption.confidence for caption in together}) > 3
 
 
+def test_confidence_falls_where_the_picture_is_not_familiar(trusted: Checkpoint, features: Tensor) -> None:
+    trusted.trust = dataclasses.replace(TRUST, min_familiar=0.0)
+    plain = Captioner(trusted).caption_features(features)
+    bar = sorted(caption.familiar or 0.0 for caption in plain)[3]
+    trusted.trust = dataclasses.replace(TRUST, min_familiar=bar)
+    for before, after in zip(plain, Captioner(trusted).caption_features(features), strict=True):
+        assert before.confidence
+        assert before.familiar
+        assert after.confidence == pytest.approx(before.confidence * min(1.0, before.familiar / bar), abs=1e-6)
+
+
 def test_a_checkpoint_that_was_not_measured_has_no_numbers(tiny_checkpoint: Checkpoint) -> None:
     captioner = Captioner(tiny_checkpoint)
     caption = captioner.caption(draw_picture(0))
