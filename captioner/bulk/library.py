@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner import __version__
-from captioner.bulk.outputs import Output, check_folder, journal_beside
+from captioner.bulk.outputs import Place, check_folder, journal_beside
 from captioner.errors import DataError, OutputError, one_line
 from captioner.metadata import embedded
 from captioner.metadata.sidecars import Sidecars
@@ -23,13 +23,13 @@ from captioner.options import MetadataOptions
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
 
+_MAKER = f"captioner {__version__}"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Library(Output):
+class Library(Place):
     """A place of captions for each picture. `fail` takes what to say of a picture whose caption cannot be written."""
 
-    journal: Path
     language = ""  # of the captions, once the model is known
 
     def __init__(
@@ -61,7 +61,7 @@ class Library(Output):
         for row in rows:
             path = row["path"]
             tags = tuple(tag["word"] for tag in row.get("tags", ()))
-            entry = Entry(row["caption"], self.language, row.get("confidence"), tags, f"captioner {__version__}")
+            entry = Entry(row["caption"], self.language, row.get("confidence"), tags, _MAKER)
             try:
                 if (entry.text or tags) and not self.holds(path):
                     self._put(path, entry)
@@ -69,6 +69,18 @@ class Library(Output):
                 if isinstance(error, OSError) and error.errno in _FULL:
                     raise
                 self._fail(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error))
+
+    def current(self, path: str) -> Held | None:
+        """A person's caption before ours, and one in this place before one elsewhere."""
+        found = [caption for caption in (self._here(path), self._elsewhere(path)) if caption]
+        return min(found, key=lambda caption: caption.ours, default=None)
+
+    def _may_replace(self) -> bool:
+        return self._options.overwrite_edited
+
+    def _put_corrected(self, path: str, text: str) -> None:
+        self._check(path)
+        self._put(path, Entry(text.strip(), maker=_MAKER, by_person=True))
 
     def _here(self, path: str) -> Held | None:
         raise NotImplementedError

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from captioner.bulk.existing import ADDED_TO, REMEDY, Existing, read_existing
 from captioner.bulk.formats import Writer, in_ascii, sidecar_paths, sidecar_text
+from captioner.data.readers.base import read_text
+from captioner.data.readers.folders import lines
 from captioner.errors import OutputError, one_line
 from captioner.files import replacing
+from captioner.metadata.xmp import Held
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
@@ -46,6 +49,37 @@ class Output:
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write the captions. Raises OutputError when something came in the way since the beginning."""
+        raise NotImplementedError
+
+
+class Place(Output):
+    """An output that keeps the caption of each picture by itself, so that a person can correct one at a time."""
+
+    journal: Path
+
+    def current(self, path: str) -> Held | None:
+        """The caption that counts for a picture, wherever it is. Raises DataError and OSError."""
+        raise NotImplementedError
+
+    def correct(self, path: str, text: str, seen: str | None = None) -> None:
+        """Put what a person wrote in place of our caption, or of the text that they saw there and changed.
+
+        An empty text means that they want no caption. Raises OutputError if another person's caption is there, or if
+        nothing can be written; DataError if what is there is damaged; and OSError. Nothing is changed then.
+        """
+        there = self.current(path)
+        if there and there.text == text and not there.ours:
+            return
+        if there and not (there.ours or there.text == seen or self._may_replace()):
+            remedy = "it is kept; overwrite edited (--overwrite-edited) replaces it"
+            raise OutputError(f"{path}: has another caption, which a person may have written: {remedy}")
+        self._put_corrected(path, text)
+
+    def _may_replace(self) -> bool:
+        """Whether a correction may replace any caption."""
+        raise NotImplementedError
+
+    def _put_corrected(self, path: str, text: str) -> None:
         raise NotImplementedError
 
 
@@ -117,10 +151,8 @@ class OneFile(Output):
                 file.write(text.encode(errors="surrogateescape"))
 
 
-class Sidecars(Output):
+class Sidecars(Place):
     """A text file beside each picture. One that exists is kept, even an empty one."""
-
-    journal: Path
 
     def __init__(self, paths: list[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
         self._files, self._extension = sidecar_paths(paths, extension), extension
@@ -128,8 +160,8 @@ class Sidecars(Output):
         self.journal = journal_beside(paths)
 
     def holds(self, path: str) -> bool:
-        """Whether the picture has a file, under its name of today or the one that is never shared."""
-        return not self._overwrite and (self._files[path].is_file() or Path(path + self._extension).is_file())
+        """Whether the picture has a file."""
+        return not self._overwrite and self._there(path) is not None
 
     def place(self, path: str) -> str:
         """The path and the file."""
@@ -150,6 +182,28 @@ class Sidecars(Output):
             if row["caption"] and not self.holds(row["path"]):
                 with replacing(self._files[row["path"]]) as text:
                     text.write(sidecar_text(row, self._prefix, self._suffix))
+
+    def current(self, path: str) -> Held | None:
+        """The first line of the file. Nobody knows who wrote it, so it counts as a person's."""
+        found = self._lines(path)
+        return None if found is None else Held(found[0], False)
+
+    def _lines(self, path: str) -> list[str] | None:
+        file = self._there(path)
+        return (list(filter(str.strip, lines(read_text(file, "text file")))) or [""]) if file else None
+
+    def _there(self, path: str) -> Path | None:
+        """The file of a picture, under its name of today or the one that is never shared."""
+        names = (self._files[path], Path(path + self._extension))
+        return next(filter(Path.is_file, names), None)
+
+    def _may_replace(self) -> bool:
+        return self._overwrite
+
+    def _put_corrected(self, path: str, text: str) -> None:
+        others = (self._lines(path) or [""])[1:]
+        with replacing(self._there(path) or self._files[path]) as file:
+            file.writelines(f"{line}\n" for line in [one_line(text), *others] if line)
 
 
 def journal_beside(paths: Iterable[str]) -> Path:

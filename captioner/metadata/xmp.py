@@ -56,7 +56,8 @@ class Held:
 class Entry:
     """A caption to write; with an empty `text` only the tags.
 
-    `language` is a tag such as "en". `maker` is the name of the program, written where no other stands.
+    `language` is a tag such as "en". `maker` is the name of the program, written where no other stands. What a person
+    wrote (`by_person`) is written without a digest, and an empty text, too: they want no caption.
     """
 
     text: str
@@ -64,6 +65,7 @@ class Entry:
     confidence: float | None = None
     tags: tuple[str, ...] = ()
     maker: str = ""
+    by_person: bool = False
 
 
 def held(packet: bytes) -> Held | None:
@@ -86,10 +88,10 @@ def merged(packet: bytes | None, entry: Entry) -> bytes:
     tree = _parsed(packet or _NEW)
     rdf = _rdf(tree)
     before = _value(rdf, _DIGEST)
-    if entry.text:
+    if entry.text or entry.by_person:
         for name in (_DESCRIPTION, _ALT_TEXT):
             _set_texts(rdf, name, entry, before)
-        _set_value(rdf, _DIGEST, _digest(entry.text))
+        _set_value(rdf, _DIGEST, "" if entry.by_person else _digest(entry.text))
         _set_value(rdf, _CONFIDENCE, "" if entry.confidence is None else f"{entry.confidence:.4f}")
     _set_tags(rdf, entry.tags)
     if entry.maker and not _value(rdf, "xmp:CreatorTool"):

@@ -17,10 +17,11 @@ from metadata.test_xmp import description, facts, sidecar
 from PIL import Image
 
 import captioner
+from captioner.bulk.outputs import Sidecars
 from captioner.bulk.run import _LIBRARY
+from captioner.errors import OutputError
 from captioner.inference.captioner import load
-from captioner.metadata import embedded
-from captioner.metadata.sidecars import Sidecars
+from captioner.metadata import embedded, sidecars
 from captioner.metadata.xmp import Entry, Held
 from captioner.options import MetadataOptions
 
@@ -37,7 +38,7 @@ def caption(command: Command, tiny_checkpoint_file: Path, pictures: list[Path]) 
 
 def held(picture: Path, place: str) -> Held | None:
     """The caption that is in a place."""
-    return Sidecars().held(str(picture)) if place == "xmp" else embedded.read(str(picture))
+    return sidecars.Sidecars().held(str(picture)) if place == "xmp" else embedded.read(str(picture))
 
 
 def of_a_person(picture: Path, place: str, text: str = "My dog") -> None:
@@ -119,7 +120,7 @@ def test_what_a_person_wrote_elsewhere_is_not_hidden(
     assert held(pictures[1], place) is None
     assert (held(pictures[0], place) or Held("", False)).ours
     of_a_person(pictures[2], there)
-    Sidecars().write(str(pictures[3]), Entry("Ours"))  # which hides nothing
+    sidecars.Sidecars().write(str(pictures[3]), Entry("Ours"))  # which hides nothing
     assert "7 of 7" in caption("-f", place)[2]
 
 
@@ -231,3 +232,43 @@ def test_a_kill_leaves_each_file_as_it_was_or_with_its_caption(
         if not (place == "xmp" and path in persons):
             now, before = facts(Path(f"{path}.xmp").read_bytes()), facts(sidecars[index % 3].encode())
             assert [fact for fact in now if fact[2] != f"captioner {captioner.__version__}"] == before
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_correction_replaces_ours_or_what_was_seen_and_nothing_else(
+    place: str, caption: Command, pictures: list[Path]
+) -> None:
+    caption("-f", place)
+    of_a_person(pictures[1], place)
+    library = _LIBRARY[place]([str(path) for path in pictures], MetadataOptions(), False, pytest.fail)
+    ours, theirs = str(pictures[0]), str(pictures[1])
+    library.correct(ours, "A cat")
+    assert held(pictures[0], place) == Held("A cat", False) == library.current(ours)
+    with pytest.raises(OutputError, match="has another caption"):
+        library.correct(theirs, "A cat")
+    with pytest.raises(OutputError, match="has another caption"):
+        library.correct(theirs, "A cat", seen="Your dog")
+    assert held(pictures[1], place) == Held("My dog", False)
+    library.correct(theirs, "My old dog", seen="My dog")
+    library.correct(ours, "", seen="A cat")
+    assert [held(path, place) for path in pictures[:2]] == [Held("", False), Held("My old dog", False)]
+    # They are a person's from now on.
+    caption("-f", place, "--overwrite", "--prompt", "the red dog")
+    assert [held(path, place) for path in pictures[:2]] == [Held("", False), Held("My old dog", False)]
+    asked = MetadataOptions(overwrite_edited=True)
+    _LIBRARY[place]([theirs], asked, False, pytest.fail).correct(theirs, "A cat")
+    assert held(pictures[1], place) == Held("A cat", False)
+
+
+def test_a_correction_of_a_text_file_keeps_its_other_captions(pictures: list[Path]) -> None:
+    picture, file = str(pictures[0]), pictures[0].with_suffix(".txt")
+    texts = Sidecars([picture], ".txt", "", "", overwrite=False)
+    assert texts.current(picture) is None
+    texts.correct(picture, "A cat")
+    file.write_text("A cat\nA grey cat\n")
+    with pytest.raises(OutputError, match="has another caption"):
+        texts.correct(picture, "A dog")
+    texts.correct(picture, "A dog", seen="A cat")
+    assert file.read_text() == "A dog\nA grey cat\n"
+    texts.correct(picture, "", seen="A dog")
+    assert texts.current(picture) == Held("A grey cat", False)
