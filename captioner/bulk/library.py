@@ -82,9 +82,6 @@ class Library(Place):
         self._check(path)
         self._put(path, Entry(text.strip(), maker=_MAKER, by_person=True))
 
-    def _here(self, path: str) -> Held | None:
-        raise NotImplementedError
-
     def _elsewhere(self, path: str) -> Held | None:
         raise NotImplementedError
 

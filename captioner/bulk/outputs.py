@@ -68,12 +68,15 @@ class Place(Output):
         nothing can be written; DataError if what is there is damaged; and OSError. Nothing is changed then.
         """
         there = self.current(path)
-        if there and there.text == text and not there.ours:
-            return
-        if there and not (there.ours or there.text == seen or self._may_replace()):
+        if there and not (there.ours or there.text in (text, seen) or self._may_replace()):
             remedy = "it is kept; overwrite edited (--overwrite-edited) replaces it"
             raise OutputError(f"{path}: has another caption, which a person may have written: {remedy}")
-        self._put_corrected(path, text)
+        if (here := self._here(path)) is None or here.ours or here.text != text:
+            self._put_corrected(path, text)
+
+    def _here(self, path: str) -> Held | None:
+        """The caption in this place."""
+        return self.current(path)
 
     def _may_replace(self) -> bool:
         """Whether a correction may replace any caption."""

@@ -260,6 +260,18 @@ def test_a_correction_replaces_ours_or_what_was_seen_and_nothing_else(
     assert held(pictures[1], place) == Held("A cat", False)
 
 
+@pytest.mark.skipif(not embedded.available(), reason="needs exiv2")
+@pytest.mark.parametrize(("there", "place"), [("embed", "xmp"), ("xmp", "embed")])
+def test_a_correction_that_is_elsewhere_is_written_here_too(there: str, place: str, pictures: list[Path]) -> None:
+    of_a_person(pictures[1], there)
+    library = _LIBRARY[place]([str(pictures[1])], MetadataOptions(), False, pytest.fail)
+    library.correct(str(pictures[1]), "My dog")
+    assert held(pictures[1], place) == Held("My dog", False)
+    before = content(pictures[1].parent)
+    library.correct(str(pictures[1]), "My dog")
+    assert content(pictures[1].parent) == before
+
+
 def test_a_correction_of_a_text_file_keeps_its_other_captions(pictures: list[Path]) -> None:
     picture, file = str(pictures[0]), pictures[0].with_suffix(".txt")
     texts = Sidecars([picture], ".txt", "", "", overwrite=False)
