@@ -19,6 +19,13 @@ from selenium.webdriver.remote.webelement import WebElement
 
 ROOT = Path(__file__).parent.parent
 INSTALL = "install Chromium and its driver (Debian: apt-get install chromium chromium-driver)"
+# Whether the page was drawn again since: a view that looks like the one before cannot be told from it otherwise.
+_WATCH_RUNS = """window.drawnAgain = false;
+new MutationObserver(() => { window.drawnAgain = true }).observe(
+    document.querySelector("[data-testid=stApp]"), {attributeFilter: ["data-test-script-state"]})"""
+# What the page does reaches the server so many milliseconds later.
+_SLOW_NETWORK = """const send = WebSocket.prototype.send;
+WebSocket.prototype.send = function (data) { setTimeout(() => send.call(this, data), %d) }"""
 _FLAGS = [
     "--headless=new",
     "--no-sandbox",
@@ -81,9 +88,20 @@ def server(*arguments: str) -> Iterator[Server]:
 
 
 class Visitor:
-    """A person at the page: what they see and do. One browser window of its own."""
+    """A person at the page: what they see and do. One browser window of its own.
 
-    def __init__(self, address: str, width: int = 1280, height: int = 900, dark: bool = False, language: str = "en-GB"):
+    `latency` are the seconds by which what they do reaches the server later, as on a slow network or a busy machine.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        language: str = "en-GB",
+        latency: float = 0.0,
+    ):
         found = chromium()
         if found is None:
             raise RuntimeError(INSTALL)
@@ -99,6 +117,9 @@ class Visitor:
         self.driver.set_page_load_timeout(60)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        if latency:
+            slow = {"source": _SLOW_NETWORK % (1000 * latency)}
+            self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", slow)
         self.address = address
 
     def __enter__(self) -> Visitor:
@@ -155,15 +176,20 @@ class Visitor:
         self.all("input[type=file]")[0].send_keys("\n".join(map(str, files)))
 
     def click(self, text: str) -> None:
-        """Click the button or link with this text."""
+        """Click the button or link with this text, and wait until the page was drawn again, if the click does that."""
 
         def there() -> list[WebElement]:
             # An icon is a letter of a font, on a line of its own before the text.
             return [element for element in self.all("a, button") if element.text.strip().split("\n")[-1] == text]
 
         self.wait(there)
-        there()[-1].click()
-        time.sleep(0.1)  # until the page knows
+        self.driver.execute_script(_WATCH_RUNS)
+        element = there()[-1]
+        patience = 20 if element.tag_name == "a" else 2  # a link leads to another view, a button may only open a box
+        element.click()
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and not self.driver.execute_script("return window.drawnAgain"):
+            time.sleep(0.02)
 
     def words(self) -> list[WebElement]:
         """The buttons of a caption's words, which stand in a shadow tree."""

@@ -110,6 +110,16 @@ def test_a_reload_loses_nothing(visitor: Visitor, man: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_slow_network_loses_nothing(address: str, man: Path) -> None:
+    with Visitor(address, latency=1.0) as visitor:
+        visitor.open()
+        uploaded(visitor, man)
+        visitor.click("Many pictures")
+        visitor.upload(man)
+        visitor.wait(lambda: visitor.texts("figcaption"))
+
+
+@pytest.mark.slow
 def test_the_page_speaks_the_language_of_the_browser(address: str) -> None:
     with Visitor(address, language="zh-CN") as visitor:
         visitor.open()
