@@ -72,8 +72,8 @@ soak: .venv/installed-dev .venv/browser  ## 50 random kills each of training and
 test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet \
-	    $$(sed -n '/^dependencies/,/^heic/s/.*"\([a-z0-9]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml | sort -u) \
-	    "pytest>=8.3" "pytest-timeout>=2.3" "jsonschema>=4.18" "selenium>=4.25" "pycocoevalcap>=1.2" "markdown-it-py==3.0.0"
+	    $$(sed -n '/^dependencies/,/^heic/s/.*"\([a-z0-9-]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml | sort -u) \
+	    "pytest>=8.3" "pytest-timeout>=2.3" "jsonschema>=4.18" "selenium>=4.25" "pycocoevalcap>=1.2"
 	.venv-lowest/bin/pip install --quiet --no-deps --editable .
 	.venv-lowest/bin/pytest -m "not slow"
 

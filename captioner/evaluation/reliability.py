@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from captioner.evaluation.support import Support
 from captioner.vocab import tokenise
@@ -40,12 +41,22 @@ def reliability(
     if not pictures or any(picture.name not in confidence for picture in pictures):
         return found
     sure = np.array([confidence[picture.name][0] for picture in pictures])
+    error, bins = calibration(sure, right)
     order = np.argsort(sure, kind="stable")
-    parts = [part for part in np.array_split(order, BINS) if len(part)]
-    bins = [(100 * float(sure[part].mean()), 100 * float(right[part].mean())) for part in parts]
-    gaps = [len(part) * abs(mean - share) for part, (mean, share) in zip(parts, bins, strict=True)]
     numbers = [(part, order[::-1][: max(1, round(part * len(order)))]) for part in SHARES]
     surest = [
         (100 * part, 100 * float(share[those].mean()), 100 * float(right[those].mean())) for part, those in numbers
     ]
-    return {**found, "error": sum(gaps) / len(order), "bins": bins, "surest": surest}
+    return {**found, "error": error, "bins": bins, "surest": surest}
+
+
+def calibration(probability: npt.ArrayLike, right: npt.ArrayLike) -> tuple[float, list[tuple[float, float]]]:
+    """The expected calibration error of probabilities (N,) of what was right (N,), in percent points, and its bins.
+
+    The bins have as many captions each, and are pairs of (mean probability, share that was right) in percent.
+    """
+    said, so = np.asarray(probability, float), np.asarray(right, float)
+    parts = [part for part in np.array_split(np.argsort(said, kind="stable"), BINS) if len(part)]
+    bins = [(100 * float(said[part].mean()), 100 * float(so[part].mean())) for part in parts]
+    gaps = [len(part) * abs(mean - share) for part, (mean, share) in zip(parts, bins, strict=True)]
+    return sum(gaps) / len(said), bins

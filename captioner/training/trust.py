@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from captioner.evaluation.reliability import calibration
 from captioner.evaluation.support import Support
 from captioner.inference.captioner import PictureEncoder
 from captioner.inference.decoding import decode
@@ -67,7 +68,7 @@ def measure(
         "tokens": tokens,
         "right": float(right.mean()),
         "support": float(shares.mean()),
-        "error": calibration_error(cross, right),
+        "error": calibration(cross, right)[0],
         "error_by_chance": error_by_chance(cross),
         "auroc": auroc(cross[right > 0], cross[right == 0]),
         "kept": float(kept.float().mean()),
@@ -188,18 +189,11 @@ def operating_point(confidence: Tensor, right: Tensor) -> float:
     return float(confidence[order[enough[-1]]]) if len(enough) else 1.0
 
 
-def calibration_error(probability: Tensor, right: Tensor, bins: int = 10) -> float:
-    """The expected calibration error in percent points, in bins of as many captions each."""
-    parts = probability.argsort().tensor_split(bins)
-    gaps = [len(part) * float((probability[part].mean() - right[part].mean()).abs()) for part in parts if len(part)]
-    return 100.0 * sum(gaps) / len(right)
-
-
 def error_by_chance(probability: Tensor) -> float:
     """The mean calibration error of probabilities that are exactly right, on so many captions, in percent points."""
     generator = torch.Generator().manual_seed(0)
     draws = torch.rand(50, len(probability), generator=generator) < probability
-    return sum(calibration_error(probability, draw.float()) for draw in draws) / len(draws)
+    return sum(calibration(probability, draw)[0] for draw in draws) / len(draws)
 
 
 def auroc(higher: Tensor, lower: Tensor) -> float:

@@ -11,12 +11,12 @@ from conftest import draw_picture
 from network.checkpoint_files import with_words
 from torch import Tensor
 
+from captioner.evaluation.reliability import calibration
 from captioner.inference.captioner import Captioner, PictureEncoder
 from captioner.network.checkpoint import Checkpoint
 from captioner.training import trust
 from captioner.training.trust import (
     auroc,
-    calibration_error,
     cross_fitted,
     error_by_chance,
     fit_logistic,
@@ -73,7 +73,7 @@ def test_the_operating_point_keeps_as_many_as_it_may(right: list[int], expected:
 
 def test_the_error_and_the_area_by_hand() -> None:
     probability, right = torch.tensor([0.2, 0.3, 0.7, 0.8]), torch.tensor([0.0, 1.0, 1.0, 1.0])
-    assert calibration_error(probability, right, 2) == pytest.approx(100 * (0.25 + 0.25) / 2)
+    assert calibration(probability, right)[0] == pytest.approx(100 * (0.2 + 0.7 + 0.3 + 0.2) / 4)
     assert error_by_chance(torch.tensor([0.5] * 100)) == pytest.approx(12.5, abs=2)  # a bin's mean is off by 0.125
     assert error_by_chance(torch.tensor([0.0, 1.0] * 50)) == 0.0
     assert auroc(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0])) == pytest.approx((1 + 1 + 0 + 0.5) / 4)
