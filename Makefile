@@ -73,7 +73,7 @@ test-lowest:  ## the fast tests with the lowest versions that pyproject.toml all
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet \
 	    $$(sed -n '/^dependencies/,/^heic/s/.*"\([a-z0-9-]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml | sort -u) \
-	    "pytest>=8.3" "pytest-timeout>=2.3" "jsonschema>=4.18" "selenium>=4.25" "pycocoevalcap>=1.2"
+	    "pytest>=8.3" "pytest-timeout>=2.3" "jsonschema>=4.18" "selenium>=4.25" "pycocoevalcap>=1.2" "html5lib>=1.1"
 	.venv-lowest/bin/pip install --quiet --no-deps --editable .
 	.venv-lowest/bin/pytest -m "not slow"
 
