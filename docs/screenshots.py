@@ -51,6 +51,8 @@ def _take(visitor: Visitor, pictures: list[Path], temporary: Path, device: str) 
         visitor.open("" if view == "caption" else view)
         visitor.upload(pictures[0])
         visitor.wait(lambda: visitor.all("[data-testid=stImage]"))
+        if view == "compare":
+            visitor.wait(lambda: len(visitor.captions()) > 5)
         if view == "inside":
             visitor.wait(lambda: len(visitor.words()) > 4 and visitor.texts(".captioner-bars caption"))
             words = visitor.words()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
 import torch
 
 from captioner.training.captions import CaptionTokens, batches_by_length, mirror_table
@@ -29,6 +30,7 @@ def test_the_captions_of_pictures_are_found_in_their_order() -> None:
     assert owner.tolist() == [0, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_caption_takes_less_than_a_hundred_bytes() -> None:
     """Its text may be forgotten then."""
     vocabulary = Vocabulary.build([f"w{index}" for index in range(1000)])

@@ -119,6 +119,7 @@ def encode_all(encoder: PictureEncoder, paths: list[str]) -> torch.Tensor:
     return encoder.encode([Path(path) for path in paths])
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_the_cache(
     tiny_checkpoint_file: Path, pictures: list[Path], tmp_path: Path, forkserver: ForkServerContext
 ) -> None:

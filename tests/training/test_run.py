@@ -138,6 +138,7 @@ def test_a_log_says_how_far_it_is_and_explains_itself(
     assert not any("*" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_warning_names_captions_that_have_collapsed(
     shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,6 +390,7 @@ def test_one_call_does_what_the_command_does(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_the_encoder_learns_only_end_to_end(
     shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -653,6 +655,7 @@ def test_resume_alone_goes_on_with_the_data_and_options_of_the_run(
     assert (run_folder / "best.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_gives_its_data_to_another(
     command: Callable[..., tuple[int, str, str]],
     shapes: tuple[Path, Path, Path, Path],

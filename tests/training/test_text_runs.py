@@ -108,6 +108,7 @@ def test_a_run_does_not_go_on_with_other_texts_or_none(
             train_on(split_of(shapes), finished[0], config, Start(weights_with_classes), True, quiet, texts=texts)
 
 
+@pytest.mark.slow
 def test_texts_of_which_no_word_can_be_predicted_teach_a_plain_decoder(
     shapes: Shapes, tiny_weights: Path, text: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ class TestCommand:
         assert message in err.splitlines()[-1]
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("with_text", [True, False])
     def test_training_continues_with_and_without_text(
         self,
