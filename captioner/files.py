@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,10 +71,15 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             temporary.unlink()
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Delete the temporary files of processes that were killed. No other process may be writing into the folder."""
+def remove_temporaries(folder: Path, age: float = 0.0) -> None:
+    """Delete the temporary files of processes that were killed.
+
+    Those that changed in the last `age` seconds stay. Without an age, no other process may be writing into the folder.
+    """
     for file in folder.glob(f"{_TEMPORARY}*.tmp"):
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # another process may delete them, too
+            if time.time() - file.stat().st_mtime >= age:
+                file.unlink()
 
 
 def cache_folder() -> Path:

@@ -192,6 +192,15 @@ def test_what_kills_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {".captioner.journal", "a.tmp"}
 
 
+def test_what_another_process_may_still_write_stays(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".captioner-{number}.tmp" for number in range(2))
+    for path, age in ((old, 120), (new, 0)):
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    remove_temporaries(tmp_path, age=60)
+    assert list(tmp_path.iterdir()) == [new]
+
+
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_json_is_read_with_and_without_a_byte_order_mark(mark: bytes, tmp_path: Path) -> None:
     file = tmp_path / "a.json"

@@ -19,11 +19,13 @@ from captioner.bulk.formats import Writer, in_ascii, sidecar_paths, sidecar_text
 from captioner.data.readers.base import read_text
 from captioner.data.readers.folders import lines
 from captioner.errors import OutputError, one_line
-from captioner.files import replacing
+from captioner.files import remove_temporaries, replacing
 from captioner.metadata.xmp import Held
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
+
+_ABANDONED = 3600.0  # seconds after which no run can still be writing a temporary file
 
 
 class Output:
@@ -215,7 +217,7 @@ def journal_beside(paths: Iterable[str]) -> Path:
 
 
 def check_folder(folder: Path, output: Path) -> None:
-    """Raise OutputError unless files can be made in a folder."""
+    """Raise OutputError unless files can be made in a folder. What runs that were killed left there is cleared away."""
     if not folder.exists():
         raise OutputError(f"{output}: cannot be written: there is no folder {folder}: make it first")
     try:
@@ -223,3 +225,4 @@ def check_folder(folder: Path, output: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({folder}: {error.strerror})") from error
+    remove_temporaries(folder, age=_ABANDONED)

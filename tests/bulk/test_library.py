@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -164,6 +165,17 @@ def test_a_failure_while_writing_stops_no_other(pictures: list[Path], tiny_check
     summary = captioner.caption_files(pictures, format="xmp", model=late)
     assert (summary.captioned, summary.failed) == (6, 1)
     assert Path(f"{pictures[3]}.xmp").read_text() == "not xmp"
+
+
+@pytest.mark.parametrize("format", ["xmp", "sidecar"])
+def test_what_a_kill_left_long_ago_is_cleared_away(format: str, caption: Command, pictures: list[Path]) -> None:
+    left, young = (pictures[0].with_name(f".captioner-{name}.tmp") for name in ("left", "young"))
+    for file in (left, young):
+        file.touch()
+    os.utime(left, (time.time() - 7200,) * 2)
+    caption("-f", format)
+    assert young.exists()
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(
