@@ -55,6 +55,7 @@ def make_checkpoint(
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the long tests last: see `make fuzz` and `make soak`."""
     parser.addoption("--mutants", type=int, default=500, help="pictures that the fuzz test changes [500]")
+    parser.addoption("--library", type=int, default=140, help="pictures of the library that lives through days [140]")
     parser.addoption("--kills", type=int, default=10, help="times that the kill tests kill [10]")
 
 
