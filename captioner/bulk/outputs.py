@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -74,6 +75,7 @@ class Place(Output):
             remedy = "it is kept; overwrite edited (--overwrite-edited) replaces it"
             raise OutputError(f"{path}: has another caption, which a person may have written: {remedy}")
         if (here := self._here(path)) is None or here.ours or here.text != text:
+            _clear_away(Path(path).parent)
             self._put_corrected(path, text)
 
     def _here(self, path: str) -> Held | None:
@@ -225,4 +227,10 @@ def check_folder(folder: Path, output: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({folder}: {error.strerror})") from error
+    _clear_away(folder)
+
+
+@cache  # a folder may have many files to go through, and captions are corrected one by one
+def _clear_away(folder: Path) -> None:
+    """Delete what runs that were killed left in a folder."""
     remove_temporaries(folder, age=_ABANDONED)
