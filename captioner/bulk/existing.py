@@ -19,7 +19,7 @@ from captioner.data.readers.documents import parsed, values_of
 from captioner.data.spreadsheets import unquoted
 from captioner.errors import DataError, OutputError, one_line
 from captioner.pictures.find import STDIN
-from captioner.pictures.load import SUFFIXES
+from captioner.pictures.load import NAMES
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
@@ -126,7 +126,7 @@ def _csv_rows(reader: Iterator[list[str]], columns: tuple[str, ...]) -> Iterator
 def _text_rows(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
     for number, line in enumerate(lines, start=1):
         path, tab, rest = line.rstrip("\r\n").partition("\t")
-        named = PurePath(path).suffix.lower() in SUFFIXES or path == STDIN or os.path.lexists(path)
+        named = PurePath(path).suffix.lower() in NAMES or path == STDIN or os.path.lexists(path)
         if line.strip() and not (tab and named):
             raise DataError(f"line {number} does not begin with the path of a picture and a tab")
         if named:

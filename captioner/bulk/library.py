@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from captioner import __version__
 from captioner.bulk.outputs import Place, check_folder, journal_beside
 from captioner.errors import DataError, OutputError, one_line
-from captioner.metadata import embedded
+from captioner.metadata import embedded, sidecars
 from captioner.metadata.sidecars import Sidecars
 from captioner.metadata.xmp import Entry, Held
 from captioner.options import MetadataOptions
@@ -96,8 +96,8 @@ class XmpFiles(Library):
     """An XMP sidecar file beside each picture."""
 
     def place(self, path: str) -> str:
-        """The path and the file."""
-        return f"{one_line(path)}\t{one_line(self._sidecars.file(path))}"
+        """The path and the file, and those of others that show the same."""
+        return "\t".join(map(one_line, (path, *self._files(path))))
 
     def _here(self, path: str) -> Held | None:
         return self._sidecars.held(path)
@@ -112,12 +112,21 @@ class XmpFiles(Library):
                 check_folder(folder, folder)
 
     def _check(self, path: str) -> None:
-        file = self._sidecars.file(path)
-        if file.exists() and not os.access(file, os.W_OK):
-            raise OutputError(f"{file}: is write-protected")
+        for file in self._files(path):
+            if file.exists() and not os.access(file, os.W_OK):
+                raise OutputError(f"{file}: is write-protected")
+
+    def _files(self, path: str) -> list[Path]:
+        return [self._sidecars.file(name) for name in (path, *self._sidecars.seconds(path))]
 
     def _put(self, path: str, entry: Entry) -> None:
+        """Write the sidecar of a picture, and those of others that show the same, unless they have one that stays."""
+        before, edited = self.current(path), self._options.overwrite_edited
         self._sidecars.write(path, entry)
+        for other in self._sidecars.seconds(path):
+            there = sidecars.read(self._sidecars.file(other))
+            if not there or there == before or not there.stays(self._overwrite or entry.by_person, edited):
+                self._sidecars.write(other, entry)
 
 
 class Pictures(XmpFiles):

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -25,13 +26,14 @@ from captioner.bulk.library import Library, Pictures, XmpFiles
 from captioner.bulk.outputs import OneFile, Output, Sidecars, Stream
 from captioner.bulk.progress import Progress, Summary
 from captioner.data.names import image_id, read_image_ids
-from captioner.errors import DataError, InputError, OptionError, OutputError, counted, one_line
+from captioner.errors import DataError, InputError, OptionError, OutputError, counted, one_line, to_install
 from captioner.files import sha256_of
 from captioner.inference.parallel import in_batches
 from captioner.network.header import language_of
 from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, option_specs
 from captioner.pictures.find import STDIN, Stdin, find_pictures, in_subfolders, read_stdin
-from captioner.pictures.load import SUFFIXES, thumbnail
+from captioner.pictures.load import NAMES, thumbnail
+from captioner.pictures.pairs import one_of_each
 
 if TYPE_CHECKING:  # they import torch, for which what is wrong or done already need not wait
     from captioner.inference.captioner import Captioner
@@ -92,6 +94,8 @@ def caption_files(
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
     inline, found = _found(paths, recursive, stdin, progress)
+    if format in _LIBRARY:
+        found = one_of_each(found)
     target = _library(format, found, inline, metadata, overwrite, progress) or _target(
         place, format, found, inline, options, overwrite, sidecar, coco_images
     )
@@ -260,7 +264,7 @@ def _check_usage(
             extension and not _EXTENSION.fullmatch(extension),
             f"extension (--extension) must be like .txt or .caption, not {extension!r}",
         ),
-        (extension.lower() in SUFFIXES, f"extension (--extension) {extension} is that of pictures: give another"),
+        (extension.lower() in NAMES, f"extension (--extension) {extension} is that of pictures: give another"),
     ):
         if wrong:
             raise OptionError(message)
@@ -284,9 +288,12 @@ def _found(
             note = f"{counted(below, 'more picture')} in the subfolders of {one_line(folder)}: add recursive (-r)"
             progress.say(f"captioner: note: {note}")
     content = read_stdin(stdin) if STDIN in arguments else []
-    if isinstance(content, bytes):
-        return {STDIN: content}, find_pictures(arguments, recursive, [STDIN])
-    return {}, find_pictures(arguments, recursive, content)
+    inline, passed_over = {STDIN: content} if isinstance(content, bytes) else {}, Counter[str]()
+    found = find_pictures(arguments, recursive, [STDIN] if isinstance(content, bytes) else content, passed_over)
+    for kind, number in passed_over.items():
+        remedy = f": to caption them, {to_install('raw')}" if kind == "raw file" else ""
+        progress.note(f"note: {counted(number, kind)} {'is' if number == 1 else 'are'} passed over{remedy}")
+    return inline, found
 
 
 def _check_waiting(

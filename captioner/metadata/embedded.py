@@ -22,6 +22,7 @@ from captioner.files import decoded, replacing
 from captioner.metadata.containers import EXIF, IPTC, XMP, jpeg_with, png_with, strips, webp_with
 from captioner.metadata.xmp import Entry, Held, held, merged
 from captioner.options import MetadataOptions
+from captioner.pictures.raw import RAW
 
 _DESCRIPTION, _CAPTION = "Exif.Image.ImageDescription", "Iptc.Application2.Caption"
 _CHARACTER_SET, _UTF8 = "Iptc.Envelope.CharacterSet", "\x1b%G"
@@ -57,6 +58,8 @@ def read(path: str) -> Held | None:
 
 def check(path: str) -> None:
     """Raise OutputError if nothing can be written into a picture: its format, or write protection."""
+    if Path(path).suffix.lower() in RAW:
+        raise OutputError(f"{path}: captions are never put into raw files: write sidecar files (--format xmp)")
     with Path(path).open("rb") as file:
         start = file.read(12)
     signatures = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*")

@@ -1,12 +1,11 @@
 """XMP sidecar files: which file belongs to which picture, and the caption in it.
 
-Programs name them in two ways. digiKam and darktable write photo.jpg.xmp. Adobe's write photo.xmp, which a photo.nef
-beside photo.jpg would share.
+Programs name them in two ways. digiKam and darktable write photo.jpg.xmp. Adobe's write photo.xmp, which belongs to the
+raw file if photo.jpg and photo.nef are there.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,27 +13,30 @@ from pathlib import Path
 from captioner.errors import DataError
 from captioner.files import replacing
 from captioner.metadata.xmp import Entry, Held, held, merged
-from captioner.pictures.load import SUFFIXES
+from captioner.pictures.load import NAMES
+from captioner.pictures.pairs import LIVE, by_stem, seconds
+from captioner.pictures.raw import RAW
 
 _ENDINGS = (".xmp", ".XMP")
-_RAW = {".nef", ".nrw", ".cr2", ".cr3", ".arw", ".srf", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"}
-_SHARING = SUFFIXES | _RAW | {".mov", ".mp4"}  # what may have a photo.xmp of its own
+_SHARING = NAMES | LIVE  # what may have a photo.xmp of its own
 
 
 class Sidecars:
     """The sidecar files of pictures. A new one is called photo.jpg.xmp ("full") or photo.xmp ("stem").
 
     The former is the default, because no two pictures share it. A sidecar that is there already is used, whatever its
-    name. Of a photo.xmp that other files beside the picture share, only what a person wrote in it counts.
+    name. Of a photo.xmp that other files beside the picture share, only what a person wrote in it counts. So does what
+    they wrote in the sidecar of another file that shows the same (see `pictures.pairs`).
     """
 
     def __init__(self, naming: str = "full") -> None:
         self._naming = naming
-        self._stems: dict[Path, Counter[str]] = {}  # of each folder, as it was when first looked at
+        self._names: dict[Path, dict[str, list[str]]] = {}  # by their stem, as folders were when first looked at
 
     def held(self, picture: str) -> Held | None:
         """The caption in the sidecars of a picture, a person's before ours. Raises DataError and OSError."""
-        files = [file for base in _bases(picture) if (file := _existing(base))]
+        bases = dict.fromkeys(base for path in (picture, *self._others(picture)) for base in _bases(path))
+        files = [file for base in bases if (file := _existing(base))]
         target = self.file(picture)
         found = [(file, caption) for file in files if (caption := read(file))]
         kept = [caption for file, caption in found if not caption.ours or file == target]
@@ -56,12 +58,27 @@ class Sidecars:
         with replacing(file, "wb") as new:
             new.write(content)
 
+    def seconds(self, picture: str) -> list[str]:
+        """The other files that show the same, unless one of them stands for the picture."""
+        return [] if Path(picture).name in seconds(self._alike(Path(picture))) else self._others(picture)
+
+    def _others(self, picture: str) -> list[str]:
+        path, alike = Path(picture), self._alike(Path(picture))
+        second = seconds(alike)
+        first = second.get(path.name, path.name)
+        return [str(path.with_name(name)) for name in alike if name != path.name and first in (name, second.get(name))]
+
     def _shared(self, picture: Path) -> bool:
+        names, raw = self._alike(picture), picture.suffix.lower() in RAW
+        return sum(not raw or Path(name).suffix.lower() in RAW for name in names) > 1
+
+    def _alike(self, picture: Path) -> list[str]:
+        """The files beside a picture that have its name but for the suffix, and may have sidecars; itself, too."""
         folder = picture.parent
-        if folder not in self._stems:
-            there = folder.iterdir() if folder.is_dir() else ()
-            self._stems[folder] = Counter(file.stem.lower() for file in there if file.suffix.lower() in _SHARING)
-        return self._stems[folder][picture.stem.lower()] > 1
+        if folder not in self._names:
+            there = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else ()
+            self._names[folder] = by_stem(there, _SHARING)
+        return self._names[folder].get(picture.stem.lower(), [])
 
 
 def read(file: Path) -> Held | None:

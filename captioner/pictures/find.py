@@ -6,13 +6,16 @@ import glob
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from captioner.errors import DataError, InputError, one_line
+from captioner.errors import DataError, InputError, counted, one_line, to_install
 from captioner.files import decoded, is_binary
-from captioner.pictures.load import MAX_FILE_BYTES, NO_ADDRESS, SUFFIXES, is_address
+from captioner.pictures.load import MAX_FILE_BYTES, NAMES, NO_ADDRESS, SUFFIXES, is_address
+from captioner.pictures.pairs import VIDEOS, seconds
+from captioner.pictures.raw import RAW, available
 
 STDIN = "-"
 Stdin: TypeAlias = "io.BufferedIOBase | Iterable[str]"  # a stream of bytes, or the lines of a list
@@ -46,7 +49,12 @@ def _paths(lines: Iterable[str]) -> list[str]:
     return [path for line in lines if (path := line.strip("\r\n\ufeff"))]
 
 
-def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iterable[str] = ()) -> list[str]:
+def find_pictures(
+    arguments: Iterable[str],
+    recursive: bool = False,
+    stdin: Iterable[str] = (),
+    passed_over: Counter[str] | None = None,
+) -> list[str]:
     """The paths of the pictures that `arguments` mean, each once, in a fixed order.
 
     An argument is one of these:
@@ -54,12 +62,15 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
     - a folder: its pictures, sorted, recognised by their suffixes; with `recursive` also those in subfolders;
     - a pattern such as "photos/**/*.jpg";
     - "-": the lines of `stdin`, one path each.
+    Of a JPEG and a raw file in a folder that show the same, the JPEG is taken (see `pictures.pairs`). Videos are left
+    out, and raw files without the extra [raw]; `passed_over` counts both under "video" and "raw file".
     Folders and patterns leave out hidden files, among them the "._" files of macOS. A file that does not exist is
     kept, so that it is reported like every other picture that cannot be read.
     Raises InputError when a folder or pattern holds no picture, an argument is empty or an address, or nothing was
     given.
     """
     found: dict[str, None] = {}
+    passed_over = Counter() if passed_over is None else passed_over
     for argument in arguments:
         if not argument:
             raise InputError("one of the paths is empty: give a file, a folder or a pattern (was a variable not set?)")
@@ -68,8 +79,8 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
         if argument == STDIN:
             pictures = _paths(stdin)
         elif os.path.isdir(argument):
-            if not (pictures := list(_in_folder(argument, recursive))):
-                raise InputError(f"{argument}: {_why_none(argument, recursive)}")
+            if not (pictures := list(_in_folder(argument, recursive, passed_over))):
+                raise InputError(f"{argument}: {_why_none(argument, recursive)}{_raw_files(passed_over)}")
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             if not (pictures := sorted(_matching(argument))):
                 raise InputError(f"{argument}: no file matches this pattern")
@@ -95,7 +106,8 @@ def _matching(pattern: str) -> Iterator[str]:
 def in_subfolders(folder: str) -> int | None:
     """The number of pictures in the subfolders of a folder; None where one of them may not be read."""
     try:
-        return sum(os.path.dirname(path) != folder.rstrip(os.sep) for path in _in_folder(folder, recursive=True))
+        paths = _in_folder(folder, True, Counter())
+        return sum(os.path.dirname(path) != folder.rstrip(os.sep) for path in paths)
     except OSError:
         return None
 
@@ -109,12 +121,34 @@ def _why_none(folder: str, recursive: bool) -> str:
     return "no pictures in this folder or its subfolders"
 
 
-def _in_folder(folder: str, recursive: bool) -> Iterator[str]:
+def _raw_files(passed_over: Counter[str]) -> str:
+    number = passed_over["raw file"]
+    return f"; {counted(number, 'raw file')}, for which rawpy is missing: {to_install('raw')}" if number else ""
+
+
+def folders_in(folder: str, recursive: bool) -> Iterator[tuple[str, list[str]]]:
+    """A folder, and with `recursive` those in it, each with the names of its files; hidden ones are left out.
+
+    Raises OSError for a folder that may not be read.
+    """
+
     def give_up(error: OSError) -> None:
         raise error
 
     for parent, folders, files in os.walk(folder, onerror=give_up):
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+        yield parent, sorted(name for name in files if not name.startswith("."))
+
+
+def _in_folder(folder: str, recursive: bool, passed_over: Counter[str]) -> Iterator[str]:
+    readable = NAMES if available() else SUFFIXES
+    for parent, names in folders_in(folder, recursive):
+        second = seconds(names)
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if name in second:
+                continue
+            if suffix in readable:
                 yield os.path.join(parent, name)
+            elif suffix in VIDEOS or suffix in RAW:
+                passed_over["video" if suffix in VIDEOS else "raw file"] += 1

@@ -10,10 +10,10 @@ import threading
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache, partial
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ from PIL.ExifTags import Base as Tag
 from PIL.JpegImagePlugin import JpegImageFile
 
 from captioner.errors import ImageError, one_line, to_install
+from captioner.pictures.raw import RAW, open_raw
 
 
 class TensorLike(Protocol):
@@ -37,8 +38,9 @@ ImageSource: TypeAlias = (
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"}
-    | {".tif", ".tiff", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".jp2"}
+    | {".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".ppm", ".pgm", ".jp2"}
 )
+NAMES = SUFFIXES | RAW  # of all pictures; of those in RAW, only with the extra [raw]
 MAX_PIXELS = 200_000_000  # more than any camera makes
 MAX_FILE_BYTES = 500_000_000
 
@@ -127,15 +129,20 @@ def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | No
     formats, start = _prepare_pillow(), file.read(64)
     file.seek(0)
     heic = start[4:8] == b"ftyp" and b"avif" not in start and bool(_HEIC.search(start))
-    with _errors_of_pillow(name, heic and "HEIF" not in formats), Image.open(file, "r", formats) as image:
+    raw = PurePath(name).suffix.lower() in RAW  # Pillow would read many of them as TIFF, and find a tiny picture
+    with _errors_of_pillow(name, heic and "HEIF" not in formats), ExitStack() as opened:
+        image, orientation = (
+            open_raw(file, name, max_pixels, smallest or 0) if raw else (Image.open(file, "r", formats), None)
+        )
+        opened.enter_context(image)
         if isinstance(image, JpegImageFile):
-            _check_scans(file, name)
+            _check_scans(image.fp, name)
         _check_pixels(image, name, max_pixels)
         if smallest is not None:
             image.draft(None, (smallest, smallest))  # works for JPEG only
         # Threads take turns at large pictures: a few small files with very many pixels could fill the memory.
         with _one_large if image.width * image.height > LARGE else nullcontext():
-            return _upright_rgb(image, name, max_pixels)
+            return _upright_rgb(image, name, max_pixels, orientation)
 
 
 def _check_scans(file: Any, name: str) -> None:
@@ -180,7 +187,7 @@ def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
         raise ImageError(f"{name}: {image.width} x {image.height} is more than {max_pixels / 1e6:g} million pixels")
 
 
-def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _upright_rgb(image: Image.Image, name: str, max_pixels: int, orientation: int | None = None) -> Image.Image:
     if not image.width or not image.height:
         raise ImageError(f"{name}: has no pixels")
     _check_pixels(image, name, max_pixels)
@@ -192,7 +199,7 @@ def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         image.info["transparency"] = tuple(level >> 8 for level in clear)
     turn = None
     with suppress(Exception):  # where the metadata is damaged, the picture may still be whole
-        turn = _UPRIGHT.get(image.getexif().get(Tag.Orientation, 1))
+        turn = _UPRIGHT.get(orientation or image.getexif().get(Tag.Orientation, 1))
     if turn is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I"):
@@ -299,8 +306,8 @@ def _prepare_pillow() -> tuple[str, ...]:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
     # It warns about large pictures and odd metadata. `warnings.catch_warnings` is not safe in threads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    with suppress(ImportError):
-        from pillow_heif import register_heif_opener  # pip install "captioner[heic]"
+    with suppress(ImportError):  # there are machines that it is not made for
+        from pi_heif import register_heif_opener
 
         register_heif_opener()
     Image.init()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from captioner.errors import DataError
 from captioner.files import decoded
-from captioner.pictures.load import SUFFIXES
+from captioner.pictures.load import NAMES
 
 
 class Entry(NamedTuple):
@@ -54,7 +54,7 @@ def bare(line: str) -> str:
 def names_picture(text: str) -> bool:
     """Whether a text is the file name of a picture, or an address."""
     suffix = text.strip().rpartition(".")[2].lower()  # a path of pathlib takes long to make
-    return f".{suffix}" in SUFFIXES or bool(re.match(r"\s*https?://\S+\s*$", text))
+    return f".{suffix}" in NAMES or bool(re.match(r"\s*https?://\S+\s*$", text))
 
 
 def writable(text: str) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from captioner.data.readers.base import Entry
 from captioner.errors import DataError
-from captioner.pictures.load import SUFFIXES
+from captioner.pictures.load import NAMES
 
-_PICTURE = rf"\S.*?(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))})"
+_PICTURE = rf"\S.*?(?:{'|'.join(map(re.escape, sorted(NAMES)))})"
 FORMS = {
     # 1000268201_693b08cb0e.jpg#0<TAB>A child in a pink dress .
     "NAME.jpg#0<TAB>caption lines": re.compile(r"([^\t]+)#\d+\t(.*)"),

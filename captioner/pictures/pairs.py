@@ -1,0 +1,55 @@
+"""Files that show one picture: a JPEG or HEIC, the raw file beside it, and the film of a Live Photo."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Container, Iterable
+
+from captioner.pictures.raw import RAW
+
+VIDEOS = frozenset({".mov", ".mp4", ".m4v", ".avi", ".mts", ".m2ts", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".3gp"})
+LIVE = frozenset({".mov", ".mp4"})
+_RANKS = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), 0),
+    **dict.fromkeys((".heic", ".heif", ".hif"), 1),
+    **dict.fromkeys(RAW, 2),
+    **dict.fromkeys(LIVE, 3),
+}
+
+
+def seconds(names: Iterable[str]) -> dict[str, str]:
+    """Of files in one folder, those of which another shows the same, each with the name of the other.
+
+    The other has the same name but for the suffix. It is the JPEG, or else the HEIC, or else a raw file.
+    """
+    found = {}
+    for files in by_stem(names, _RANKS).values():
+        first = min(files, key=lambda name: (_rank(name), name))
+        if _rank(first) < _RANKS[".mov"]:
+            found.update({name: first for name in files if name != first and _rank(name) >= _RANKS[".dng"]})
+    return found
+
+
+def by_stem(names: Iterable[str], suffixes: Container[str]) -> dict[str, list[str]]:
+    """The names that have one of the suffixes, by what is before it. Case does not count."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        stem, suffix = os.path.splitext(name.lower())
+        if suffix in suffixes:
+            found[stem].append(name)
+    return found
+
+
+def one_of_each(paths: Iterable[str]) -> list[str]:
+    """The paths without those of which another one shows the same."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    paths = list(paths)
+    for path in paths:
+        folders[os.path.dirname(path)].append(os.path.basename(path))
+    second = {os.path.join(folder, name) for folder, names in folders.items() for name in seconds(names)}
+    return [path for path in paths if path not in second]
+
+
+def _rank(name: str) -> int:
+    return _RANKS[os.path.splitext(name.lower())[1]]
