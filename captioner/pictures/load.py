@@ -164,7 +164,7 @@ def _check_scans(file: Any, name: str) -> None:
 
 @contextmanager
 def _errors_of_pillow(name: str, heic: bool = False) -> Iterator[None]:
-    """Turn whatever Pillow raises into an ImageError with a message of one line. `heic` is what the file is."""
+    """Turn whatever Pillow raises into an ImageError with a message of one line; `heic` if HEIC cannot be read."""
     try:
         yield
     except ImageError:
@@ -173,7 +173,7 @@ def _errors_of_pillow(name: str, heic: bool = False) -> Iterator[None]:
         raise ImageError(f"{name}: has more than {MAX_PIXELS / 1e6:.0f} million pixels") from error
     # On damaged files Pillow's decoders raise nearly anything: struct.error, SyntaxError, IndexError, ...
     except Exception as error:
-        if heic and ".heic" not in Image.registered_extensions():
+        if heic:
             reason = f"is HEIC, which needs: {to_install('heic')}"
         elif isinstance(error, UnidentifiedImageError):
             reason = "not a picture, or a format that Pillow cannot read"

@@ -86,3 +86,36 @@ def test_a_damaged_sidecar_is_named_and_stays(picture: str) -> None:
     with pytest.raises(DataError, match=r"photo\.jpg\.xmp: not XMP"):
         Sidecars().write(picture, ENTRY)
     assert damaged.read_text() == DIGIKAM[:900]
+
+
+@pytest.mark.parametrize(
+    ("names", "there", "naming", "files"),
+    [
+        ("photo.jpg photo.nef", "", "full", "photo.jpg.xmp photo.nef.xmp"),
+        ("photo.jpg photo.nef", "", "stem", "photo.jpg.xmp photo.xmp"),
+        ("photo.jpg photo.nef", "photo.xmp", "full", "photo.jpg.xmp photo.xmp"),
+        ("photo.jpg photo.nef photo.dng", "", "stem", "photo.jpg.xmp photo.dng.xmp photo.nef.xmp"),
+        ("photo.jpg photo.mov", "", "stem", "photo.jpg.xmp photo.mov.xmp"),
+        ("photo.jpg photo.png", "", "stem", "photo.jpg.xmp"),
+    ],
+)
+def test_files_that_show_the_same(picture: str, names: str, there: str, naming: str, files: str) -> None:
+    folder = Path(picture).parent
+    for name in names.split():
+        (folder / name).touch()
+    for name in there.split():
+        (folder / name).write_text(LIGHTROOM)
+    sidecars = Sidecars(naming)
+    assert [sidecars.file(path).name for path in (picture, *sidecars.seconds(picture))] == files.split()
+    assert not any(map(sidecars.seconds, sidecars.seconds(picture)))
+
+
+def test_what_a_person_wrote_of_a_raw_file_counts_for_its_jpeg_and_the_other_way_round(picture: str) -> None:
+    raw = str(Path(picture).with_suffix(".nef"))
+    Path(raw).touch()
+    Sidecars().write(raw, ENTRY)
+    assert Sidecars().held(picture) is None
+    Path(raw + ".xmp").write_bytes(sidecar(description("My dog")))
+    assert Sidecars().held(picture) == Held("My dog", False)
+    Path(raw + ".xmp").rename(picture + ".xmp")
+    assert Sidecars().held(raw) == Held("My dog", False)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import codecs
 import io
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from captioner.errors import CaptionerError, InputError
+from captioner.pictures import find
 from captioner.pictures.find import find_pictures, read_stdin
 
 
@@ -192,3 +194,24 @@ def test_a_picture_on_stdin_is_told_from_a_list(format: str) -> None:
     Image.new("RGB", (40, 30), "white").save(file, format)
     file.seek(0)
     assert read_stdin(file) == file.getvalue()
+
+
+@pytest.mark.parametrize("rawpy", [True, False])
+def test_raw_files_and_videos(rawpy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "available", lambda: rawpy)
+    for name in ("a.jpg", "a.nef", "b.NEF", "c.dng", "d.heic", "d.MOV", "e.mp4", "f.avi", "._g.mov", "sub/h.mkv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    passed_over: Counter[str] = Counter()
+    assert find_pictures(["."], passed_over=passed_over) == [
+        *["./a.jpg", *["./b.NEF", "./c.dng"][: 2 * rawpy], "./d.heic"]
+    ]
+    assert passed_over == ({"video": 2} if rawpy else {"video": 2, "raw file": 2})
+    assert found("a.nef", ".")[:2] == ["a.nef", "./a.jpg"]
+    assert found("?.[nN]*") == ["a.nef", "b.NEF"]
+    for name in ("a.jpg", "d.heic"):
+        (tmp_path / name).unlink()
+    if not rawpy:
+        with pytest.raises(InputError, match=r"3 raw files, for which rawpy is missing: pip install .*\[raw\]"):
+            found(".")

@@ -13,6 +13,7 @@ import unicodedata
 import warnings
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,17 @@ def orientation(value: int) -> Image.Exif:
     return exif
 
 
+# 64 x 48 pixels, blue on the left and red on the right
+HEIC = (
+    r"0000SW^{RQXk}?*00000ZE0pPXk}?*ZE0a<0004fZDn*}000000000XXk=`10000000000aA{+700000000000000000000B57=IV*mgE07O6l"
+    r"0RRC200001p#T8@00000001Qb001LtX>Mi!000000RR916=`l}WdZ;I000310BCk&F#rGn01j|zbZr0t000010002}X>f9I0002pX>en20001X"
+    r"Xm(>m0RwOV0058x000009`FGC{rLC*01pFT0096PKmiN^|NjGU00093kN^M!000939=ZZRVE_RDDnbDP18@KU0|1Z!00RI30{|YNAb|yz>g1-m"
+    r"xCm%4AOHXZ10VnZ0{|gn00967L;=Bbz=;3=025<xY;ta6Y<K_x01W^JfB*mh6lrsCWdHyG00000KmY&$KmY&$C}V74Z~y=RKmY&$0RR91FaQ7m"
+    r"0RR91000000{{R2@Bjb+0ssI25O8UDX#fBK00RgJ2mk;87-?{AVE_OC000000RRC7fdT^sga7~lEp23BbN~PVAt(W_8G!FerN961uOT0HQNM<="
+    r"7lrciNB$&t=hoyyZEp"
+)
+
+
 class TestWhatIsRead:
     @EVERY_FORMAT
     @pytest.mark.parametrize("as_bytes", [False, True], ids=["file", "bytes"])
@@ -114,8 +126,16 @@ class TestWhatIsRead:
         np.testing.assert_allclose(loaded(file.read_bytes() if as_bytes else file), upright(), atol=6)
 
     def test_every_suffix_that_folders_are_searched_for_belongs_to_a_format(self) -> None:
-        assert SUFFIXES - {".heic", ".heif"} <= Image.registered_extensions().keys()
+        assert SUFFIXES - {".heic", ".heif", ".hif"} <= Image.registered_extensions().keys()
         assert FORMATS.keys() <= SUFFIXES
+
+    @pytest.mark.skipif(not find_spec("pi_heif"), reason="needs pi-heif")
+    @pytest.mark.parametrize("name", ["a.heic", "a.hif", "a.jpg"])
+    def test_heic(self, name: str, tmp_path: Path) -> None:
+        (tmp_path / name).write_bytes(base64.b85decode(HEIC))
+        picture = loaded(tmp_path / name)
+        assert picture.shape == (48, 64, 3)
+        np.testing.assert_allclose(picture[24, [10, 50]], [(0, 0, 255), (255, 0, 0)], atol=30)
 
     def test_a_path_may_be_a_string(self, pictures: list[Path]) -> None:
         np.testing.assert_array_equal(loaded(str(pictures[1])), loaded(pictures[1]))
@@ -462,7 +482,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("brands", [b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heic", b"heix\0\0\0\0"])
     def test_heic_is_known_by_its_bytes(self, brands: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Image, "registered_extensions", lambda: {".jpg": "JPEG"})
+        monkeypatch.setattr(images, "_prepare_pillow", lambda: ("JPEG",))  # as without pi-heif
         with pytest.raises(ImageError, match=r'^a\.jpg: is HEIC, which needs: pip install "captioner\[heic\]" \(in a'):
             load_image(b"\0\0\0\x18ftyp" + brands + b"\0" * 100, name="a.jpg")
         with pytest.raises(ImageError, match="not a picture"):
