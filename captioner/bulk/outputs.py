@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from captioner.bulk.existing import ADDED_TO, REMEDY, Existing, read_existing
 from captioner.bulk.formats import Writer, in_ascii, sidecar_paths, sidecar_text
 from captioner.data.readers.base import read_text
-from captioner.data.readers.folders import lines
+from captioner.data.readers.folders import TEXTS, lines
 from captioner.errors import OutputError, one_line
 from captioner.files import remove_temporaries, replacing
 from captioner.metadata.xmp import Held
@@ -159,10 +159,14 @@ class OneFile(Output):
 
 
 class Sidecars(Place):
-    """A text file beside each picture. One that exists is kept, even an empty one."""
+    """A text file beside each picture. One that exists is kept, even an empty one.
+
+    Without an `extension` a new file is a .txt, and a .caption that is there counts as well.
+    """
 
     def __init__(self, paths: list[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
-        self._files, self._extension = sidecar_paths(paths, extension), extension
+        self._extensions = (extension,) if extension else TEXTS[:2]
+        self._files = [sidecar_paths(paths, each) for each in self._extensions]
         self._prefix, self._suffix, self._overwrite, self.whole = prefix, suffix, overwrite, overwrite
         self.journal = journal_beside(paths)
 
@@ -172,11 +176,11 @@ class Sidecars(Place):
 
     def place(self, path: str) -> str:
         """The path and the file."""
-        return f"{one_line(path)}\t{one_line(self._files[path])}"
+        return f"{one_line(path)}\t{one_line(self._file(path))}"
 
     def check(self, paths: list[str]) -> None:
         """The folders must be writable, and no folder in the place of a file."""
-        files = [self._files[path] for path in paths]
+        files = list(map(self._file, paths))
         if folder := next(filter(Path.is_dir, files), None):
             raise OutputError(f"{folder}: is a folder, where the captions of a picture should go")
         for folder in dict.fromkeys(file.parent for file in (self.journal, *files)):
@@ -187,7 +191,7 @@ class Sidecars(Place):
         """Write a file for each picture that has a caption and still has no file."""
         for row in rows:
             if row["caption"] and not self.holds(row["path"]):
-                with replacing(self._files[row["path"]]) as text:
+                with replacing(self._file(row["path"])) as text:
                     text.write(sidecar_text(row, self._prefix, self._suffix))
 
     def current(self, path: str) -> Held | None:
@@ -201,15 +205,20 @@ class Sidecars(Place):
 
     def _there(self, path: str) -> Path | None:
         """The file of a picture, under its name of today or the one that is never shared."""
-        names = (self._files[path], Path(path + self._extension))
-        return next(filter(Path.is_file, names), None)
+        names = zip(self._files, self._extensions, strict=True)
+        return next(
+            filter(Path.is_file, (file for files, end in names for file in (files[path], Path(path + end)))), None
+        )
+
+    def _file(self, path: str) -> Path:
+        return self._there(path) or self._files[0][path]
 
     def _may_replace(self) -> bool:
         return self._overwrite
 
     def _put_corrected(self, path: str, text: str) -> None:
         others = (self._lines(path) or [""])[1:]
-        with replacing(self._there(path) or self._files[path]) as file:
+        with replacing(self._file(path)) as file:
             file.writelines(f"{line}\n" for line in [one_line(text), *others] if line)
 
 

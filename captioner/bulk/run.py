@@ -324,7 +324,7 @@ def _target(
     if format == "sidecar":
         if inline:
             raise OptionError(_NO_PLACE)
-        return Sidecars(paths, overwrite=overwrite, **{**of_sidecars, "extension": of_sidecars["extension"] or ".txt"})
+        return Sidecars(paths, overwrite=overwrite, **of_sidecars)
     ids = _image_ids(paths, coco_images) if format == "coco" else None
     render = writer(format, options.num_captions, ids, lambda path: thumbnail(inline.get(path, path)))
     if isinstance(place, Path):

@@ -18,6 +18,7 @@ from metadata.test_xmp import description, facts, sidecar
 from PIL import Image
 
 import captioner
+from captioner.bulk.library import XmpFiles
 from captioner.bulk.outputs import Sidecars
 from captioner.bulk.run import _LIBRARY
 from captioner.errors import OutputError
@@ -296,3 +297,76 @@ def test_a_correction_of_a_text_file_keeps_its_other_captions(pictures: list[Pat
     assert file.read_text() == "A dog\nA grey cat\n"
     texts.correct(picture, "", seen="A dog")
     assert texts.current(picture) == Held("A grey cat", False)
+
+
+def test_files_that_show_the_same_get_one_caption(
+    caption: Command, command: Command, pictures: list[Path], tiny_checkpoint_file: Path
+) -> None:
+    folder, first = pictures[0].parent, pictures[0]
+    for path in pictures[2:]:
+        path.unlink()
+    others = [first.with_suffix(suffix) for suffix in (".nef", ".mov")]
+    for path in (*others, folder / "film.mp4"):
+        path.touch()
+    assert "picture0.jpg.xmp\t" in caption("-f", "xmp", "--dry-run")[1]
+    status, _, errors = command("caption", folder, *others, "-f", "xmp", "--checkpoint", tiny_checkpoint_file)
+    assert status == 0, errors
+    assert "2 captioned, 0 failed" in errors
+    assert "note: 1 video is passed over" in errors
+    ours = held(first, "xmp")
+    assert ours is not None
+    assert ours.ours
+    assert [held(path, "xmp") for path in others] == [ours, ours]
+    assert not Path(f"{folder / 'film.mp4'}.xmp").exists()
+    assert len(command("read", folder)[1].splitlines()) == 2
+    assert "2 of 2 pictures have captions already" in caption("-f", "xmp")[2]
+    of_a_person(others[0], "xmp", "My dog")
+    assert command("read", folder)[1].startswith(f"{first}\tMy dog\n")
+    assert "1 of 2" in caption("-f", "xmp", "--overwrite")[2]
+    assert [held(path, "xmp") for path in (first, *others)] == [Held("My dog", False)] * 3
+    library = XmpFiles([str(first)], MetadataOptions(), False, pytest.fail)
+    library.correct(str(first), "A cat", seen="My dog")
+    for path in (first, *others):
+        assert sidecars.read(Path(f"{path}.xmp")) == Held("A cat", False)
+
+
+def test_a_correction_leaves_what_another_person_wrote_of_the_raw_file(pictures: list[Path]) -> None:
+    raw = pictures[0].with_suffix(".nef")
+    raw.touch()
+    of_a_person(pictures[0], "xmp", "My dog")
+    of_a_person(raw, "xmp", "My other dog")
+    library = XmpFiles([str(pictures[0])], MetadataOptions(), False, pytest.fail)
+    library.correct(str(pictures[0]), "A cat", seen="My dog")
+    assert sidecars.read(Path(f"{raw}.xmp")) == Held("My other dog", False)
+
+
+@pytest.mark.skipif(not embedded.available(), reason="needs exiv2")
+def test_nothing_is_put_into_raw_files(command: Command, tmp_path: Path, tiny_checkpoint_file: Path) -> None:
+    (tmp_path / "a.nef").write_bytes(b"II*\0")
+    status, _, errors = command("caption", tmp_path / "a.nef", "--embed", "--checkpoint", tiny_checkpoint_file)
+    assert status == 1
+    assert "a.nef: captions are never put into raw files: write sidecar files (--format xmp)" in errors
+    assert (tmp_path / "a.nef").read_bytes() == b"II*\0"
+
+
+def test_a_caption_file_is_seen_by_the_next_run_and_by_read(
+    command: Command, pictures: list[Path], tiny_checkpoint_file: Path
+) -> None:
+    folder, model = pictures[0].parent, ("--checkpoint", tiny_checkpoint_file)
+    command("caption", *pictures[1:], "-f", "sidecar", "--extension", ".caption", *model)
+    texts = {path: path.read_text() for path in folder.glob("*.caption")}
+    assert set(texts) == {path.with_suffix(".caption") for path in pictures[1:]}
+    assert len(command("read", folder)[1].splitlines()) == 6
+    for extension in ((), ("--extension", ".caption")):
+        _, listed, _ = command("caption", folder, "-f", "sidecar", *extension, "--dry-run")
+        assert listed == f"{pictures[0]}\t{pictures[0].with_suffix(extension[-1] if extension else '.txt')}\n"
+    command("caption", folder, "-f", "sidecar", *model)
+    assert list(folder.glob("*.txt")) == [pictures[0].with_suffix(".txt")]
+    assert {path: path.read_text() for path in folder.glob("*.caption")} == texts
+    # They stay what they are when they are renewed.
+    command("caption", folder, "-f", "sidecar", "--overwrite", "--prompt", "the red dog", *model)
+    assert list(folder.glob("*.txt")) == [pictures[0].with_suffix(".txt")]
+    assert all(path.read_text().startswith("The red dog") for path in texts)
+    # Some tools keep tags in .txt and captions in .caption. Whoever asks for the second gets it.
+    command("caption", pictures[0], "-f", "sidecar", "--extension", ".caption", *model)
+    assert pictures[0].with_suffix(".caption").exists()
