@@ -8,15 +8,15 @@ from __future__ import annotations
 import codecs
 import csv
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from captioner.bulk.formats import caption_columns, csv_lines, writer
+from captioner.bulk.formats import caption_columns, csv_line, csv_lines, json_of, writer
 from captioner.data.readers.documents import parsed, values_of
-from captioner.data.spreadsheets import unquoted
+from captioner.data.spreadsheets import quoted, unquoted
 from captioner.errors import DataError, OutputError, one_line
 from captioner.pictures.find import STDIN
 from captioner.pictures.load import NAMES
@@ -26,6 +26,24 @@ if TYPE_CHECKING:  # it imports torch
 
 ADDED_TO = ("text", "jsonl", "csv")  # the formats whose files can grow
 REMEDY = "give another file, or replace this one with overwrite (--overwrite)"
+
+
+class _Line(NamedTuple):
+    """A row of a file: its number, the path of its picture, what else must be UTF-8, and the cells or the object."""
+
+    number: int
+    path: str
+    rest: str
+    content: Any = None
+
+    @property
+    def key(self) -> str:
+        return _key(self.path)
+
+    def digest(self, columns: tuple[str, ...]) -> str:
+        """The digest of the picture, if the row has one."""
+        named = self.content if isinstance(self.content, dict) else dict(zip(columns, self.content or (), strict=False))
+        return str(named.get("digest") or "")
 
 
 @dataclass(frozen=True)
@@ -38,19 +56,50 @@ class Existing:
     ends: bool  # whether its last line has a line end
     columns: tuple[str, ...] = ()  # of csv
     delimiter: str = ","
+    digests: dict[str, str] = field(default_factory=dict)  # of the pictures, by their absolute paths
 
     def holds(self, path: str) -> bool:
         """Whether a picture has a row."""
         return _key(one_line(path) if self.format == "text" else path) in self.pictures
 
     def gone(self) -> list[str]:
-        """The pictures with a row that are not where it says; they may have been moved."""
-        return sorted(path for path in self.pictures if not os.path.lexists(path))
+        """The pictures with a row that are neither where it says nor where a later row has them."""
+        gone = {path for path in self.pictures if not os.path.lexists(path)}
+        there = set()
+        for path, digest in reversed(self.digests.items()):
+            if path not in gone:
+                there.add(digest)
+            elif digest in there:
+                gone.remove(path)
+        return sorted(gone)
+
+    def lost(self) -> dict[str, str]:
+        """The pictures that are gone by their digests."""
+        gone = set(self.gone())
+        return {digest: path for path, digest in self.digests.items() if path in gone}
 
     def more(self, rows: Iterable[Row]) -> Iterator[str]:
         """The text that adds those rows whose pictures have none yet."""
         new = (row for row in rows if not self.holds(row["path"]))
-        lines = csv_lines(new, self.columns, self.delimiter) if self.columns else writer(self.format)(new)
+        return self._added(csv_lines(new, self.columns, self.delimiter) if self.columns else writer(self.format)(new))
+
+    def again(self, file: Path, moved: Mapping[str, str]) -> Iterator[str]:
+        """The text that adds the rows of pictures that were moved, as they are but for the path: new paths with old."""
+        with _opened(file) as text:
+            lines = [
+                line for line in _lines(text, self.format, self.columns, self.delimiter) if line.key in moved.values()
+            ]
+        return self._added(
+            self._with_path(line, path) for path, before in moved.items() for line in lines if line.key == before
+        )
+
+    def _with_path(self, line: _Line, path: str) -> str:
+        if self.format == "jsonl":
+            return json_of({**line.content, "path": path})
+        place = self.columns.index("path")
+        return csv_line([*line.content[:place], quoted(path), *line.content[place + 1 :]], self.delimiter)
+
+    def _added(self, lines: Iterable[str]) -> Iterator[str]:
         before = "" if self.ends else self.line_end
         for line in lines:
             yield before + line.removesuffix("\n") + self.line_end
@@ -71,12 +120,16 @@ def read_existing(file: Path, format: str, num_captions: int) -> Existing | None
                 raise DataError("it is UTF-16: save it as UTF-8")
             raw.seek(max(0, raw.seek(0, os.SEEK_END) - 1))
             ends = raw.read() in (b"\n", b"\r")
-        # File names need not be valid text. With newline="", line ends are kept.
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        with _opened(file) as text:
             return _read(text, format, num_captions, ends)
     except (DataError, csv.Error) as error:
         reason = one_line(error)
         raise OutputError(f"{file}: exists, and captions cannot be added to it ({reason}): {REMEDY}") from error
+
+
+def _opened(file: Path) -> IO[str]:
+    # File names need not be valid text. With newline="", line ends are kept.
+    return file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _read(text: IO[str], format: str, num_captions: int, ends: bool) -> Existing | None:
@@ -87,20 +140,23 @@ def _read(text: IO[str], format: str, num_captions: int, ends: bool) -> Existing
             break
     else:
         return None
-    lines, delimiter = chain(read, text), ","
-    columns: tuple[str, ...] = ()
-    if format == "csv":
-        columns, delimiter = _header(first, num_captions)
-        rows = _csv_rows(csv.reader(lines, delimiter=delimiter, strict=True), columns)
-    else:
-        rows = _text_rows(lines) if format == "text" else _jsonl_rows(lines)
-    pictures = set()
-    for number, path, rest in rows:
-        if not (_is_utf8(rest) and (_is_utf8(path) or os.path.lexists(path))):
-            raise DataError(f"line {number} is not UTF-8: save the file as UTF-8")
-        if path != STDIN:  # which is another picture each time
-            pictures.add(_key(path))
-    return Existing(format, frozenset(pictures), first[len(first.rstrip("\r\n")) :] or "\n", ends, columns, delimiter)
+    columns, delimiter = _header(first, num_captions) if format == "csv" else ((), ",")
+    pictures, digests = set(), {}
+    for line in _lines(chain(read, text), format, columns, delimiter):
+        if not (_is_utf8(line.rest) and (_is_utf8(line.path) or os.path.lexists(line.path))):
+            raise DataError(f"line {line.number} is not UTF-8: save the file as UTF-8")
+        if line.path != STDIN:  # which is another picture each time
+            pictures.add(line.key)
+            if digest := line.digest(columns):
+                digests[line.key] = digest
+    end = first[len(first.rstrip("\r\n")) :] or "\n"
+    return Existing(format, frozenset(pictures), end, ends, columns, delimiter, digests)
+
+
+def _lines(text: Iterable[str], format: str, columns: tuple[str, ...], delimiter: str) -> Iterator[_Line]:
+    if columns:
+        return _csv_lines(csv.reader(text, delimiter=delimiter, strict=True), columns.index("path"))
+    return _text_lines(text) if format == "text" else _jsonl_lines(text)
 
 
 def _header(first: str, num_captions: int) -> tuple[tuple[str, ...], str]:
@@ -113,34 +169,33 @@ def _header(first: str, num_captions: int) -> tuple[tuple[str, ...], str]:
     raise DataError(f"its first line does not name the columns {', '.join(needed)}")
 
 
-# Each of these yields the number of a line, the path of its picture, and what else must be UTF-8.
-def _csv_rows(reader: Iterator[list[str]], columns: tuple[str, ...]) -> Iterator[tuple[int, str, str]]:
-    place = columns.index("path")
+def _csv_lines(reader: Iterator[list[str]], place: int) -> Iterator[_Line]:
     for number, cells in enumerate(reader, start=1):
         if cells and len(cells) <= place:
             raise DataError(f"row {number} has no path")
         if cells and number > 1:
-            yield number, unquoted(cells[place]), "".join(cells[:place] + cells[place + 1 :])
+            yield _Line(number, unquoted(cells[place]), "".join(cells[:place] + cells[place + 1 :]), cells)
 
 
-def _text_rows(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+def _text_lines(lines: Iterable[str]) -> Iterator[_Line]:
     for number, line in enumerate(lines, start=1):
         path, tab, rest = line.rstrip("\r\n").partition("\t")
         named = PurePath(path).suffix.lower() in NAMES or path == STDIN or os.path.lexists(path)
         if line.strip() and not (tab and named):
             raise DataError(f"line {number} does not begin with the path of a picture and a tab")
         if named:
-            yield number, path, rest
+            yield _Line(number, path, rest)
 
 
-def _jsonl_rows(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+def _jsonl_lines(lines: Iterable[str]) -> Iterator[_Line]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            path, caption = values_of(parsed(line, f"line {number} is not JSON"), "path", "caption")
+            content = parsed(line, f"line {number} is not JSON")
+            path, caption = values_of(content, "path", "caption")
             if not isinstance(path, str):
                 raise DataError(f"line {number} has no 'path'")
             if caption is not None:  # a row that tells an error is none
-                yield number, path, line
+                yield _Line(number, path, line, content)
 
 
 def _is_utf8(text: str) -> bool:

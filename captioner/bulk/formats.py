@@ -71,25 +71,25 @@ def text(rows: Iterable[Row]) -> Iterator[str]:
 def jsonl(rows: Iterable[Row]) -> Iterator[str]:
     """One JSON object a picture: path, caption, logprob, words with probabilities, alternatives."""
     for row in rows:
-        yield _json(row) + "\n"
+        yield json_of(row) + "\n"
 
 
 def csv_table(rows: Iterable[Row], num_captions: int = 1) -> Iterator[str]:
     """The columns path, caption and logprob, caption_2 to caption_N where several captions were asked for, and
-    confidence, familiar, unsure and tags, with commas between tags.
+    confidence, familiar, unsure, tags with commas between them, and the digest of the picture.
 
     Texts are safe to open in a spreadsheet (see `data.spreadsheets`). They stand in quotation marks, because some
     spreadsheets take a semicolon in an unquoted file name for the end of the cell.
     """
     columns = caption_columns(num_captions)
-    yield _csv_line(columns)
+    yield csv_line(columns)
     yield from csv_lines(rows, columns)
 
 
 def caption_columns(num_captions: int) -> list[str]:
     """The names of the columns of a csv file."""
     others = [f"caption_{n}" for n in range(2, num_captions + 1)]
-    return ["path", "caption", "logprob", *others, "confidence", "familiar", "unsure", "tags"]
+    return ["path", "caption", "logprob", *others, "confidence", "familiar", "unsure", "tags", "digest"]
 
 
 def csv_lines(rows: Iterable[Row], columns: Sequence[str], delimiter: str = ",") -> Iterator[str]:
@@ -99,13 +99,14 @@ def csv_lines(rows: Iterable[Row], columns: Sequence[str], delimiter: str = ",")
         known = {"path": quoted(row["path"]), "caption": texts["caption_1"]}
         if "logprob" in row:  # of captions that were read from files nobody knows it
             known["logprob"] = round(row["logprob"], 6)
-        known |= {name: row[name] for name in ("confidence", "familiar", "unsure") if name in row}
+        known |= {name: row[name] for name in ("confidence", "familiar", "unsure", "digest") if name in row}
         if tags := row.get("tags"):
             known["tags"] = quoted(", ".join(tag["word"] for tag in tags))
-        yield _csv_line([{**texts, **known}.get(name, "") for name in columns], delimiter)
+        yield csv_line([{**texts, **known}.get(name, "") for name in columns], delimiter)
 
 
-def _csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
+def csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
+    """One line of a csv file."""
     file: Any = SimpleNamespace(write=str)  # `writerow` returns what the `write` of its file returns
     line = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow(cells)
     return str(line)
@@ -115,7 +116,7 @@ def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[
     """COCO's results JSON: a list of {"image_id", "caption"}. Raises DataError for a picture without an id."""
     separator = "[\n"
     for row in filter(itemgetter("caption"), rows):
-        yield separator + _json({"image_id": image_id(row["path"], ids), "caption": row["caption"]})
+        yield separator + json_of({"image_id": image_id(row["path"], ids), "caption": row["caption"]})
         separator = ",\n"
     yield "[]\n" if separator == "[\n" else "\n]\n"
 
@@ -167,7 +168,7 @@ def _all_texts(row: Row) -> list[str]:
     return [row["caption"], *(other["caption"] for other in row.get("alternatives", ()))]
 
 
-def _json(value: Row) -> str:
+def json_of(value: Row) -> str:
     """JSON in readable UTF-8, or in ASCII where a file name is not valid text."""
     line = json.dumps(value, ensure_ascii=False)
     try:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
+from itertools import chain, starmap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner import __version__
+from captioner.bulk.moves import Digests
 from captioner.bulk.outputs import Place, check_folder, journal_beside
 from captioner.errors import DataError, OutputError, one_line
 from captioner.metadata import embedded, sidecars
@@ -37,7 +41,7 @@ class Library(Place):
     ) -> None:
         self.journal = journal_beside(paths)
         self._options, self._overwrite, self._fail = options, overwrite, fail
-        self._sidecars = Sidecars(options.xmp_name)
+        self._sidecars, self._digests = Sidecars(options.xmp_name), Digests()
 
     def holds(self, path: str) -> bool:
         """Whether the picture has a caption that stays. Raises OutputError if none could be written for it."""
@@ -61,7 +65,8 @@ class Library(Place):
         for row in rows:
             path = row["path"]
             tags = tuple(tag["word"] for tag in row.get("tags", ()))
-            entry = Entry(row["caption"], self.language, row.get("confidence"), tags, _MAKER)
+            digest = row.get("digest", "")
+            entry = Entry(row["caption"], self.language, row.get("confidence"), tags, _MAKER, picture=digest)
             try:
                 if (entry.text or tags) and not self.holds(path):
                     self._put(path, entry)
@@ -95,6 +100,25 @@ class Library(Place):
 class XmpFiles(Library):
     """An XMP sidecar file beside each picture."""
 
+    digests = True
+
+    def lost(self, folders: Iterable[tuple[str, list[str]]]) -> dict[str, Any]:
+        """The sidecars whose picture is gone: of several, the newest with a person's caption, or else with ours."""
+        found: dict[str, list[tuple[int, float, Path]]] = defaultdict(list)
+        for file, digest in chain.from_iterable(starmap(self._sidecars.orphans, folders)):
+            caption = sidecars.read(file)
+            found[digest].append((1 + caption.ours if caption else 3, -file.stat().st_mtime, file))
+        return {digest: min(files)[-1] for digest, files in found.items()}
+
+    def files(self, path: str) -> list[str]:
+        """The picture and the others that show the same, unless there is a caption in this place."""
+        return [] if self._here(path) else [path, *self._sidecars.seconds(path)]
+
+    def follow(self, moved: dict[str, Any]) -> None:
+        """Copy the sidecars of the pictures where they were. Raises OSError."""
+        for path, sidecar in moved.items():
+            self._sidecars.adopt(path, sidecar)
+
     def place(self, path: str) -> str:
         """The path and the file, and those of others that show the same."""
         return "\t".join(map(one_line, (path, *self._files(path))))
@@ -122,15 +146,20 @@ class XmpFiles(Library):
     def _put(self, path: str, entry: Entry) -> None:
         """Write the sidecar of a picture, and those of others that show the same, unless they have one that stays."""
         before, edited = self.current(path), self._options.overwrite_edited
-        self._sidecars.write(path, entry)
+        self._sidecars.write(path, self._with_digest(path, entry))
         for other in self._sidecars.seconds(path):
             there = sidecars.read(self._sidecars.file(other))
             if not there or there == before or not there.stays(self._overwrite or entry.by_person, edited):
-                self._sidecars.write(other, entry)
+                self._sidecars.write(other, self._with_digest(other, replace(entry, picture="")))
+
+    def _with_digest(self, path: str, entry: Entry) -> Entry:
+        return replace(entry, picture=entry.picture or self._digests.of(path))
 
 
 class Pictures(XmpFiles):
     """The pictures themselves. Raises DeviceError without the extra [metadata]."""
+
+    digests = False  # the caption goes where its picture goes
 
     def __init__(
         self, paths: list[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]

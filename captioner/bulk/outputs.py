@@ -10,10 +10,10 @@ import codecs
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from captioner.bulk.existing import ADDED_TO, REMEDY, Existing, read_existing
 from captioner.bulk.formats import Writer, in_ascii, sidecar_paths, sidecar_text
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
 
 _ABANDONED = 3600.0  # seconds after which no run can still be writing a temporary file
+_WITH_DIGESTS = ("jsonl", "csv")
 
 
 class Output:
@@ -34,6 +35,7 @@ class Output:
 
     journal: Path | None = None  # where the run keeps what it has done
     whole = False  # what was there is replaced, so a later run cannot add a picture that failed
+    digests = False  # whether the digest of each picture is kept with its caption
 
     def holds(self, path: str) -> bool:
         """Whether a picture has captions that stay. Raises OutputError if none could be written for this picture."""
@@ -42,6 +44,18 @@ class Output:
     def gone(self) -> list[str]:
         """The pictures with captions here that are not where their path says."""
         return []
+
+    def lost(self, folders: Iterable[tuple[str, list[str]]]) -> dict[str, Any]:
+        """By the digest of their picture, the captions whose picture is gone; `folders` are searched for them."""
+        return {}
+
+    def files(self, path: str) -> list[str]:
+        """The files whose captions would belong to a picture that has none."""
+        return [path]
+
+    def follow(self, moved: dict[str, Any]) -> None:
+        """Give files the captions that `lost` had under their digests. What was there stays."""
+        raise NotImplementedError
 
     def place(self, path: str) -> str:
         """What a dry run says of a picture: its path, and its file where it has one of its own."""
@@ -95,6 +109,7 @@ class Stream(Output):
 
     def __init__(self, stream: TextIO, format: str, render: Writer) -> None:
         self._stream, self._format, self._render = stream, format, render
+        self.digests = format in _WITH_DIGESTS
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write row by row."""
@@ -116,6 +131,8 @@ class OneFile(Output):
         if file.is_file() or not file.exists():  # unlike /dev/stdout
             self.journal = file.with_name(file.name + ".journal")
         self._existing = self._look()
+        columns = self._existing.columns if self._existing else ()
+        self.digests = format in _WITH_DIGESTS and (not columns or "digest" in columns)
 
     def _look(self) -> Existing | None:
         if self._overwrite:
@@ -134,6 +151,15 @@ class OneFile(Output):
         """The pictures that only the file still knows."""
         return self._existing.gone() if self._existing else []
 
+    def lost(self, folders: Iterable[tuple[str, list[str]]]) -> dict[str, Any]:
+        """The paths of pictures that only the file still knows."""
+        return self._existing.lost() if self._existing else {}
+
+    def follow(self, moved: dict[str, Any]) -> None:
+        """Add the rows of other paths once more for these."""
+        self._write(lambda existing: existing.again(self._file, moved) if existing else ())
+        self._existing = self._look()
+
     def check(self, paths: list[str]) -> None:
         """The file and its folder must be writable, and the file none of the pictures."""
         if not self.journal:
@@ -147,6 +173,9 @@ class OneFile(Output):
 
     def write(self, rows: Iterable[Row]) -> None:
         """Replace the file by one that begins with the same bytes."""
+        self._write(lambda existing: existing.more(rows) if existing else self._render(rows))
+
+    def _write(self, texts: Callable[[Existing | None], Iterable[str]]) -> None:
         existing = self._look()
         with replacing(self._file, "wb") as file:
             if existing:
@@ -154,7 +183,7 @@ class OneFile(Output):
                     shutil.copyfileobj(old, file)
             elif self._format == "csv":
                 file.write(codecs.BOM_UTF8)  # by which Excel knows UTF-8
-            for text in existing.more(rows) if existing else self._render(rows):
+            for text in texts(existing):
                 file.write(text.encode(errors="surrogateescape"))
 
 

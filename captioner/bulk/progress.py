@@ -28,6 +28,7 @@ class Summary:
     seconds: float
     kept: int = 0  # because the output had their captions already
     unsure: int = 0  # of those captioned: marked, or left without a sentence
+    moved: int = 0  # because the output had their captions, where they were before
 
 
 class Progress:
@@ -39,14 +40,23 @@ class Progress:
     def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
         self.quiet = quiet
         self.say = say or partial(tqdm.write, file=sys.stderr)  # which moves the bar out of the way
-        self._done = self._captioned = self._failed = self._skipped = self._kept = self._unsure = 0
+        self._done = self._captioned = self._failed = self._skipped = self._kept = self._unsure = self._moved = 0
 
     def keep(self, kept: int, total: int) -> Summary:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
         self._kept = kept
         if kept:
             self.note(f"{kept} of {counted(total, 'picture')} {'has' if kept == 1 else 'have'} captions already: kept")
-        return Summary(0, self._failed, 0, 0.0, kept)
+        return Summary(0, self._failed, 0, 0.0, kept, moved=self._moved)
+
+    def move(self, moved: int, only_said: bool) -> None:
+        """Say that the captions of some pictures went with them to other paths, or would go."""
+        self._moved = moved
+        if moved:
+            whose = "its caption" if moved == 1 else "their captions"
+            self.note(
+                f"{moved:,} moved: {whose} {'would go' if only_said else 'went'} with {'it' if moved == 1 else 'them'}"
+            )
 
     def note(self, text: str) -> None:
         """Say something, unless it should be quiet."""
@@ -86,4 +96,4 @@ class Progress:
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
             unsure = f", {self._unsure} of them unsure" if self._unsure else ""
             self.note(f"{self._captioned} captioned{unsure}, {self._failed} failed, {pace}")
-        return Summary(self._captioned, self._failed, self._skipped, seconds, self._kept, self._unsure)
+        return Summary(self._captioned, self._failed, self._skipped, seconds, self._kept, self._unsure, self._moved)

@@ -6,7 +6,6 @@ run that was interrupted can therefore be resumed, and then ends with the same b
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -23,6 +22,7 @@ from weakref import WeakKeyDictionary
 from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, format_of, writer
 from captioner.bulk.journal import Journal
 from captioner.bulk.library import Library, Pictures, XmpFiles
+from captioner.bulk.moves import Digests, follow
 from captioner.bulk.outputs import OneFile, Output, Sidecars, Stream
 from captioner.bulk.progress import Progress, Summary
 from captioner.data.names import image_id, read_image_ids
@@ -31,7 +31,7 @@ from captioner.files import sha256_of
 from captioner.inference.parallel import in_batches
 from captioner.network.header import language_of
 from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, option_specs
-from captioner.pictures.find import STDIN, Stdin, find_pictures, in_subfolders, read_stdin
+from captioner.pictures.find import STDIN, Stdin, find_pictures, folders_in, in_subfolders, read_stdin
 from captioner.pictures.load import NAMES, thumbnail
 from captioner.pictures.pairs import one_of_each
 
@@ -78,14 +78,14 @@ def caption_files(
     photo.txt beside photo.jpg, or have another `extension`; `prefix` and `suffix` go around each of their captions.
     xmp writes XMP sidecar files, embed into the pictures; see `metadata`. Image ids for coco come from the file names,
     or from `coco_images`, a JSON file in COCO's layout.
-    Captions that exist stay as they are; text, jsonl and csv files get rows for the other pictures at their end.
-    `overwrite` replaces captions, in XMP only those that no person changed. `dry_run` only says what would get them.
-    `model` is a Captioner, or a function that loads one. The function is called only after all else was checked.
-    `resume` goes on with the journal that an interrupted run left: OUTPUT.journal, or .captioner.journal in the folder
-    of the pictures for sidecars. A model that was not loaded from a file goes on with its own runs only.
-    `progress` reports how the run is going. Without it nothing is said. A picture that cannot be read, or into which
-    no caption can be written, is counted as failed and does not stop the others. Raises OptionError, InputError,
-    OutputError, DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
+    Captions that exist stay as they are; text, jsonl and csv files get rows for the other pictures at their end. Those
+    in jsonl, csv and XMP go with pictures that were moved. `overwrite` replaces captions, in XMP only those that no
+    person changed. `dry_run` only says what would get captions. `model` is a Captioner, or a function that loads one,
+    which is called only after all else was checked. `resume` goes on with the journal that an interrupted run left:
+    OUTPUT.journal, or .captioner.journal in the folder of the pictures, if the model was loaded from the same file.
+    `progress` reports how the run is going; without it nothing is said. A picture that cannot be read, or whose caption
+    cannot be written, counts as failed and does not stop the others. Raises OptionError, InputError, OutputError,
+    DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
     """
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
     place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
@@ -93,26 +93,31 @@ def caption_files(
     _check_metadata(format, metadata)
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
-    inline, found = _found(paths, recursive, stdin, progress)
-    if format in _LIBRARY:
-        found = one_of_each(found)
+    inline, found = _found(paths, format, recursive, stdin, progress)
     target = _library(format, found, inline, metadata, overwrite, progress) or _target(
         place, format, found, inline, options, overwrite, sidecar, coco_images
     )
     journal = Journal(target.journal, resume) if target.journal else None
-    waiting, summary = _waiting(target, found, inline, place, progress)
+    digests, folders = Digests(inline), folders_in(listed(paths), recursive)
+    waiting, summary = _waiting(target, found, inline, digests, folders, place, dry_run, progress)
     if dry_run:
         _list(target, waiting, len(found), progress)
-        return summary
-    if waiting:
-        return _run(target, journal, waiting, inline, model or _default, options, prompt, batch_size, progress)
-    if journal and resume:
+    elif waiting:
+        return _run(target, journal, waiting, inline, digests, model or _default, options, prompt, batch_size, progress)
+    elif journal and resume:
         journal.path.unlink(missing_ok=True)
     return summary
 
 
 def _waiting(
-    target: Output, paths: list[str], inline: dict[str, bytes], place: Path | TextIO, progress: Progress
+    target: Output,
+    paths: list[str],
+    inline: dict[str, bytes],
+    digests: Digests,
+    folders: Iterable[tuple[str, list[str]]],
+    place: Path | TextIO,
+    dry_run: bool,
+    progress: Progress,
 ) -> tuple[list[str], Summary]:
     """The pictures that get captions. Others have captions that stay, or are named as failed."""
     waiting, kept = [], 0
@@ -126,7 +131,9 @@ def _waiting(
         if not holds:
             waiting.append(path)
     if waiting:
-        _check_waiting(waiting, inline, target, place, progress)
+        _check_waiting(waiting, inline, target)
+        waiting = follow(target, waiting, digests, folders, dry_run, progress)
+        _name_gone(target, place, progress)
     return waiting, progress.keep(kept, len(paths))
 
 
@@ -140,6 +147,7 @@ def _run(
     journal: Journal | None,
     paths: list[str],
     inline: dict[str, bytes],
+    digests: Digests,
     model: Captioner | Callable[[], Captioner],
     options: DecodeOptions,
     prompt: str,
@@ -154,10 +162,11 @@ def _run(
 
     def caption(paths: Iterable[str]) -> Iterator[Row]:
         pictures = ((path, inline.get(path, path)) for path in paths)
-        return map(row_of, captioner.caption_named(pictures, options, batch_size, prompt=prompt))
+        rows = map(row_of, captioner.caption_named(pictures, options, batch_size, prompt=prompt))
+        return digests.added_to(rows) if target.digests else rows
 
     if journal:
-        content = {path: hashlib.sha256(data).hexdigest() for path, data in inline.items()}
+        content = {path: digests.of(path) for path in inline}
         settings = {**_facts(captioner), **asdict(options), "prompt": prompt, "batch_size": batch_size}
         return _through_journal(journal, {**settings, **content}, caption, paths, target, progress)
     rows = progress.watch(caption(paths))
@@ -279,7 +288,7 @@ def _check_metadata(format: str, options: MetadataOptions | None) -> None:
 
 
 def _found(
-    paths: AnyPath | Iterable[AnyPath], recursive: bool, stdin: Stdin, progress: Progress
+    paths: AnyPath | Iterable[AnyPath], format: str, recursive: bool, stdin: Stdin, progress: Progress
 ) -> tuple[dict[str, bytes], list[str]]:
     """The bytes of the picture on stdin by its path, if there is one, and the paths of all pictures."""
     arguments = listed(paths)
@@ -293,17 +302,18 @@ def _found(
     for kind, number in passed_over.items():
         remedy = f": to caption them, {to_install('raw')}" if kind == "raw file" else ""
         progress.note(f"note: {counted(number, kind)} {'is' if number == 1 else 'are'} passed over{remedy}")
-    return inline, found
+    return inline, one_of_each(found) if format in _LIBRARY else found
 
 
-def _check_waiting(
-    paths: list[str], inline: dict[str, bytes], target: Output, place: Path | TextIO, progress: Progress
-) -> None:
+def _check_waiting(paths: list[str], inline: dict[str, bytes], target: Output) -> None:
     """Raise InputError if none of the pictures exists, and OutputError if their captions could not be written."""
     if not any(path in inline or os.path.lexists(path) for path in paths):
         others = f", nor are the {len(paths) - 1:,} others there" if len(paths) > 1 else ""
         raise InputError(f"{one_line(paths[0])}: no such file or folder{others}")
     target.check(paths)
+
+
+def _name_gone(target: Output, place: Path | TextIO, progress: Progress) -> None:
     if not progress.quiet and (gone := target.gone()):
         which = f"{counted(len(gone), 'picture')} with a caption in {place} {'is' if len(gone) == 1 else 'are'} gone"
         remedy = "to keep the captions of pictures that were moved, first correct their paths in that file"

@@ -6,12 +6,13 @@ raw file if photo.jpg and photo.nef are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captioner.errors import DataError
 from captioner.files import replacing
+from captioner.metadata import xmp
 from captioner.metadata.xmp import Entry, Held, held, merged
 from captioner.pictures.load import NAMES
 from captioner.pictures.pairs import LIVE, by_stem, seconds
@@ -57,6 +58,33 @@ class Sidecars:
             content = merged(_content(file), entry)
         with replacing(file, "wb") as new:
             new.write(content)
+
+    def adopt(self, picture: str, sidecar: Path) -> None:
+        """Copy another sidecar to that of a picture; where one is without a caption, only the caption.
+
+        Raises DataError and OSError.
+        """
+        file = self.file(picture)
+        if _content(file) is None:
+            with replacing(file, "wb") as new:
+                new.write(sidecar.read_bytes())
+        elif (there := read(sidecar)) and not read(file):
+            self.write(picture, Entry(there.text, confidence=there.confidence, by_person=not there.ours))
+
+    def orphans(self, folder: str, names: Iterable[str]) -> Iterator[tuple[Path, str]]:
+        """The sidecars among the names in a folder whose picture is gone, with its digest; those without one left out.
+
+        Raises OSError. Those that are damaged are left out, too.
+        """
+        for file in (Path(folder, name) for name in names if name.endswith(_ENDINGS)):
+            of = file.with_suffix("")
+            if of.exists() if of.suffix.lower() in _SHARING else self._alike(file):
+                continue
+            digest = ""
+            with suppress(DataError):
+                digest = xmp.picture(_content(file) or b"")
+            if digest:
+                yield file, digest
 
     def seconds(self, picture: str) -> list[str]:
         """The other files that show the same, unless one of them stands for the picture."""

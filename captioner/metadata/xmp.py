@@ -1,8 +1,9 @@
 """Captions in XMP, the RDF that photo programs keep in sidecar files and inside pictures.
 
-A caption is written as dc:description, which photo programs show, and as the alternative text of IPTC. Two properties
-of a namespace of our own stand beside it: how sure the captioner was, and a digest of what it wrote. By the digest we
-know our own caption again, and whether a person changed it since. All else in the XMP stays as it is.
+A caption is written as dc:description, which photo programs show, and as the alternative text of IPTC. Properties of a
+namespace of our own stand beside it: how sure the captioner was, a digest of what it wrote, and in sidecars one of the
+picture. By the first we know our own caption again, and whether a person changed it since; by the second a picture
+that was moved. All else in the XMP stays as it is.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _NAMESPACES = {
 }
 _DESCRIPTION, _ALT_TEXT, _SUBJECT = "dc:description", "Iptc4xmpCore:AltTextAccessibility", "dc:subject"
 _DIGEST, _CONFIDENCE, _TAGS = "captioner:digest", "captioner:confidence", "captioner:tags"
+_PICTURE = "captioner:picture"
 _LANG, _DEFAULT = "{http://www.w3.org/XML/1998/namespace}lang", "x-default"
 _NEW = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -57,7 +59,8 @@ class Entry:
     """A caption to write; with an empty `text` only the tags.
 
     `language` is a tag such as "en". `maker` is the name of the program, written where no other stands. What a person
-    wrote (`by_person`) is written without a digest, and an empty text, too: they want no caption.
+    wrote (`by_person`) is written without a digest, and an empty text, too: they want no caption. `picture` is the
+    digest of the picture, where it should be kept.
     """
 
     text: str
@@ -66,6 +69,7 @@ class Entry:
     tags: tuple[str, ...] = ()
     maker: str = ""
     by_person: bool = False
+    picture: str = ""
 
 
 def held(packet: bytes) -> Held | None:
@@ -83,6 +87,11 @@ def held(packet: bytes) -> Held | None:
     return Held(ordered[0][1].strip() if ordered else "", False)
 
 
+def picture(packet: bytes) -> str:
+    """The digest of the picture that the XMP was written for; empty if it has none. Raises DataError."""
+    return _value(_rdf(_parsed(packet)), _PICTURE)
+
+
 def merged(packet: bytes | None, entry: Entry) -> bytes:
     """The XMP with this caption in it, in place of the one that is there. Raises DataError for what is not XMP."""
     tree = _parsed(packet or _NEW)
@@ -93,6 +102,8 @@ def merged(packet: bytes | None, entry: Entry) -> bytes:
             _set_texts(rdf, name, entry, before)
         _set_value(rdf, _DIGEST, "" if entry.by_person else _digest(entry.text))
         _set_value(rdf, _CONFIDENCE, "" if entry.confidence is None else f"{entry.confidence:.4f}")
+    if entry.picture:
+        _set_value(rdf, _PICTURE, entry.picture)
     _set_tags(rdf, entry.tags)
     if entry.maker and not _value(rdf, "xmp:CreatorTool"):
         _set_value(rdf, "xmp:CreatorTool", entry.maker)

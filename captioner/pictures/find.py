@@ -126,23 +126,24 @@ def _raw_files(passed_over: Counter[str]) -> str:
     return f"; {counted(number, 'raw file')}, for which rawpy is missing: {to_install('raw')}" if number else ""
 
 
-def folders_in(folder: str, recursive: bool) -> Iterator[tuple[str, list[str]]]:
-    """A folder, and with `recursive` those in it, each with the names of its files; hidden ones are left out.
+def folders_in(arguments: Iterable[str], recursive: bool) -> Iterator[tuple[str, list[str]]]:
+    """Those arguments that are folders, and with `recursive` the folders in them, each with the names of its files.
 
-    Raises OSError for a folder that may not be read.
+    Hidden ones are left out. Raises OSError for a folder that may not be read.
     """
 
     def give_up(error: OSError) -> None:
         raise error
 
-    for parent, folders, files in os.walk(folder, onerror=give_up):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
-        yield parent, sorted(name for name in files if not name.startswith("."))
+    for folder in filter(os.path.isdir, arguments):
+        for parent, folders, files in os.walk(folder, onerror=give_up):
+            folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+            yield parent, sorted(name for name in files if not name.startswith("."))
 
 
 def _in_folder(folder: str, recursive: bool, passed_over: Counter[str]) -> Iterator[str]:
     readable = NAMES if available() else SUFFIXES
-    for parent, names in folders_in(folder, recursive):
+    for parent, names in folders_in([folder], recursive):
         second = seconds(names)
         for name in names:
             suffix = os.path.splitext(name)[1].lower()

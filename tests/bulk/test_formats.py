@@ -14,7 +14,7 @@ from captioner.errors import DataError
 from captioner.evaluation.predictions import Prediction, read_predictions
 from captioner.inference.results import Caption, FileResult, Row, Tag, row_of
 
-TRUST = ["confidence", "familiar", "unsure", "tags"]
+TRUST = ["confidence", "familiar", "unsure", "tags", "digest"]
 
 
 def result(path: str, text: str = "A dog", others: tuple[str, ...] = ()) -> FileResult:
@@ -54,16 +54,16 @@ def test_csv_quotes_what_needs_it_and_has_a_column_a_caption() -> None:
     written = rendered("csv", result('a,"b".jpg', others=("B",)), result("c.jpg"), num_captions=3)
     rows = list(csv.reader(io.StringIO(written)))
     assert rows[0] == [*("path", "caption", "logprob", "caption_2", "caption_3"), *TRUST]
-    assert rows[1] == ['a,"b".jpg', "A dog", "-2.77", "B", "", "", "", "", ""]
-    assert rows[2] == ["c.jpg", "A dog", "-2.77", "", "", "", "", "", ""]
+    assert rows[1] == ['a,"b".jpg', "A dog", "-2.77", "B", "", "", "", "", "", ""]
+    assert rows[2] == ["c.jpg", "A dog", "-2.77", "", "", "", "", "", "", ""]
 
 
 def test_csv_says_how_sure_a_caption_is_and_what_else_is_seen() -> None:
     caption = Caption("A dog", ("a", "dog"), (0.5, 0.25), 0.5, -2.77, confidence=0.25, familiar=1.0, unsure="not sure")
     tagged = replace(caption, tags=(Tag("dog", 0.9), Tag("=1", 0.8)))
     [names, row] = csv.reader(io.StringIO(rendered("csv", FileResult("a.jpg", tagged))))
-    assert names[-4:] == TRUST
-    assert row[-4:] == ["0.25", "1.0", "not sure", "dog, =1"]
+    assert names[-5:] == TRUST
+    assert row[-5:] == ["0.25", "1.0", "not sure", "dog, =1", ""]
     assert "25 % sure, not sure" in rendered("html", FileResult("a.jpg", tagged))
     assert row_of(FileResult("a.jpg", caption)).keys().isdisjoint(["tags", "alternatives"])
 

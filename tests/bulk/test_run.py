@@ -1,12 +1,17 @@
 """The Python call behind `captioner caption`."""
 
+import csv
+import hashlib
 import io
+import json
+import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import draw_picture
 
 import captioner
 from captioner.bulk.journal import Journal
@@ -405,13 +410,73 @@ def test_captions_of_pictures_that_were_moved_are_told_of(
     folder, said = pictures[0].parent, list[str]()
     given: dict[str, Any] = {"paths": folder, "output": tmp_path / output, "model": model}
     caption_files(**given, progress=Progress(say=said.append))
-    pictures[0].rename(folder / "new name.jpg")
+    draw_picture(9).save(folder / "new name.jpg")  # it was changed as well, so nobody knows that it was moved
+    pictures[0].unlink()
     caption_files(**given, progress=Progress(say=said.append))
     (note,) = (line for line in said if "note" in line)
     assert f"1 picture with a caption in {tmp_path / output} is gone, such as {pictures[0]}: to keep" in note
     said.clear()
     caption_files(**given, progress=Progress(say=said.append))
     assert len(said) == 1, "there is nothing new to caption"
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.jsonl"])
+def test_captions_go_with_pictures_that_were_moved(
+    output: str, model: captioner.Captioner, pictures: list[Path], tmp_path: Path
+) -> None:
+    folder, file, said = pictures[0].parent, tmp_path / output, list[str]()
+    given: dict[str, Any] = {"paths": folder, "output": file, "recursive": True}
+    caption_files(**given, model=model)
+    text = file.read_text("utf-8-sig")
+    digests = [row["digest"] for row in rows_of(text)]
+    assert digests == [hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures]
+    lines = text.splitlines()
+    mine = next(row["caption"] for row in rows_of(text) if row["path"] == str(pictures[2]))
+    number = next(n for n, line in enumerate(lines) if str(pictures[2]) in line)
+    lines[number] = lines[number].replace(mine, "My dog")
+    file.write_text("\n".join(lines), "utf-8-sig")  # without an end of the last line
+    new = {pictures[2]: folder / "sub" / "=new, 写真.jpg", pictures[3]: folder / "0.jpg"}
+    (folder / "sub").mkdir()
+    for before, after in new.items():
+        before.rename(after)
+    shutil.copy(pictures[4], folder / "copy.jpg")
+    before = file.read_bytes()
+    caption_files(**given, dry_run=True, progress=Progress(say=said.append))
+    assert "2 moved: their captions would go with them" in said[0]
+    assert "1 of 8 pictures would get captions" in said[-1]
+    assert file.read_bytes() == before
+    said.clear()
+    summary = caption_files(**given, model=model, progress=Progress(say=said.append))
+    assert (summary.captioned, summary.moved, summary.kept) == (1, 2, 5)
+    assert not [line for line in said if "gone" in line]
+    assert "2 moved: their captions went with them" in said[0]
+    assert file.read_bytes().startswith(before)
+    rows = rows_of(file.read_text("utf-8-sig"))
+    by_path = {row["path"].removeprefix("'"): row for row in rows}
+    assert len(rows) == len(by_path) == 10
+    assert by_path[str(new[pictures[2]])]["caption"] == "My dog"
+    for was, is_now in new.items():
+        assert by_path[str(is_now)] == {**by_path[str(was)], "path": str(is_now)}
+    (folder / "copy.jpg").rename(folder / "9.jpg")
+    assert caption_files(**given, model=never).moved == 1
+    assert caption_files(**given, model=never).kept == 8
+
+
+def rows_of(text: str) -> list[dict[str, Any]]:
+    """The rows of csv or jsonl."""
+    if text.startswith("{"):
+        return [json.loads(line) for line in text.splitlines()]
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_a_table_without_digests_is_added_to_as_before(model: captioner.Captioner, pictures: list[Path]) -> None:
+    file = pictures[0].with_name("out.csv")
+    file.write_text(f'path,caption\n"{pictures[0]}",My dog\n')
+    pictures[0].rename(pictures[0].with_name("new.jpg"))
+    said = list[str]()
+    caption_files(pictures[0].parent, file, model=model, progress=Progress(say=said.append))
+    assert "is gone, such as" in said[0]
+    assert [len(row) for row in csv.reader(file.open())] == [2] * 9
 
 
 def test_a_coco_file_without_ids_says_which_json_needs_none(pictures: list[Path], tmp_path: Path) -> None:
