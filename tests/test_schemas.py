@@ -49,7 +49,8 @@ def test_lines_of_jsonl(
     assert len(rows) == 7
     for row in rows:
         check("caption", row)
-        for needed in row.keys() - {"alternatives"}:
+        assert len(row["digest"]) == 64
+        for needed in row.keys() - {"alternatives", "digest"}:
             with pytest.raises(ValidationError):
                 check("caption", {name: value for name, value in row.items() if name != needed})
     with pytest.raises(ValidationError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -370,3 +371,62 @@ def test_a_caption_file_is_seen_by_the_next_run_and_by_read(
     # Some tools keep tags in .txt and captions in .caption. Whoever asks for the second gets it.
     command("caption", pictures[0], "-f", "sidecar", "--extension", ".caption", *model)
     assert pictures[0].with_suffix(".caption").exists()
+
+
+def test_sidecars_go_with_pictures_that_were_moved(
+    caption: Command, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, raw = pictures[0].parent, pictures[2].with_suffix(".nef")
+    raw.write_bytes(b"raw")
+    Path(f"{pictures[0]}.xmp").write_text(SIDECARS["digikam"])
+    caption("-f", "xmp")
+    ours = b">" + (held(pictures[1], "xmp") or Held("", False)).text.encode() + b"<"
+    Path(f"{pictures[1]}.xmp").write_bytes(Path(f"{pictures[1]}.xmp").read_bytes().replace(ours, b">My dog<"))
+    new = {path: folder / "sub" / f"new {path.name}" for path in (*pictures[:3], raw)}
+    (folder / "sub").mkdir()
+    for before, after in new.items():
+        before.rename(after)
+    with_title = Path(f"{new[pictures[2]]}.xmp")
+    with_title.write_bytes(sidecar("<dc:title>On the bridge</dc:title>"))
+    shutil.copy(pictures[3], folder / "sub" / "copy.jpg")
+    before = content(folder / "sub")
+    status, output, errors = caption("-f", "xmp", "-r", "--dry-run")
+    assert content(folder / "sub") == before
+    assert "3 moved: their captions would go with them" in errors
+    assert output.count("\n") == 1
+    assert "copy.jpg.xmp" in output
+    status, _, errors = caption("-f", "xmp", "-r")
+    assert status == 0
+    assert "3 moved: their captions went with them" in errors
+    assert "4 of 8 pictures have captions already: kept" in errors
+    for was in (pictures[0], pictures[1], raw):
+        assert Path(f"{new[was]}.xmp").read_bytes() == Path(f"{was}.xmp").read_bytes()
+    assert held(new[pictures[1]], "xmp") == Held("My dog", False)
+    assert held(new[pictures[2]], "xmp") == sidecars.read(Path(f"{pictures[2]}.xmp"))
+    assert b"On the bridge" in with_title.read_bytes()
+    monkeypatch.setattr("captioner.inference.captioner.load", lambda *_: pytest.fail("loaded a model for nothing"))
+    (folder / "sub" / "copy.jpg").rename(folder / "8.jpg")
+    assert "1 moved: its caption went with it" in caption("-f", "xmp", "-r")[2]
+    assert caption("-f", "xmp", "-r")[0] == 0
+
+
+def test_of_several_sidecars_of_a_moved_picture_a_persons_counts(caption: Command, pictures: list[Path]) -> None:
+    caption("-f", "xmp")
+    first, new = pictures[0], pictures[0].with_name("new.jpg")
+    Path(f"{first}.xmp").rename(first.with_name("zzz.xmp"))  # as another program names it
+    XmpFiles([str(first)], MetadataOptions(), False, pytest.fail).correct(str(first), "My dog")
+    shutil.copy(first.with_name("zzz.xmp"), first.with_name("yyy.jpg.xmp"))
+    Path(f"{first}.xmp").rename(first.with_name("old.jpg.xmp"))
+    first.rename(new)
+    Path(first.with_name("a.jpg.xmp")).write_bytes(b"damaged")
+    assert "1 moved" in caption("-f", "xmp", "--overwrite")[2]
+    assert held(new, "xmp") == Held("My dog", False)
+
+
+def test_a_sidecar_whose_picture_is_there_stays_its_own(caption: Command, pictures: list[Path]) -> None:
+    caption("-f", "xmp")
+    before = Path(f"{pictures[0]}.xmp").read_bytes()
+    Path(f"{pictures[0]}.xmp").rename(pictures[0].with_suffix(".xmp"))  # as Adobe's programs name it
+    shutil.copy(pictures[0], pictures[0].with_name("copy.jpg"))
+    assert "moved" not in caption("-f", "xmp")[2]
+    assert pictures[0].with_suffix(".xmp").read_bytes() == before
