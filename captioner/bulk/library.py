@@ -35,6 +35,7 @@ class Library(Place):
     """A place of captions for each picture. `fail` takes what to say of a picture whose caption cannot be written."""
 
     language = ""  # of the captions, once the model is known
+    limits = ""  # below which pictures are skipped, if any are
 
     def __init__(
         self, paths: list[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]
@@ -54,6 +55,8 @@ class Library(Place):
             with suppress(DataError):  # it stays as it is
                 if (other := self._elsewhere(path)) and not (other.ours or edited):
                     return True
+            if self.limits and not self._overwrite and self._skipped(path) == self.limits:
+                return True
             self._check(path)
         except (DataError, OSError) as error:
             reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
@@ -65,10 +68,10 @@ class Library(Place):
         for row in rows:
             path = row["path"]
             tags = tuple(tag["word"] for tag in row.get("tags", ()))
-            digest = row.get("digest", "")
-            entry = Entry(row["caption"], self.language, row.get("confidence"), tags, _MAKER, picture=digest)
+            kept = {"picture": row.get("digest", ""), "skipped": "" if row["caption"] else self.limits}
+            entry = Entry(row["caption"], self.language, row.get("confidence"), tags, _MAKER, **kept)
             try:
-                if (entry.text or tags) and not self.holds(path):
+                if (entry.text or tags or entry.skipped) and not self.holds(path):
                     self._put(path, entry)
             except (DataError, OutputError, OSError) as error:
                 if isinstance(error, OSError) and error.errno in _FULL:
@@ -88,6 +91,10 @@ class Library(Place):
         self._put(path, Entry(text.strip(), maker=_MAKER, by_person=True))
 
     def _elsewhere(self, path: str) -> Held | None:
+        raise NotImplementedError
+
+    def _skipped(self, path: str) -> str:
+        """The limits below which the picture was when it was skipped, if it was."""
         raise NotImplementedError
 
     def _check(self, path: str) -> None:
@@ -129,6 +136,9 @@ class XmpFiles(Library):
     def _elsewhere(self, path: str) -> Held | None:
         return embedded.read(path) if embedded.available() else None
 
+    def _skipped(self, path: str) -> str:
+        return sidecars.noted(self._sidecars.file(path), "skipped")
+
     def check(self, paths: list[str]) -> None:
         """The folders must be writable."""
         for folder in dict.fromkeys((self.journal.parent, *(Path(path).parent for path in paths))):
@@ -147,7 +157,7 @@ class XmpFiles(Library):
         """Write the sidecar of a picture, and those of others that show the same, unless they have one that stays."""
         before, edited = self.current(path), self._options.overwrite_edited
         self._sidecars.write(path, self._with_digest(path, entry))
-        for other in self._sidecars.seconds(path):
+        for other in () if entry.skipped else self._sidecars.seconds(path):
             there = sidecars.read(self._sidecars.file(other))
             if not there or there == before or not there.stays(self._overwrite or entry.by_person, edited):
                 self._sidecars.write(other, self._with_digest(other, replace(entry, picture="")))
@@ -176,6 +186,9 @@ class Pictures(XmpFiles):
 
     def _elsewhere(self, path: str) -> Held | None:
         return self._sidecars.held(path)
+
+    def _skipped(self, path: str) -> str:
+        return embedded.noted(path, "skipped")
 
     def _check(self, path: str) -> None:
         embedded.check(path)

@@ -94,7 +94,7 @@ def caption_files(
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
     inline, found = _found(paths, format, recursive, stdin, progress)
-    target = _library(format, found, inline, metadata, overwrite, progress) or _target(
+    target = _library(format, found, inline, options, metadata, overwrite, progress) or _target(
         place, format, found, inline, options, overwrite, sidecar, coco_images
     )
     journal = Journal(target.journal, resume) if target.journal else None
@@ -346,7 +346,8 @@ def _library(
     format: str,
     paths: list[str],
     inline: dict[str, bytes],
-    options: MetadataOptions | None,
+    options: DecodeOptions,
+    metadata: MetadataOptions | None,
     overwrite: bool,
     progress: Progress,
 ) -> Library | None:
@@ -355,7 +356,11 @@ def _library(
         return None
     if inline:
         raise OptionError(_NO_PLACE)
-    return _LIBRARY[format](paths, options or MetadataOptions(), overwrite, partial(progress.fail, captioned=True))
+    fail = partial(progress.fail, captioned=True)
+    library = _LIBRARY[format](paths, metadata or MetadataOptions(), overwrite, fail)
+    if options.unsure == "skip":
+        library.limits = f"confidence {options.min_confidence}, familiar {options.min_familiar}"
+    return library
 
 
 def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] | None:

@@ -19,6 +19,7 @@ from PIL import UnidentifiedImageError
 
 from captioner.errors import DataError, DeviceError, OutputError, one_line, to_install
 from captioner.files import decoded, replacing
+from captioner.metadata import xmp
 from captioner.metadata.containers import EXIF, IPTC, XMP, jpeg_with, png_with, strips, webp_with
 from captioner.metadata.xmp import Entry, Held, held, merged
 from captioner.options import MetadataOptions
@@ -47,13 +48,25 @@ def read(path: str) -> Held | None:
 
     Raises DataError where the XMP is damaged, and OSError.
     """
+    with suppress(_library().Exiv2Error):
+        return _held(image, path) if (image := _image(path)) else None
+    return None
+
+
+def noted(path: str, what: str) -> str:
+    """What `xmp.noted` has of a picture. Raises DataError and OSError."""
+    with suppress(_library().Exiv2Error):
+        packet = _packet(image) if (image := _image(path)) else b""
+        return xmp.noted(packet, what) if packet else ""
+    return ""
+
+
+def _image(path: str) -> Any:
     with Path(path).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return None
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # of which little is read
-    with suppress(_library().Exiv2Error):
-        return _held(_opened(content), path)
-    return None
+    return _opened(content)
 
 
 def check(path: str) -> None:
@@ -155,7 +168,7 @@ def _with(content: bytes, path: str, entry: Entry, legacy: bool) -> bytes:
     elif kind in _OLDER_FIELDS:
         image.setXmpPacket(packet.decode())
         image.writeXmpFromPacket(True)
-        changed = _set_older(image, path, entry.text, legacy)
+        changed = _set_older(image, path, entry.text, legacy) if entry.text or entry.by_person else []
         image.writeMetadata()
         new = bytes(image.io().data())
         if kind == "image/jpeg":

@@ -82,7 +82,7 @@ class Sidecars:
                 continue
             digest = ""
             with suppress(DataError):
-                digest = xmp.picture(_content(file) or b"")
+                digest = noted(file, "picture")
             if digest:
                 yield file, digest
 
@@ -114,6 +114,13 @@ def read(file: Path) -> Held | None:
     with _named(file):
         content = _content(file)
         return held(content) if content else None
+
+
+def noted(file: Path, what: str) -> str:
+    """What `xmp.noted` has of a sidecar. Raises DataError, which names the file, and OSError."""
+    with _named(file):
+        content = _content(file)
+        return xmp.noted(content, what) if content else ""
 
 
 @contextmanager

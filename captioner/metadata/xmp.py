@@ -30,7 +30,7 @@ _NAMESPACES = {
 }
 _DESCRIPTION, _ALT_TEXT, _SUBJECT = "dc:description", "Iptc4xmpCore:AltTextAccessibility", "dc:subject"
 _DIGEST, _CONFIDENCE, _TAGS = "captioner:digest", "captioner:confidence", "captioner:tags"
-_PICTURE = "captioner:picture"
+_PICTURE, _SKIPPED = "captioner:picture", "captioner:skipped"
 _LANG, _DEFAULT = "{http://www.w3.org/XML/1998/namespace}lang", "x-default"
 _NEW = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -60,7 +60,7 @@ class Entry:
 
     `language` is a tag such as "en". `maker` is the name of the program, written where no other stands. What a person
     wrote (`by_person`) is written without a digest, and an empty text, too: they want no caption. `picture` is the
-    digest of the picture, where it should be kept.
+    digest of the picture, where it should be kept; `skipped` says why there is no caption, which does not mean none.
     """
 
     text: str
@@ -70,6 +70,7 @@ class Entry:
     maker: str = ""
     by_person: bool = False
     picture: str = ""
+    skipped: str = ""
 
 
 def held(packet: bytes) -> Held | None:
@@ -87,9 +88,9 @@ def held(packet: bytes) -> Held | None:
     return Held(ordered[0][1].strip() if ordered else "", False)
 
 
-def picture(packet: bytes) -> str:
-    """The digest of the picture that the XMP was written for; empty if it has none. Raises DataError."""
-    return _value(_rdf(_parsed(packet)), _PICTURE)
+def noted(packet: bytes, what: str) -> str:
+    """The `picture` or what was `skipped` of the entry that was written; empty if there was none. Raises DataError."""
+    return _value(_rdf(_parsed(packet)), f"captioner:{what}")
 
 
 def merged(packet: bytes | None, entry: Entry) -> bytes:
@@ -102,6 +103,7 @@ def merged(packet: bytes | None, entry: Entry) -> bytes:
             _set_texts(rdf, name, entry, before)
         _set_value(rdf, _DIGEST, "" if entry.by_person else _digest(entry.text))
         _set_value(rdf, _CONFIDENCE, "" if entry.confidence is None else f"{entry.confidence:.4f}")
+    _set_value(rdf, _SKIPPED, entry.skipped)
     if entry.picture:
         _set_value(rdf, _PICTURE, entry.picture)
     _set_tags(rdf, entry.tags)

@@ -21,12 +21,13 @@ from PIL import Image
 import captioner
 from captioner.bulk.library import XmpFiles
 from captioner.bulk.outputs import Sidecars
-from captioner.bulk.run import _LIBRARY
+from captioner.bulk.progress import Progress
+from captioner.bulk.run import _LIBRARY, _library
 from captioner.errors import OutputError
 from captioner.inference.captioner import load
 from captioner.metadata import embedded, sidecars
 from captioner.metadata.xmp import Entry, Held
-from captioner.options import MetadataOptions
+from captioner.options import DecodeOptions, MetadataOptions
 
 Command: TypeAlias = Callable[..., tuple[int, str, str]]
 PLACES = ["xmp", pytest.param("embed", marks=pytest.mark.skipif(not embedded.available(), reason="needs exiv2"))]
@@ -430,3 +431,23 @@ def test_a_sidecar_whose_picture_is_there_stays_its_own(caption: Command, pictur
     shutil.copy(pictures[0], pictures[0].with_name("copy.jpg"))
     assert "moved" not in caption("-f", "xmp")[2]
     assert pictures[0].with_suffix(".xmp").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_was_skipped_is_not_captioned_again(place: str, command: Command, pictures: list[Path]) -> None:
+    path, said = str(pictures[0]), Progress(quiet=True)
+
+    def library(unsure: str = "skip", least: float | None = None, overwrite: bool = False) -> Any:
+        options = DecodeOptions(unsure=unsure, min_confidence=least)
+        return _library(place, [path], {}, options, None, overwrite, said)
+
+    row = {"path": path, "caption": "", "unsure": "not sure", "confidence": 0.1, "tags": [{"word": "dog"}]}
+    library().write([row])
+    assert library().holds(path)
+    assert library().current(path) is None
+    assert command("read", path)[1] == ""
+    assert not any(other.holds(path) for other in (library("write"), library(least=0.1), library(overwrite=True)))
+    library("write").write([{"path": path, "caption": "A dog"}])
+    assert library().current(path) == Held("A dog", True)
+    library(overwrite=True).write([{"path": path, "caption": "A cat"}])
+    assert b"skipped" not in Path(path if place == "embed" else f"{path}.xmp").read_bytes()
