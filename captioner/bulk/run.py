@@ -300,7 +300,7 @@ def _found(
     inline, passed_over = {STDIN: content} if isinstance(content, bytes) else {}, Counter[str]()
     found = find_pictures(arguments, recursive, [STDIN] if isinstance(content, bytes) else content, passed_over)
     for kind, number in passed_over.items():
-        remedy = f": to caption them, {to_install('raw')}" if kind == "raw file" else ""
+        remedy = f": to read raw files, {to_install('raw')}" if kind == "raw file" else ""
         progress.note(f"note: {counted(number, kind)} {'is' if number == 1 else 'are'} passed over{remedy}")
     return inline, one_of_each(found) if format in _LIBRARY else found
 

@@ -17,6 +17,7 @@ import captioner
 from captioner.bulk.journal import Journal
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.run import caption_files
+from captioner.data.captions import read_captions
 from captioner.errors import CaptionerError, DataError, InputError, OptionError, OutputError
 from captioner.inference.results import FileResult, Row
 from captioner.network.checkpoint import load_checkpoint
@@ -457,6 +458,7 @@ def test_captions_go_with_pictures_that_were_moved(
     assert by_path[str(new[pictures[2]])]["caption"] == "My dog"
     for was, is_now in new.items():
         assert by_path[str(is_now)] == {**by_path[str(was)], "path": str(is_now)}
+    assert all(len(texts) == 1 for texts in read_captions(file).captions.values())  # a digest is no caption
     (folder / "copy.jpg").rename(folder / "9.jpg")
     assert caption_files(**given, model=never).moved == 1
     assert caption_files(**given, model=never).kept == 8
