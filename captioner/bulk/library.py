@@ -181,6 +181,11 @@ class Pictures(XmpFiles):
         """The path."""
         return one_line(path)
 
+    def lost(self, folders: Iterable[tuple[str, list[str]]]) -> dict[str, Any]:
+        """The sidecars with a person's caption whose picture is gone; the captions of others are in the pictures."""
+        found = super().lost(folders)
+        return {digest: file for digest, file in found.items() if (held := sidecars.read(file)) and not held.ours}
+
     def _here(self, path: str) -> Held | None:
         return embedded.read(path)
 

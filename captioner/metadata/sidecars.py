@@ -76,9 +76,10 @@ class Sidecars:
 
         Raises OSError. Those that are damaged are left out, too.
         """
+        there = set(map(str.lower, names))
         for file in (Path(folder, name) for name in names if name.endswith(_ENDINGS)):
             of = file.with_suffix("")
-            if of.exists() if of.suffix.lower() in _SHARING else self._alike(file):
+            if of.name.lower() in there if of.suffix.lower() in _SHARING else self._alike(file):
                 continue
             digest = ""
             with suppress(DataError):

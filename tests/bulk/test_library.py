@@ -451,3 +451,14 @@ def test_what_was_skipped_is_not_captioned_again(place: str, command: Command, p
     assert library().current(path) == Held("A dog", True)
     library(overwrite=True).write([{"path": path, "caption": "A cat"}])
     assert b"skipped" not in Path(path if place == "embed" else f"{path}.xmp").read_bytes()
+
+
+@pytest.mark.skipif(not embedded.available(), reason="needs exiv2")
+def test_embedding_follows_the_sidecars_of_people_only(caption: Command, pictures: list[Path]) -> None:
+    caption("-f", "xmp")
+    XmpFiles([str(pictures[0])], MetadataOptions(), False, pytest.fail).correct(str(pictures[0]), "My dog")
+    new = [path.rename(path.with_name(f"new {path.name}")) for path in pictures[:2]]
+    assert "1 moved: its caption went with it" in caption("--embed")[2]
+    assert [held(path, "xmp") for path in new] == [Held("My dog", False), None]
+    assert embedded.read(str(new[0])) is None
+    assert embedded.read(str(new[1])) is not None
