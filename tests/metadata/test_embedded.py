@@ -123,6 +123,15 @@ def parts(content: bytes) -> list[bytes]:
     return [chunk for _, chunk in containers._chunks(content, *form) if b"x:xmpmeta" not in chunk]
 
 
+def test_tags_alone_touch_no_older_field(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    before = make(path, camera="SONY DSC")
+    embedded.write(str(path), Entry("", tags=("dog",), skipped="too dark"), LEGACY)
+    assert parts(path.read_bytes()) == parts(before)
+    assert embedded.read(str(path)) is None
+    assert embedded.noted(str(path), "skipped") == "too dark"
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
 def test_no_byte_of_other_parts_changes(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
