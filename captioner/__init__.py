@@ -15,6 +15,7 @@ Whole jobs, each of which is also a command
     caption_files(paths, output)         captioner caption: many pictures, resumable, in any format
     MetadataOptions(xmp_name, ...)       how captions go into XMP sidecar files and into pictures
     read_files(paths, output)            captioner read: the captions that pictures have already
+    apply_captions(file, format=...)     captioner apply: captions that a person corrected, into their places
     caption_on_cluster(paths, output)    captioner cluster: the same with the workers of Ray
     alt_texts(paths, write=...)          captioner alt: alternative text for the pictures of web pages and documents
     evaluate(captions, images=...)       captioner evaluate: BLEU, ROUGE-L and CIDEr beside their yardsticks
@@ -51,6 +52,7 @@ _HOMES = {
     "MetadataOptions": "options",
     "caption_files": "bulk.run",
     "read_files": "bulk.read",
+    "apply_captions": "bulk.apply",
     "caption_on_cluster": "bulk.cluster",
     "alt_texts": "bulk.alt",
     "evaluate": "evaluation.run",

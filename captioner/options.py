@@ -19,6 +19,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 ENGINES = ("torch", "openvino")
 UNSURE = ("write", "mark", "skip")  # what becomes of captions that are not sure
 FILE_FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html", "xmp", "embed")  # of `caption_files`
+APPLY_FORMATS = ("xmp", "sidecar", "embed", "alt")  # of `apply_captions`
 READ_FORMATS = ("text", "jsonl", "csv")  # of `read_files`
 PLACES = ("xmp", "embedded", "text")  # where it looks
 SHARD_FORMATS = ("parquet", "jsonl")  # of `caption_on_cluster`

@@ -78,8 +78,11 @@ class Place(Output):
             _clear_away(Path(path).parent)
             self._put_corrected(path, text)
 
+    def here(self, path: str) -> Held | None:
+        """The caption in this place. Raises DataError and OSError."""
+        return self._here(path)
+
     def _here(self, path: str) -> Held | None:
-        """The caption in this place."""
         return self.current(path)
 
     def _may_replace(self) -> bool:

@@ -88,7 +88,7 @@ def caption_files(
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
     place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
     format = chosen_format(format, place, progress)
-    _check_metadata(format, metadata)
+    check_metadata(format, metadata)
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
     inline, found = _found(paths, recursive, stdin, progress)
@@ -266,7 +266,7 @@ def _check_usage(
             raise OptionError(message)
 
 
-def _check_metadata(format: str, options: MetadataOptions | None) -> None:
+def check_metadata(format: str, options: MetadataOptions | None) -> None:
     """Raise OptionError for an option that this format does not use."""
     for spec in option_specs(MetadataOptions) if options else ():
         if getattr(options, spec.name) != spec.default and format not in spec.strategies:
