@@ -16,6 +16,7 @@ Whole jobs, each of which is also a command
     MetadataOptions(xmp_name, ...)       how captions go into XMP sidecar files and into pictures
     read_files(paths, output)            captioner read: the captions that pictures have already
     apply_captions(file, format=...)     captioner apply: captions that a person corrected, into their places
+    watch_folders(folders)               captioner watch: captions what comes into folders, for ever
     caption_on_cluster(paths, output)    captioner cluster: the same with the workers of Ray
     alt_texts(paths, write=...)          captioner alt: alternative text for the pictures of web pages and documents
     evaluate(captions, images=...)       captioner evaluate: BLEU, ROUGE-L and CIDEr beside their yardsticks
@@ -53,6 +54,7 @@ _HOMES = {
     "caption_files": "bulk.run",
     "read_files": "bulk.read",
     "apply_captions": "bulk.apply",
+    "watch_folders": "bulk.watch",
     "caption_on_cluster": "bulk.cluster",
     "alt_texts": "bulk.alt",
     "evaluate": "evaluation.run",

@@ -20,6 +20,7 @@ ENGINES = ("torch", "openvino")
 UNSURE = ("write", "mark", "skip")  # what becomes of captions that are not sure
 FILE_FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html", "xmp", "embed")  # of `caption_files`
 APPLY_FORMATS = ("xmp", "sidecar", "embed", "alt")  # of `apply_captions`
+WATCH_FORMATS = ("xmp", "sidecar", "embed", "text", "jsonl", "csv")  # of `watch_folders`
 READ_FORMATS = ("text", "jsonl", "csv")  # of `read_files`
 PLACES = ("xmp", "embedded", "text")  # where it looks
 SHARD_FORMATS = ("parquet", "jsonl")  # of `caption_on_cluster`

@@ -64,6 +64,7 @@ def caption_files(
     suffix: str = "",
     metadata: MetadataOptions | None = None,
     coco_images: AnyPath | None = None,
+    journal: AnyPath | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Write a caption for each picture; what `captioner caption` does.
@@ -80,7 +81,7 @@ def caption_files(
     `overwrite` replaces captions, in XMP only those that no person changed. `dry_run` only says what would get them.
     `model` is a Captioner, or a function that loads one. The function is called only after all else was checked.
     `resume` goes on with the journal that an interrupted run left: OUTPUT.journal, or .captioner.journal in the folder
-    of the pictures for sidecars. A model that was not loaded from a file goes on with its own runs only.
+    of the pictures for sidecars, or `journal`, a file. A model not loaded from a file goes on with its own runs only.
     `progress` reports how the run is going. Without it nothing is said. A picture that cannot be read, or into which
     no caption can be written, is counted as failed and does not stop the others. Raises OptionError, InputError,
     OutputError, DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
@@ -95,15 +96,15 @@ def caption_files(
     target = _library(format, found, inline, metadata, overwrite, progress) or _target(
         place, format, found, inline, options, overwrite, sidecar, coco_images
     )
-    journal = Journal(target.journal, resume) if target.journal else None
+    kept = Journal(Path(journal or target.journal), resume) if target.journal else None
     waiting, summary = _waiting(target, found, inline, place, progress)
     if dry_run:
         _list(target, waiting, len(found), progress)
         return summary
     if waiting:
-        return _run(target, journal, waiting, inline, model or _default, options, prompt, batch_size, progress)
-    if journal and resume:
-        journal.path.unlink(missing_ok=True)
+        return _run(target, kept, waiting, inline, model or _default, options, prompt, batch_size, progress)
+    if kept and resume:
+        kept.path.unlink(missing_ok=True)
     return summary
 
 

@@ -29,12 +29,13 @@ from captioner.cli import (
     sample,
     score,
     train,
+    watch,
 )
 from captioner.cli.arguments import Parser
 from captioner.errors import CaptionerError, one_line
 
 _COMMANDS = (
-    *(demo, app, caption, read, apply, alt, cluster),
+    *(demo, app, caption, watch, read, apply, alt, cluster),
     *(score, sample, evaluate, compare, models, data, train, export),
 )
 

@@ -6,7 +6,7 @@ import glob
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -68,7 +68,7 @@ def find_pictures(arguments: Iterable[str], recursive: bool = False, stdin: Iter
         if argument == STDIN:
             pictures = _paths(stdin)
         elif os.path.isdir(argument):
-            if not (pictures := list(_in_folder(argument, recursive))):
+            if not (pictures := list(pictures_in(argument, recursive))):
                 raise InputError(f"{argument}: {_why_none(argument, recursive)}")
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             if not (pictures := sorted(_matching(argument))):
@@ -95,7 +95,7 @@ def _matching(pattern: str) -> Iterator[str]:
 def in_subfolders(folder: str) -> int | None:
     """The number of pictures in the subfolders of a folder; None where one of them may not be read."""
     try:
-        return sum(os.path.dirname(path) != folder.rstrip(os.sep) for path in _in_folder(folder, recursive=True))
+        return sum(os.path.dirname(path) != folder.rstrip(os.sep) for path in pictures_in(folder, recursive=True))
     except OSError:
         return None
 
@@ -109,11 +109,13 @@ def _why_none(folder: str, recursive: bool) -> str:
     return "no pictures in this folder or its subfolders"
 
 
-def _in_folder(folder: str, recursive: bool) -> Iterator[str]:
-    def give_up(error: OSError) -> None:
-        raise error
+def _give_up(error: OSError) -> None:
+    raise error
 
-    for parent, folders, files in os.walk(folder, onerror=give_up):
+
+def pictures_in(folder: str, recursive: bool, failed: Callable[[OSError], object] = _give_up) -> Iterator[str]:
+    """The pictures of a folder, sorted. `failed` takes the error of a folder that cannot be listed, or raises it."""
+    for parent, folders, files in os.walk(folder, onerror=failed):
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
         for name in sorted(files):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
