@@ -102,7 +102,7 @@ def caption_files(
         _list(target, waiting, len(found), progress)
         return summary
     if waiting:
-        return _run(target, kept, waiting, inline, model or _default, options, prompt, batch_size, progress)
+        return _run(target, kept, waiting, inline, model or default_model, options, prompt, batch_size, progress)
     if kept and resume:
         kept.path.unlink(missing_ok=True)
     return summary
@@ -163,7 +163,8 @@ def _run(
     return progress.finish()
 
 
-def _default() -> Captioner:
+def default_model() -> Captioner:
+    """The model where none is given."""
     from captioner.inference.captioner import load
 
     return load()

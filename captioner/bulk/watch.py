@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from captioner.bulk.formats import FORMAT_OF_SUFFIX
 from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import AnyPath, caption_files, listed
+from captioner.bulk.run import AnyPath, caption_files, default_model, listed
 from captioner.errors import DataError, InputError, OptionError, OutputError, one_line
 from captioner.files import cache_folder
 from captioner.options import WATCH_FORMATS
@@ -66,7 +66,7 @@ def watch_folders(
         raise InputError(f"{one_line(paths[0]) if paths else 'nothing'}: no such folder to watch")
     if settle < 0 or (poll is not None and poll <= 0):
         raise OptionError("settle (--settle) must not be negative, and poll (--poll) must be more than 0")
-    given = {**options, "output": output, "format": _format(format, output), "model": _once(model)}
+    given = {**options, "output": output, "format": _format(format, output), "model": _once(model or default_model)}
     watched = [_Folder(path, recursive, settle, given, progress) for path in paths]
     waiter = _Waiter(poll is None and find_spec("watchfiles") is not None, poll or _POLL, recursive, stop)
     progress.note(f"watching {', '.join(map(one_line, paths))}")
@@ -227,13 +227,6 @@ def _format(format: str | None, output: AnyPath | None) -> str:
     return chosen
 
 
-def _once(model: Captioner | Callable[[], Captioner] | None) -> Callable[[], Captioner]:
+def _once(model: Captioner | Callable[[], Captioner]) -> Callable[[], Captioner]:
     """A function that loads the model when it is first called."""
-
-    @cache
-    def loaded() -> Captioner:
-        from captioner.inference.captioner import load
-
-        return (model or load)() if model is None or callable(model) else model
-
-    return loaded
+    return cache(lambda: model() if callable(model) else model)
