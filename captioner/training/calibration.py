@@ -25,7 +25,6 @@ class Calibration:
     accuracy: tuple[float, ...]  # how often people wrote that word
     share: tuple[float, ...]  # of all words
     error: float  # expected calibration error: the mean of |confidence - accuracy| over all words, in percent points
-    words: int = 0  # of which it was computed
 
 
 def calibration(decoder: Decoder, batches: Iterable[FeaturesAndTokens]) -> Calibration:
@@ -65,9 +64,7 @@ def _at(decoder: Decoder, batches: Iterable[FeaturesAndTokens], temperatures: Se
         error = 100.0 * float((confidence - accuracy).abs().sum() / count.sum().clamp(min=1))
         used = count > 0
         means = [tuple((total[used] / count[used]).tolist()) for total in (confidence, accuracy)]
-        found.append(
-            Calibration(means[0], means[1], tuple((count[used] / count.sum()).tolist()), error, int(count.sum()))
-        )
+        found.append(Calibration(means[0], means[1], tuple((count[used] / count.sum()).tolist()), error))
     return found
 
 

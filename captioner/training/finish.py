@@ -15,7 +15,6 @@ from captioner.training.trust import FEWEST, RIGHT
 from captioner.training.validation import Validation
 
 MOST_CALIBRATION_ERROR = 2.0  # in percent points; a checkpoint with a larger error is calibrated
-FEWEST_WORDS = 500  # of the validation captions; the error of fewer is mostly chance
 
 
 def finish(path: Path, validation: Validation, provenance: dict[str, Any], metric: str = "cider") -> str:
@@ -29,7 +28,7 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any], metri
     if "validation" not in checkpoint.provenance:
         decoder, batches, temperature = checkpoint.model.decoder, validation.batches(checkpoint), 1.0
         before = after = calibration(decoder, batches)
-        if before.error > MOST_CALIBRATION_ERROR and before.words >= FEWEST_WORDS:
+        if before.error > MOST_CALIBRATION_ERROR:
             temperature = fit_temperature(decoder, batches)
             divide_logits(decoder, temperature)
             checkpoint.model.load_state_dict(rounded(checkpoint.model))
