@@ -100,10 +100,9 @@ def caption_files(
     waiting, summary = _waiting(target, found, inline, place, progress)
     if dry_run:
         _list(target, waiting, len(found), progress)
-        return summary
-    if waiting:
+    elif waiting:
         return _run(target, kept, waiting, inline, model or default_model, options, prompt, batch_size, progress)
-    if kept and resume:
+    elif kept and resume:
         kept.path.unlink(missing_ok=True)
     return summary
 
