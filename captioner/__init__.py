@@ -15,12 +15,15 @@ Whole jobs, each of which is also a command
     caption_files(paths, output)         captioner caption: many pictures, resumable, in any format
     MetadataOptions(xmp_name, ...)       how captions go into XMP sidecar files and into pictures
     read_files(paths, output)            captioner read: the captions that pictures have already
+    apply_captions(file, format=...)     captioner apply: captions that a person corrected, into their places
+    watch_folders(folders)               captioner watch: captions what comes into folders, for ever
     caption_on_cluster(paths, output)    captioner cluster: the same with the workers of Ray
     alt_texts(paths, write=...)          captioner alt: alternative text for the pictures of web pages and documents
     evaluate(captions, images=...)       captioner evaluate: BLEU, ROUGE-L and CIDEr beside their yardsticks
     compare(first, second)               captioner compare: is the difference of two evaluations chance?
     train(captions, images, output)      captioner train: a checkpoint from your own captions, by a TrainConfig
     check_data(captions, images)         captioner data check: what a data set holds, and what is wrong with it
+    propose(paths, output)               captioner data next: the pictures to caption by hand next
     make_shapes(folder)                  captioner data make-shapes: a small data set to try everything on
     make_unfamiliar(folder)              captioner data make-unfamiliar: pictures that are no ordinary photographs
 
@@ -51,6 +54,9 @@ _HOMES = {
     "MetadataOptions": "options",
     "caption_files": "bulk.run",
     "read_files": "bulk.read",
+    "apply_captions": "bulk.apply",
+    "watch_folders": "bulk.watch",
+    "propose": "bulk.propose",
     "caption_on_cluster": "bulk.cluster",
     "alt_texts": "bulk.alt",
     "evaluate": "evaluation.run",

@@ -1,9 +1,12 @@
 """The public names and where they come from, for type checkers and editors."""
 
 from captioner.bulk.alt import alt_texts as alt_texts
+from captioner.bulk.apply import apply_captions as apply_captions
 from captioner.bulk.cluster import caption_on_cluster as caption_on_cluster
+from captioner.bulk.propose import propose as propose
 from captioner.bulk.read import read_files as read_files
 from captioner.bulk.run import caption_files as caption_files
+from captioner.bulk.watch import watch_folders as watch_folders
 from captioner.data.shapes import make_shapes as make_shapes
 from captioner.data.survey import check_data as check_data
 from captioner.errors import CaptionerError as CaptionerError

@@ -92,7 +92,7 @@ def alt_texts(
     gaps: list[Gap] = []
     errors: list[str] = []
     for document in documents:
-        with _noting(errors, document):
+        with noting(errors, document):
             gaps += list(find_gaps(document))  # all or none of them
     if write:
         states = {"lacking", "remote"} if fetch else {"lacking"}
@@ -105,7 +105,7 @@ def alt_texts(
         if decorative:
             gaps = [replace(gap, state="written", text="") if gap.state == "decorative" else gap for gap in gaps]
         files = groupby(gaps, lambda gap: gap.found.path)
-        gaps = list(chain.from_iterable(_written(path, list(group), errors) for path, group in files))
+        gaps = list(chain.from_iterable(fill(path, list(group), errors) for path, group in files))
     return AltTexts(len(documents), gaps, errors)
 
 
@@ -165,14 +165,14 @@ def _answered(gap: Gap, answer: _Answer, min_confidence: float) -> Gap:
     return replace(gap, state="written" if sure else "unsure", note=note, text=answer.text)
 
 
-def _written(path: str, gaps: list[Gap], errors: list[str]) -> list[Gap]:
+def fill(path: str, gaps: list[Gap], errors: list[str]) -> list[Gap]:
     """Write the texts of a document; the gaps as they then are."""
     words: dict[str, list[tuple[Image, str]]] = {}
     for gap in gaps:
         if gap.state == "written":
             words.setdefault(gap.found.member, []).append((gap.found.image, gap.text or ""))
     failed = len(errors)
-    with _noting(errors, path):
+    with noting(errors, path):
         if words:
             write_document(path, gaps[0].found.digest, words)
     if len(errors) == failed:
@@ -181,7 +181,7 @@ def _written(path: str, gaps: list[Gap], errors: list[str]) -> list[Gap]:
 
 
 @contextmanager
-def _noting(errors: list[str], path: str) -> Iterator[None]:
+def noting(errors: list[str], path: str) -> Iterator[None]:
     """Note what goes wrong with a document, and go on."""
     try:
         yield

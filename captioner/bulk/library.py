@@ -50,7 +50,7 @@ class Library(Place):
         if not Path(path).exists():  # as captioning will report
             return False
         try:
-            if (there := self._here(path)) and there.stays(self._overwrite, edited):
+            if (there := self.here(path)) and there.stays(self._overwrite, edited):
                 return True
             with suppress(DataError):  # it stays as it is
                 if (other := self._elsewhere(path)) and not (other.ours or edited):
@@ -80,7 +80,7 @@ class Library(Place):
 
     def current(self, path: str) -> Held | None:
         """A person's caption before ours, and one in this place before one elsewhere."""
-        found = [caption for caption in (self._here(path), self._elsewhere(path)) if caption]
+        found = [caption for caption in (self.here(path), self._elsewhere(path)) if caption]
         return min(found, key=lambda caption: caption.ours, default=None)
 
     def _may_replace(self) -> bool:
@@ -119,7 +119,7 @@ class XmpFiles(Library):
 
     def files(self, path: str) -> list[str]:
         """The picture and the others that show the same, unless there is a caption in this place."""
-        return [] if self._here(path) else [path, *self._sidecars.seconds(path)]
+        return [] if self.here(path) else [path, *self._sidecars.seconds(path)]
 
     def follow(self, moved: dict[str, Any]) -> None:
         """Copy the sidecars of the pictures where they were. Raises OSError."""
@@ -130,7 +130,7 @@ class XmpFiles(Library):
         """The path and the file, and those of others that show the same."""
         return "\t".join(map(one_line, (path, *self._files(path))))
 
-    def _here(self, path: str) -> Held | None:
+    def here(self, path: str) -> Held | None:
         return self._sidecars.held(path)
 
     def _elsewhere(self, path: str) -> Held | None:
@@ -186,7 +186,7 @@ class Pictures(XmpFiles):
         found = super().lost(folders)
         return {digest: file for digest, file in found.items() if (held := sidecars.read(file)) and not held.ours}
 
-    def _here(self, path: str) -> Held | None:
+    def here(self, path: str) -> Held | None:
         return embedded.read(path)
 
     def _elsewhere(self, path: str) -> Held | None:

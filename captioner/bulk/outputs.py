@@ -88,12 +88,11 @@ class Place(Output):
         if there and not (there.ours or there.text in (text, seen) or self._may_replace()):
             remedy = "it is kept; overwrite edited (--overwrite-edited) replaces it"
             raise OutputError(f"{path}: has another caption, which a person may have written: {remedy}")
-        if (here := self._here(path)) is None or here.ours or here.text != text:
+        if (here := self.here(path)) is None or here.ours or here.text != text:
             _clear_away(Path(path).parent)
             self._put_corrected(path, text)
 
-    def _here(self, path: str) -> Held | None:
-        """The caption in this place."""
+    def here(self, path: str) -> Held | None:
         return self.current(path)
 
     def _may_replace(self) -> bool:

@@ -82,13 +82,13 @@ def _rows(paths: Iterable[str], places: tuple[str, ...], progress: Progress) -> 
         try:
             if not Path(path).exists():
                 raise ImageError(f"{path}: no such file")
-            if row := _row(path, places, sidecars):
+            if row := caption_of(path, places, sidecars):
                 yield row
         except (DataError, ImageError, OSError) as error:
             progress.fail(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error))
 
 
-def _row(path: str, places: tuple[str, ...], sidecars: Sidecars) -> Row | None:
+def caption_of(path: str, places: tuple[str, ...], sidecars: Sidecars) -> Row | None:
     """The caption that counts, with where it was found, as plain data."""
     found: list[tuple[int, Row]] = []
     for place in places:

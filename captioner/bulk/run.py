@@ -66,6 +66,8 @@ def caption_files(
     suffix: str = "",
     metadata: MetadataOptions | None = None,
     coco_images: AnyPath | None = None,
+    journal: AnyPath | None = None,
+    moved_from: AnyPath | Iterable[AnyPath] = (),
     progress: Progress | None = None,
 ) -> Summary:
     """Write a caption for each picture; what `captioner caption` does.
@@ -74,38 +76,38 @@ def caption_files(
 
     `paths` are files, folders, patterns, or "-" for what `stdin` holds: a list of paths, or the bytes of one picture.
     `output` is a file's path or an open text file; None means stdout. `format` is text, jsonl, csv, coco, html,
-    sidecar, xmp or embed; by default the suffix of `output` decides. The last three take no output. Sidecar files are
-    photo.txt beside photo.jpg, or have another `extension`; `prefix` and `suffix` go around each of their captions.
-    xmp writes XMP sidecar files, embed into the pictures; see `metadata`. Image ids for coco come from the file names,
-    or from `coco_images`, a JSON file in COCO's layout.
-    Captions that exist stay as they are; text, jsonl and csv files get rows for the other pictures at their end. Those
-    in jsonl, csv and XMP go with pictures that were moved. `overwrite` replaces captions, in XMP only those that no
-    person changed. `dry_run` only says what would get captions. `model` is a Captioner, or a function that loads one,
-    which is called only after all else was checked. `resume` goes on with the journal that an interrupted run left:
-    OUTPUT.journal, or .captioner.journal in the folder of the pictures, if the model was loaded from the same file.
-    `progress` reports how the run is going; without it nothing is said. A picture that cannot be read, or whose caption
-    cannot be written, counts as failed and does not stop the others. Raises OptionError, InputError, OutputError,
-    DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
+    sidecar, xmp or embed; by default the suffix of `output` decides. The last three take no output. sidecar writes
+    photo.txt beside photo.jpg, or another `extension`, with `prefix` and `suffix` around each caption; xmp and embed
+    see `metadata`. Image ids for coco come from the file names, or from `coco_images`, a JSON file in COCO's layout.
+    Captions that exist stay; text, jsonl and csv files get rows for the other pictures at their end. Those in jsonl,
+    csv and XMP go with pictures that were moved, also from the folders `moved_from`. `overwrite` replaces captions, in
+    XMP only those that no person changed. `dry_run` only says what would get captions. `model` is a Captioner, or a
+    function that loads one, called once all else was checked. `resume` goes on with the journal that an interrupted run
+    left: `journal`, OUTPUT.journal, or .captioner.journal in the folder of the pictures. `progress` reports how the run
+    is going; without it nothing is said. A picture that cannot be read, or whose caption cannot be written, counts as
+    failed and does not stop the others. Raises OptionError, InputError, OutputError, DataError (a picture without an
+    image id), CheckpointError and DeviceError (from loading), and OSError.
     """
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
     place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
     format = chosen_format(format, place, progress)
-    _check_metadata(format, metadata)
+    check_metadata(format, metadata)
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
     inline, found = _found(paths, format, recursive, stdin, progress)
     target = _library(format, found, inline, options, metadata, overwrite, progress) or _target(
         place, format, found, inline, options, overwrite, sidecar, coco_images
     )
-    journal = Journal(target.journal, resume) if target.journal else None
-    digests, folders = Digests(inline), folders_in(listed(paths), recursive)
+    kept = Journal(Path(journal or target.journal), resume) if target.journal else None
+    digests, folders = Digests(inline), folders_in(_places(listed(paths) + listed(moved_from)), recursive)
     waiting, summary = _waiting(target, found, inline, digests, folders, place, dry_run, progress)
     if dry_run:
         _list(target, waiting, len(found), progress)
     elif waiting:
-        return _run(target, journal, waiting, inline, digests, model or _default, options, prompt, batch_size, progress)
-    elif journal and resume:
-        journal.path.unlink(missing_ok=True)
+        model = model or default_model
+        return _run(target, kept, waiting, inline, digests, model, options, prompt, batch_size, progress)
+    elif kept and resume:
+        kept.path.unlink(missing_ok=True)
     return summary
 
 
@@ -175,7 +177,14 @@ def _run(
     return progress.finish()
 
 
-def _default() -> Captioner:
+def _places(arguments: list[str]) -> list[str]:
+    """The folders in which captions of pictures that were moved may be: those named, and those of the files named."""
+    paths = map(Path, filter(STDIN.__ne__, arguments))
+    return list(dict.fromkeys(str(path if path.is_dir() else path.parent) for path in paths))
+
+
+def default_model() -> Captioner:
+    """The model where none is given."""
     from captioner.inference.captioner import load
 
     return load()
@@ -279,7 +288,7 @@ def _check_usage(
             raise OptionError(message)
 
 
-def _check_metadata(format: str, options: MetadataOptions | None) -> None:
+def check_metadata(format: str, options: MetadataOptions | None) -> None:
     """Raise OptionError for an option that this format does not use."""
     for spec in option_specs(MetadataOptions) if options else ():
         if getattr(options, spec.name) != spec.default and format not in spec.strategies:

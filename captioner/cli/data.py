@@ -1,12 +1,15 @@
-"""captioner data: examine captions and pictures before training, or make a set to try things on."""
+"""captioner data: examine captions and pictures before training, choose what to caption, or make a set to try."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import sys
+from functools import partial
 from pathlib import Path
 
-from captioner.cli.arguments import add_data, add_options, picked
+from captioner.cli.arguments import add_data, add_model, add_options, load_model, picked
+from captioner.errors import counted
 from captioner.options import parse_options
 from captioner.training.config import TrainConfig
 
@@ -27,11 +30,11 @@ captioner evaluate {data} \\
     --split-list {val} \\
     --checkpoint {checkpoint}"""
 
-ABOUT = {"help": "check captions and pictures, or make some to try"}
+ABOUT = {"help": "check captions and pictures, choose what to caption next, or make a set to try"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of both actions."""
+    """Declare the arguments of all actions."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     checking: argparse.ArgumentParser = actions.add_parser(
         "check",
@@ -42,6 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(data)
     add_options(data, TrainConfig, only=_TRAINING)
     checking.set_defaults(run=check)
+    about = "choose the pictures to caption by hand next, from which a model learns most"
+    following: argparse.ArgumentParser = actions.add_parser("next", help=about)
+    following.add_argument("paths", metavar="PATH", nargs="+", help="folders, files or patterns")
+    following.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
+    following.add_argument("-n", dest="number", type=int, default=50, metavar="N", help="how many pictures [50]")
+    into = "csv to add to, with captions to correct, instead of stdout; pictures that it holds are left out"
+    following.add_argument("-o", "--output", metavar="FILE", help=into)
+    everything = "also pictures for which a person has written a caption"
+    following.add_argument("--all", action="store_true", dest="everything", help=everything)
+    add_model(following.add_argument_group("model"))
+    following.set_defaults(run=choose)
     about = "draw coloured shapes with captions, to try everything without a download"
     making: argparse.ArgumentParser = actions.add_parser("make-shapes", help=about)
     making.add_argument("folder", type=Path, metavar="DIR", help="folder for images/, captions and split lists")
@@ -70,6 +84,19 @@ def check(args: argparse.Namespace) -> int:
     survey = check_data(args.captions, args.images, **given, progress=watched)
     print("\n".join(survey.lines()))
     return 0 if survey.ok else 1
+
+
+def choose(args: argparse.Namespace) -> int:
+    """Print or write the pictures to caption next."""
+    from captioner.bulk.propose import propose
+    from captioner.inference.progress import watched
+
+    given = {**picked(args, "number", "everything", "recursive"), "model": partial(load_model, args)}
+    given |= {"progress": watched, "say": partial(print, file=sys.stderr)}
+    found = propose(args.paths, args.output or sys.stdout, **given)
+    if args.output:
+        print(f"captioner: {counted(len(found), 'picture')} to caption added to {args.output}", file=sys.stderr)
+    return 0
 
 
 def make(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from captioner import __version__
 from captioner.cli import (
     alt,
     app,
+    apply,
     caption,
     cluster,
     compare,
@@ -28,11 +29,15 @@ from captioner.cli import (
     sample,
     score,
     train,
+    watch,
 )
 from captioner.cli.arguments import Parser
 from captioner.errors import CaptionerError, one_line
 
-_COMMANDS = (demo, app, caption, read, alt, cluster, score, sample, evaluate, compare, models, data, train, export)
+_COMMANDS = (
+    *(demo, app, caption, watch, read, apply, alt, cluster),
+    *(score, sample, evaluate, compare, models, data, train, export),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (sys.argv[1:] if arguments is None else arguments):
             _parser().print_help(sys.stderr)
             return 2
-        args = _parser().parse_args(arguments)
+        args = _parsed(arguments)
         status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -62,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"captioner: error: {one_line(reason)}", file=sys.stderr)
         return 2
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args, rest = parser.parse_known_args(arguments)
+    # Until Python 3.12, argparse does not take `FILE -f alt DOCUMENT`, where a flag stands between them.
+    if rest and (not hasattr(args, "documents") or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.documents += rest
+    return args
 
 
 def _printable(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -157,12 +157,17 @@ def _unknown(first: str) -> DataError:
     return DataError(f"captions in no known layout: the first line is {first[:80]!r}; known are {_KNOWN}")
 
 
+def plain(text: str) -> str:
+    """A caption in one line, without spaces around it."""
+    return writable(" ".join(text.split()) if "\n" in text or "\r" in text else text).strip()
+
+
 def _collect(path: Path, form: str, entries: list[Entry], notes: list[str]) -> CaptionSet:
     captions: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     ids: dict[str, int | str] = {}
     number = empty = 0
-    for place, (name, texts, split, its, _) in enumerate(entries, start=1):
+    for place, (name, texts, split, its, *_) in enumerate(entries, start=1):
         if name is None:
             raise documents.needs(f"entry {place}", {"image_id": its, "caption": texts[0]})
         name = writable(name.strip())
@@ -177,8 +182,7 @@ def _collect(path: Path, form: str, entries: list[Entry], notes: list[str]) -> C
                 raise DataError(f"caption {number} has no picture name: {text[:80]!r}")
             if "\n" in name or "\r" in name:
                 raise DataError(f"caption {number} has a picture name of several lines, {name[:80]!r}")
-            text = writable(" ".join(text.split()) if "\n" in text or "\r" in text else text).strip()
-            if text:
+            if text := plain(text):
                 captions.setdefault(name, []).append(text)
             else:
                 empty += 1

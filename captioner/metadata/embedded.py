@@ -95,6 +95,8 @@ def write(path: str, entry: Entry, options: MetadataOptions) -> None:
     except (_library().Exiv2Error, ValueError, UnidentifiedImageError) as error:
         reason = error.args[-1] if error.args else error
         raise OutputError(f"{path}: the caption cannot be put into it ({one_line(reason)})") from error
+    if new == content:
+        return
     backup = Path(path + "_original")  # as exiftool calls it
     if options.backup and not backup.exists():
         with replacing(backup, "wb") as copy:

@@ -55,9 +55,10 @@ class Sidecars:
         """Put a caption into the sidecar, and leave all else in it as it is. Raises DataError and OSError."""
         file = self.file(picture)
         with _named(file):
-            content = merged(_content(file), entry)
-        with replacing(file, "wb") as new:
-            new.write(content)
+            content = merged(before := _content(file), entry)
+        if content != before:  # other programs take a new time for a change, and may answer with another
+            with replacing(file, "wb") as new:
+                new.write(content)
 
     def adopt(self, picture: str, sidecar: Path) -> None:
         """Copy another sidecar to that of a picture; where one is without a caption, only the caption.

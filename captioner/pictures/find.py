@@ -7,7 +7,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -79,7 +79,7 @@ def find_pictures(
         if argument == STDIN:
             pictures = _paths(stdin)
         elif os.path.isdir(argument):
-            if not (pictures := list(_in_folder(argument, recursive, passed_over))):
+            if not (pictures := list(pictures_in(argument, recursive, passed_over))):
                 raise InputError(f"{argument}: {_why_none(argument, recursive)}{_raw_files(passed_over)}")
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             if not (pictures := sorted(_matching(argument))):
@@ -106,7 +106,7 @@ def _matching(pattern: str) -> Iterator[str]:
 def in_subfolders(folder: str) -> int | None:
     """The number of pictures in the subfolders of a folder; None where one of them may not be read."""
     try:
-        paths = _in_folder(folder, True, Counter())
+        paths = pictures_in(folder, recursive=True)
         return sum(os.path.dirname(path) != folder.rstrip(os.sep) for path in paths)
     except OSError:
         return None
@@ -126,24 +126,35 @@ def _raw_files(passed_over: Counter[str]) -> str:
     return f"; {counted(number, 'raw file')}, for which rawpy is missing: {to_install('raw')}" if number else ""
 
 
-def folders_in(arguments: Iterable[str], recursive: bool) -> Iterator[tuple[str, list[str]]]:
+def _give_up(error: OSError) -> None:
+    raise error
+
+
+def folders_in(
+    arguments: Iterable[str], recursive: bool, failed: Callable[[OSError], object] = _give_up
+) -> Iterator[tuple[str, list[str]]]:
     """Those arguments that are folders, and with `recursive` the folders in them, each with the names of its files.
 
-    Hidden ones are left out. Raises OSError for a folder that may not be read.
+    Hidden ones are left out. `failed` takes the error of a folder that cannot be listed, or raises it.
     """
-
-    def give_up(error: OSError) -> None:
-        raise error
-
     for folder in filter(os.path.isdir, arguments):
-        for parent, folders, files in os.walk(folder, onerror=give_up):
+        for parent, folders, files in os.walk(folder, onerror=failed):
             folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
             yield parent, sorted(name for name in files if not name.startswith("."))
 
 
-def _in_folder(folder: str, recursive: bool, passed_over: Counter[str]) -> Iterator[str]:
+def pictures_in(
+    folder: str,
+    recursive: bool,
+    passed_over: Counter[str] | None = None,
+    failed: Callable[[OSError], object] = _give_up,
+) -> Iterator[str]:
+    """The pictures of a folder, sorted, one of those that show the same; see `folders_in`.
+
+    `passed_over` counts the videos, and the raw files that cannot be read here.
+    """
     readable = NAMES if available() else SUFFIXES
-    for parent, names in folders_in([folder], recursive):
+    for parent, names in folders_in([folder], recursive, failed):
         second = seconds(names)
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
@@ -151,5 +162,5 @@ def _in_folder(folder: str, recursive: bool, passed_over: Counter[str]) -> Itera
                 continue
             if suffix in readable:
                 yield os.path.join(parent, name)
-            elif suffix in VIDEOS or suffix in RAW:
+            elif passed_over is not None and (suffix in VIDEOS or suffix in RAW):
                 passed_over["video" if suffix in VIDEOS else "raw file"] += 1

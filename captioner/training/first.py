@@ -146,7 +146,8 @@ def warm_start(
         network = dataclasses.replace(network, word_inputs=reads, manner=reads and len(texts.sources) > 1)
     model = CaptionModel.create(dataclasses.replace(network, dropout=config.dropout))
     new = model.state_dict()
-    state |= {"decoder.words.tokens": learned, "decoder.words.rates": new.get("decoder.words.rates")}
+    rates = F.pad(predictor.rates, (0, len(words) - len(known))) if predictor.size else new.get("decoder.words.rates")
+    state |= {"decoder.words.tokens": learned, "decoder.words.rates": rates}
     for key in ("decoder.h0.weight", "decoder.c0.weight"):
         if key in state:
             state[key] = F.pad(state[key], (0, new[key].shape[1] - state[key].shape[1]))

@@ -77,7 +77,10 @@ class Material:
         tokens = model.decoder.words.tokens.cpu() if model.decoder.words.size else sources[:0]
         labels = Columns(tokens, len(vocabulary)).of_pictures(captions, len(own))
         if model.decoder.words.size:
-            model.decoder.words.rates.copy_(rates_of(captions, len(own), vocabulary))
+            rates = rates_of(captions, len(own), vocabulary).to(ranks.device)
+            if origin.get("init", {}).get("words"):  # a small set has few of the words that the checkpoint knows
+                rates = rates.maximum(model.decoder.words.rates)
+            model.decoder.words.rates.copy_(rates)
         paths = [str(example.path) for example in split.train]
         if (predictor := model.decoder.words).names and not origin.get("init", {}).get("reads_words"):
             of_names = labels[:, predictor.size - predictor.names :]

@@ -189,3 +189,14 @@ def test_make_shapes_prints_commands_that_work(command: Command, tmp_path: Path)
     status, _, err = command("data", "make-shapes", tmp_path / "my set")
     assert status == 2
     assert "is there already: name another folder" in err
+
+
+def test_next_writes_captions_to_correct(
+    command: Callable[..., tuple[int, str, str]], pictures: list[Path], tiny_checkpoint_file: Path, tmp_path: Path
+) -> None:
+    given = (pictures[0].parent, "-n", 3, "--checkpoint", tiny_checkpoint_file)
+    status, out, _ = command("data", "next", *given)
+    assert (status, out.splitlines()[0], out.count("\n")) == (0, '"path","caption"', 4)
+    status, out, err = command("data", "next", *given, "-o", tmp_path / "next.csv")
+    assert (status, out) == (0, "")
+    assert f"3 pictures to caption added to {tmp_path / 'next.csv'}" in err

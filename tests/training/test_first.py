@@ -200,7 +200,10 @@ class TestInit:
             first, _ = warm_start(TrainConfig(minimum_count=1, concepts=50), captions, texts, file)
             assert (first.model.config.words, first.model.config.manner) == (3, True)
             new = first.model.decoder.words.state_dict()
-            rates = new.pop("rates")  # of the new captions, which are counted later
+            rates = new.pop("rates")
+            assert rates.tolist() == [1.0] * len(old.decoder.words.rates) + [0.0] * (
+                len(rates) - len(old.decoder.words.rates)
+            )
             assert len(rates) == len(first.vocabulary)
             assert all(torch.equal(tensor, old.decoder.words.state_dict()[name]) for name, tensor in new.items())
             assert ("okapi" in first.vocabulary.words) == (texts is not None)

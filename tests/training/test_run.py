@@ -20,12 +20,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import TINY_ENCODER, draw_picture
+from network.checkpoint_files import with_words
 
 import captioner
 from captioner.data.shapes import make_shapes
 from captioner.errors import OptionError, OutputError, TrainingError
 from captioner.evaluation.scores import score_captions
-from captioner.network.checkpoint import load_checkpoint
+from captioner.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioner.training.config import TrainConfig
 from captioner.training.first import Start
 from captioner.training.folder import Standing, load_state, save_state
@@ -261,6 +262,21 @@ def test_a_resumed_run_uses_as_many_threads_as_when_it_began(
     assert "computing with 1 thread, as when this run began: the number affects rounding" in lines
     assert load_state(tmp_path / "run")[0].threads == 1
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+
+
+def test_words_that_a_small_set_lacks_keep_their_rates(
+    shapes: tuple[Path, Path, Path, Path], tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    known = with_words(tiny_checkpoint)
+    known.model.decoder.words.rates.fill_(0.25)
+    save_checkpoint(tmp_path / "known.safetensors", known)
+    material = Material.of(
+        TrainConfig(minimum_count=1), split_of(shapes), Start(init=tmp_path / "known.safetensors"), Ranks()
+    )
+    rates = dict(zip(material.vocabulary.words, material.model.decoder.words.rates.tolist(), strict=True))
+    assert rates["cat"] == 0.25
+    assert rates["a"] > 0.9
+    assert rates["circle"] > 0
 
 
 def test_a_run_uses_as_many_threads_as_processors_are_free_unless_the_user_has_chosen(

@@ -21,6 +21,7 @@ class Entry(NamedTuple):
     split: str = ""  # "" for none
     number: int | str | None = None  # the id that COCO's results call image_id
     words: Any = None  # of a caption, with probabilities, as a captioner may give them
+    unsure: str | None = None  # what our captioner said against the caption; None if the file does not tell
 
 
 def read_text(file: Path, what: str = "captions file", notes: list[str] | None = None) -> str:

@@ -91,7 +91,9 @@ def read_table(lines: Iterable[str], columns: Columns, notes: list[str]) -> Iter
     image, stray = columns.image, list[int]()
     records = _records(lines, columns, stray)
     names = next(records)[2] if columns.names else []
-    ours = {"path", "caption"} <= {key_of(name) for name in names}  # `captioner caption -f csv` quotes formulas
+    keys = list(map(key_of, names))
+    ours = {"path", "caption"} <= set(keys)  # `captioner caption -f csv` quotes formulas
+    unsure = keys.index("unsure") if ours and "unsure" in keys else None
     for number, line, cells in records:
         if not names:
             cells = _without_names(columns, cells, f"line {number}", line)
@@ -106,8 +108,9 @@ def read_table(lines: Iterable[str], columns: Columns, notes: list[str]) -> Iter
         except DataError as error:
             raise DataError(f"line {number} has {error}") from error
         name, *texts = map(unquoted, (cells[image], *chain(*lists))) if ours else (cells[image], *chain(*lists))
-        split, its = ("" if at is None or at >= len(cells) else cells[at] for at in (columns.split, columns.number))
-        yield Entry(name.strip(" "), texts, split, its.strip() or None)
+        places = (columns.split, columns.number, unsure)
+        split, its, doubt = ("" if at is None or at >= len(cells) else cells[at] for at in places)
+        yield Entry(name.strip(" "), texts, split, its.strip() or None, unsure=None if unsure is None else doubt)
     if stray:
         where = ", ".join(map(str, stray[:5])) + (", ..." if len(stray) > 5 else "")
         notes.append(f"stray quotation marks, which are kept, in lines: {where}")

@@ -134,8 +134,9 @@ def entry_of(content: Any, what: str, answers: list[str]) -> Entry:
                 raise DataError(f"{what} has {error}") from error
         if texts and (name is not None or its is not None):
             where = content[names[split]] if split is not None else ""
-            words = content.get("words")
-            return Entry(name, texts, where if isinstance(where, str) else "", its, words)
+            ours = "logprob" in content or "found" in content  # `captioner caption` or `captioner read` wrote it
+            unsure = str(content.get("unsure", "")) if ours else None
+            return Entry(name, texts, where if isinstance(where, str) else "", its, content.get("words"), unsure)
     raise needs(what, content)
 
 
