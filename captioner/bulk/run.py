@@ -70,9 +70,7 @@ def caption_files(
     moved_from: AnyPath | Iterable[AnyPath] = (),
     progress: Progress | None = None,
 ) -> Summary:
-    """Write a caption for each picture; what `captioner caption` does.
-
-        captioner.caption_files("photos", "captions.csv", progress=Progress())
+    """Write a caption for each picture; what `captioner caption` does: `caption_files("photos", "captions.csv")`.
 
     `paths` are files, folders, patterns, or "-" for what `stdin` holds: a list of paths, or the bytes of one picture.
     `output` is a file's path or an open text file; None means stdout. `format` is text, jsonl, csv, coco, html,
@@ -101,11 +99,10 @@ def caption_files(
     kept = Journal(Path(journal or target.journal), resume) if target.journal else None
     digests, folders = Digests(inline), folders_in(_places(listed(paths) + listed(moved_from)), recursive)
     waiting, summary = _waiting(target, found, inline, digests, folders, place, dry_run, progress)
+    if waiting and not dry_run:
+        return _run(target, kept, waiting, inline, digests, model, options, prompt, batch_size, progress)
     if dry_run:
         _list(target, waiting, len(found), progress)
-    elif waiting:
-        model = model or default_model
-        return _run(target, kept, waiting, inline, digests, model, options, prompt, batch_size, progress)
     elif kept and resume:
         kept.path.unlink(missing_ok=True)
     return summary
@@ -150,7 +147,7 @@ def _run(
     paths: list[str],
     inline: dict[str, bytes],
     digests: Digests,
-    model: Captioner | Callable[[], Captioner],
+    model: Captioner | Callable[[], Captioner] | None,
     options: DecodeOptions,
     prompt: str,
     batch_size: int,
@@ -158,6 +155,7 @@ def _run(
 ) -> Summary:
     from captioner.inference.results import row_of
 
+    model = model or default_model
     captioner = model() if callable(model) else model
     if isinstance(target, Library):
         target.language = language_of(captioner.path)
