@@ -61,7 +61,8 @@ class Folder(Work):
         self._files = {path[len(self._root.rstrip(os.sep)) + 1 :]: path for path in pictures}
         self._place = place_of(format, pictures, self._fail)
         self._place.check(pictures)
-        self._unread, self._waiting = list(self._files), list[str]()
+        self._unread, self._waiting = dict.fromkeys(self._files), list[str]()
+        self._least = 0.0  # the confidence from which a caption is sure
         self._problem = ""  # why the last caption of ours could not be written
         self._turn = threading.Lock()
 
@@ -69,24 +70,34 @@ class Folder(Work):
         """All pictures in the order of their names."""
         return list(self._files)
 
+    def looked_up(self, path: str) -> Row | None:
+        """The caption that counts. A server that was started again is told of changes before it has read all files."""
+        self._read(path)
+        if path in self._files:
+            self.found.setdefault(path, {"path": path, "caption": "", "author": "captioner"})
+        return self.row(path)
+
     def left(self) -> tuple[int, int]:
         """How many pictures are done, and how many there are."""
         return len(self.found), len(self._files)
 
     def advance(self, model: captioner.Captioner) -> bool:
-        """Show previews, read the captions that are there, or caption a few pictures. False when all is done."""
+        """Show previews, read the captions that are there, or caption a few pictures. False if there was nothing to do."""
         with self._turn:
             end = time.monotonic() + _BIT
             shown, everything = self.shown()
             if self._preview(shown, end):
                 return True
+            if not (self._unread or self._waiting):
+                after = self.choice.first + PAGE
+                return self._preview(everything[after : after + PAGE], end)
+            self._least = model.trust.min_confidence if model.trust else 0.0
             while self._unread and time.monotonic() < end:
-                self._read(self._unread[0], model)
-                del self._unread[0]
+                with self.lock:
+                    self._read(next(iter(self._unread), ""))
             if time.monotonic() < end and not self._unread and self._waiting:
                 self._caption(model)
-            after = self.choice.first + PAGE
-            return bool(self._unread or self._waiting) or self._preview(everything[after : after + PAGE], end)
+            return True
 
     def save(self, path: str, text: str, seen: str) -> bool:
         """Put a person's text on disk."""
@@ -124,7 +135,10 @@ class Folder(Work):
     def _inside(self, path: str) -> bool:
         return not Path(path).is_symlink() or os.path.realpath(path).startswith(self._root.rstrip(os.sep) + os.sep)
 
-    def _read(self, path: str, model: captioner.Captioner) -> None:
+    def _read(self, path: str) -> None:
+        if path not in self._unread:
+            return
+        del self._unread[path]
         try:
             there = self._place.current(self._files[path])
         except (CaptionerError, OSError) as error:
@@ -134,7 +148,7 @@ class Folder(Work):
             self._waiting.append(path)
             return
         self.found[path] = row = _row(path, there)
-        if model.trust and row.get("confidence", 1.0) < model.trust.min_confidence:
+        if row.get("confidence", 1.0) < self._least:
             row["unsure"] = NOT_SURE
 
     def _caption(self, model: captioner.Captioner) -> None:

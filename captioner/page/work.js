@@ -302,12 +302,24 @@ export default function ({ data: news, parentElement, setStateValue }) {
   data = news
   // The picture whose box is open stays, whatever the order has become.
   if (draft && before.rows.some(row => row.path === draft.path) && !rowOf(draft.path)) data = { ...news, rows: before.rows }
-  const then = hear(before.choice.first)
+  const then = hear(before.choice.first), again = before.server !== data.server
+  if (again) {
+    asked = false
+    outbox = outbox.filter(message => message.path !== undefined)
+  }
+  // Until somebody works here, the first picture is the current one. It has the focus unless something else has it.
+  const idle = !asked && !data.held && !draft
+  if (idle) current = data.rows[0]?.path
   drawChoices()
   draw()
+  const focused = root.getRootNode().activeElement
   if (then) then()
-  else if (!asked && document.activeElement === document.body && data.rows.length) cardOf(current)?.focus({ preventScroll: true })
-  if (outbox.length && before.server !== data.server) send()
+  else if ((idle && focused?.matches(".card")) || document.activeElement === document.body) {
+    const card = cardOf(draft?.path ?? current)
+    const target = card?.querySelector("textarea") ?? card
+    target?.focus({ preventScroll: true })
+  }
+  if (again) send()
   const refresh = () => draw()
   document.addEventListener("captioner-previews", refresh)
   return () => document.removeEventListener("captioner-previews", refresh)

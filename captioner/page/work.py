@@ -59,6 +59,10 @@ class Work:
         """The caption that counts."""
         return self.changed.get(path) or self.found.get(path)
 
+    def looked_up(self, path: str) -> Row | None:
+        """The caption that counts, also if nobody has looked for it yet. None if there is no such picture."""
+        return self.row(path)
+
     def rows(self) -> list[Row]:
         """The captions that count, and the reasons why pictures have none, in the order in which they came."""
         return [self.changed.get(path, row) for path, row in self.found.items()]
@@ -79,18 +83,20 @@ class Work:
                     self.undo()
                 elif "show" in message:
                     self.show(message["show"])
-                self.held |= "show" not in message
+                self.held |= "hold" in message
                 self.done[tab] = int(message["number"])
                 for old in list(self.done)[:-_TABS]:
                     del self.done[old]
 
     def change(self, path: str, text: str, seen: str) -> None:
         """Let a person's text count in place of the one that they saw. The same text means that they accept it."""
-        row, text = self.row(path), " ".join(str(text).split())
-        if row is None or "caption" not in row or (row.get("author") == "person" and row["caption"] == text):
-            self.refused.pop(path, None)
+        row, text = self.looked_up(path), " ".join(str(text).split())
+        if row is None:
             return
-        if not self.save(path, text, seen):
+        if "caption" not in row:
+            self.refuse(path, text, row["error"])
+            return
+        if (row.get("author") != "person" or row["caption"] != text) and not self.save(path, text, seen):
             return
         self.refused.pop(path, None)
         self._before.append((path, self.changed.get(path)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 import captioner
 from captioner.bulk.formats import csv_table, gallery, jsonl
@@ -15,7 +15,7 @@ from captioner.errors import CaptionerError
 from captioner.page import components, pictures, show
 from captioner.page.batch import Batch, sidecars
 from captioner.page.folder import given, opened
-from captioner.page.texts import say
+from captioner.page.texts import TEXTS, language, say
 from captioner.page.visits import own
 from captioner.page.work import FILTERS, LAYOUTS, ORDERS, PAGE, SERVER, Work
 from captioner.pictures import archives
@@ -40,19 +40,23 @@ def view(name: str, model: captioner.Captioner) -> None:
     if folder:
         shown = pictures.as_text(Path(folder[0]).name or folder[0])
         st.caption(say("folder_is", name=shown, place=say(PLACES[folder[1]])))
-    bar = st.empty()
-    _progress(bar, work)
+    progress = st.empty()
+    _progress(progress, work)
     if work.paths():
         _show(work)
     if work.advance(model):
-        _progress(bar, work)  # here Streamlit notices that the visitor has gone to another view
+        _progress(progress, work)  # here Streamlit notices that the visitor has gone to another view
         st.rerun()
 
 
-def _progress(bar: Any, work: Work) -> None:
+def _progress(place: DeltaGenerator, work: Work) -> None:
+    """How far captioning is, and in the end what has become of the pictures."""
     done, total = work.left()
     if done < total:
-        bar.progress(done / total, say("progress", done=done, total=total))
+        place.progress(done / total, say("progress", done=done, total=total))
+    elif total:
+        captioned = len(work.captioned())
+        place.write(say("summary", done=captioned, failed=total - captioned))
 
 
 def _uploads() -> Batch:
@@ -84,9 +88,6 @@ def _take(key: str, batch: Batch) -> None:
 
 
 def _show(work: Work) -> None:
-    rows = work.rows()
-    done = [row for row in rows if "caption" in row]
-    st.write(say("summary", done=len(done), failed=len(rows) - len(done)))
     with st.container(horizontal=True):
         for label, file, mime, content in (
             ("CSV", "captions.csv", "text/csv", lambda: "\ufeff" + "".join(csv_table(work.captioned()))),  # for Excel
@@ -113,7 +114,7 @@ def _show(work: Work) -> None:
             name: {value: say(value) for value in values}
             for name, values in (("filter", FILTERS), ("order", ORDERS), ("layout", LAYOUTS))
         },
-        "texts": {word: say(word) for word in _WORDS},
+        "texts": {word: TEXTS[word][language()] for word in _WORDS},
         "lasting": not isinstance(work, Batch),
     }
     components.correct(data, {path: work.previews.get(path, "") for path in shown}, work.receive)
