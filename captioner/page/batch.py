@@ -37,6 +37,10 @@ class Batch(Work):
         """How many pictures are done, and how many there are."""
         return len(self.found), min(self.total, archives.MAX_FILES) if self._waiting else len(self.found)
 
+    def waits(self) -> bool:
+        """Whether there may be pictures to caption."""
+        return bool(self._waiting)
+
     def add(self, files: Sequence[UploadedFile]) -> None:
         """Let pictures and zips wait to be captioned, after those that are there already."""
         self.total += archives.count(files)

@@ -96,9 +96,12 @@ class Work:
         if "caption" not in row:
             self.refuse(path, text, row["error"])
             return
-        if (row.get("author") != "person" or row["caption"] != text) and not self.save(path, text, seen):
+        there = row.get("author") == "person" and row["caption"] == text
+        if not there and not self.save(path, text, seen):
             return
         self.refused.pop(path, None)
+        if there:
+            return
         self._before.append((path, self.changed.get(path)))
         found = self.found[path]
         of_text = {"unsure"} if text == found["caption"] else found.keys() - {"path", "familiar", "tags"}

@@ -71,7 +71,10 @@ def _uploads() -> Batch:
         max_upload_size=pictures.MAX_MEGABYTES,
         on_change=partial(_take, key, batch),
     )
+    messages = st.session_state.get("messages", [])
     pictures.show_messages()
+    if batch.waits():  # the script will run again at once
+        st.session_state.messages = messages
     return batch
 
 
