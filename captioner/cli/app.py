@@ -75,6 +75,8 @@ def _check_folder(args: argparse.Namespace) -> None:
         raise OptionError("--format says where captions go: it needs --folder")
     if args.folder and args.host not in _THIS_MACHINE:
         raise OptionError(f"--folder opens pictures to this machine only: leave out --host {one_line(args.host)}")
+    if args.folder and not args.folder.is_dir():
+        raise OptionError(f"{args.folder}: no such folder, which --folder needs")
     if args.folder:
         find_pictures([str(args.folder)], recursive=True)
         if args.format == "embed":
