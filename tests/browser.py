@@ -219,7 +219,7 @@ class Visitor:
             """for (const host of document.querySelectorAll("*")) {
                  const list = host.shadowRoot && host.shadowRoot.querySelector(".work .list");
                  if (list) return [...list.children].map(row => [row.path, row.querySelector(".caption").textContent,
-                   row.querySelector(".state").textContent, row.querySelector(".card") === host.shadowRoot.activeElement,
+                   row.querySelector(".state").textContent, row.firstChild === host.shadowRoot.activeElement,
                    row.querySelector(".trouble").textContent]);
                }
                return []"""

@@ -82,7 +82,7 @@ class Folder(Work):
         return len(self.found), len(self._files)
 
     def advance(self, model: captioner.Captioner) -> bool:
-        """Show previews, read the captions that are there, or caption a few pictures. False if there was nothing to do."""
+        """Make previews, read the captions that are there, or caption a few pictures. False if all was done before."""
         with self._turn:
             end = time.monotonic() + _BIT
             shown, everything = self.shown()
