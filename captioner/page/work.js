@@ -91,10 +91,14 @@ function change(row, text) {
   status(data.texts.saving.replace("{name}", nameOf(row.path)))
 }
 
-// Close the box. What was typed counts, unless it is `dropped`.
-function leave(dropped = false) {
-  const row = draft && rowOf(draft.path)
-  if (row && !dropped && draft.text.trim() !== expected(row).caption) change(expected(row), draft.text)
+// Close the box. What was typed counts unless it is dropped, also if somebody went elsewhere instead of saving it.
+// Saving a caption of captioner as it is accepts it.
+function leave(how = "") {
+  const row = draft && rowOf(draft.path), now = row && expected(row)
+  if (now && how !== "drop" && (draft.text.trim() !== now.caption || (how === "save" && now.state === "written"))) {
+    change(now, draft.text)
+  }
+  if (how && draft) current = draft.path
   draft = null
   store("captionerDraft", null)
   draw()
@@ -124,6 +128,11 @@ function focus(path) {
   card?.scrollIntoView({ block: "nearest" })
 }
 
+function saveAndGo() {
+  leave("save")
+  go(1)
+}
+
 function decide(text) { // null: what stands there
   const row = expected(rowOf(current))
   if (!["written", "checked", "rejected"].includes(row.state)) return go(1)
@@ -137,8 +146,8 @@ function press(event) {
   const inList = part("list").contains(target), typing = target.matches("input, textarea, select")
   let act
   if (target.matches("textarea")) {
-    if (key === "Enter") act = () => { const { path } = draft; leave(); current = path; go(1) }
-    if (key === "Escape") act = () => { const { path } = draft; leave(true); focus(path) }
+    if (key === "Enter") act = saveAndGo
+    if (key === "Escape") act = () => { leave("drop"); focus(current) }
   } else if (target.matches(".search")) {
     if (["Enter", "Escape", "ArrowDown"].includes(key)) act = () => focus(cardOf(current) ? current : data.rows[0]?.path)
   } else if (!typing) {
@@ -190,11 +199,11 @@ function drawBox(card, row) {
     store("captionerDraft", draft)
   } }, { "aria-label": data.texts.edit_label.replace("{name}", nameOf(row.path)) })
   const buttons = make("div", box, { className: "buttons" })
-  button(buttons, data.texts.save_next, () => { leave(); current = row.path; go(1) }, "primary")
-  button(buttons, data.texts.reject, () => { leave(true); current = row.path; decide("") })
-  button(buttons, data.texts.cancel, () => { leave(true); focus(row.path) })
+  button(buttons, data.texts.save_next, saveAndGo, "primary")
+  button(buttons, data.texts.reject, () => { leave("drop"); decide("") })
+  button(buttons, data.texts.cancel, () => { leave("drop"); focus(current) })
   area.focus()
-  area.select()
+  area.setSelectionRange(area.value.length, area.value.length)
 }
 
 function drawCard(element, row, place) {

@@ -17,6 +17,7 @@ import browser
 import pytest
 from browser import Picture, Visitor
 from conftest import draw_picture
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from captioner.metadata.sidecars import Sidecars
@@ -63,9 +64,14 @@ def correct(visitor: Visitor) -> str:
     wait_for(lambda: (there := focused(visitor)) and there.state == "")
     path = next(picture.path for picture in visitor.pictures() if picture.focused)
     visitor.press(Keys.ENTER)
-    visitor.press(f"Written for {path}")
+    write(visitor, f"Written for {path}")
     visitor.press(Keys.ENTER)
     return path
+
+
+def write(visitor: Visitor, text: str) -> None:
+    """Put a text in place of what is in the box."""
+    ActionChains(visitor.driver).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).send_keys(text).perform()
 
 
 def test_a_killed_server_loses_no_correction(tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ def test_a_killed_server_loses_no_correction(tmp_path: Path) -> None:
         # Killed before it has answered. The next caption is typed while there is no server.
         wait_for(lambda: focused(visitor))
         visitor.press(Keys.ENTER)
-        visitor.press("Written for nobody")
+        write(visitor, "Written for nobody")
         with opened(tmp_path, port):
             wait_for(lambda: saved(tmp_path, done))
             visitor.wait(lambda: f"{PICTURES} captioned" in visitor.texts("[data-testid=stMain]")[0], 300)
