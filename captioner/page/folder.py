@@ -19,6 +19,7 @@ import streamlit as st
 
 import captioner
 from captioner.bulk.library import Library
+from captioner.bulk.moves import Digests
 from captioner.bulk.run import place_of
 from captioner.errors import CaptionerError, ImageError
 from captioner.inference.results import Row, row_of
@@ -168,7 +169,8 @@ class Folder(Work):
         path, self._problem = row["path"], ""
         if "error" not in row:
             try:
-                self._place.write([{**row, "path": self._files[path]}])
+                rows = iter([{**row, "path": self._files[path]}])
+                self._place.write(Digests().added_to(rows) if self._place.digests else rows)
             except (CaptionerError, OSError) as error:
                 self._problem = self._named(error)
             row = {"path": path, **{name: row[name] for name in _KEPT if name in row}, "author": "captioner"}
