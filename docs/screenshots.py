@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from selenium.webdriver.common.keys import Keys
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -67,7 +68,11 @@ def _take(visitor: Visitor, pictures: list[Path], temporary: Path, device: str) 
     visitor.open("folder")
     visitor.upload(*pictures)
     visitor.wait(lambda: visitor.all("[data-testid=stDownloadButton]"))
+    visitor.wait(lambda: len(visitor.pictures()) == len(pictures))
     shoot("folder")
+    if device == "desk":
+        visitor.press(Keys.ARROW_RIGHT, Keys.ENTER)
+        shoot("correct")
     visitor.open("about")
     shoot("about")
 

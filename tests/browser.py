@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
@@ -57,6 +58,16 @@ class Server(NamedTuple):
         """What its process holds, in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+class Picture(NamedTuple):
+    """A picture in the list of *Many pictures*."""
+
+    path: str
+    caption: str
+    state: str
+    focused: bool
+    trouble: str
 
 
 @contextmanager
@@ -201,6 +212,23 @@ class Visitor:
                return []"""
         )
         return buttons
+
+    def pictures(self) -> list[Picture]:
+        """The pictures whose captions can be corrected, which stand in a shadow tree."""
+        cards = self.driver.execute_script(
+            """for (const host of document.querySelectorAll("*")) {
+                 const list = host.shadowRoot && host.shadowRoot.querySelector(".work .list");
+                 if (list) return [...list.children].map(row => [row.path, row.querySelector(".caption").textContent,
+                   row.querySelector(".state").textContent, row.firstChild === host.shadowRoot.activeElement,
+                   row.querySelector(".trouble").textContent]);
+               }
+               return []"""
+        )
+        return [Picture(*card) for card in cards]
+
+    def press(self, *keys: str) -> None:
+        """Press keys, wherever the focus is."""
+        ActionChains(self.driver).send_keys(*keys).perform()
 
     def screenshot(self, file: Path) -> None:
         """The whole page, however long."""

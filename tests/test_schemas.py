@@ -70,6 +70,24 @@ def test_a_caption_as_a_dictionary_is_a_line_without_its_path(pictures: list[Pat
     check("caption", row_of(failed))
 
 
+def test_lines_that_a_person_corrected(pictures: list[Path], tiny_checkpoint_file: Path) -> None:
+    pytest.importorskip("streamlit")
+    from captioner.page.folder import Folder
+
+    model = captioner.load(tiny_checkpoint_file)
+    work = Folder(str(pictures[0].parent), "sidecar")
+    while work.advance(model):
+        pass
+    first, second, *_ = sorted(row["path"] for row in work.captioned())
+    work.change(first, "mine", work.found[first]["caption"])
+    work.change(second, "", work.found[second]["caption"])
+    assert {row.get("author") for row in work.rows()} == {"captioner", "person"}
+    for row in work.rows():
+        check("caption", row)
+        accepted = {**row_of(model.caption_together([("a", pictures[0])])[0]), "author": "person"}
+    check("caption", accepted)
+
+
 def test_results_of_coco(command: Command, pictures: list[Path], tiny_checkpoint_file: Path) -> None:
     named = [path.rename(path.with_name(f"COCO_{number:012}.jpg")) for number, path in enumerate(pictures, 1)]
     status, out, err = command("caption", *named, "-f", "coco", "--checkpoint", tiny_checkpoint_file)

@@ -158,8 +158,12 @@ def _sure(row: Row) -> str:
     """How sure the model is of a caption, in percent: its confidence, or else the geometric mean of the probabilities
     of the words, and of the end where the caption has one.
     """
+    if row.get("author") == "person":
+        return "by a person"
     if "confidence" in row:
         return ", ".join([f"{100 * row['confidence']:.0f} % sure", *filter(None, [row.get("unsure")])])
+    if "words" not in row:  # of a caption that was read from a file
+        return "by captioner"
     steps = len(row["words"]) + (row["end_probability"] is not None)
     return f"{100 * math.exp(row['logprob'] / max(1, steps)):.0f} % a word"
 

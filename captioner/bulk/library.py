@@ -67,12 +67,9 @@ class Library(Place):
         """Write for each picture that still has no caption. One that cannot be written does not stop the others."""
         for row in rows:
             path = row["path"]
-            tags = tuple(tag["word"] for tag in row.get("tags", ()))
-            kept = {"picture": row.get("digest", ""), "skipped": "" if row["caption"] else self.limits}
-            entry = Entry(row["caption"], self.language, row.get("confidence"), tags, _MAKER, **kept)
             try:
-                if (entry.text or tags or entry.skipped) and not self.holds(path):
-                    self._put(path, entry)
+                if (row["caption"] or row.get("tags") or self.limits) and not self.holds(path):
+                    self._put_ours(row)
             except (DataError, OutputError, OSError) as error:
                 if isinstance(error, OSError) and error.errno in _FULL:
                     raise
@@ -89,6 +86,11 @@ class Library(Place):
     def _put_corrected(self, path: str, text: str) -> None:
         self._check(path)
         self._put(path, Entry(text.strip(), maker=_MAKER, by_person=True))
+
+    def _put_ours(self, row: Row) -> None:
+        tags = tuple(tag["word"] for tag in row.get("tags", ()))
+        kept = {"picture": row.get("digest", ""), "skipped": "" if row["caption"] else self.limits}
+        self._put(row["path"], Entry(row["caption"], self.language, row.get("confidence"), tags, _MAKER, **kept))
 
     def _elsewhere(self, path: str) -> Held | None:
         raise NotImplementedError

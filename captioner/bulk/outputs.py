@@ -84,16 +84,25 @@ class Place(Output):
         An empty text means that they want no caption. Raises OutputError if another person's caption is there, or if
         nothing can be written; DataError if what is there is damaged; and OSError. Nothing is changed then.
         """
-        there = self.current(path)
-        if there and not (there.ours or there.text in (text, seen) or self._may_replace()):
-            remedy = "it is kept; overwrite edited (--overwrite-edited) replaces it"
-            raise OutputError(f"{path}: has another caption, which a person may have written: {remedy}")
+        self._check_seen(path, text, seen)
         if (here := self.here(path)) is None or here.ours or here.text != text:
             _clear_away(Path(path).parent)
             self._put_corrected(path, text)
 
+    def restore(self, row: Row, seen: str) -> None:
+        """Put our caption back in place of a correction, the text `seen`. Raises what `correct` raises."""
+        self._check_seen(row["path"], seen)
+        self._put_ours(row)
+
     def here(self, path: str) -> Held | None:
+        """The caption in this place."""
         return self.current(path)
+
+    def _check_seen(self, path: str, *texts: str | None) -> None:
+        """Raise OutputError if there is a caption that is neither ours nor one of these texts."""
+        if (there := self.current(path)) and not (there.ours or there.text in texts or self._may_replace()):
+            remedy = "it is kept; overwrite edited (--overwrite-edited) replaces it"
+            raise OutputError(f"{path}: has another caption, which a person may have written: {remedy}")
 
     def _may_replace(self) -> bool:
         """Whether a correction may replace any caption."""
@@ -101,6 +110,10 @@ class Place(Output):
 
     def _put_corrected(self, path: str, text: str) -> None:
         raise NotImplementedError
+
+    def _put_ours(self, row: Row) -> None:
+        """Our caption in place of whatever is there."""
+        self._put_corrected(row["path"], row["caption"])
 
 
 class Stream(Output):

@@ -23,7 +23,7 @@ from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, format_of, wri
 from captioner.bulk.journal import Journal
 from captioner.bulk.library import Library, Pictures, XmpFiles
 from captioner.bulk.moves import Digests, follow
-from captioner.bulk.outputs import OneFile, Output, Sidecars, Stream
+from captioner.bulk.outputs import OneFile, Output, Place, Sidecars, Stream
 from captioner.bulk.progress import Progress, Summary
 from captioner.data.names import image_id, read_image_ids
 from captioner.errors import DataError, InputError, OptionError, OutputError, counted, one_line, to_install
@@ -368,6 +368,17 @@ def _library(
     if options.unsure == "skip":
         library.limits = f"confidence {options.min_confidence}, familiar {options.min_familiar}"
     return library
+
+
+def place_of(format: str, paths: list[str], fail: Callable[[str], object]) -> Place:
+    """A place of its own for the caption of each picture: format is xmp, embed or sidecar.
+
+    `fail` takes what to say of a picture whose caption cannot be written. Raises DeviceError without the extra
+    [metadata] for embed.
+    """
+    if format == "sidecar":
+        return Sidecars(paths, ".txt", "", "", overwrite=False)
+    return _LIBRARY[format](paths, MetadataOptions(), False, fail)
 
 
 def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] | None:

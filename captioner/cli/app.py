@@ -12,17 +12,25 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from captioner.errors import DeviceError, OptionError, one_line, to_install
+from captioner.metadata import embedded
+from captioner.pictures.find import find_pictures
 
 ABOUT = {
     "help": "open the web page",
-    "description": "Open the web page in a browser. It serves this machine only and keeps no pictures.",
+    "description": "Open the web page in a browser. It serves this machine only and keeps no pictures. "
+    'With --folder, its view "Many pictures" is where you correct the captions of that folder, saved as you go.',
 }
 _ALL_ADDRESSES = ("0.0.0.0", "::")
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--checkpoints", metavar="DIR", type=Path, help="also offer the checkpoints in this folder")
+    folder = "correct captions of the pictures in this folder and its subfolders; on this machine only"
+    parser.add_argument("--folder", metavar="DIR", type=Path, help=folder)
+    place = "where the captions of --folder go: XMP sidecar files, text files, or into the pictures [xmp]"
+    parser.add_argument("--format", choices=("xmp", "sidecar", "embed"), help=place)
     host = "the address to listen on; 0.0.0.0 lets other machines in [localhost]"
     parser.add_argument("--host", default="localhost", help=host)
     parser.add_argument("--port", type=int, default=8501, help="the port to listen on [8501]")
@@ -36,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError(f"{args.checkpoints}: is not a folder, which --checkpoints needs")
     if not find_spec("streamlit"):
         raise DeviceError(f"the page needs Streamlit: {to_install('page')}")
+    _check_folder(args)
     base_path = args.base_path.strip("/")
     if not re.fullmatch(r"([\w.~-]+(/[\w.~-]+)*)?", base_path, re.ASCII):
         raise OptionError(
@@ -43,17 +52,35 @@ def run(args: argparse.Namespace) -> int:
         )
     _check_free(args.host, args.port)
     host = "localhost" if args.host in _ALL_ADDRESSES else f"[{args.host}]" if ":" in args.host else args.host
+    view = ("/folder" if base_path else "folder") if args.folder else ""
     others = ", also from other machines" if args.host in _ALL_ADDRESSES else ""
-    print(f"captioner: the page is at http://{host}:{args.port}/{base_path}{others}; Ctrl-C ends it", file=sys.stderr)
+    address = f"http://{host}:{args.port}/{base_path}{view}"
+    print(f"captioner: the page is at {address}{others}; Ctrl-C ends it", file=sys.stderr)
     settings = {"server.address": args.host, "server.port": args.port, "server.baseUrlPath": base_path}
     # Streamlit's own welcome would ask a server on the internet for this machine's address.
     settings["logger.hideWelcomeMessage"] = "true"
     sys.argv = ["streamlit", "run", str(script()), *(f"--{name}={value}" for name, value in settings.items())]
-    if args.checkpoints:
-        sys.argv += ["--", "--checkpoints", str(args.checkpoints.resolve())]
+    given = {"checkpoints": args.checkpoints, "folder": args.folder}
+    own = [word for name, path in given.items() if path for word in (f"--{name}", str(path.resolve()))]
+    if own:
+        sys.argv += ["--", *own, *(["--format", args.format] if args.format else [])]
     # In this process, so that a signal that ends it ends the server.
     runpy.run_module("streamlit", run_name="__main__")
     return 0
+
+
+def _check_folder(args: argparse.Namespace) -> None:
+    """Raise OptionError for a folder that cannot be opened, or that other machines could reach."""
+    if args.format and not args.folder:
+        raise OptionError("--format says where captions go: it needs --folder")
+    if args.folder and args.host not in _THIS_MACHINE:
+        raise OptionError(f"--folder opens pictures to this machine only: leave out --host {one_line(args.host)}")
+    if args.folder and not args.folder.is_dir():
+        raise OptionError(f"{args.folder}: no such folder, which --folder needs")
+    if args.folder:
+        find_pictures([str(args.folder)], recursive=True)
+        if args.format == "embed":
+            embedded.require()
 
 
 def _check_free(host: str, port: int) -> None:

@@ -6,7 +6,6 @@ import io
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
@@ -14,33 +13,33 @@ import captioner
 from captioner.bulk.formats import sidecar_paths, sidecar_text
 from captioner.errors import ImageError
 from captioner.inference.parallel import in_batches
-from captioner.inference.results import Row, row_of
+from captioner.inference.results import row_of
 from captioner.machine import give_back_freed_memory
 from captioner.page import pictures
 from captioner.page.models import TURN
+from captioner.page.work import PART, SIDE, Work
 from captioner.pictures import archives
 from captioner.pictures.archives import Member
-from captioner.pictures.load import SIDE as THUMBNAIL
 from captioner.pictures.load import ImageSource, load_image, thumbnail
 
-PART = 16  # pictures after which other visitors get their turn
 
+class Batch(Work):
+    """Uploads that are still to be captioned, and the rows and previews of those that are."""
 
-@dataclass
-class Batch:
-    """Rows for the output formats, thumbnails by name, and the uploads that are still to be captioned."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0  # pictures that were uploaded
+        self._waiting: list[Iterator[list[Member]]] = []
+        self._names: set[str] = set()
+        self._turn = threading.Lock()
 
-    rows: list[Row] = field(default_factory=list)
-    thumbnails: dict[str, str] = field(default_factory=dict)
-    total: int = 0  # pictures that were uploaded
-    _waiting: list[Iterator[list[Member]]] = field(default_factory=list)
-    _names: set[str] = field(default_factory=set)
-    _turn: threading.Lock = field(default_factory=threading.Lock)
+    def left(self) -> tuple[int, int]:
+        """How many pictures are done, and how many there are."""
+        return len(self.found), min(self.total, archives.MAX_FILES) if self._waiting else len(self.found)
 
-    @property
-    def captioned(self) -> list[Row]:
-        """The rows of pictures that have a caption."""
-        return [row for row in self.rows if "caption" in row]
+    def waits(self) -> bool:
+        """Whether there may be pictures to caption."""
+        return bool(self._waiting)
 
     def add(self, files: Sequence[UploadedFile]) -> None:
         """Let pictures and zips wait to be captioned, after those that are there already."""
@@ -57,7 +56,8 @@ class Batch:
                 if part := next(self._waiting[0], None):
                     named = [(member.name, self._prepared(model, member)) for member in part]
                     with TURN:
-                        self.rows += map(row_of, model.caption_together(named))
+                        rows = list(map(row_of, model.caption_together(named)))
+                    self.found |= {row["path"]: row for row in rows}
                     return True
                 del self._waiting[0]
                 give_back_freed_memory()
@@ -65,29 +65,31 @@ class Batch:
 
     def clear(self) -> None:
         """Forget all pictures and captions."""
-        with self._turn:
-            for each in (self.rows, self.thumbnails, self._waiting, self._names):
-                each.clear()
-            self.total = 0
-
-    def sidecars(self) -> bytes:
-        """A zip with a text file for each picture, named as the command's sidecars are."""
-        paths = sidecar_paths(row["path"] for row in self.captioned)
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for row in self.captioned:
-                archive.writestr(paths[row["path"]].as_posix(), sidecar_text(row))
-        return file.getvalue()
+        with self._turn, self.lock:
+            done = self.done
+            Batch.__init__(self)
+            self.done = done
 
     def _prepared(self, model: captioner.Captioner, member: Member) -> ImageSource | ImageError:
-        """A picture as the model sees it, whose thumbnail is then among the others, or why there is none."""
+        """A picture as the model sees it, whose preview is then among the others, or why there is none."""
         if member.data is None:
             return ImageError(member.error)
         try:
             with TURN:
-                image = load_image(member.data, max_pixels=pictures.MAX_PIXELS, smallest=THUMBNAIL)
+                image = load_image(member.data, max_pixels=pictures.MAX_PIXELS, smallest=SIDE)
                 prepared = model.prepare(member.data)  # read as the command reads it
-                self.thumbnails[member.name] = thumbnail(image) or ""
+                self.previews[member.name] = thumbnail(image, SIDE) or ""
             return prepared
         except ImageError as error:
             return ImageError(pictures.reason(error))
+
+
+def sidecars(work: Work) -> bytes:
+    """A zip with a text file for each picture, named as the command's sidecars are."""
+    rows = work.captioned()
+    paths = sidecar_paths(row["path"] for row in rows)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for row in rows:
+            archive.writestr(paths[row["path"]].as_posix(), sidecar_text(row))
+    return file.getvalue()

@@ -1,19 +1,33 @@
-"""Elements that Streamlit lacks: words as buttons coloured by probability, and drawings as SVG."""
+"""Elements that Streamlit lacks: words as buttons, drawings as SVG, and a list of pictures to correct captions in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from captioner.page.drawings import percent
 
+
+def _file(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
 _mount_words = st.components.v2.component(
-    "captioner_words",
-    html='<div role="group"></div>',
-    css=Path(__file__).with_name("words.css").read_text(encoding="utf-8"),
-    js=Path(__file__).with_name("words.js").read_text(encoding="utf-8"),
+    "captioner_words", html='<div role="group"></div>', css=_file("words.css"), js=_file("words.js")
+)
+_mount_work = st.components.v2.component(
+    "captioner_work", html='<div class="work"></div>', css=_file("work.css"), js=_file("work.js")
+)
+# Previews go their own way: Streamlit sends what has not changed only once, and captions change often.
+_mount_previews = st.components.v2.component(
+    "captioner_previews",
+    js="""export default function ({ data }) {
+      globalThis.captionerPreviews = data
+      document.dispatchEvent(new Event("captioner-previews"))
+    }""",
 )
 # `st.html` drops SVG. Drawings come from templates that escape every text.
 _mount_drawing = st.components.v2.component(
@@ -37,3 +51,17 @@ def choose_word(words: Sequence[str], probabilities: Sequence[float], chosen: in
 def drawing(html: str, key: str) -> None:
     """Show an SVG of `drawings`, in the colours of the theme."""
     _mount_drawing(key=key, data=html)
+
+
+def correct(
+    data: Mapping[str, Any], previews: Mapping[str, str], receive: Callable[[str, list[dict[str, Any]]], None]
+) -> None:
+    """Show pictures whose captions a person may correct. `receive` takes what they did: see `work.Work.receive`."""
+
+    def take() -> None:
+        said = st.session_state["work"]["said"]
+        if said["server"] == data["server"]:  # a browser tells a new server what it had told the one before
+            receive(said["tab"], said["messages"])
+
+    _mount_previews(key="previews", data=dict(previews))
+    _mount_work(key="work", data=dict(data), on_said_change=take)

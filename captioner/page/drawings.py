@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.inference.explanation import GRID, Branch, Candidate
-from captioner.inference.results import Row
 from captioner.templates import render
 
 STRONG = 2.0  # nats: hiding a part that matters this much makes the word e^2 times less likely
@@ -33,14 +32,6 @@ def words(texts: Sequence[str], probabilities: Sequence[float]) -> str:
 def bars(candidates: Sequence[Candidate], chosen: str, headings: tuple[str, str], caption: str) -> str:
     """A bar chart of candidate words as a table, with the `chosen` one set off."""
     return _html("bars", candidates=candidates, chosen=chosen, headings=headings, caption=caption)
-
-
-def gallery(rows: Sequence[Row], thumbnails: Mapping[str, str], doubts: Mapping[str, str]) -> str:
-    """Pictures as a grid, each with its caption, or the reason why it has none, and its name.
-
-    `doubts` says in the visitor's language what may speak against a caption.
-    """
-    return _html("gallery", rows=rows, thumbnails=thumbnails, doubts=doubts)
 
 
 def states(rows: Sequence[tuple[str, Tensor]], describe: str) -> str:

@@ -37,7 +37,7 @@ def main() -> None:
     with st.container(horizontal=True, gap="xxsmall", key="views"):
         for link in pages:
             st.page_link(link)
-    page.run()
+    body = st.container()
     st.divider()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(say("private"), width="content")
@@ -52,6 +52,8 @@ def main() -> None:
             bind="query-params",
         )
     visits.remember()
+    with body:  # last, because a view that has more to do runs the script again
+        page.run()
 
 
 def draw(view: View) -> None:

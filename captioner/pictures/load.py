@@ -318,13 +318,13 @@ def _prepare_pillow() -> tuple[str, ...]:
     return tuple(format for format in _FORMATS if format in Image.OPEN)
 
 
-def thumbnail(image: ImageSource) -> str | None:
-    """A `data:` URI of the picture as a JPEG whose longer side is at most SIDE; None when it cannot be read."""
+def thumbnail(image: ImageSource, side: int = SIDE) -> str | None:
+    """A `data:` URI of the picture as a JPEG whose longer side is at most `side`; None when it cannot be read."""
     try:
-        small = load_image(image)
+        small = load_image(image, smallest=side)
     except ImageError:
         return None
-    small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+    small.thumbnail((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=60)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -287,6 +287,19 @@ def test_a_correction_that_is_elsewhere_is_written_here_too(there: str, place: s
     assert content(pictures[1].parent) == before
 
 
+@pytest.mark.parametrize("place", ["xmp", "embed"])
+def test_a_correction_that_is_taken_back_leaves_our_caption(pictures: list[Path], place: str) -> None:
+    path = str(pictures[0])
+    library = _LIBRARY[place]([path], MetadataOptions(), False, pytest.fail)
+    row = {"path": path, "caption": "A dog", "confidence": 0.5}
+    library.write([row])
+    library.correct(path, "My dog")
+    with pytest.raises(OutputError, match="has another caption"):
+        library.restore(row, "My cat")
+    library.restore(row, "My dog")
+    assert held(pictures[0], place) == Held("A dog", True, 0.5)
+
+
 def test_a_correction_of_a_text_file_keeps_its_other_captions(pictures: list[Path]) -> None:
     picture, file = str(pictures[0]), pictures[0].with_suffix(".txt")
     texts = Sidecars([picture], ".txt", "", "", overwrite=False)

@@ -53,6 +53,27 @@ def test_a_base_path_that_is_no_path_is_refused(command: Run, path: str) -> None
     assert "--base-path" in message
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--folder", "{photos}", "--host", "0.0.0.0"), "--folder opens pictures to this machine only"),
+        (("--folder", "{photos}/none"), "no such folder"),
+        (("--folder", "{empty}"), "no pictures in this folder or its subfolders"),
+        (("--format", "xmp"), "it needs --folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_opened_is_refused(
+    command: Run, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    (tmp_path / "empty").mkdir()
+    places = {"photos": tmp_path / "photos", "empty": tmp_path / "empty"}
+    status, _, said = command("app", *(option.format(**places) for option in options))
+    assert (status, said.count("\n")) == (2, 1)
+    assert message in said
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_server(port: int, stop: signal.Signals, tmp_path: Path) -> None:

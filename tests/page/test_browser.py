@@ -101,9 +101,13 @@ def test_a_reload_loses_nothing(visitor: Visitor, man: Path) -> None:
     visitor.wait(lambda: visitor.captions() == captions)
     visitor.click("Many pictures")
     visitor.upload(man)
-    visitor.wait(lambda: visitor.texts("figcaption"))
+    visitor.wait(visitor.pictures)
     visitor.driver.refresh()
-    visitor.wait(lambda: visitor.texts("figcaption"))
+    visitor.wait(lambda: any(picture.focused for picture in visitor.pictures()))
+    visitor.press("x")
+    visitor.wait(lambda: visitor.pictures()[0].state == "No caption wanted")
+    visitor.driver.refresh()
+    visitor.wait(lambda: visitor.pictures() and visitor.pictures()[0].state == "No caption wanted")
     # Another tab is another visit.
     visitor.open()
     assert not visitor.captions()
@@ -116,7 +120,7 @@ def test_a_slow_network_loses_nothing(address: str, man: Path) -> None:
         uploaded(visitor, man)
         visitor.click("Many pictures")
         visitor.upload(man)
-        visitor.wait(lambda: visitor.texts("figcaption"))
+        visitor.wait(visitor.pictures)
 
 
 @pytest.mark.slow

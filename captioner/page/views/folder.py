@@ -1,25 +1,66 @@
-"""Many pictures or a zip, captioned: a gallery, a table, and files to download."""
+"""Many pictures: uploads or a folder of this machine, captioned, corrected, and downloaded."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 import captioner
 from captioner.bulk.formats import csv_table, gallery, jsonl
-from captioner.page import drawings, pictures, show
-from captioner.page.batch import Batch
-from captioner.page.texts import say
+from captioner.errors import CaptionerError
+from captioner.page import components, pictures, show
+from captioner.page.batch import Batch, sidecars
+from captioner.page.folder import given, opened
+from captioner.page.texts import TEXTS, language, say
 from captioner.page.visits import own
+from captioner.page.work import FILTERS, LAYOUTS, ORDERS, PAGE, SERVER, Work
 from captioner.pictures import archives
 from captioner.pictures.load import SUFFIXES
 
 TOTAL = archives.MAX_TOTAL // 1_000_000
+PLACES = {"xmp": "place_xmp", "sidecar": "place_sidecar", "embed": "place_embed"}
+_WORDS = (  # that the list of pictures says by itself
+    *("search", "keys", "edit_label", "save_next", "reject", "cancel", "undo", "saving", "pending", "kept", "saved"),
+    *("undone", "nothing_to_undo", "page_of", "next", "previous", "list_label", "use_mine", "keep_theirs", "mine"),
+    *("waiting", "checked", "rejected", "filter", "order", "layout", "nothing_here"),
+)
 
 
 def view(name: str, model: captioner.Captioner) -> None:
-    """Ask for files, caption them, show the captions and offer them for download."""
+    """Ask for files or open the folder, caption the pictures, let a person correct them, and offer downloads."""
+    try:
+        work = opened(*folder) if (folder := given()) else _uploads()
+    except CaptionerError as error:
+        st.error(pictures.as_text(str(error)))
+        return
+    if folder:
+        shown = pictures.as_text(Path(folder[0]).name or folder[0])
+        st.caption(say("folder_is", name=shown, place=say(PLACES[folder[1]])))
+    progress = st.empty()
+    _progress(progress, work)
+    if work.paths():
+        _show(work)
+    if work.advance(model):
+        _progress(progress, work)  # here Streamlit notices that the visitor has gone to another view
+        st.rerun()
+
+
+def _progress(place: DeltaGenerator, work: Work) -> None:
+    """How far captioning is, and in the end what has become of the pictures."""
+    done, total = work.left()
+    if done < total:
+        place.progress(done / total, say("progress", done=done, total=total))
+    elif total:
+        captioned = len(work.captioned())
+        place.write(say("summary", done=captioned, failed=total - captioned))
+
+
+def _uploads() -> Batch:
+    """What the visitor has uploaded, below a box for more."""
     batch: Batch = own("batch", Batch)
     key = pictures.box_key("folder")
     st.file_uploader(
@@ -30,16 +71,11 @@ def view(name: str, model: captioner.Captioner) -> None:
         max_upload_size=pictures.MAX_MEGABYTES,
         on_change=partial(_take, key, batch),
     )
+    messages = st.session_state.get("messages", [])
     pictures.show_messages()
-    total = min(batch.total, archives.MAX_FILES)
-    bar = st.empty()
-    while (done := len(batch.rows)) < total:
-        bar.progress(done / total, say("progress", done=done, total=total))
-        if not batch.advance(model):
-            break
-    bar.empty()
-    if batch.rows:
-        _show(batch)
+    if batch.waits():  # the script will run again at once
+        st.session_state.messages = messages
+    return batch
 
 
 def _take(key: str, batch: Batch) -> None:
@@ -54,29 +90,54 @@ def _take(key: str, batch: Batch) -> None:
     pictures.let_go(files)
 
 
-def _show(batch: Batch) -> None:
-    done, failed = batch.captioned, len(batch.rows) - len(batch.captioned)
-    st.write(say("summary", done=len(done), failed=failed))
+def _show(work: Work) -> None:
     with st.container(horizontal=True):
         for label, file, mime, content in (
-            ("CSV", "captions.csv", "text/csv", lambda: "\ufeff" + "".join(csv_table(done))),  # for Excel
-            ("JSONL", "captions.jsonl", "application/jsonl", lambda: "".join(jsonl(batch.rows))),
-            (say("sidecars"), "captions.zip", "application/zip", batch.sidecars),
-            (say("web_page"), "captions.html", "text/html", lambda: "".join(gallery(done, batch.thumbnails.get))),
+            ("CSV", "captions.csv", "text/csv", lambda: "\ufeff" + "".join(csv_table(work.captioned()))),  # for Excel
+            ("JSONL", "captions.jsonl", "application/jsonl", lambda: "".join(jsonl(work.rows()))),
+            (say("sidecars"), "captions.zip", "application/zip", partial(sidecars, work)),
+            (say("web_page"), "captions.html", "text/html", partial(_web_page, work)),
         ):
             label, icon = say("download", what=label), ":material/download:"
-            st.download_button(label, content, file_name=file, mime=mime, on_click="ignore", key=file, icon=icon)
-        st.button(say("clear"), on_click=batch.clear, type="tertiary")
-    pictures_tab, table = st.tabs([say("gallery"), say("table")])
-    doubts = {reason: say(text) for reason, text in show.DOUBTS.items()}
-    pictures_tab.html(drawings.gallery(batch.rows, batch.thumbnails, doubts))
-    cells = {
-        say("picture"): [batch.thumbnails.get(row["path"], "") for row in batch.rows],
-        say("file"): [row["path"] for row in batch.rows],
-        say("caption"): [row.get("caption", "") for row in batch.rows],
-        say("doubt"): [doubts.get(row.get("unsure", ""), "") for row in batch.rows],
+            if isinstance(work, Batch) or mime != "text/html":  # of a folder, which may be large, there is `captioner`
+                st.download_button(label, content, file_name=file, mime=mime, on_click="ignore", key=file, icon=icon)
+        if isinstance(work, Batch):
+            st.button(say("clear"), on_click=work.clear, type="tertiary")
+    shown, everything = work.shown()
+    data = {
+        "server": SERVER,
+        "done": work.done,
+        "undone": work.undone,
+        "rows": [_row(work, path) for path in shown],
+        "total": len(everything),
+        "choice": asdict(work.choice),
+        "size": PAGE,
+        "held": work.held,
+        "choices": {
+            name: {value: say(value) for value in values}
+            for name, values in (("filter", FILTERS), ("order", ORDERS), ("layout", LAYOUTS))
+        },
+        "texts": {word: TEXTS[word][language()] for word in _WORDS},
+        "lasting": not isinstance(work, Batch),
     }
-    if failed:
-        cells[say("trouble")] = [row.get("error", "") for row in batch.rows]
-    images = {say("picture"): st.column_config.ImageColumn(width="small")}
-    table.dataframe(cells, column_config=images, hide_index=True, width="stretch", row_height=56)
+    components.correct(data, {path: work.previews.get(path, "") for path in shown}, work.receive)
+
+
+def _row(work: Work, path: str) -> dict[str, str]:
+    """What the list shows of a picture."""
+    row, (mine, reason) = work.row(path) or {}, work.refused.get(path, (None, None))
+    if reason == "":
+        reason = say("changed_elsewhere")
+    doubt = show.DOUBTS.get(row.get("unsure", ""))
+    return {
+        "path": path,
+        "state": work.state(path),
+        "caption": row.get("caption", ""),
+        "doubt": say(doubt) if doubt else "",
+        "trouble": row.get("error") or reason or "",
+        **({} if mine is None else {"mine": mine}),
+    }
+
+
+def _web_page(work: Work) -> str:
+    return "".join(gallery(work.captioned(), work.previews.get))
