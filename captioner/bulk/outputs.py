@@ -252,7 +252,7 @@ class Sidecars(Place):
         )
 
     def _file(self, path: str) -> Path:
-        return self._there(path) or self._files[0][path]
+        return self._there(path) or self._files[-1][path]
 
     def _may_replace(self) -> bool:
         return self._overwrite

@@ -106,7 +106,8 @@ def merged(packet: bytes | None, entry: Entry) -> bytes:
     _set_value(rdf, _SKIPPED, entry.skipped)
     if entry.picture:
         _set_value(rdf, _PICTURE, entry.picture)
-    _set_tags(rdf, entry.tags)
+    if not entry.by_person:  # who corrects a caption does not ask for other keywords
+        _set_tags(rdf, entry.tags)
     if entry.maker and not _value(rdf, "xmp:CreatorTool"):
         _set_value(rdf, "xmp:CreatorTool", entry.maker)
     declared = (packet or b"").lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<?xml ")

@@ -168,12 +168,12 @@ class TestFolders:
         pictures[0].with_suffix(".caption").write_text("another")
         found = read_captions(pictures[0].parent)
         assert found.captions == {
-            "picture0.jpg": [".txt é"],
+            "picture0.jpg": ["another"],
             "picture1.jpg": [".caption é"],
             "picture2.jpg": [".jpg.txt é"],
             "picture3.jpg": [".jpg.caption é"],
         }
-        assert found.notes == ["pictures with a .txt and a .caption, of which the .txt counts: 1"]
+        assert found.notes == ["pictures with a .txt and a .caption, of which the .caption counts: 1"]
 
     def test_img2dataset_with_json_alone(self, pictures: list[Path]) -> None:
         pictures[0].with_suffix(".json").write_text('{"url": "http://x/y.jpg", "caption": "A dog", "key": "0"}')

@@ -175,3 +175,9 @@ def test_what_is_not_xmp_or_could_do_harm_is_refused(packet: bytes, why: str) ->
     for call in (held, lambda content: merged(content, OURS)):
         with pytest.raises(DataError, match=why):
             call(packet)
+
+
+def test_a_correction_keeps_our_keywords() -> None:
+    corrected = merged(merged(None, OURS), Entry("My dog", by_person=True))
+    assert held(corrected) == Held("My dog", False)
+    assert all(f"<rdf:li>{tag}</rdf:li>".encode() in corrected for tag in OURS.tags)

@@ -15,7 +15,8 @@ from captioner.pictures.load import SUFFIXES
 
 FORM = "folder with a .txt beside each picture"
 TAR_FORM = "tar file with a .txt beside each picture"
-TEXTS = (".txt", ".caption", ".json")  # the first one that a picture has counts; JSON only where nothing else is
+# The first one that a picture has counts. A .txt beside a .caption holds tags; JSON counts only where nothing else is.
+TEXTS = (".caption", ".txt", ".json")
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 
@@ -36,9 +37,9 @@ def read_folder(folder: Path, notes: list[str]) -> Iterator[Entry]:
         (Path(picture), texts) for picture in pictures if (texts := beside(picture, TEXTS))
     ]
     if not described:
-        raise DataError(f"none of the pictures in this folder has its captions in a {' or '.join(TEXTS)} beside it")
+        raise DataError("none of the pictures in this folder has its captions in a .txt, .caption or .json beside it")
     if several := sum(len({text.suffix for text in texts}) > 1 for _, texts in described):
-        notes.append(f"pictures with a .txt and a .caption, of which the .txt counts: {several}")
+        notes.append(f"pictures with a .txt and a .caption, of which the .caption counts: {several}")
     guessed: list[str] = []
     for picture, texts in described:
         name = picture.relative_to(folder).as_posix()
