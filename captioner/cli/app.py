@@ -12,8 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from captioner.errors import DeviceError, OptionError, one_line, to_install
-from captioner.metadata import embedded
-from captioner.pictures.find import find_pictures
 
 ABOUT = {
     "help": "open the web page",
@@ -78,6 +76,9 @@ def _check_folder(args: argparse.Namespace) -> None:
     if args.folder and not args.folder.is_dir():
         raise OptionError(f"{args.folder}: no such folder, which --folder needs")
     if args.folder:
+        from captioner.metadata import embedded
+        from captioner.pictures.find import find_pictures
+
         find_pictures([str(args.folder)], recursive=True)
         if args.format == "embed":
             embedded.require()
