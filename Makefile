@@ -52,8 +52,9 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two processes of one thread each: threads of two processes on two processors would wait for each other.
 test: .venv/installed-dev .venv/browser  ## the fast tests
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 golden: .venv/installed  ## the captions that must not change from version to version, after a change of the checkpoint
 	$(BIN)/python tests/test_versions.py
@@ -65,7 +66,8 @@ fuzz: .venv/installed-dev  ## 20,000 changed pictures; make fuzz MUTANTS=1000000
 	$(BIN)/pytest tests/pictures/test_corpus.py -k fuzz -s --timeout 0 --mutants $(MUTANTS)
 
 soak: .venv/installed-dev .venv/browser  ## 50 random kills each of training and captioning, ten visitors for 5 minutes
-	$(BIN)/pytest -k kills_at_random_moments -s --timeout 0 --kills $(KILLS)
+	$(BIN)/pytest -k "kills_at_random_moments or nothing_that_a_person_wrote_is_lost" -s --timeout 0 \
+	    --kills $(KILLS) --library 2000
 	CAPTIONER_SOAK_SECONDS=300 $(BIN)/pytest tests/page/test_visitors.py -s --timeout 0
 
 # Other sets of dependencies than that of .venv, each in an environment of its own.
