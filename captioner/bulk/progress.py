@@ -46,7 +46,7 @@ class Progress:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
         self._kept = kept
         if kept:
-            self.note(f"{kept} of {counted(total, 'picture')} {'has' if kept == 1 else 'have'} captions already: kept")
+            self.note(f"{kept:,} of {counted(total, 'picture')} {'has' if kept == 1 else 'have'} captions already: kept")
         return Summary(0, self._failed, 0, 0.0, kept, moved=self._moved)
 
     def move(self, moved: int, only_said: bool) -> None:
@@ -74,7 +74,7 @@ class Progress:
         self._total, self._skipped, self._started = total, skipped, time.monotonic()
         self._bar = progress_bar(total, "", "picture", skipped, hidden=self.quiet)
         if skipped:
-            self.note(f"captioned before: {skipped} of {total} pictures")
+            self.note(f"captioned before: {skipped:,} of {total:,} pictures")
 
     def watch(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Pass rows on, count them, and name the pictures that failed."""
@@ -93,7 +93,7 @@ class Progress:
         self._bar.close()
         seconds = time.monotonic() - self._started
         if self._total != 1 or self._failed or self._unsure:
-            pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):.0f} pictures/s)"
-            unsure = f", {self._unsure} of them unsure" if self._unsure else ""
-            self.note(f"{self._captioned} captioned{unsure}, {self._failed} failed, {pace}")
+            pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):,.0f} pictures/s)"
+            unsure = f", {self._unsure:,} of them unsure" if self._unsure else ""
+            self.note(f"{self._captioned:,} captioned{unsure}, {self._failed:,} failed, {pace}")
         return Summary(self._captioned, self._failed, self._skipped, seconds, self._kept, self._unsure, self._moved)

@@ -72,7 +72,7 @@ def read_files(
     else:
         target = Stream(place, format, writer(format, several))
     target.write(rows)
-    progress.note(f"{len(rows)} of {len(found)} pictures hold captions")
+    progress.note(f"{len(rows):,} of {len(found):,} pictures hold captions")
     return progress.keep(0, len(found))
 
 

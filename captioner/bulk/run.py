@@ -138,7 +138,7 @@ def _waiting(
 
 def _list(target: Output, waiting: list[str], total: int, progress: Progress) -> None:
     sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
-    progress.note(f"{len(waiting)} of {counted(total, 'picture')} would get captions")
+    progress.note(f"{len(waiting):,} of {counted(total, 'picture')} would get captions")
 
 
 def _run(

@@ -146,7 +146,7 @@ def test_nothing_that_a_person_wrote_is_lost(library: Library) -> None:
     # Nothing is new.
     before = library.content()
     said = library.run("caption", folder, "-r", "-f", "xmp")
-    assert f"{total} of {total + 1} pictures have captions already: kept" in said
+    assert f"{total:,} of {total + 1:,} pictures have captions already: kept" in said
     assert library.content() == before
 
     # A person corrects 20 in another program, and the folder grows.
