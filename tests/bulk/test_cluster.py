@@ -295,6 +295,7 @@ def test_what_is_killed_costs_no_row_and_makes_none_twice(
     assert list(rows) == [str(path) for path in many]
     assert [path for path, row in rows.items() if row["error"]] == [str(many[9]), str(many[199])]
     for expected in map(json.loads, local.stdout.splitlines()):
+        del expected["digest"]  # by which a second run knows pictures that were moved; shards are not added to
         row = rows[expected["path"]]
         # A column of a table is there for every caption: what is not known of this one is empty.
         row["alternatives"] = [{key: each[key] for key in expected["alternatives"][0]} for each in row["alternatives"]]
