@@ -85,13 +85,11 @@ class Existing:
 
     def again(self, file: Path, moved: Mapping[str, str]) -> Iterator[str]:
         """The text that adds the rows of pictures that were moved, as they are but for the path: new paths with old."""
+        rows: dict[str, list[_Line]] = {before: [] for before in moved.values()}
         with _opened(file) as text:
-            lines = [
-                line for line in _lines(text, self.format, self.columns, self.delimiter) if line.key in moved.values()
-            ]
-        return self._added(
-            self._with_path(line, path) for path, before in moved.items() for line in lines if line.key == before
-        )
+            for line in _lines(text, self.format, self.columns, self.delimiter):
+                rows.get(line.key, []).append(line)
+        return self._added(self._with_path(line, path) for path, before in moved.items() for line in rows[before])
 
     def _with_path(self, line: _Line, path: str) -> str:
         if self.format == "jsonl":

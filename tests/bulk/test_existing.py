@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from captioner import bulk
 from captioner.bulk.existing import read_existing
 from captioner.bulk.formats import writer
 from captioner.errors import OutputError
@@ -111,3 +112,16 @@ def test_a_file_that_cannot_be_added_to_without_harm(tmp_path: Path, format: str
     (tmp_path / "t").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(OutputError, match=f"t: exists, and captions cannot be added to it .*{reason}.*--overwrite"):
         read_existing(tmp_path / "t", format, 1)
+
+
+def test_many_pictures_that_were_moved_take_no_longer_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, asked = tmp_path / "t.csv", list[str]()
+    file.write_text("path,caption\n" + "".join(f"old/{number}.jpg,A dog\n" for number in range(100)))
+    existing = read_existing(file, "csv", 1)
+    assert existing
+    key = bulk.existing._key
+    monkeypatch.setattr(bulk.existing, "_key", lambda path: asked.append(path) or key(path))
+    moved = {f"new/{number}.jpg": key(f"old/{number}.jpg") for number in range(100)}
+    lines = list(existing.again(file, moved))
+    assert lines == [f'"new/{number}.jpg","A dog"\n' for number in range(100)]
+    assert len(asked) <= 200
