@@ -88,7 +88,7 @@ class Library(Place):
         self._put(path, Entry(text.strip(), maker=_MAKER, by_person=True))
 
     def _put_ours(self, row: Row) -> None:
-        tags = tuple(tag["word"] for tag in row.get("tags", ()))
+        tags = None if row.get("tags", ()) is None else tuple(tag["word"] for tag in row.get("tags", ()))
         kept = {"picture": row.get("digest", ""), "skipped": "" if row["caption"] else self.limits}
         self._put(row["path"], Entry(row["caption"], self.language, row.get("confidence"), tags, _MAKER, **kept))
 
@@ -115,8 +115,9 @@ class XmpFiles(Library):
         """The sidecars whose picture is gone: of several, the newest with a person's caption, or else with ours."""
         found: dict[str, list[tuple[int, float, Path]]] = defaultdict(list)
         for file, digest in chain.from_iterable(starmap(self._sidecars.orphans, folders)):
-            caption = sidecars.read(file)
-            found[digest].append((1 + caption.ours if caption else 3, -file.stat().st_mtime, file))
+            with suppress(DataError, OSError):  # it may have gone meanwhile
+                caption = sidecars.read(file)
+                found[digest].append((1 + caption.ours if caption else 3, -file.stat().st_mtime, file))
         return {digest: min(files)[-1] for digest, files in found.items()}
 
     def files(self, path: str) -> list[str]:

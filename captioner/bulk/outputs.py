@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from captioner.bulk.existing import ADDED_TO, REMEDY, Existing, read_existing
 from captioner.bulk.formats import Writer, in_ascii, sidecar_paths, sidecar_text
 from captioner.data.readers.base import read_text
-from captioner.data.readers.folders import TEXTS, lines
+from captioner.data.readers.folders import TEXTS, beside, lines
 from captioner.errors import OutputError, one_line
 from captioner.files import remove_temporaries, replacing
 from captioner.metadata.xmp import Held
@@ -90,9 +90,9 @@ class Place(Output):
             self._put_corrected(path, text)
 
     def restore(self, row: Row, seen: str) -> None:
-        """Put our caption back in place of a correction, the text `seen`. Raises what `correct` raises."""
+        """Put our caption back in place of a correction, the text `seen`; tags stay. Raises what `correct` raises."""
         self._check_seen(row["path"], seen)
-        self._put_ours(row)
+        self._put_ours({**row, "tags": None})
 
     def here(self, path: str) -> Held | None:
         """The caption in this place."""
@@ -245,14 +245,14 @@ class Sidecars(Place):
         return (list(filter(str.strip, lines(read_text(file, "text file")))) or [""]) if file else None
 
     def _there(self, path: str) -> Path | None:
-        """The file of a picture, under its name of today or the one that is never shared."""
-        names = zip(self._files, self._extensions, strict=True)
-        return next(
-            filter(Path.is_file, (file for files, end in names for file in (files[path], Path(path + end)))), None
-        )
+        """The file that counts for a picture; one that it shares with another picture, too, as when it is read."""
+        return next(iter(beside(path, self._extensions)), None)
 
     def _file(self, path: str) -> Path:
-        return self._there(path) or self._files[-1][path]
+        """The file to write to: that of the picture alone."""
+        own = {Path(path + end) for end in self._extensions} | {files[path] for files in self._files}
+        there = self._there(path)
+        return there if there and there in own else self._files[-1][path]
 
     def _may_replace(self) -> bool:
         return self._overwrite

@@ -97,7 +97,7 @@ def caption_files(
         place, format, found, inline, options, overwrite, sidecar, coco_images
     )
     kept = Journal(Path(journal or target.journal), resume) if target.journal else None
-    digests, folders = Digests(inline), folders_in(_places(listed(paths) + listed(moved_from)), recursive)
+    digests, folders = Digests(inline), _around(listed(paths) + listed(moved_from), recursive)
     waiting, summary = _waiting(target, found, inline, digests, folders, place, dry_run, progress)
     if waiting and not dry_run:
         return _run(target, kept, waiting, inline, digests, model, options, prompt, batch_size, progress)
@@ -175,10 +175,14 @@ def _run(
     return progress.finish()
 
 
-def _places(arguments: list[str]) -> list[str]:
-    """The folders in which captions of pictures that were moved may be: those named, and those of the files named."""
+def _around(arguments: list[str], recursive: bool) -> Iterator[tuple[str, list[str]]]:
+    """The folders in which captions of pictures that were moved may be: those named, and those of the files named.
+
+    One that cannot be listed stops nothing: it is reported where pictures are looked for in it.
+    """
     paths = map(Path, filter(STDIN.__ne__, arguments))
-    return list(dict.fromkeys(str(path if path.is_dir() else path.parent) for path in paths))
+    folders = dict.fromkeys(str(path if path.is_dir() else path.parent) for path in paths)
+    return folders_in(folders, recursive, lambda error: None)
 
 
 def default_model() -> Captioner:

@@ -137,12 +137,12 @@ def _packet(image: Any) -> bytes:
     return text.encode(errors="surrogateescape")
 
 
-def _older(image: Any) -> list[str]:
-    """The captions in EXIF and IPTC, but for what cameras write there."""
+def _older(image: Any) -> dict[str, str]:
+    """The captions in EXIF and IPTC by their keys, but for what cameras write there."""
     places = ((image.exifData(), _DESCRIPTION), (image.iptcData(), _CAPTION))
-    found = [fields[key].toString() for fields, key in places if key in fields]
-    texts = (decoded(text.encode(errors="surrogateescape"))[0].strip("\0 \r\n\t") for text in found)
-    return [text for text in texts if text and not _OF_CAMERAS.fullmatch(text)]
+    found = {key: fields[key].toString().encode(errors="surrogateescape") for fields, key in places if key in fields}
+    texts = {key: decoded(text)[0].strip("\0 \r\n\t") for key, text in found.items()}
+    return {key: text for key, text in texts.items() if text and not _OF_CAMERAS.fullmatch(text)}
 
 
 def _held(image: Any, path: str) -> Held | None:
@@ -153,7 +153,7 @@ def _held(image: Any, path: str) -> Held | None:
         raise DataError(f"{path}: its metadata are damaged ({error})") from error
     if caption is None or caption.ours:
         # A program that knows nothing of XMP may have changed one of them.
-        other = next((text for text in older if caption is None or text != caption.text), None)
+        other = next((text for text in older.values() if caption is None or text != caption.text), None)
         return caption if other is None else Held(other, False)
     return caption
 
@@ -161,16 +161,19 @@ def _held(image: Any, path: str) -> Held | None:
 def _with(content: bytes, path: str, entry: Entry, legacy: bool) -> bytes:
     """The picture with the caption in it."""
     image = _opened(content)
-    kind, packet = image.mimeType(), merged(_packet(image) or None, entry)
+    kind, before, older = image.mimeType(), _packet(image), _older(image)
+    packet = merged(before or None, entry)
+    seen = {each.text for each in (held(before) if before else None, _held(image, path)) if each}
+    kept = {key for key, text in older.items() if entry.by_person and text not in seen}  # they saw another caption
     if kind in _CHUNKED:
-        if _older(image) not in ([], [entry.text]):
+        if not {*older.values()} <= {entry.text}:
             raise OutputError(f"{path}: its EXIF holds a caption, which can only be replaced in JPEG and TIFF")
         size = image.pixelWidth(), image.pixelHeight()
         new = png_with(content, packet) if kind == "image/png" else webp_with(content, packet, size)
     elif kind in _OLDER_FIELDS:
         image.setXmpPacket(packet.decode())
         image.writeXmpFromPacket(True)
-        changed = _set_older(image, path, entry.text, legacy) if entry.text or entry.by_person else []
+        changed = _set_older(image, path, entry.text, legacy, kept) if entry.text or entry.by_person else []
         image.writeMetadata()
         new = bytes(image.io().data())
         if kind == "image/jpeg":
@@ -184,13 +187,16 @@ def _with(content: bytes, path: str, entry: Entry, legacy: bool) -> bytes:
     return new
 
 
-def _set_older(image: Any, path: str, text: str, legacy: bool) -> list[bytes]:
-    """Set the fields of EXIF and IPTC that exist, or with `legacy` both. Returns the kinds of the changed ones."""
+def _set_older(image: Any, path: str, text: str, legacy: bool, kept: set[str]) -> list[bytes]:
+    """Set the fields of EXIF and IPTC that exist, or with `legacy` both, but none of those that are `kept`.
+
+    Returns the kinds of the changed ones.
+    """
     exif, iptc, changed = image.exifData(), image.iptcData(), []
-    if legacy or _DESCRIPTION in exif:
+    if (legacy or _DESCRIPTION in exif) and _DESCRIPTION not in kept:
         exif[_DESCRIPTION] = text
         changed.append(EXIF)
-    if legacy or _CAPTION in iptc:
+    if (legacy or _CAPTION in iptc) and _CAPTION not in kept:
         if not text.isascii():
             if iptc.detectCharset() is None:  # other letters than those of ASCII would be garbled
                 raise OutputError(f"{path}: its IPTC text is not UTF-8: convert it with another program first")

@@ -75,7 +75,7 @@ class Sidecars:
     def orphans(self, folder: str, names: Iterable[str]) -> Iterator[tuple[Path, str]]:
         """The sidecars among the names in a folder whose picture is gone, with its digest; those without one left out.
 
-        Raises OSError. Those that are damaged are left out, too.
+        Those that are damaged or cannot be read are left out, too.
         """
         there = set(map(str.lower, names))
         for file in (Path(folder, name) for name in names if name.endswith(_ENDINGS)):
@@ -83,7 +83,7 @@ class Sidecars:
             if of.name.lower() in there if of.suffix.lower() in _SHARING else self._alike(file):
                 continue
             digest = ""
-            with suppress(DataError):
+            with suppress(DataError, OSError):
                 digest = noted(file, "picture")
             if digest:
                 yield file, digest

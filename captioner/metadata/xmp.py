@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -66,7 +66,7 @@ class Entry:
     text: str
     language: str = ""
     confidence: float | None = None
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] | None = ()  # None leaves those that are there
     maker: str = ""
     by_person: bool = False
     picture: str = ""
@@ -99,14 +99,15 @@ def merged(packet: bytes | None, entry: Entry) -> bytes:
     rdf = _rdf(tree)
     before = _value(rdf, _DIGEST)
     if entry.text or entry.by_person:
+        kept = _others(rdf, before) if entry.by_person else set()
         for name in (_DESCRIPTION, _ALT_TEXT):
-            _set_texts(rdf, name, entry, before)
+            _set_texts(rdf, name, entry, before, kept if name == _ALT_TEXT else ())
         _set_value(rdf, _DIGEST, "" if entry.by_person else _digest(entry.text))
         _set_value(rdf, _CONFIDENCE, "" if entry.confidence is None else f"{entry.confidence:.4f}")
     _set_value(rdf, _SKIPPED, entry.skipped)
     if entry.picture:
         _set_value(rdf, _PICTURE, entry.picture)
-    if not entry.by_person:  # who corrects a caption does not ask for other keywords
+    if not entry.by_person and entry.tags is not None:  # who corrects a caption does not ask for other keywords
         _set_tags(rdf, entry.tags)
     if entry.maker and not _value(rdf, "xmp:CreatorTool"):
         _set_value(rdf, "xmp:CreatorTool", entry.maker)
@@ -238,12 +239,22 @@ def _tidy(items: Element) -> None:
     etree.indent(items.getparent(), " ", level=len(list(items.iterancestors())) - 1)
 
 
-def _set_texts(rdf: Element, name: str, entry: Entry, before: str) -> None:
+def _others(rdf: Element, before: str) -> set[str]:
+    """The alternative texts that a person wrote beside a description, which is what they see and correct."""
+    description = {text for _, text in _items(rdf, _DESCRIPTION) or ()}
+    texts = {text for _, text in _items(rdf, _ALT_TEXT) or () if text and _digest(text) != before}
+    return texts - description if description else set()
+
+
+def _set_texts(rdf: Element, name: str, entry: Entry, before: str, kept: Container[str]) -> None:
     """Set the text of the default language and of the caption's. Those of others stay, unless they are ours."""
     items = _list(rdf, name, "rdf:Alt")
     languages = list(dict.fromkeys(filter(None, (_DEFAULT, entry.language))))
     for item in items.findall(_tag("rdf:li")):
-        if item.get(_LANG, _DEFAULT) in languages or _digest(_text(item)) == before:
+        language, text = item.get(_LANG, _DEFAULT), _text(item)
+        if text in kept:
+            languages = [name for name in languages if name != language]
+        elif language in languages or _digest(text) == before:
             items.remove(item)
     for place, language in enumerate(languages):
         item = _append(items, entry.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -292,12 +293,14 @@ def test_a_correction_that_is_taken_back_leaves_our_caption(pictures: list[Path]
     path = str(pictures[0])
     library = _LIBRARY[place]([path], MetadataOptions(), False, pytest.fail)
     row = {"path": path, "caption": "A dog", "confidence": 0.5}
-    library.write([row])
+    library.write([{**row, "tags": [{"word": "grass"}]}])
     library.correct(path, "My dog")
     with pytest.raises(OutputError, match="has another caption"):
         library.restore(row, "My cat")
     library.restore(row, "My dog")
     assert held(pictures[0], place) == Held("A dog", True, 0.5)
+    kept = Path(f"{path}.xmp") if place == "xmp" else pictures[0]
+    assert kept.read_bytes().count(b">grass<") == 2  # as a keyword, and as ours
 
 
 def test_a_correction_of_a_text_file_keeps_its_other_captions(pictures: list[Path]) -> None:
@@ -475,3 +478,53 @@ def test_embedding_follows_the_sidecars_of_people_only(caption: Command, picture
     assert [held(path, "xmp") for path in new] == [Held("My dog", False), None]
     assert embedded.read(str(new[0])) is None
     assert embedded.read(str(new[1])) is not None
+
+
+def test_what_cannot_be_searched_for_moved_pictures_stops_nothing(
+    caption: Command, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caption("-f", "xmp")
+    for path in pictures[:2]:
+        path.rename(path.with_name(f"new {path.name}"))
+    unreadable, content = Path(f"{pictures[0]}.xmp"), sidecars._content
+
+    def refused(file: Path) -> bytes | None:
+        if file == unreadable:
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return content(file)
+
+    monkeypatch.setattr(sidecars, "_content", refused)
+    status, _, errors = caption("-f", "xmp")
+    assert status == 0
+    assert "1 moved: its caption went with it" in errors
+
+
+def test_folders_that_cannot_be_listed_hold_no_moved_pictures(
+    pictures: list[Path], tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, listed = pictures[0].parent / "lost+found", os.scandir
+    closed.mkdir()
+
+    def refused(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    given = {"format": "xmp", "recursive": True, "model": load(tiny_checkpoint_file)}
+    summary = captioner.caption_files(pictures, moved_from=closed.parent, **given)
+    assert summary.captioned == len(pictures)
+
+
+def test_a_text_file_that_two_pictures_share_is_kept_and_hidden_by_none(caption: Command, pictures: list[Path]) -> None:
+    picture, twin = str(pictures[0]), str(pictures[0].with_suffix(".png"))
+    shared = pictures[0].with_suffix(".txt")
+    caption("-f", "sidecar")
+    shared.write_text("My dog\n")
+    draw_picture(9).save(twin)
+    caption("-f", "sidecar")
+    assert not Path(picture + ".txt").exists()
+    texts = Sidecars([picture, twin], ".txt", "", "", overwrite=False)
+    texts.correct(twin, "My cat", seen="My dog")
+    assert (texts.current(picture), texts.current(twin)) == (Held("My dog", False), Held("My cat", False))
+    assert shared.read_text() == "My dog\n"

@@ -310,3 +310,17 @@ def test_a_tiff_whose_pixels_would_change_stays_as_it_is(tmp_path: Path, monkeyp
     with pytest.raises(OutputError, match="its pixels would be lost"):
         embedded.write(str(path), ENTRY, PLAIN)
     assert path.read_bytes() == before
+
+
+def test_a_correction_leaves_older_captions_that_were_not_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    make(path)
+    embedded.write(str(path), Entry("My dog", by_person=True), PLAIN)
+    set_iptc(path, b"For the paper")
+    embedded.write(str(path), Entry("My old dog", by_person=True), PLAIN)
+    assert embedded.read(str(path)) == Held("My old dog", False)
+    assert b"For the paper" in path.read_bytes()
+    make(path)
+    set_iptc(path, b"For the paper")  # the only one, and so the one that is corrected
+    embedded.write(str(path), Entry("For the book", by_person=True), PLAIN)
+    assert b"For the paper" not in path.read_bytes()

@@ -181,3 +181,14 @@ def test_a_correction_keeps_our_keywords() -> None:
     corrected = merged(merged(None, OURS), Entry("My dog", by_person=True))
     assert held(corrected) == Held("My dog", False)
     assert all(f"<rdf:li>{tag}</rdf:li>".encode() in corrected for tag in OURS.tags)
+
+
+def test_a_correction_leaves_the_alternative_text_that_a_person_wrote_beside_our_caption() -> None:
+    start, end = merged(None, OURS).split(b"<Iptc4xmpCore:", 1)
+    before = start + b"<Iptc4xmpCore:" + end.replace(b"A dog runs", b"For the blind", 1)
+    assert held(before) == Held("A dog runs", False)
+    corrected = merged(before, Entry("My dog", by_person=True))
+    assert held(corrected) == Held("My dog", False)
+    assert b"For the blind" in corrected
+    assert b"A dog runs" not in corrected
+    assert b"For the blind" not in merged(before, OURS)
