@@ -80,7 +80,7 @@ def apply_captions(
     if extension and format != "sidecar":
         raise OptionError("extension (--extension) goes with the format sidecar only")
     done = Applied()
-    captions = _captions(Path(file), Path(images) if images else None, done)
+    captions = _captions(Path(file), Path(images) if images else None, format in ("xmp", "sidecar"), done)
     if format == "alt":
         _fill(find_documents(listed(documents)), captions, done, dry_run)
         return done
@@ -99,8 +99,11 @@ def apply_captions(
     return done
 
 
-def _captions(file: Path, images: Path | None, done: Applied) -> dict[str, _Given]:
-    """What the file gives to each picture that is there. Raises DataError and InputError."""
+def _captions(file: Path, images: Path | None, beside: bool, done: Applied) -> dict[str, _Given]:
+    """What the file gives to each picture that is there, whose caption goes `beside` or into it.
+
+    Raises DataError and InputError.
+    """
     given: dict[str, _Given] = {}
     for entry in read_entries(file, done.notes)[1]:
         name, text = writable(entry.name or ""), plain(entry.texts[0])
@@ -124,7 +127,9 @@ def _captions(file: Path, images: Path | None, done: Applied) -> dict[str, _Give
     by_place: dict[str, str] = {}
     captions: dict[str, _Given] = {}
     for name in filter(files.get, given):
-        _add(captions, by_place.setdefault(os.path.realpath(files[name]), files[name]), given[name], file)
+        path = Path(files[name])
+        where = path.parent.resolve() / path.name if beside else path.resolve()  # a link has files of its own beside it
+        _add(captions, by_place.setdefault(str(where), files[name]), given[name], file)
     return captions
 
 
@@ -142,6 +147,8 @@ def _there(name: str, *folders: Path | None) -> str | None:
 def _put(place: Place, path: str, given: _Given, replaced: bool, done: Applied, dry_run: bool) -> None:
     there, here, text = place.current(path), place.here(path), given.text
     ours = there is not None and there.ours
+    if there and plain(there.text) == text:
+        text = there.text  # with its line breaks
     if here and here.text == text and not here.ours:
         done.same += 1
     elif not text and (given.unsure or (given.unsure is None and not ours)):

@@ -65,7 +65,8 @@ def text(rows: Iterable[Row]) -> Iterator[str]:
     """One line a picture: PATH<TAB>caption, and further captions after further tabs."""
     for row in rows:
         # In a file name, a tab or a line end would break the line, and other control characters could harm a terminal.
-        yield "\t".join([one_line(row["path"]), *_all_texts(row)]) + "\n"
+        texts = (" ".join(re.split(r"[\t\r\n]+", caption)) for caption in _all_texts(row))  # a person's may have them
+        yield "\t".join([one_line(row["path"]), *texts]) + "\n"
 
 
 def jsonl(rows: Iterable[Row]) -> Iterator[str]:

@@ -191,3 +191,29 @@ def test_options_that_do_not_fit_are_refused(photos: list[str]) -> None:
     ):
         with pytest.raises(OptionError):
             captioner.apply_captions("e.jsonl", **given)  # type: ignore[arg-type]
+
+
+def test_line_breaks_stay_where_nothing_else_was_changed(photos: list[str]) -> None:
+    sidecars.Sidecars().write(photos[0], Entry("My dog\nin the snow", by_person=True))
+    Path("photos/1.txt").write_text("A cat \nAnother cat\n")
+    before = content()
+    for file in ("r.csv", "r.jsonl", "r.tsv"):
+        captioner.read_files(photos[:2], file)
+        place = {"metadata": MetadataOptions(overwrite_edited=True)} if file != "r.tsv" else {}
+        for format in ("xmp", "sidecar"):
+            captioner.apply_captions(file, format=format, dry_run=True, **place)  # raises nothing
+        assert captioner.apply_captions(file, format="xmp", **place).kept == []
+        assert held(photos[0]) == Held("My dog\nin the snow", False)
+    captioner.read_files(photos[1], "t.csv", places=["text"])
+    assert captioner.apply_captions("t.csv", format="sidecar").same == 1
+    assert all(file.read_bytes() == before[str(file)] for file in (Path("photos/1.txt"), Path(f"{photos[0]}.xmp")))
+
+
+def test_a_link_has_files_of_its_own(photos: list[str]) -> None:
+    Path("photos/link.jpg").symlink_to("0.jpg")
+    Path("e.csv").write_text("path,caption\nphotos/0.jpg,Mine\nphotos/link.jpg,Of the link\n")
+    assert len(captioner.apply_captions("e.csv", format="xmp").written) == 2
+    assert (held(photos[0]), held("photos/link.jpg")) == (Held("Mine", False), Held("Of the link", False))
+    if embedded.available():
+        with pytest.raises(DataError, match="two captions"):
+            captioner.apply_captions("e.csv", format="embed")

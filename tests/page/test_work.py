@@ -147,3 +147,10 @@ def test_downloads_hold_what_the_person_wrote(work: Plain) -> None:
     assert "a black cat" in page
     assert "a horse" not in page
     assert page.count("by a person") == 3
+
+
+def test_accepting_a_caption_of_several_lines_does_not_write_it(work: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.found["a.jpg"] = {"path": "a.jpg", "caption": "My dog\nin the snow", "author": "person"}
+    monkeypatch.setattr(work, "save", lambda *_: pytest.fail("wrote what was there"))
+    tell(work, write("a.jpg", "My dog in the snow", "My dog\nin the snow"))
+    assert captions(work)["a.jpg"] == "My dog\nin the snow"
