@@ -114,6 +114,8 @@ def _captions(file: Path, images: Path | None, beside: bool, done: Applied) -> d
         if "\ufffd" in text or 2 * text.count("?") > len(text):
             raise DataError(f"{file}: has lost the letters of {text[:80]!r}: save the original again, as UTF-8")
         _add(given, name, _Given(text, entry.unsure), file)
+    if not given:
+        raise DataError(f"{file}: has no captions")
     texts = [text for text, _ in given.values() if text]
     if texts and all(re.fullmatch(r"[-\d.,]+", text) or names_picture(text) for text in texts):
         raise DataError(f"{file}: has {texts[0]!r} where captions should be: name their column 'caption'")
@@ -127,8 +129,8 @@ def _captions(file: Path, images: Path | None, beside: bool, done: Applied) -> d
     by_place: dict[str, str] = {}
     captions: dict[str, _Given] = {}
     for name in filter(files.get, given):
-        path = Path(files[name])
-        where = path.parent.resolve() / path.name if beside else path.resolve()  # a link has files of its own beside it
+        picture = Path(files[name])  # a link has files of its own beside it
+        where = picture.parent.resolve() / picture.name if beside else picture.resolve()
         _add(captions, by_place.setdefault(str(where), files[name]), given[name], file)
     return captions
 

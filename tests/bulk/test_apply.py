@@ -109,6 +109,7 @@ def test_an_empty_caption_is_none_only_where_a_person_emptied_it(photos: list[st
         ("path,caption\nphotos/0.jpg,A dog\nphotos/1.jpg,Ein Hund trÃ¤gt\n", "open it there as UTF-8"),
         ("path,caption\nphotos/0.jpg,A dog\nphotos/1.jpg,????????\n", "lost the letters"),
         ("path,caption\nphotos/8.jpg,A dog\n", "none of its pictures can be found"),
+        ("path,caption\n", "has no captions"),
     ],
 )
 def test_nothing_is_written_if_the_file_is_in_doubt(photos: list[str], lines: str, reason: str) -> None:

@@ -109,6 +109,15 @@ def test_text_files_and_pictures_take_corrections(photos: Path, model: captioner
     assert not list(photos.glob("*.xmp"))
 
 
+def test_a_caption_file_counts_before_a_text_file(photos: Path, model: captioner.Captioner) -> None:
+    (photos / "a.caption").write_text("My dog\n")
+    (photos / "a.txt").write_text("dog, grass\n")
+    work = opened(photos, model, "sidecar")
+    assert work.found["a.png"]["caption"] == "My dog"
+    work.change("a.png", "My old dog", "My dog")
+    assert ((photos / "a.caption").read_text(), (photos / "a.txt").read_text()) == ("My old dog\n", "dog, grass\n")
+
+
 def test_no_path_leads_out_of_the_folder(photos: Path, model: captioner.Captioner, tmp_path: Path) -> None:
     draw_picture(4).save(tmp_path / "secret.png")
     (photos / "out.png").symlink_to(tmp_path / "secret.png")
