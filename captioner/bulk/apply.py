@@ -14,7 +14,7 @@ from typing import NamedTuple
 from captioner.bulk.alt import fill, noting
 from captioner.bulk.library import Pictures, XmpFiles
 from captioner.bulk.outputs import Place, Sidecars
-from captioner.bulk.run import AnyPath, check_metadata, listed
+from captioner.bulk.run import AnyPath, check_extension, check_metadata, listed
 from captioner.data.captions import plain, read_entries
 from captioner.data.names import find_files
 from captioner.data.readers.base import names_picture, writable
@@ -79,6 +79,7 @@ def apply_captions(
     check_metadata(format, replace(options, overwrite_edited=False) if format == "sidecar" else options)
     if extension and format != "sidecar":
         raise OptionError("extension (--extension) goes with the format sidecar only")
+    check_extension(extension)
     done = Applied()
     captions = _captions(Path(file), Path(images) if images else None, format in ("xmp", "sidecar"), done)
     if format == "alt":

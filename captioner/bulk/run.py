@@ -280,14 +280,18 @@ def _check_usage(
         (coco_images and format != "coco", "coco_images (--coco-images) goes with the format coco only"),
         (is_path and "://" in str(output), f"{output}: is an address: only `captioner cluster` writes to addresses"),
         (is_path and Path(output).is_dir(), f"{output}: is a folder: give the name of a file"),
-        (
-            extension and not _EXTENSION.fullmatch(extension),
-            f"extension (--extension) must be like .txt or .caption, not {extension!r}",
-        ),
-        (extension.lower() in NAMES, f"extension (--extension) {extension} is that of pictures: give another"),
     ):
         if wrong:
             raise OptionError(message)
+    check_extension(extension)
+
+
+def check_extension(extension: str) -> None:
+    """Raise OptionError for an extension that text files beside pictures cannot have."""
+    if extension and not _EXTENSION.fullmatch(extension):
+        raise OptionError(f"extension (--extension) must be like .txt or .caption, not {extension!r}")
+    if extension.lower() in NAMES:
+        raise OptionError(f"extension (--extension) {extension} is that of pictures: give another")
 
 
 def check_metadata(format: str, options: MetadataOptions | None) -> None:

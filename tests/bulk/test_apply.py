@@ -188,6 +188,8 @@ def test_options_that_do_not_fit_are_refused(photos: list[str]) -> None:
         {"format": "alt"},
         {"format": "xmp", "documents": "site"},
         {"format": "xmp", "extension": ".caption"},
+        {"format": "sidecar", "extension": "caption"},
+        {"format": "sidecar", "extension": ".JPG"},
         {"format": "sidecar", "metadata": MetadataOptions(backup=True)},
     ):
         with pytest.raises(OptionError):
