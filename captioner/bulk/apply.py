@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captioner.bulk.alt import fill, noting
+from captioner.bulk.formats import check_extension
 from captioner.bulk.library import Pictures, XmpFiles
 from captioner.bulk.outputs import Place, Sidecars
-from captioner.bulk.run import AnyPath, check_extension, check_metadata, listed
+from captioner.bulk.run import AnyPath, check_metadata, listed
 from captioner.data.captions import plain, read_entries
 from captioner.data.names import find_files
 from captioner.data.readers.base import names_picture, writable

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from captioner.data.names import image_id
 from captioner.data.spreadsheets import quoted
 from captioner.errors import OptionError, one_line
-from captioner.pictures.load import thumbnail
+from captioner.pictures.load import NAMES, thumbnail
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
@@ -30,6 +30,7 @@ FORMAT_OF_SUFFIX = {
     **{".txt": "text", ".tsv": "text", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"},
     **{".json": "coco", ".html": "html", ".htm": "html"},
 }
+_EXTENSION = re.compile(r"\.\w[\w.-]*")
 NOT_WRITTEN = (".xlsx", ".xls", ".ods")  # whatever format is asked for, no program would open such a file
 
 
@@ -141,6 +142,14 @@ def in_ascii(format: str, pieces: Iterable[str]) -> Iterator[str]:
         elif format == "html":
             piece = piece.encode("ascii", "xmlcharrefreplace").decode()
         yield piece
+
+
+def check_extension(extension: str) -> None:
+    """Raise OptionError for an extension that text files beside pictures cannot have."""
+    if extension and not _EXTENSION.fullmatch(extension):
+        raise OptionError(f"extension (--extension) must be like .txt or .caption, not {extension!r}")
+    if extension.lower() in NAMES:
+        raise OptionError(f"extension (--extension) {extension} is that of pictures: give another")
 
 
 def sidecar_paths(paths: Iterable[str], extension: str = ".txt") -> dict[str, Path]:

@@ -7,7 +7,6 @@ run that was interrupted can therefore be resumed, and then ends with the same b
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, format_of, writer
+from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, check_extension, format_of, writer
 from captioner.bulk.journal import Journal
 from captioner.bulk.library import Library, Pictures, XmpFiles
 from captioner.bulk.moves import Digests, follow
@@ -32,7 +31,7 @@ from captioner.inference.parallel import in_batches
 from captioner.network.header import language_of
 from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, option_specs
 from captioner.pictures.find import STDIN, Stdin, find_pictures, folders_in, in_subfolders, read_stdin
-from captioner.pictures.load import NAMES, thumbnail
+from captioner.pictures.load import thumbnail
 from captioner.pictures.pairs import one_of_each
 
 if TYPE_CHECKING:  # they import torch, for which what is wrong or done already need not wait
@@ -43,7 +42,6 @@ AnyPath: TypeAlias = "str | os.PathLike[str]"
 _Caption: TypeAlias = "Callable[[Iterable[str]], Iterator[Row]]"
 _LIBRARY: dict[str, type[Library]] = {"xmp": XmpFiles, "embed": Pictures}
 _NO_PLACE = "a picture on stdin has no place for captions beside or inside it: choose another format"
-_EXTENSION = re.compile(r"\.\w[\w.-]*")
 _IN_MEMORY: WeakKeyDictionary[Captioner, str] = WeakKeyDictionary()  # what tells apart models that have no file
 
 
@@ -284,14 +282,6 @@ def _check_usage(
         if wrong:
             raise OptionError(message)
     check_extension(extension)
-
-
-def check_extension(extension: str) -> None:
-    """Raise OptionError for an extension that text files beside pictures cannot have."""
-    if extension and not _EXTENSION.fullmatch(extension):
-        raise OptionError(f"extension (--extension) must be like .txt or .caption, not {extension!r}")
-    if extension.lower() in NAMES:
-        raise OptionError(f"extension (--extension) {extension} is that of pictures: give another")
 
 
 def check_metadata(format: str, options: MetadataOptions | None) -> None:
