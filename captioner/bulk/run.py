@@ -382,7 +382,7 @@ def place_of(format: str, paths: list[str], fail: Callable[[str], object]) -> Pl
     [metadata] for embed.
     """
     if format == "sidecar":
-        return Sidecars(paths, ".txt", "", "", overwrite=False)
+        return Sidecars(paths, "", "", "", overwrite=False)
     return _LIBRARY[format](paths, MetadataOptions(), False, fail)
 
 
