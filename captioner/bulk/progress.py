@@ -46,7 +46,9 @@ class Progress:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
         self._kept = kept
         if kept:
-            self.note(f"{kept:,} of {counted(total, 'picture')} {'has' if kept == 1 else 'have'} captions already: kept")
+            self.note(
+                f"{kept:,} of {counted(total, 'picture')} {'has' if kept == 1 else 'have'} captions already: kept"
+            )
         return Summary(0, self._failed, 0, 0.0, kept, moved=self._moved)
 
     def move(self, moved: int, only_said: bool) -> None:
