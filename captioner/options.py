@@ -180,9 +180,9 @@ class MetadataOptions:
         choices=("full", "stem"),
         strategies=("xmp",),
     )
-    legacy: bool = _embed("with --embed: also fill IPTC and EXIF where there is nothing in them, in JPEG and TIFF")
-    backup: bool = _embed("with --embed: keep the picture as it was, as photo.jpg_original")
-    keep_time: bool = _embed("with --embed: keep the picture's modification time")
+    legacy: bool = _embed("with embed: also fill IPTC and EXIF where there is nothing in them, in JPEG and TIFF")
+    backup: bool = _embed("with embed: keep the picture as it was, as photo.jpg_original")
+    keep_time: bool = _embed("with embed: keep the picture's modification time")
     overwrite_edited: bool = option(
         False, "also replace captions that people wrote or changed, which loses them", strategies=("xmp", "embed")
     )

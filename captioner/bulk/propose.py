@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from captioner.bulk.formats import csv_lines
+from captioner.bulk.formats import csv_lines, format_of
 from captioner.bulk.outputs import OneFile, Output, Stream
 from captioner.bulk.read import caption_of
-from captioner.bulk.run import AnyPath, default_model, listed
+from captioner.bulk.run import AnyPath, check_waiting, default_model, listed
 from captioner.errors import DataError, ImageError, InputError, OptionError, one_line
 from captioner.inference.parallel import in_batches, in_order
 from captioner.machine import available_cpus
@@ -55,6 +55,8 @@ def propose(
         raise OptionError(f"number (-n) must be at least 1, not {number}")
     target: Output = Output()
     if isinstance(output, str | os.PathLike):
+        if format_of(Path(output)) != "csv":
+            raise OptionError(f"{output}: will hold csv: give a name that ends in .csv")
         target = OneFile(Path(output), "csv", 1, _table, False)
     elif output:
         target = Stream(output, "csv", _table)
@@ -62,7 +64,7 @@ def propose(
     left = [path for path in found if not target.holds(path) and (everything or not _captioned(path))]
     if not left:
         raise InputError(f"{one_line(found[0])} and all others have captions of people: add everything (--all)")
-    target.check(left)
+    check_waiting(left, {}, target)
     model = model or default_model
     captioner = model() if callable(model) else model
     features, rows = _encoded(captioner, progress(left), say)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TextIO
 from captioner.bulk.formats import writer
 from captioner.bulk.outputs import OneFile, Output, Stream
 from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import AnyPath, chosen_format, listed
+from captioner.bulk.run import AnyPath, chosen_format, listed, note_subfolders
 from captioner.data.readers.base import read_text
 from captioner.data.readers.folders import beside, lines
-from captioner.errors import DataError, ImageError, OptionError, to_install
+from captioner.errors import DataError, ImageError, OptionError, counted, to_install
 from captioner.metadata import embedded
 from captioner.metadata.sidecars import Sidecars
 from captioner.metadata.xmp import Held
@@ -59,6 +59,7 @@ def read_files(
             embedded.require()
         places = tuple(name for name in places if name != "embedded")
         progress.note(f"captions inside pictures are left out: to read them, {to_install('metadata')}")
+    note_subfolders(listed(paths), recursive, progress)
     content = read_stdin(stdin) if "-" in listed(paths) else []
     if isinstance(content, bytes):
         raise OptionError("a picture on stdin has nothing beside it: give its path")
@@ -71,6 +72,8 @@ def read_files(
         target.check(found)
     else:
         target = Stream(place, format, writer(format, several))
+    if old := sum(target.holds(row["path"]) for row in rows):
+        progress.note(f"note: {place} keeps its rows of {counted(old, 'picture')}: overwrite (--overwrite) renews them")
     target.write(rows)
     progress.note(f"{len(rows):,} of {len(found):,} pictures hold captions")
     return progress.keep(0, len(found))

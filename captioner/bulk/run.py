@@ -128,7 +128,7 @@ def _waiting(
         if not holds:
             waiting.append(path)
     if waiting:
-        _check_waiting(waiting, inline, target)
+        check_waiting(waiting, inline, target)
         waiting = follow(target, waiting, digests, folders, dry_run, progress)
         _name_gone(target, place, progress)
     return waiting, progress.keep(kept, len(paths))
@@ -297,10 +297,7 @@ def _found(
 ) -> tuple[dict[str, bytes], list[str]]:
     """The bytes of the picture on stdin by its path, if there is one, and the paths of all pictures."""
     arguments = listed(paths)
-    for folder in () if recursive or progress.quiet else filter(os.path.isdir, arguments):
-        if below := in_subfolders(folder):
-            note = f"{counted(below, 'more picture')} in the subfolders of {one_line(folder)}: add recursive (-r)"
-            progress.say(f"captioner: note: {note}")
+    note_subfolders(arguments, recursive, progress)
     content = read_stdin(stdin) if STDIN in arguments else []
     inline, passed_over = {STDIN: content} if isinstance(content, bytes) else {}, Counter[str]()
     found = find_pictures(arguments, recursive, [STDIN] if isinstance(content, bytes) else content, passed_over)
@@ -310,7 +307,15 @@ def _found(
     return inline, one_of_each(found) if format in _LIBRARY else found
 
 
-def _check_waiting(paths: list[str], inline: dict[str, bytes], target: Output) -> None:
+def note_subfolders(arguments: list[str], recursive: bool, progress: Progress) -> None:
+    """Say which folders have more pictures below them."""
+    for folder in () if recursive or progress.quiet else filter(os.path.isdir, arguments):
+        if below := in_subfolders(folder):
+            more = counted(below, "more picture")
+            progress.note(f"note: {more} in the subfolders of {one_line(folder)}: add recursive (-r)")
+
+
+def check_waiting(paths: list[str], inline: dict[str, bytes], target: Output) -> None:
     """Raise InputError if none of the pictures exists, and OutputError if their captions could not be written."""
     if not any(path in inline or os.path.lexists(path) for path in paths):
         others = f", nor are the {len(paths) - 1:,} others there" if len(paths) > 1 else ""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from captioner.bulk.formats import FORMAT_OF_SUFFIX
 from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import AnyPath, caption_files, default_model, listed
+from captioner.bulk.run import AnyPath, caption_files, check_metadata, default_model, listed
 from captioner.errors import DataError, InputError, OptionError, OutputError, one_line
 from captioner.files import cache_folder
 from captioner.options import WATCH_FORMATS
@@ -67,6 +67,7 @@ def watch_folders(
     if settle < 0 or (poll is not None and poll <= 0):
         raise OptionError("settle (--settle) must not be negative, and poll (--poll) must be more than 0")
     given = {**options, "output": output, "format": _format(format, output), "model": _once(model or default_model)}
+    check_metadata(given["format"], options.get("metadata"))
     watched = [_Folder(path, recursive, settle, given, progress) for path in paths]
     waiter = _Waiter(poll is None and find_spec("watchfiles") is not None, poll or _POLL, recursive, stop)
     progress.note(f"watching {', '.join(map(one_line, paths))}")

@@ -11,7 +11,7 @@ from captioner.errors import one_line
 from captioner.options import APPLY_FORMATS, MetadataOptions, parse_options
 
 ABOUT = {
-    "help": "put captions that you corrected in a file where the pictures have theirs",
+    "help": "write the captions of a file that you corrected beside or into the pictures",
     "usage": "captioner apply FILE -f NAME [options], or captioner apply FILE -f alt DOCUMENT...",
     "description": "Put the captions of FILE, which `captioner caption` or `captioner read` wrote and you edited, "
     "beside or into their pictures. They count as written by you, so later runs keep them.",
@@ -21,7 +21,8 @@ ABOUT = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("file", metavar="FILE", help="csv, jsonl or text, as edited in a spreadsheet or an editor")
-    parser.add_argument("documents", metavar="DOCUMENT", nargs="*", help="for alt: Markdown, HTML, EPUB, or folders")
+    documents = "for alt: Markdown, HTML, EPUB, or folders"
+    parser.add_argument("documents", metavar="DOCUMENT", nargs="*", default=[], help=documents)
     names = "xmp (photo.jpg.xmp), sidecar (photo.txt), embed (into the pictures) or alt (into documents)"
     parser.add_argument("-f", "--format", choices=APPLY_FORMATS, required=True, metavar="NAME", help=names)
     where = "where the pictures are, if not where FILE says or beside it"
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     done = apply_captions(Path(args.file), **given, metadata=metadata)
     if args.dry_run:
         sys.stdout.writelines("\t".join(map(one_line, row)) + "\n" for row in done.written)
-    kept = "kept, because a person's other caption is there; --overwrite-edited replaces it"
+    other = "its text file says something else" if args.format == "sidecar" else "a person's other caption is there"
+    kept = f"kept, because {other}; --overwrite-edited replaces it"
     undone = [*(f"{path}: {kept}" for path in done.kept), *(f"{name}: not found" for name in done.missing)]
     notes = [] if args.quiet else [f"note: {note}" for note in done.notes]
     for line in (*notes, *undone, *done.failed):

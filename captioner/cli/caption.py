@@ -21,10 +21,10 @@ ABOUT = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     output, model = add_many_pictures(parser, "files, folders, patterns, or - for a list or a picture on stdin")
-    names = "text, jsonl, csv, coco, html, sidecar (photo.txt), xmp (photo.jpg.xmp) [FILE's suffix]"
+    names = "text, jsonl, csv, coco, html, sidecar (photo.txt), xmp (photo.jpg.xmp), embed [FILE's suffix]"
     formats = output.add_mutually_exclusive_group()
     formats.add_argument("-f", "--format", choices=FILE_FORMATS, metavar="NAME", help=names)
-    into_pictures = "write into the pictures; needs the extra [metadata]"
+    into_pictures = "the same as --format embed: write into the pictures; needs the extra [metadata]"
     formats.add_argument("--embed", action="store_const", const="embed", dest="format", help=into_pictures)
     into = "write to this file instead of stdout; captions that are there already stay"
     output.add_argument("-o", "--output", metavar="FILE", help=into)

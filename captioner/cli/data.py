@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(data, TrainConfig, only=_TRAINING)
     checking.set_defaults(run=check)
     about = "choose the pictures to caption by hand next, from which a model learns most"
-    following: argparse.ArgumentParser = actions.add_parser("next", help=about)
+    told = "Choose the pictures of whose captions the model is least sure, of all kinds, as csv with its captions."
+    following: argparse.ArgumentParser = actions.add_parser("next", help=about, description=told)
     following.add_argument("paths", metavar="PATH", nargs="+", help="folders, files or patterns")
     following.add_argument("-r", "--recursive", action="store_true", help="also look into the subfolders of folders")
     following.add_argument("-n", dest="number", type=int, default=50, metavar="N", help="how many pictures [50]")
@@ -87,16 +88,21 @@ def check(args: argparse.Namespace) -> int:
 
 
 def choose(args: argparse.Namespace) -> int:
-    """Print or write the pictures to caption next."""
+    """Print or write the pictures to caption next; 1 when one could not be read."""
+    from captioner.bulk.progress import Progress
     from captioner.bulk.propose import propose
+    from captioner.bulk.run import note_subfolders
     from captioner.inference.progress import watched
 
     given = {**picked(args, "number", "everything", "recursive"), "model": partial(load_model, args)}
-    given |= {"progress": watched, "say": partial(print, file=sys.stderr)}
+    note_subfolders(args.paths, args.recursive, Progress())
+    failed: list[str] = []
+    given |= {"progress": watched, "say": failed.append}
     found = propose(args.paths, args.output or sys.stdout, **given)
+    print(*failed, sep="\n", end="\n" * bool(failed), file=sys.stderr)
     if args.output:
         print(f"captioner: {counted(len(found), 'picture')} to caption added to {args.output}", file=sys.stderr)
-    return 0
+    return 1 if failed else 0
 
 
 def make(args: argparse.Namespace) -> int:

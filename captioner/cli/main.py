@@ -70,11 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
-    args, rest = parser.parse_known_args(arguments)
+    args, rest = _parser().parse_known_args(arguments)
     # Until Python 3.12, argparse does not take `FILE -f alt DOCUMENT`, where a flag stands between them.
     if rest and (not hasattr(args, "documents") or any(text.startswith("-") for text in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        args.refuse(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         args.documents += rest
     return args
@@ -99,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in _COMMANDS:
         command = commands.add_parser(module.__name__.rpartition(".")[2], **module.ABOUT)
-        command.set_defaults(run=getattr(module, "run", None))  # `data` has a function for each of its actions
+        # `data` has a function for each of its actions.
+        command.set_defaults(run=getattr(module, "run", None), refuse=command.error)
         module.add_arguments(command)
     return parser

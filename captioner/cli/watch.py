@@ -13,14 +13,14 @@ from captioner.options import WATCH_FORMATS, DecodeOptions, MetadataOptions, par
 
 ABOUT = {
     "help": "caption pictures as they come into folders",
-    "usage": "captioner watch DIR... [options]",
+    "usage": "captioner watch PATH... [options]",
     "description": "Caption the pictures that folders hold, then those that come, until Ctrl-C or SIGTERM ends it.",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    output, model = add_many_pictures(parser, "folders; one that is not there yet is waited for")
+    output, model = add_many_pictures(parser, "folders; if one of several is not there yet, it is waited for")
     names = "xmp (photo.jpg.xmp), sidecar (photo.txt), embed; with -o text, jsonl or csv [xmp, or FILE's suffix]"
     output.add_argument("-f", "--format", choices=WATCH_FORMATS, metavar="NAME", help=names)
     output.add_argument("-o", "--output", metavar="FILE", help="add to this file, instead of files beside the pictures")

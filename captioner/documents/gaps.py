@@ -105,7 +105,7 @@ def _state(image: Image, source: Source | None) -> tuple[State | None, str]:
     if source is None:
         return "missing", "no such file" if address else "the tag names no picture"
     if source.remote:
-        return "remote", "on the web"
+        return "remote", "on the web: --write --fetch captions it"
     if address.lower().startswith("data:image/svg") or source.name.lower().endswith((".svg", ".svgz")):
         return "vector", "an SVG, which captioner cannot see"
     try:

@@ -148,7 +148,8 @@ def test_remote_pictures_are_fetched_only_if_asked_for(
     monkeypatch.setattr("captioner.documents.fetch.fetch", lambda address: asked.append(address) or data)
     (site / "a.md").write_text("![](https://example.org/a.jpg)")
     given: dict[str, Any] = {"write": True, "min_confidence": 0.0, "checkpoint": tiny_checkpoint_file}
-    assert alt_texts(site / "a.md", **given).gaps[0].state == "remote"
+    [gap] = alt_texts(site / "a.md", **given).gaps
+    assert (gap.state, gap.note) == ("remote", "on the web: --write --fetch captions it")
     assert asked == []
     [gap] = alt_texts(site / "a.md", fetch=True, **given).gaps
     assert asked == ["https://example.org/a.jpg"]

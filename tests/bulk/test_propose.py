@@ -68,3 +68,5 @@ def test_nothing_to_choose_is_said_before_a_model_is_loaded(pictures: list[Path]
         captioner.propose(pictures[0].parent, model=lambda: pytest.fail("loaded"))
     with pytest.raises(OptionError):
         captioner.propose(pictures[0].parent, number=0)
+    with pytest.raises(OptionError, match=r"ends in \.csv"):
+        captioner.propose(pictures[0].parent, "next.jsonl", everything=True)

@@ -50,6 +50,19 @@ def test_a_persons_caption_comes_first_then_a_text_then_ours(library: Path, comm
     assert errors.splitlines()[-1] == "captioner: 5 of 7 pictures hold captions"
 
 
+def test_rows_that_stay_and_pictures_in_subfolders_are_said(library: Path, command: Command, tmp_path: Path) -> None:
+    (library / "below").mkdir()
+    (library / "picture6.jpg").rename(library / "below" / "picture6.jpg")
+    given = ("read", library, "-o", tmp_path / "held.csv")
+    said = command(*given)[2]
+    assert said.startswith(f"captioner: note: 1 more picture in the subfolders of {library}: add recursive (-r)\n")
+    assert "keeps its rows" not in said
+    of_a_person(library / "picture0.jpg", "xmp", "corrected")
+    assert "held.csv keeps its rows of 5 pictures: overwrite (--overwrite) renews them" in command(*given, "-r")[2]
+    assert "keeps its rows" not in command(*given, "--overwrite")[2]
+    assert "corrected" in (tmp_path / "held.csv").read_text()
+
+
 @needs_exiv2
 def test_each_place_can_be_read_alone(library: Path, command: Command) -> None:
     embedded.write(str(library / "picture0.jpg"), Entry("inside"), MetadataOptions())

@@ -281,6 +281,11 @@ def test_wrong_usage_is_refused(pictures: list[Path], tmp_path: Path) -> None:
     for given in ({"format": "html"}, {"format": "csv"}, {"settle": -1}, {"poll": 0.0}, {"output": "a.html"}):
         with pytest.raises(OptionError):
             captioner.watch_folders(pictures[0].parent, **given)
+    said: list[str] = []
+    unfit = {"format": "embed", "metadata": captioner.MetadataOptions(xmp_name="stem")}
+    with pytest.raises(OptionError, match="xmp_name"):
+        captioner.watch_folders(pictures[0].parent, progress=Progress(say=said.append), **unfit)
+    assert not said
     with pytest.raises(CheckpointError):
         captioner.watch_folders(pictures[0].parent, settle=0, model=lambda: load(tmp_path / "none"))
 

@@ -29,7 +29,7 @@ def test_a_dry_run_lists_and_a_run_reports(command: Command, edited: Path) -> No
         file.write("picture2.jpg,A man\ngone.jpg,B\n")
     status, out, err = command("apply", edited, "-f", "sidecar")
     assert (status, out) == (1, "")
-    assert "picture0.jpg: kept, because a person's other caption is there; --overwrite-edited" in err
+    assert "picture0.jpg: kept, because its text file says something else; --overwrite-edited" in err
     assert "gone.jpg: not found" in err
     assert "captioner: 1 written, 1 as they were, 1 kept, 1 not found\n" in err
 
@@ -47,7 +47,8 @@ def test_documents_may_follow_the_flags(command: Command, edited: Path, order: s
 
 
 def test_wrong_usage_is_refused(command: Command, edited: Path) -> None:
-    assert command("apply", edited)[0] == 2
+    assert "arguments are required: -f/--format\n" in command("apply", edited)[2]
+    assert "required: FILE, -f/--format\n" in command("apply")[2]
     assert command("apply", edited, "-f", "xmp", "--no-such-flag")[0] == 2
-    assert "unrecognized arguments: more.jpg" in command("models", "more.jpg")[2]
+    assert "captioner models: error: unrecognized arguments: more.jpg" in command("models", "more.jpg")[2]
     assert "the other formats take none" in command("apply", edited, "-f", "xmp", "a.md")[2]

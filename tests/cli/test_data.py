@@ -194,9 +194,18 @@ def test_make_shapes_prints_commands_that_work(command: Command, tmp_path: Path)
 def test_next_writes_captions_to_correct(
     command: Callable[..., tuple[int, str, str]], pictures: list[Path], tiny_checkpoint_file: Path, tmp_path: Path
 ) -> None:
-    given = (pictures[0].parent, "-n", 3, "--checkpoint", tiny_checkpoint_file)
+    folder = pictures[0].parent
+    given = (folder, "-n", 3, "--checkpoint", tiny_checkpoint_file)
     status, out, _ = command("data", "next", *given)
     assert (status, out.splitlines()[0], out.count("\n")) == (0, '"path","caption"', 4)
     status, out, err = command("data", "next", *given, "-o", tmp_path / "next.csv")
     assert (status, out) == (0, "")
     assert f"3 pictures to caption added to {tmp_path / 'next.csv'}" in err
+    pictures[0].write_bytes(b"broken")
+    (folder / "below").mkdir()
+    pictures[1].rename(folder / "below" / "a.jpg")
+    status, _, err = command("data", "next", *given)
+    assert status == 1
+    assert f"{pictures[0]}: " in err
+    assert f"in the subfolders of {folder}: add recursive (-r)" in err
+    assert command("data", "next", "no-such", "-o", tmp_path / "next.csv")[2].endswith("no such file or folder\n")

@@ -118,6 +118,14 @@ def test_a_caption_file_counts_before_a_text_file(photos: Path, model: captioner
     assert ((photos / "a.caption").read_text(), (photos / "a.txt").read_text()) == ("My old dog\n", "dog, grass\n")
 
 
+def test_a_caption_file_is_corrected_where_it_is(photos: Path, model: captioner.Captioner) -> None:
+    (photos / "a.caption").write_text("mine\n")
+    work = opened(photos, model, "sidecar")
+    work.change("a.png", "mine, too", "mine")
+    assert (photos / "a.caption").read_text() == "mine, too\n"
+    assert sorted(path.name for path in photos.glob("*.txt")) == ["b.txt"]
+
+
 def test_no_path_leads_out_of_the_folder(photos: Path, model: captioner.Captioner, tmp_path: Path) -> None:
     draw_picture(4).save(tmp_path / "secret.png")
     (photos / "out.png").symlink_to(tmp_path / "secret.png")
