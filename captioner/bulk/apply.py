@@ -66,9 +66,10 @@ def apply_captions(
     `file` is what `caption_files` or `read_files` wrote and a person edited, in text, jsonl or csv. Its paths count
     as they stand there, then from the file's own folder, or in `images`. `format` is xmp, sidecar (with `extension`),
     embed, or alt, which fills in alternative text that `documents` lack, and changes none that is there.
-    A caption of ours is replaced, and a person's other one is kept, unless `metadata` says `overwrite_edited`; nobody
-    knows who wrote a text file. An empty caption means that a person wants none. But one beside a reason in the column
-    `unsure` was left empty by captioner, and is skipped; so is one where neither that column nor a caption of ours is.
+    A caption of ours is replaced, unless it says the same: that one stays ours. A person's other one is kept, unless
+    `metadata` says `overwrite_edited`; nobody knows who wrote a text file. An empty caption means that a person wants
+    none. But one beside a reason in the column `unsure` was left empty by captioner, and is skipped; so is one where
+    neither that column nor a caption of ours is.
     One picture does not stop the others. `dry_run` only says what would be written. Nothing is written if the file is
     in doubt: raises DataError then. Raises also InputError if none of its pictures exists, OptionError and DeviceError.
     """
@@ -153,14 +154,17 @@ def _put(place: Place, path: str, given: _Given, replaced: bool, done: Applied, 
     ours = there is not None and there.ours
     if there and plain(there.text) == text:
         text = there.text  # with its line breaks
-    if here and here.text == text and not here.ours:
+    if here and here.text == text:  # also ours, which nobody has changed
         done.same += 1
     elif not text and (given.unsure or (given.unsure is None and not ours)):
         done.skipped += 1
     elif there and not ours and there.text != text and not replaced:
         done.kept.append(path)
     else:
-        if not dry_run:
+        if not dry_run and there and ours and there.text == text:  # it only goes to another place
+            confidence = {} if there.confidence is None else {"confidence": there.confidence}
+            place.restore({"path": path, "caption": text, **confidence}, text)
+        elif not dry_run:
             place.correct(path, text)
         done.written.append((path, place.place(path).partition("\t")[2] or path, text))
 

@@ -92,6 +92,7 @@ class Place(Output):
     def restore(self, row: Row, seen: str) -> None:
         """Put our caption back in place of a correction, the text `seen`; tags stay. Raises what `correct` raises."""
         self._check_seen(row["path"], seen)
+        _clear_away(Path(row["path"]).parent)
         self._put_ours({**row, "tags": None})
 
     def here(self, path: str) -> Held | None:

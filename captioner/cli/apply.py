@@ -14,7 +14,7 @@ ABOUT = {
     "help": "write the captions of a file that you corrected beside or into the pictures",
     "usage": "captioner apply FILE -f NAME [options], or captioner apply FILE -f alt DOCUMENT...",
     "description": "Put the captions of FILE, which `captioner caption` or `captioner read` wrote and you edited, "
-    "beside or into their pictures. They count as written by you, so later runs keep them.",
+    "beside or into their pictures. What you changed counts as written by you, so later runs keep it.",
 }
 
 

@@ -46,6 +46,17 @@ def content() -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in Path().rglob("*") if file.is_file()}
 
 
+@pytest.mark.parametrize("place", ["xmp", pytest.param("embed", marks=NEEDS_EXIV2)])
+def test_what_nobody_changed_stays_ours(place: str, photos: list[str]) -> None:
+    Path("edited.csv").write_text("".join(csv_table([row(photos[0], "Ours 0"), row(photos[1], "Mine")])))
+    captioner.apply_captions("edited.csv", format=place)
+    there = held if place == "xmp" else embedded.read
+    assert [there(path) for path in photos[:2]] == [Held("Ours 0", True, 0.5), Held("Mine", False)]
+    before = content()
+    assert captioner.apply_captions("edited.csv", format=place).same == 2
+    assert content() == before
+
+
 @pytest.mark.parametrize("render", [csv_table, jsonl, text])
 def test_the_captions_of_every_format_become_a_persons(photos: list[str], render: Callable[..., list[str]]) -> None:
     rows = [row(path, f"=Mine {number}, and yours") for number, path in enumerate(photos)]
