@@ -15,7 +15,7 @@ from captioner.bulk.alt import fill, noting
 from captioner.bulk.formats import check_extension
 from captioner.bulk.library import Pictures, XmpFiles
 from captioner.bulk.outputs import Place, Sidecars
-from captioner.bulk.run import AnyPath, check_metadata, listed
+from captioner.bulk.wanted import check_metadata
 from captioner.data.captions import plain, read_entries
 from captioner.data.names import find_files
 from captioner.data.readers.base import names_picture, writable
@@ -23,7 +23,7 @@ from captioner.data.readers.wording import misread
 from captioner.documents.document import EPUB, find_documents
 from captioner.documents.gaps import Gap, find_gaps
 from captioner.errors import DataError, ImageError, InputError, OptionError, OutputError, one_line
-from captioner.files import sha256_of
+from captioner.files import AnyPath, listed, sha256_of
 from captioner.options import APPLY_FORMATS, MetadataOptions
 
 _FILLED = ("lacking", "titled", "vector", "unreadable")  # states of pictures whose alternative text a person may give

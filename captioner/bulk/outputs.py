@@ -33,6 +33,7 @@ _WITH_DIGESTS = ("jsonl", "csv")
 class Output:
     """What a run needs to know of the place where its captions go."""
 
+    name = ""  # of the file, where there is one for all pictures
     journal: Path | None = None  # where the run keeps what it has done
     whole = False  # what was there is replaced, so a later run cannot add a picture that failed
     digests = False  # whether the digest of each picture is kept with its caption
@@ -140,7 +141,7 @@ class OneFile(Output):
 
     def __init__(self, file: Path, format: str, num_captions: int, render: Writer, overwrite: bool) -> None:
         self._file, self._format, self._num_captions, self._render = file, format, num_captions, render
-        self._overwrite, self.whole = overwrite, overwrite or format not in ADDED_TO
+        self._overwrite, self.whole, self.name = overwrite, overwrite or format not in ADDED_TO, str(file)
         if file.is_file() or not file.exists():  # unlike /dev/stdout
             self.journal = file.with_name(file.name + ".journal")
         self._existing = self._look()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from captioner.bulk.formats import csv_lines, format_of
 from captioner.bulk.outputs import OneFile, Output, Stream
 from captioner.bulk.read import caption_of
-from captioner.bulk.run import AnyPath, check_waiting, default_model, listed
+from captioner.bulk.run import check_waiting, loaded
 from captioner.errors import DataError, ImageError, InputError, OptionError, one_line
+from captioner.files import AnyPath, listed
 from captioner.inference.parallel import in_batches, in_order
 from captioner.machine import available_cpus
 from captioner.metadata import embedded
@@ -65,9 +66,7 @@ def propose(
     if not left:
         raise InputError(f"{one_line(found[0])} and all others have captions of people: add everything (--all)")
     check_waiting(left, {}, target)
-    model = model or default_model
-    captioner = model() if callable(model) else model
-    features, rows = _encoded(captioner, progress(left), say)
+    features, rows = _encoded(loaded(model), progress(left), say)
     chosen = spread(features, [1.0 - row["confidence"] for row in rows], number) if rows else []
     best = [rows[place] for place in chosen]
     if output:

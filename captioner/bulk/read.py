@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -11,10 +9,12 @@ from typing import TYPE_CHECKING, TextIO
 from captioner.bulk.formats import writer
 from captioner.bulk.outputs import OneFile, Output, Stream
 from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import AnyPath, chosen_format, listed, note_subfolders
+from captioner.bulk.run import note_subfolders
+from captioner.bulk.wanted import chosen
 from captioner.data.readers.base import read_text
 from captioner.data.readers.folders import beside, lines
 from captioner.errors import DataError, ImageError, OptionError, counted, to_install
+from captioner.files import AnyPath, listed
 from captioner.metadata import embedded
 from captioner.metadata.sidecars import Sidecars
 from captioner.metadata.xmp import Held
@@ -49,8 +49,8 @@ def read_files(
     `places` are those by default) and OSError.
     """
     progress = progress or Progress(quiet=True, say=lambda line: None)
-    place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
-    format, places = chosen_format(format, place, progress), tuple(places)
+    place, format = chosen(output, format, progress)
+    places = tuple(places)
     for wrong, known, name in ((format, READ_FORMATS, "format"), *((place, PLACES, "places") for place in places)):
         if wrong not in known:
             raise OptionError(f"{name} must be of {', '.join(known)}, not {wrong!r}")

@@ -20,7 +20,7 @@ import streamlit as st
 import captioner
 from captioner.bulk.library import Library
 from captioner.bulk.moves import Digests
-from captioner.bulk.run import place_of
+from captioner.bulk.wanted import place_of
 from captioner.errors import CaptionerError, ImageError
 from captioner.inference.results import Row, row_of
 from captioner.inference.trust import NOT_SURE
