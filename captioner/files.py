@@ -1,4 +1,4 @@
-"""Replacing files as a whole, reading text and JSON with care, and digests."""
+"""Paths, replacing files as a whole, reading text and JSON with care, and digests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from captioner.errors import DataError
 
+AnyPath: TypeAlias = "str | os.PathLike[str]"
 _TEMPORARY = ".captioner-"  # the first letters of the names of temporary files
 _MARKS = {  # byte-order marks; that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8-sig",
@@ -30,6 +31,11 @@ _BINARY = re.compile(r"[\0-\x08\x0e-\x1f\x7f\ufffd-\uffff]")
 _CODE_PAGES = ["cp1250", "cp1251", "cp1253", "gb18030", "cp932", "cp949", "big5"]  # and Windows-1252
 _TELLING = 4  # so many letters tell other code pages apart
 _SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods begin, which are zip files, and .xls
+
+
+def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
+    """One path or several, as the texts that stand for them in results."""
+    return [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
 @contextmanager

@@ -9,22 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
-from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from captioner.documents.document import find_documents, write_document
 from captioner.documents.gaps import Gap, find_gaps, is_tiny
 from captioner.documents.html import Image
 from captioner.documents.source import Source
-from captioner.errors import CaptionerError, ImageError, OptionError, one_line
-from captioner.files import cache_folder, sha256_of
+from captioner.errors import CaptionerError, ImageError, OptionError, one_line, reason_of
+from captioner.files import AnyPath, cache_folder, listed, sha256_of
 from captioner.network.header import find_checkpoint
 from captioner.pictures.load import picture_size
 
 if TYPE_CHECKING:  # it imports torch, for which a list need not wait
     from captioner.inference.results import Caption, FileResult
 
-AnyPath: TypeAlias = "str | PathLike[str]"
 MIN_CONFIDENCE = 0.5
 _VERSION = 2  # of what is kept in the cache
 _TABLE = """CREATE TABLE IF NOT EXISTS captions
@@ -88,7 +86,7 @@ def alt_texts(
             raise OptionError(f"{name} (--{name}) goes with write (--write) only")
     if not 0.0 <= min_confidence <= 1.0:
         raise OptionError(f"min_confidence (--min-confidence) must be from 0 to 1, not {min_confidence}")
-    documents = find_documents([fspath(path) for path in ([paths] if isinstance(paths, str | PathLike) else paths)])
+    documents = find_documents(listed(paths))
     gaps: list[Gap] = []
     errors: list[str] = []
     for document in documents:
@@ -185,10 +183,8 @@ def noting(errors: list[str], path: str) -> Iterator[None]:
     """Note what goes wrong with a document, and go on."""
     try:
         yield
-    except CaptionerError as error:
-        errors.append(str(error))
-    except OSError as error:
-        errors.append(f"{one_line(path)}: {error.strerror or error}")
+    except (CaptionerError, OSError) as error:
+        errors.append(reason_of(error, one_line(path)))
 
 
 class _Cache:

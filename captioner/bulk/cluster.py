@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import AnyPath, listed
 from captioner.errors import DeviceError, InputError, OptionError, one_line, to_install
+from captioner.files import AnyPath, listed
 from captioner.inference.captioner import load
 from captioner.inference.results import Row, row_of
 from captioner.inference.rules import Rules

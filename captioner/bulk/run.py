@@ -10,38 +10,31 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, check_extension, format_of, writer
 from captioner.bulk.journal import Journal
-from captioner.bulk.library import Library, Pictures, XmpFiles
+from captioner.bulk.library import Library
 from captioner.bulk.moves import Digests, follow
-from captioner.bulk.outputs import OneFile, Output, Place, Sidecars, Stream
+from captioner.bulk.outputs import Output
 from captioner.bulk.progress import Progress, Summary
-from captioner.data.names import image_id, read_image_ids
-from captioner.errors import DataError, InputError, OptionError, OutputError, counted, one_line, to_install
-from captioner.files import sha256_of
+from captioner.bulk.wanted import LIBRARIES, Wanted, chosen
+from captioner.errors import InputError, OutputError, counted, one_line, to_install
+from captioner.files import AnyPath, listed, sha256_of
 from captioner.inference.parallel import in_batches
 from captioner.network.header import language_of
-from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, option_specs
+from captioner.options import DecodeOptions, MetadataOptions
 from captioner.pictures.find import STDIN, Stdin, find_pictures, folders_in, in_subfolders, read_stdin
-from captioner.pictures.load import thumbnail
 from captioner.pictures.pairs import one_of_each
 
 if TYPE_CHECKING:  # they import torch, for which what is wrong or done already need not wait
     from captioner.inference.captioner import Captioner
     from captioner.inference.results import Row
 
-AnyPath: TypeAlias = "str | os.PathLike[str]"
-_Caption: TypeAlias = "Callable[[Iterable[str]], Iterator[Row]]"
-_LIBRARY: dict[str, type[Library]] = {"xmp": XmpFiles, "embed": Pictures}
-_NO_PLACE = "a picture on stdin has no place for captions beside or inside it: choose another format"
 _IN_MEMORY: WeakKeyDictionary[Captioner, str] = WeakKeyDictionary()  # what tells apart models that have no file
 
 
@@ -85,92 +78,128 @@ def caption_files(
     image id), CheckpointError and DeviceError (from loading), and OSError.
     """
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
-    place = Path(output) if isinstance(output, str | os.PathLike) else output or sys.stdout
-    format = chosen_format(format, place, progress)
-    check_metadata(format, metadata)
+    place, format = chosen(output, format, progress)
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
-    _check_usage(format, output, batch_size, {"resume": resume, "overwrite": overwrite}, sidecar, coco_images)
+    wanted = Wanted(format, place, options, metadata, overwrite, sidecar, coco_images)
+    wanted.check(output, batch_size, resume)
     inline, found = _found(paths, format, recursive, stdin, progress)
-    target = _library(format, found, inline, options, metadata, overwrite, progress) or _target(
-        place, format, found, inline, options, overwrite, sidecar, coco_images
-    )
+    target = wanted.target(found, inline, progress)
     kept = Journal(Path(journal or target.journal), resume) if target.journal else None
-    digests, folders = Digests(inline), _around(listed(paths) + listed(moved_from), recursive)
-    waiting, summary = _waiting(target, found, inline, digests, folders, place, dry_run, progress)
-    if waiting and not dry_run:
-        return _run(target, kept, waiting, inline, digests, model, options, prompt, batch_size, progress)
+    run = _Run(target, kept, inline, Digests(inline), options, prompt, batch_size, model, progress)
+    waiting, summary = run.waiting(found, _around(listed(paths) + listed(moved_from), recursive), dry_run)
     if dry_run:
-        _list(target, waiting, len(found), progress)
+        run.show(waiting, len(found))
+    elif waiting:
+        return run.caption(waiting)
     elif kept and resume:
         kept.path.unlink(missing_ok=True)
     return summary
 
 
-def _waiting(
-    target: Output,
-    paths: list[str],
-    inline: dict[str, bytes],
-    digests: Digests,
-    folders: Iterable[tuple[str, list[str]]],
-    place: Path | TextIO,
-    dry_run: bool,
-    progress: Progress,
-) -> tuple[list[str], Summary]:
-    """The pictures that get captions. Others have captions that stay, or are named as failed."""
-    waiting, kept = [], 0
-    for path in paths:
+@dataclass
+class _Run:
+    """What a run needs to caption pictures and to put the captions where they go."""
+
+    target: Output
+    journal: Journal | None
+    inline: dict[str, bytes]  # the content of the picture on stdin by its path
+    digests: Digests
+    options: DecodeOptions
+    prompt: str
+    batch_size: int
+    model: Captioner | Callable[[], Captioner] | None
+    progress: Progress
+
+    def waiting(
+        self, paths: list[str], folders: Iterable[tuple[str, list[str]]], dry_run: bool
+    ) -> tuple[list[str], Summary]:
+        """The pictures that get captions. Others have captions that stay, or are named as failed.
+
+        Captions of pictures that were moved may be in `folders`. Raises InputError, OutputError and OSError.
+        """
+        waiting, kept = [], 0
+        for path in paths:
+            try:
+                holds = self.target.holds(path)
+            except OutputError as error:
+                self.progress.fail(str(error))
+                continue
+            kept += holds
+            if not holds:
+                waiting.append(path)
+        if waiting:
+            check_waiting(waiting, self.inline, self.target)
+            waiting = follow(self.target, waiting, self.digests, folders, dry_run, self.progress)
+            self._name_gone()
+        return waiting, self.progress.keep(kept, len(paths))
+
+    def _name_gone(self) -> None:
+        if not self.progress.quiet and (gone := self.target.gone()):
+            number = counted(len(gone), "picture")
+            which = f"{number} with a caption in {self.target.name} {'is' if len(gone) == 1 else 'are'} gone"
+            remedy = "to keep the captions of pictures that were moved, first correct their paths in that file"
+            self.progress.say(f"captioner: note: {which}, such as {one_line(gone[0])}: {remedy}")
+
+    def show(self, waiting: list[str], total: int) -> None:
+        """Say which of so many pictures would get captions."""
+        sys.stdout.writelines(f"{self.target.place(path)}\n" for path in waiting)
+        self.progress.note(f"{len(waiting):,} of {counted(total, 'picture')} would get captions")
+
+    def caption(self, paths: list[str]) -> Summary:
+        """Caption these pictures, and write the captions. Raises what `caption_files` raises."""
+        captioner = loaded(self.model)
+        if isinstance(self.target, Library):
+            self.target.language = language_of(captioner.path)
+        if self.journal:
+            return self._through(self.journal, captioner, paths)
+        rows = self.progress.watch(self._rows(captioner, paths))
+        self.progress.begin(len(paths))
+        self.target.write(row for row in rows if "error" not in row)
+        return self.progress.finish()
+
+    def _rows(self, captioner: Captioner, paths: Iterable[str]) -> Iterator[Row]:
+        """Give pictures to the model, and get a row for each. Raises OptionError for a wrong prompt at once."""
+        from captioner.inference.results import row_of
+
+        pictures = ((path, self.inline.get(path, path)) for path in paths)
+        rows = map(row_of, captioner.caption_named(pictures, self.options, self.batch_size, prompt=self.prompt))
+        return self.digests.added_to(rows) if self.target.digests else rows
+
+    def _through(self, journal: Journal, captioner: Captioner, paths: list[str]) -> Summary:
+        """Caption the pictures that the journal lacks, batch by batch, then write all of them from the journal.
+
+        Batches are cut by position, and a batch that lacks anything is captioned again as a whole. No caption then
+        depends on where an earlier run stopped, as it could through the rounding that comes with another batch size.
+        """
+        batches = list(in_batches(paths, self.batch_size))
+        missing = [batch for batch in batches if not all(map(journal.captioned, batch))]
+        # Before the journal is made: a wrong prompt leaves nothing.
+        rows = self._rows(captioner, chain.from_iterable(missing))
+        journal.begin(self._settings(captioner))
         try:
-            holds = target.holds(path)
-        except OutputError as error:
-            progress.fail(str(error))
-            continue
-        kept += holds
-        if not holds:
-            waiting.append(path)
-    if waiting:
-        check_waiting(waiting, inline, target)
-        waiting = follow(target, waiting, digests, folders, dry_run, progress)
-        _name_gone(target, place, progress)
-    return waiting, progress.keep(kept, len(paths))
+            self.progress.begin(len(paths), len(paths) - sum(map(len, missing)))
+            rows = self.progress.watch(rows)
+            for batch in missing:
+                journal.append(islice(rows, len(batch)))
+            self.target.write(journal.rows(paths))
+        except KeyboardInterrupt:
+            self.progress.say(f"captioner: add resume (--resume) to go on from {journal.path}")
+            raise
+        finally:
+            journal.close()
+        summary = self.progress.finish()
+        if not summary.failed or not self.target.whole:
+            journal.path.unlink()
+        if summary.failed:
+            how = " with resume and overwrite (--resume --overwrite)" if self.target.whole else ""
+            self.progress.note(f"the same command{how} tries the failed ones again")
+        return summary
 
-
-def _list(target: Output, waiting: list[str], total: int, progress: Progress) -> None:
-    sys.stdout.writelines(f"{target.place(path)}\n" for path in waiting)
-    progress.note(f"{len(waiting):,} of {counted(total, 'picture')} would get captions")
-
-
-def _run(
-    target: Output,
-    journal: Journal | None,
-    paths: list[str],
-    inline: dict[str, bytes],
-    digests: Digests,
-    model: Captioner | Callable[[], Captioner] | None,
-    options: DecodeOptions,
-    prompt: str,
-    batch_size: int,
-    progress: Progress,
-) -> Summary:
-    from captioner.inference.results import row_of
-
-    model = model or default_model
-    captioner = model() if callable(model) else model
-    if isinstance(target, Library):
-        target.language = language_of(captioner.path)
-
-    def caption(paths: Iterable[str]) -> Iterator[Row]:
-        pictures = ((path, inline.get(path, path)) for path in paths)
-        rows = map(row_of, captioner.caption_named(pictures, options, batch_size, prompt=prompt))
-        return digests.added_to(rows) if target.digests else rows
-
-    if journal:
-        content = {path: digests.of(path) for path in inline}
-        settings = {**_facts(captioner), **asdict(options), "prompt": prompt, "batch_size": batch_size}
-        return _through_journal(journal, {**settings, **content}, caption, paths, target, progress)
-    rows = progress.watch(caption(paths))
-    progress.begin(len(paths))
-    target.write(row for row in rows if "error" not in row)
-    return progress.finish()
+    def _settings(self, captioner: Captioner) -> dict[str, Any]:
+        """What the captions depend on."""
+        content = {path: self.digests.of(path) for path in self.inline}
+        asked = {**asdict(self.options), "prompt": self.prompt, "batch_size": self.batch_size}
+        return {**_facts(captioner), **asked, **content}
 
 
 def _around(arguments: list[str], recursive: bool) -> Iterator[tuple[str, list[str]]]:
@@ -183,11 +212,12 @@ def _around(arguments: list[str], recursive: bool) -> Iterator[tuple[str, list[s
     return folders_in(folders, recursive, lambda error: None)
 
 
-def default_model() -> Captioner:
-    """The model where none is given."""
+def loaded(model: Captioner | Callable[[], Captioner] | None) -> Captioner:
+    """The model that was given or that a function loads, or else the shipped one."""
     from captioner.inference.captioner import load
 
-    return load()
+    model = model or load
+    return model() if callable(model) else model
 
 
 def _facts(captioner: Captioner) -> dict[str, Any]:
@@ -202,96 +232,6 @@ def _facts(captioner: Captioner) -> dict[str, Any]:
     return {"journal": 2, "checkpoint": checkpoint, "precision": captioner.precision, "engine": engine}
 
 
-def _through_journal(
-    journal: Journal,
-    settings: dict[str, Any],
-    caption: _Caption,
-    paths: list[str],
-    target: Output,
-    progress: Progress,
-) -> Summary:
-    """Caption the pictures that the journal lacks, batch by batch, then write all of them from the journal.
-
-    Batches are cut by position, and a batch that lacks anything is captioned again as a whole. No caption then depends
-    on where an earlier run stopped, as it could through the rounding that comes with another batch size.
-    """
-    batches = list(in_batches(paths, settings["batch_size"]))
-    missing = [batch for batch in batches if not all(map(journal.captioned, batch))]
-    rows = caption(chain.from_iterable(missing))  # before the journal is made: a wrong prompt leaves nothing
-    journal.begin(settings)
-    try:
-        progress.begin(len(paths), len(paths) - sum(map(len, missing)))
-        rows = progress.watch(rows)
-        for batch in missing:
-            journal.append(islice(rows, len(batch)))
-        target.write(journal.rows(paths))
-    except KeyboardInterrupt:
-        progress.say(f"captioner: add resume (--resume) to go on from {journal.path}")
-        raise
-    finally:
-        journal.close()
-    summary = progress.finish()
-    if not summary.failed or not target.whole:
-        journal.path.unlink()
-    if summary.failed:
-        how = " with resume and overwrite (--resume --overwrite)" if target.whole else ""
-        progress.note(f"the same command{how} tries the failed ones again")
-    return summary
-
-
-def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
-    """One path or several, as the texts that stand for them in results."""
-    return [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
-
-
-def chosen_format(format: str | None, place: Path | TextIO, progress: Progress) -> str:
-    """The format that was asked for, or that of the output's suffix. Raises OptionError for a suffix of no format."""
-    if not isinstance(place, Path):
-        return format or "text"
-    if format is None or place.suffix.lower() in NOT_WRITTEN:
-        return format_of(place)
-    if FORMAT_OF_SUFFIX.get(place.suffix.lower(), format) != format:
-        progress.note(f"note: {place} will hold {format}, as --format says, whatever its suffix says")
-    return format
-
-
-def _check_usage(
-    format: str,
-    output: Any,
-    batch_size: int,
-    of_files: dict[str, bool],
-    of_sidecars: dict[str, str],
-    coco_images: object,
-) -> None:
-    """Raise OptionError for options that are impossible or contradict each other."""
-    stray = next((name for name, value in of_sidecars.items() if value and format != "sidecar"), None)
-    no_output = format == "sidecar" or format in _LIBRARY
-    is_path = isinstance(output, str | os.PathLike)
-    unfit = next((name for name, on in of_files.items() if on and not is_path and not no_output), None)
-    extension = of_sidecars["extension"]
-    for wrong, message in (
-        (format not in FILE_FORMATS, f"format must be one of {', '.join(FILE_FORMATS)}, not {format!r}"),
-        (batch_size < 1, f"batch_size must be at least 1, not {batch_size}"),
-        (no_output and output, f"{format} captions go beside or into their pictures: leave out output (--output)"),
-        (unfit, f"{unfit} (--{unfit}) needs output (--output FILE): a stream cannot be read again"),
-        (stray, f"{stray} (--{stray}) goes with the format sidecar only"),
-        (coco_images and format != "coco", "coco_images (--coco-images) goes with the format coco only"),
-        (is_path and "://" in str(output), f"{output}: is an address: only `captioner cluster` writes to addresses"),
-        (is_path and Path(output).is_dir(), f"{output}: is a folder: give the name of a file"),
-    ):
-        if wrong:
-            raise OptionError(message)
-    check_extension(extension)
-
-
-def check_metadata(format: str, options: MetadataOptions | None) -> None:
-    """Raise OptionError for an option that this format does not use."""
-    for spec in option_specs(MetadataOptions) if options else ():
-        if getattr(options, spec.name) != spec.default and format not in spec.strategies:
-            formats = " or ".join(spec.strategies)
-            raise OptionError(f"{spec.name} ({spec.flag}) goes with the format {formats} only")
-
-
 def _found(
     paths: AnyPath | Iterable[AnyPath], format: str, recursive: bool, stdin: Stdin, progress: Progress
 ) -> tuple[dict[str, bytes], list[str]]:
@@ -304,7 +244,7 @@ def _found(
     for kind, number in passed_over.items():
         remedy = f": to read raw files, {to_install('raw')}" if kind == "raw file" else ""
         progress.note(f"note: {counted(number, kind)} {'is' if number == 1 else 'are'} passed over{remedy}")
-    return inline, one_of_each(found) if format in _LIBRARY else found
+    return inline, one_of_each(found) if format in LIBRARIES else found
 
 
 def note_subfolders(arguments: list[str], recursive: bool, progress: Progress) -> None:
@@ -321,78 +261,3 @@ def check_waiting(paths: list[str], inline: dict[str, bytes], target: Output) ->
         others = f", nor are the {len(paths) - 1:,} others there" if len(paths) > 1 else ""
         raise InputError(f"{one_line(paths[0])}: no such file or folder{others}")
     target.check(paths)
-
-
-def _name_gone(target: Output, place: Path | TextIO, progress: Progress) -> None:
-    if not progress.quiet and (gone := target.gone()):
-        which = f"{counted(len(gone), 'picture')} with a caption in {place} {'is' if len(gone) == 1 else 'are'} gone"
-        remedy = "to keep the captions of pictures that were moved, first correct their paths in that file"
-        progress.say(f"captioner: note: {which}, such as {one_line(gone[0])}: {remedy}")
-
-
-def _target(
-    place: Path | TextIO,
-    format: str,
-    paths: list[str],
-    inline: dict[str, bytes],
-    options: DecodeOptions,
-    overwrite: bool,
-    of_sidecars: dict[str, str],
-    coco_images: AnyPath | None,
-) -> Output:
-    """Where the captions go. Raises OptionError, DataError and OutputError."""
-    if format == "sidecar":
-        if inline:
-            raise OptionError(_NO_PLACE)
-        return Sidecars(paths, overwrite=overwrite, **of_sidecars)
-    ids = _image_ids(paths, coco_images) if format == "coco" else None
-    render = writer(format, options.num_captions, ids, lambda path: thumbnail(inline.get(path, path)))
-    if isinstance(place, Path):
-        return OneFile(place, format, options.num_captions, render, overwrite)
-    return Stream(place, format, render)
-
-
-def _library(
-    format: str,
-    paths: list[str],
-    inline: dict[str, bytes],
-    options: DecodeOptions,
-    metadata: MetadataOptions | None,
-    overwrite: bool,
-    progress: Progress,
-) -> Library | None:
-    """Where captions for photo libraries go; None for other formats. Raises OptionError and DeviceError."""
-    if format not in _LIBRARY:
-        return None
-    if inline:
-        raise OptionError(_NO_PLACE)
-    fail = partial(progress.fail, captioned=True)
-    library = _LIBRARY[format](paths, metadata or MetadataOptions(), overwrite, fail)
-    if options.unsure == "skip":
-        library.limits = f"confidence {options.min_confidence}, familiar {options.min_familiar}"
-    return library
-
-
-def place_of(format: str, paths: list[str], fail: Callable[[str], object]) -> Place:
-    """A place of its own for the caption of each picture: format is xmp, embed or sidecar.
-
-    `fail` takes what to say of a picture whose caption cannot be written. Raises DeviceError without the extra
-    [metadata] for embed.
-    """
-    if format == "sidecar":
-        return Sidecars(paths, "", "", "", overwrite=False)
-    return _LIBRARY[format](paths, MetadataOptions(), False, fail)
-
-
-def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] | None:
-    """Image ids by name, if there is a list. Raises DataError when a picture has no id, or two have the same."""
-    ids = read_image_ids(Path(coco_images)) if coco_images else None
-    owner: dict[int, str] = {}
-    for path in paths:
-        try:
-            number = image_id(path, ids)
-        except DataError as error:
-            raise DataError(f"{error}; or write jsonl, which needs no ids") from error
-        if (other := owner.setdefault(number, path)) != path:
-            raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
-    return ids

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from captioner.bulk.formats import FORMAT_OF_SUFFIX
 from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import AnyPath, caption_files, check_metadata, default_model, listed
+from captioner.bulk.run import caption_files, loaded
+from captioner.bulk.wanted import LIBRARIES, check_metadata
 from captioner.errors import DataError, InputError, OptionError, OutputError, one_line
-from captioner.files import cache_folder
+from captioner.files import AnyPath, cache_folder, listed
 from captioner.options import WATCH_FORMATS
 from captioner.pictures.find import pictures_in
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:  # it imports torch
     from captioner.inference.captioner import Captioner
 
 Stamp: TypeAlias = "tuple[int, int]"  # size in bytes, time of the last change in nanoseconds
-_LIBRARY = ("xmp", "embed")
 MOST = 256  # pictures a go, so that their captions appear soon
 _POLL, _RESCAN, _RETRY = 5.0, 60.0, 60.0  # seconds between looks without and with events, and after an error
 
@@ -66,7 +66,8 @@ def watch_folders(
         raise InputError(f"{one_line(paths[0]) if paths else 'nothing'}: no such folder to watch")
     if settle < 0 or (poll is not None and poll <= 0):
         raise OptionError("settle (--settle) must not be negative, and poll (--poll) must be more than 0")
-    given = {**options, "output": output, "format": _format(format, output), "model": _once(model or default_model)}
+    given = {**options, "output": output, "format": _format(format, output)}
+    given["model"] = cache(partial(loaded, model))  # when the first picture comes
     check_metadata(given["format"], options.get("metadata"))
     watched = [_Folder(path, recursive, settle, given, progress) for path in paths]
     waiter = _Waiter(poll is None and find_spec("watchfiles") is not None, poll or _POLL, recursive, stop)
@@ -138,7 +139,7 @@ class _Folder:
     def _caption(self, batch: list[str], renew: bool) -> bool:
         """Caption pictures, and remember how they are then. Returns whether that went well."""
         lines: list[str] = []
-        again = renew and self._given["format"] in _LIBRARY
+        again = renew and self._given["format"] in LIBRARIES
         given = {**self._given, "journal": self._journal, "overwrite": again, "moved_from": self.path}
         try:
             self._journal.parent.mkdir(parents=True, exist_ok=True)
@@ -228,8 +229,3 @@ def _format(format: str | None, output: AnyPath | None) -> str:
         remedy = f"give {' or '.join(places)}, or an output (--output) in {', '.join(files)}"
         raise OptionError(f"{chosen} cannot grow as pictures come: {remedy}")
     return chosen
-
-
-def _once(model: Captioner | Callable[[], Captioner]) -> Callable[[], Captioner]:
-    """A function that loads the model when it is first called."""
-    return cache(lambda: model() if callable(model) else model)

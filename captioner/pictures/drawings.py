@@ -33,26 +33,20 @@ def _kind(tall: bool | None = False, dark: float = 0.0) -> Callable[[_Draw], _Dr
 def code_editor(s: Sheet) -> None:
     side, size, indent = s.choice((0.0, 18.0, 28.0)), s.uniform(1.7, 3), 0
     colours = [s.ink, s.ink, *(s.shade() for _ in range(4))]
-    s.bar(5.5, s.mix(0.2))
     s.box(-1, -1, side + 1, s.h + 2, s.soft)
-    s.text(side + 3, 1, f"{s.words(1)}.py     {s.words(1)}.py", 2.6)
-    for row in range(int((s.h - 10) / size / 1.5)):
-        y, x = 6 + 1.5 * size * row, side + 3.5 * size
-        s.text(2, y, s.words(1) if side and row % 3 else "", size)
+    for row in range(int(s.h / size / 1.5)):
+        y = 1.5 * size * row
         s.text(side + 2.5 * size, y, str(row + 1), size, s.mix(0.4), "ra")
         indent = max(0, min(5, indent + s.choice((-1, 0, 0, 1))))
-        x += 2 * size * indent
-        for word in s.choices(WORDS, k=s.choice((0, 1, 2, 3, 4, 5, 8))):
+        x = side + size * (3.5 + 2 * indent)
+        for word in s.choices(WORDS, k=s.choice((0, 1, 2, 3, 5, 8))):
             sign = s.choice(("", "(", ")", " =", ":", ".", ", ", "[0]"))
             x += 0.4 * size + s.text(x, y, word + sign, size, s.choice(colours))
-    s.bar(4, s.accent, s.h - 3)
 
 
 @_kind(dark=0.9)
 def terminal(s: Sheet) -> None:
-    size, y, fill, end = s.uniform(2, 4), 7.0, s.choice((s.ink, s.shade(), (60, 220, 60))), s.uniform(40, 110)
-    s.bar(6, s.mix(s.choice((0, 0.25))))
-    s.text(s.w / 2, 1, s.words(2), 3, anchor="ma")
+    size, y, fill, end = s.uniform(2, 4), 3.0, s.choice((s.ink, s.shade(), (60, 220, 60))), s.uniform(40, 110)
     while y < end:
         x = 2 + s.text(2, y, f"{s.choice(WORDS)}@{s.choice(WORDS)}:~$ ", size, s.shade())
         s.text(x, y, s.words(3).lower(), size)
@@ -60,30 +54,23 @@ def terminal(s: Sheet) -> None:
             y += 1.3 * size
             s.text(2, y, f"{s.randrange(9999):04}  {s.words(s.randint(1, 9)).lower()}", size, fill)
         y += 1.3 * size
-    s.box(2, y, size / 2, size, s.ink)
 
 
 @_kind(tall=True, dark=0.4)
 def chat(s: Sheet) -> None:
-    y, size = 14.0, s.uniform(2.6, 4)
+    y, size = 3.0, s.uniform(2.6, 4)
     while y < s.h - 14:
         mine, lines, w = s.random() < 0.5, s.randint(1, 4), s.uniform(30, 65)
-        x, h = (95 - w if mine else 13.0), 1.4 * size * lines + 4
+        x, h = (95 - w if mine else 5.0), 1.4 * size * lines + 4
         s.box(x, y, w, h, s.accent if mine else s.mix(0.15), None, 2.5)
         s.paragraph(x + 2.5, y + 2, w - 4, lines, size, WHITE if mine else None)
-        s.dot(7, y + 4, 0 if mine else 4, s.shade())
         y += h + 3
-    s.bar(12, s.mix(0.2))
-    s.text(5, 3, s.words(2), 4.5)
-    s.bar(12, s.paper, s.h - 11)
     s.box(5, s.h - 9, 80, 7, s.soft, s.mix(0.3), 3.5)
 
 
 @_kind(dark=0.4)
 def desktop(s: Sheet) -> None:
-    dusk = s.choice((s.accent, s.shade(), BLACK))
-    for row in range(50):
-        s.bar(2, s.mix(row / 50, s.accent, dusk), 2 * row)
+    s.bar(s.h + 1, s.accent)
     for place in range(s.randint(3, 14)):
         x, y = 4.0 + 13 * (place // 6), 4.0 + 15 * (place % 6)
         s.box(x, y, 7, 7, s.shade(), None, s.choice((0, 1.5)))
@@ -92,29 +79,22 @@ def desktop(s: Sheet) -> None:
         x, y, w, h = s.uniform(8, s.w / 2), s.uniform(3, 40), s.uniform(35, 75), s.uniform(25, 55)
         s.box(x, y, w, h, s.paper, s.mix(0.5), 1)
         s.box(x, y, w, 5, s.mix(0.25), None, 1)
-        s.text(x + 2, y + 1, s.words(2), 2.8)
-        if s.random() < 0.5:
-            s.paragraph(x + 3, y + 8, w - 6, int((h - 10) / 3.6), 2.4)
-        else:
-            s.box(x + w / 3, y + 9, w / 2, h - 14, s.shade())
+        s.paragraph(x + 3, y + 8, w - 6, int((h - 10) / 3.6), 2.4)
     s.bar(6, s.mix(0.15), s.h - 5)
     for place in range(s.randint(3, 9)):
         s.box(2 + 6 * place, s.h - 4.7, 4, 4, s.shade(), None, 1)
-    s.text(s.w - 2, s.h - 4, f"{s.randrange(10, 24)}:{s.randrange(10, 60)}", 2.8, anchor="ra")
 
 
 @_kind(tall=None, dark=0.25)
 def web_page(s: Sheet) -> None:
-    columns, side, fill, hero = s.randint(1, 4), s.choice((0, 24)), s.shade(), s.choice((0, 28))
+    columns, fill, hero = s.randint(1, 4), s.shade(), s.choice((0, 28))
     s.bar(hero + 9, s.mix(0.3))
     s.bar(10, s.choice((s.accent, s.soft)))
-    for place, size in enumerate((4.5, *(2.8 for _ in range(s.randint(3, 5))))):
-        s.text(4 + 15 * place, 3, s.words(1), size)
+    s.text(4, 3, "     ".join(s.words(1) for _ in range(s.randint(3, 6))), 2.8)
     s.text(s.w / 2, 16, s.words(4) if hero else "", 6, anchor="ma")
-    s.paragraph(4, hero + 14, side - 2, side // 2, 2.2, s.accent)
-    w = (s.w - side - 4) / columns
+    w = (s.w - 4) / columns
     for y in range(hero + 14, int(s.h), s.choice((26, 34))):
-        for x in (side + 4 + w * column for column in range(columns)):
+        for x in (4 + w * column for column in range(columns)):
             s.box(x, y, w - 4, 11, s.choice((fill, s.soft, s.mix(0.4))), None, 1)
             s.text(x, y + 12, s.words(2), 3)
             s.paragraph(x, y + 16.5, w - 4, 2, 1.8, s.mix(0.7))
@@ -122,30 +102,25 @@ def web_page(s: Sheet) -> None:
 
 @_kind(dark=0.15)
 def spreadsheet(s: Sheet) -> None:
-    high, wide, top = s.uniform(3.5, 7), s.uniform(11, 22), s.choice((0.0, 10.0))
+    high, wide = s.uniform(3.5, 7), s.uniform(11, 22)
     columns = range(int(s.w / wide) + 1)
     named = [column for column in columns if s.random() < 0.3]
-    for row in range(int((s.h - top) / high) + 1):
-        y = top + row * high
-        s.bar(high, s.soft if row % 2 else s.paper if row else s.accent, y)
+    for row in range(int(s.h / high) + 1):
+        s.bar(high, s.soft if row % 2 else s.paper if row else s.accent, row * high)
         for column in columns:
             text = s.words(1) if row == 0 or column in named else f"{s.uniform(0, 2000):,.1f}"
-            s.text(column * wide + 1, y + high / 5, text, high / 2)
-        s.line([(0, y), (s.w, y)], s.mix(0.25), 0.2)
-    for x in (column * wide for column in columns):
-        s.line([(x, top), (x, s.h)], s.mix(0.25), 0.2)
+            s.box(column * wide, row * high, wide, high, None, s.mix(0.25))
+            s.text(column * wide + 1, row * high + high / 5, text, high / 2)
 
 
 @_kind(dark=0.3)
 def game_screen(s: Sheet) -> None:
     s.bar(s.h + 1, colour(s, 0.1, 0.8))
-    tile, shades, ground = s.choice((5.0, 8.0, 10.0)), [s.shade() for _ in range(3)], 2
+    tile, shades, ground = s.choice((5.0, 8.0, 10.0)), [s.shade() for _ in range(2)], 2
     for x in (tile * column for column in range(int(s.w / tile) + 1)):
         ground = max(0, min(5, ground + s.choice((-1, 0, 0, 0, 0, 1))))
         for block in (*range(ground), s.choice((-2, -2, -2, 5, 6, 7))):
-            y = s.h - (block + 1) * tile
-            s.box(x, y, tile, tile, shades[block % 2], s.ink)
-            s.box(x + 1, y + 1, tile / 3, tile / 5, shades[2])
+            s.box(x, s.h - (block + 1) * tile, tile, tile, shades[block % 2], s.ink)
     for _ in range(s.randint(2, 6)):  # figures, the same on the left and the right
         x, y, dot, fill = s.uniform(10, s.w - 10), s.uniform(10, 75), tile / 6, s.shade()
         for place in s.sample(range(32), 20):
@@ -157,13 +132,12 @@ def game_screen(s: Sheet) -> None:
 @_kind(dark=0.2)
 def bar_chart(s: Sheet) -> None:
     x, y, w, h = s.axes()
-    bars, groups, lying = s.randint(1, 3), s.randint(3, 12), s.random() < 0.25
-    colours, step = [s.shade() for _ in range(bars)], (h if lying else w) / groups
+    bars, groups = s.randint(1, 3), s.randint(3, 12)
+    colours, thick = [s.shade() for _ in range(bars)], 0.7 * w / groups / bars
     for place in range(bars * groups):
-        share, thick = s.uniform(0.1, 0.95), 0.7 * step / bars
-        at = step * (place // bars + 0.15) + thick * (place % bars)
-        area = (x, y + at, w * share, thick) if lying else (x + at, y + h - h * share, thick, h * share)
-        s.box(*area, colours[place % bars])
+        high = h * s.uniform(0.1, 0.95)
+        at = w / groups * (place // bars + 0.15) + thick * (place % bars)
+        s.box(x + at, y + h - high, thick, high, colours[place % bars])
     s.legend(x + w - 20, y + 2, colours[bars == 1 :])
 
 
@@ -172,13 +146,11 @@ def line_plot(s: Sheet) -> None:
     x, y, w, h = s.axes()
     colours, steps = [s.shade() for _ in range(s.randint(1, 5))], s.randint(6, 90)
     for fill in colours:
-        value, rough, drift, points = s.uniform(0.2, 0.8), s.uniform(0.01, 0.12), s.uniform(-0.4, 0.4), []
+        value, rough, points = s.uniform(0.2, 0.8), s.uniform(0.01, 0.12), []
         for step in range(steps):
-            value = min(0.98, max(0.02, value + s.gauss(drift / steps, rough)))
+            value = min(0.98, max(0.02, value + s.gauss(0, rough)))
             points.append((x + w * step / (steps - 1), y + h * (1 - value)))
         s.line(points, fill, s.choice((0.4, 0.8)))
-        for at in points if steps < 20 else []:
-            s.dot(*at, 1.1, fill)
     s.legend(x + 3, y + 3, colours)
 
 
@@ -187,8 +159,8 @@ def scatter_plot(s: Sheet) -> None:
     x, y, w, h = s.axes()
     for _ in range(s.randint(1, 4)):
         fill, r, middle, slope = s.shade(), s.uniform(0.4, 1.4), (s.random(), s.random()), s.uniform(-1, 1)
-        for _ in range(s.randint(20, 150)):
-            across, up = middle[0] + (away := s.gauss(0, 0.15)), middle[1] + slope * away + s.gauss(0, 0.07)
+        for away in (s.gauss(0, 0.15) for _ in range(s.randint(20, 150))):
+            across, up = middle[0] + away, middle[1] + slope * away + s.gauss(0, 0.07)
             if 0 < across < 1 and 0 < up < 1:
                 s.dot(x + w * across, y + h * up, r, fill)
 
@@ -281,27 +253,19 @@ def logo(s: Sheet) -> None:
 def text_page(s: Sheet) -> None:
     columns, size = s.randint(1, 5), s.uniform(1.7, 3)
     s.text(s.w / 2, 3, s.words(s.randint(1, 4)), s.uniform(4, 8), anchor="ma")
-    s.line([(4, 15), (s.w - 4, 15)], s.choice((s.ink, s.paper)))
     w = (s.w - 10) / columns
     for x in (5 + w * column for column in range(columns)):
         y = 18.0
         while (left := int((s.h - 5 - y) / size / 1.4)) > 0:
-            if left > 12 and s.random() < 0.06 * columns:  # a picture
-                s.box(x, y, w - 3, 8 * size, s.mix(0.4))
-                y += 9 * size
             y = s.paragraph(x, y, w - 3, min(left, s.randint(2, 8)), size)
 
 
 @_kind(tall=None, dark=0.2)
 def task_list(s: Sheet) -> None:
     s.text(8, 6, s.words(2), s.uniform(5, 9), s.accent)
-    size, ticked, numbered = s.uniform(2.5, 5), s.random(), s.random() < 0.4
-    for row in range(int((s.h - 24) / size / 2)):
-        y = 20 + 2 * size * row
-        if numbered:
-            s.text(8, y, f"{row + 1}.", size)
-        else:
-            s.box(8, y, size, size, s.accent if s.random() < ticked else None, s.ink, size / 5)
+    size, ticked = s.uniform(2.5, 5), s.random()
+    for y in (20 + 2 * size * row for row in range(int((s.h - 24) / size / 2))):
+        s.box(8, y, size, size, s.accent if s.random() < ticked else None, s.ink, size / 5)
         s.text(10 + 1.6 * size, y, s.words(s.randint(1, 5)), size)
 
 
@@ -313,35 +277,22 @@ def circuit(s: Sheet) -> None:
         to = max(0, min(int(s.w / 13) - 1, column + lying * ahead)), max(0, min(6, row + (not lying) * ahead))
         (x, y), (to_x, to_y) = ((8.0 + 13 * a, 8.0 + 13 * b) for a, b in ((column, row), to))
         s.line([(x, y), (to_x, to_y)], s.ink)
-        x, y, part, (column, row) = (x + to_x) / 2, (y + to_y) / 2, s.choice("wwocbr"), to
-        if part == "o":
-            s.dot(x, y, 3, s.paper, s.ink)
-        elif part != "w":
-            long, high = {"c": (1.2, 6.0), "b": (5.0, 5.0), "r": (7.0, 2.4)}[part]
-            long, high = (long, high) if lying else (high, long)
-            s.box(x - long / 2, y - high / 2, long, high, s.paper, s.ink)
-            s.text(x + 2.5, y + 2, s.choice("RCLQ") + str(s.randrange(20)), 2.2)
-        s.dot(to_x, to_y, s.choice((0, 0.7)), s.ink)
+        x, y, (column, row) = (x + to_x) / 2, (y + to_y) / 2, to
+        long, high = s.choice(((0.0, 0.0), (1.2, 6.0), (5.0, 5.0), (7.0, 2.4)))  # of a part of the circuit
+        w, h = (long, high) if lying else (high, long)
+        s.box(x - w / 2, y - h / 2, w, h, s.paper, s.ink)
+        s.text(x + 2.5, y + 2, s.choice("RCLQ") + str(s.randrange(20)) if long else "", 2.2)
 
 
 @_kind(dark=0.15)
 def icon(s: Sheet) -> None:
     r, x, y, fill = s.uniform(22, 42), s.w / 2, 50.0, s.choice((s.accent, s.paper, s.ink))
     s.box(x - r, y - r, 2 * r, 2 * r, fill, s.accent, r * s.choice((0.1, 0.4, 1)))
-    glyph, a, kind = (s.accent if fill == s.paper else s.paper), r * 0.55, s.randrange(5)
-    if kind == 0:  # a house, a tick, a play button
-        house = [(-1, 0), (0, -1), (1, 0), (0.7, 0), (0.7, 1), (-0.7, 1), (-0.7, 0)]
-        outline = s.choice((house, [(-1, 0), (-0.2, 0.8), (1, -0.7), (-0.2, 0.4)], [(-0.7, -1), (1, 0), (-0.7, 1)]))
+    glyph, a = (s.accent if fill == s.paper else s.paper), r * 0.55
+    house = [(-1, 0), (0, -1), (1, 0), (0.7, 0), (0.7, 1), (-0.7, 1), (-0.7, 0)]
+    tick, play = [(-1, 0), (-0.2, 0.8), (1, -0.7), (-0.2, 0.4)], [(-0.7, -1), (1, 0), (-0.7, 1)]
+    if outline := s.choice((house, tick, play, None, None)):
         s.shape([(x + a * right, y + a * down) for right, down in outline], glyph)
-    elif kind == 1:  # a magnifying glass
-        s.line([(x, y), (x + a, y + a)], glyph, a / 4)
-        s.dot(x - a / 4, y - a / 4, a * 0.6, fill, glyph)
-    elif kind == 2:  # a menu
-        for down in (-0.6, 0.0, 0.6):
-            s.box(x - a, y + a * down - a / 8, 2 * a, a / 4, glyph)
-    elif kind == 3:  # a person
-        s.dot(x, y - a / 2, a / 2, glyph)
-        s.dot(x, y + a * 0.8, a, glyph, None, 0.6)
     else:
         s.text(x, y, s.choice("abfgikpstwxAEGKS?!&@#"), 2 * a, glyph, "mm")
 
@@ -349,43 +300,36 @@ def icon(s: Sheet) -> None:
 @_kind(tall=None)
 def cartoon_face(s: Sheet) -> None:
     s.bar(s.h + 1, s.choice((s.paper, s.accent, colour(s, 0.6, 0.9))))
-    x, y, r, skin = s.w / 2, s.h / 2, s.uniform(24, 36), colour(s, 0.4, 0.8)
-    ears, eye, brow, tall = s.choice((0.1, 0.25, 0.5)), r * s.uniform(0.1, 0.28), s.uniform(-3, 3), s.uniform(1, 1.4)
-    s.dot(x, y - r * 0.25, r * s.choice((0.9, 1.1, 1.2)), s.shade(), BLACK)
-    for side in (-1, 1):
-        s.dot(x + side * r * 0.9, y - r * ears, r * ears, skin, BLACK)
+    x, y, r, skin, eye = s.w / 2, s.h / 2, s.uniform(24, 36), colour(s, 0.4, 0.8), s.uniform(0.1, 0.28)
+    s.dot(x, y - r * 0.25, r * s.choice((0.9, 1.1, 1.2)), s.shade(), BLACK)  # hair
     s.dot(x, y, r, skin, BLACK, s.uniform(0.85, 1.15))
-    for side in (-1, 1):
-        s.dot(x + side * r * 0.4, y - r * 0.2, eye, WHITE, BLACK, tall)
-        s.dot(x + side * r * 0.4 + eye / 4, y - r * 0.2, eye * 0.5, BLACK)
-        s.line([(x + side * r * 0.6, y - r * 0.55 - brow), (x + side * r * 0.2, y - r * 0.55 + brow)], BLACK, 1.2)
+    brow = s.uniform(-3, 3)
+    for side in (-r, r):
+        s.dot(x + side * 0.4, y - r * 0.2, r * eye, WHITE, BLACK, 1.2)
+        s.dot(x + side * 0.4, y - r * 0.2, r * eye / 2, BLACK)
+        s.line([(x + side * 0.6, y - r * 0.55 - brow), (x + side * 0.2, y - r * 0.55 + brow)], BLACK, 1.2)
     mouth = [s.scale * v for v in (x - r * 0.5, y - r * 0.1, x + r * 0.5, y + r * 0.65)]
     s.pen.chord(mouth, 10, 170, s.choice((WHITE, (190, 40, 50))), BLACK, round(s.scale * 0.6))
 
 
 @_kind(tall=None)
 def sheet_music(s: Sheet) -> None:
-    gap, y = s.uniform(1.2, 2.4), s.uniform(8, 18)
-    s.text(s.w / 2, 2, s.words(2), 4, anchor="ma")
-    while y < s.h - 6 * gap:
+    gap = s.uniform(1.2, 2.4)
+    for staff in range(int((s.h - 10) / gap / 10)):
+        y, x = 8 + gap * 10 * staff, 8.0
         for line in range(5):
             s.line([(5, y + gap * line), (s.w - 5, y + gap * line)], s.ink, 0.15)
-        clef = (7, 5), (8, -1), (9, 0), (6.5, 2.5), (8, 4), (9, 3)
-        s.line([(x, y + gap * down) for x, down in clef], s.ink)
-        x = 14.0
         while x < s.w - 8:
-            at, up, tail = y + gap * s.randint(-1, 9) / 2, s.choice((-0.55, 0.55)) * gap, s.random() > 0.2
-            s.dot(x, at, gap * 0.62 * tail, s.choice((s.ink, s.ink, s.paper)), s.ink, 0.8)
-            s.line([(x - up, at), (x - up, at + 6 * up)] if tail else [(x, y), (x, y + 4 * gap)], s.ink, 0.25)
+            at, up = y + gap * s.randint(-1, 9) / 2, s.choice((-0.55, 0.55)) * gap
+            s.dot(x, at, gap * 0.62, s.choice((s.ink, s.ink, s.paper)), s.ink, 0.8)
+            s.line([(x - up, at), (x - up, at + 6 * up)], s.ink, 0.25)
             x += gap * s.uniform(1.8, 4)
-        y += gap * 10
 
 
 @_kind(tall=None, dark=0.1)
 def handwriting(s: Sheet) -> None:
-    size, ink, rule, lean, y = s.uniform(3, 7), s.choice((s.ink, s.shade())), s.choice((0, 0.2)), s.uniform(0, 0.6), 8.0
+    size, ink, lean, y = s.uniform(3, 7), s.choice((s.ink, s.shade())), s.uniform(0, 0.6), 8.0
     while y < s.h - 3:
-        s.line([(0, y), (s.w, y)], s.mix(rule), 0.2)
         x, end = s.uniform(5, 8), s.w * s.uniform(0.7, 0.95)
         while x < end:  # words, of loops of several heights
             points = []

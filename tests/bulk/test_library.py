@@ -23,7 +23,7 @@ import captioner
 from captioner.bulk.library import XmpFiles
 from captioner.bulk.outputs import Sidecars
 from captioner.bulk.progress import Progress
-from captioner.bulk.run import _LIBRARY, _library
+from captioner.bulk.wanted import LIBRARIES, Wanted
 from captioner.errors import OutputError
 from captioner.inference.captioner import load
 from captioner.metadata import embedded, sidecars
@@ -209,7 +209,7 @@ def test_embedding_without_the_library_says_what_to_install(
 
 
 def _write(place: str, paths: list[str], text: str) -> None:
-    target = _LIBRARY[place](paths, MetadataOptions(), True, pytest.fail)
+    target = LIBRARIES[place](paths, MetadataOptions(), True, pytest.fail)
     target.write({"path": path, "caption": f"{text} {index}"} for index, path in enumerate(paths))
 
 
@@ -256,7 +256,7 @@ def test_a_correction_replaces_ours_or_what_was_seen_and_nothing_else(
 ) -> None:
     caption("-f", place)
     of_a_person(pictures[1], place)
-    library = _LIBRARY[place]([str(path) for path in pictures], MetadataOptions(), False, pytest.fail)
+    library = LIBRARIES[place]([str(path) for path in pictures], MetadataOptions(), False, pytest.fail)
     ours, theirs = str(pictures[0]), str(pictures[1])
     library.correct(ours, "A cat")
     assert held(pictures[0], place) == Held("A cat", False) == library.current(ours)
@@ -272,7 +272,7 @@ def test_a_correction_replaces_ours_or_what_was_seen_and_nothing_else(
     caption("-f", place, "--overwrite", "--prompt", "the red dog")
     assert [held(path, place) for path in pictures[:2]] == [Held("", False), Held("My old dog", False)]
     asked = MetadataOptions(overwrite_edited=True)
-    _LIBRARY[place]([theirs], asked, False, pytest.fail).correct(theirs, "A cat")
+    LIBRARIES[place]([theirs], asked, False, pytest.fail).correct(theirs, "A cat")
     assert held(pictures[1], place) == Held("A cat", False)
 
 
@@ -280,7 +280,7 @@ def test_a_correction_replaces_ours_or_what_was_seen_and_nothing_else(
 @pytest.mark.parametrize(("there", "place"), [("embed", "xmp"), ("xmp", "embed")])
 def test_a_correction_that_is_elsewhere_is_written_here_too(there: str, place: str, pictures: list[Path]) -> None:
     of_a_person(pictures[1], there)
-    library = _LIBRARY[place]([str(pictures[1])], MetadataOptions(), False, pytest.fail)
+    library = LIBRARIES[place]([str(pictures[1])], MetadataOptions(), False, pytest.fail)
     library.correct(str(pictures[1]), "My dog")
     assert held(pictures[1], place) == Held("My dog", False)
     before = content(pictures[1].parent)
@@ -291,7 +291,7 @@ def test_a_correction_that_is_elsewhere_is_written_here_too(there: str, place: s
 @pytest.mark.parametrize("place", ["xmp", "embed"])
 def test_a_correction_that_is_taken_back_leaves_our_caption(pictures: list[Path], place: str) -> None:
     path = str(pictures[0])
-    library = _LIBRARY[place]([path], MetadataOptions(), False, pytest.fail)
+    library = LIBRARIES[place]([path], MetadataOptions(), False, pytest.fail)
     row = {"path": path, "caption": "A dog", "confidence": 0.5}
     library.write([{**row, "tags": [{"word": "grass"}]}])
     library.correct(path, "My dog")
@@ -455,7 +455,7 @@ def test_what_was_skipped_is_not_captioned_again(place: str, command: Command, p
 
     def library(unsure: str = "skip", least: float | None = None, overwrite: bool = False) -> Any:
         options = DecodeOptions(unsure=unsure, min_confidence=least)
-        return _library(place, [path], {}, options, None, overwrite, said)
+        return Wanted(place, sys.stdout, options, overwrite=overwrite).target([path], {}, said)
 
     row = {"path": path, "caption": "", "unsure": "not sure", "confidence": 0.1, "tags": [{"word": "dog"}]}
     library().write([row])
