@@ -134,7 +134,7 @@ def test_a_report_names_what_the_strategy_uses(strategy: str) -> None:
         (DecodeOptions, {"min_length": 21}, r"min_length 21 .* max_length 20: set max_length .* to at least 21"),
         (
             TrainConfig,
-            {"epochs": 0, "finetune_epochs": 0, "scst_epochs": 0},
+            {"epochs": 0, "finetune_epochs": 0, "scst_epochs": 0, "match_epochs": 0},
             "all stages have 0 epochs.*--epochs to at least 1",
         ),
         (TrainConfig, {"image_size": 31}, "image_size must be 0 or at least 32, not 31"),

@@ -52,6 +52,9 @@ class Start:
             raise OptionError("init (--init) brings its own encoder: leave out encoder_weights (--encoder-weights)")
         if init:
             return cls(init=find_checkpoint(init))
+        if (config.epochs, config.finetune_epochs, config.scst_epochs) == (0, 0, 0):
+            how = "give a checkpoint with init (--init), or set --epochs to at least 1"
+            raise OptionError(f"with matching alone, captions would stay those of random weights: {how}")
         shipped = (model.path for model in models() if model.encoder == config.encoder)
         return cls(Path(weights) if weights else next(shipped, None))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_checkpoint
+from network.checkpoint_files import with_matcher
+from test_schemas import check
 
 import captioner
 from captioner.errors import CheckpointError, DataError
 from captioner.evaluation.retrieval import _BLOCK, ranks, recalls, retrieval_scores
 from captioner.network.checkpoint import save_checkpoint
-from network.checkpoint_files import with_matcher
-from test_schemas import check
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -30,7 +30,7 @@ def matcher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def captions(pictures: list[Path]) -> Path:
     """Two sentences of each picture, three of the first."""
-    lines = [f"{path.name}#{n}\ta {'dog cat man'.split()[n]} on the snow" for path in pictures for n in range(2)]
+    lines = [f"{path.name}#{n}\ta {['dog', 'cat', 'man'][n]} on the snow" for path in pictures for n in range(2)]
     file = pictures[0].parent.parent / "captions.txt"
     file.write_text("\n".join([*lines, f"{pictures[0].name}#2\tred ball"]) + "\n")
     return file
@@ -71,7 +71,9 @@ def test_the_command(command: Command, captions: Path, pictures: list[Path], mat
     content = json.loads(files[0].read_text())
     check("retrieval", content)
     assert len(content["queries"]) == 15
-    model = captioner.load(matcher_file, precision=dict(p.split(":") for p in content["recipe"].split("|"))["precision"])
+    model = captioner.load(
+        matcher_file, precision=dict(p.split(":") for p in content["recipe"].split("|"))["precision"]
+    )
     reader = model.reader()
     for query in content["queries"][:3]:
         features = model.encode([folder / path.name for path in pictures]).numpy()

@@ -46,5 +46,6 @@ def test_what_training_decides_has_its_default_there_alone() -> None:
     fields = {field.name: field for field in dataclasses.fields(ModelConfig)}
     # Cells as textbooks have them, and no predicted words: what a network of an older checkpoint is like.
     plain = {name for name, field in fields.items() if field.default is not dataclasses.MISSING}
-    assert plain == {"hidden_scale", "linear_memory", "words", "names", "links", "word_inputs", "manner", "evidence"}
+    of_words = {"words", "names", "links", "word_inputs", "manner", "evidence"}
+    assert plain == {"hidden_scale", "linear_memory", *of_words, "match_size"}
     assert fields.keys() - {"vocabulary_size"} - plain <= {f.name for f in dataclasses.fields(TrainConfig)}

@@ -6,9 +6,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from captioner.evaluation.retrieval import retrieval_scores
 from captioner.inference.captioner import load
 from captioner.inference.reader import load_reader
 from captioner.network.checkpoint import load_checkpoint
@@ -56,7 +58,7 @@ def test_no_batch_has_a_picture_twice(shapes: Shapes, tiny_weights: Path) -> Non
 
 def test_a_sentence_learns_to_find_its_picture(shapes: Shapes, tiny_weights: Path, tmp_path: Path) -> None:
     """From the first weights to better than chance, and the file keeps it."""
-    run, config = tmp_path / "run", replace(ALONE, epochs=1, match_epochs=25, patience=1.0)
+    run, config = tmp_path / "run", replace(ALONE, epochs=1, match_epochs=80, patience=1.0)
     train_on(split_of(shapes), run, config, Start(tiny_weights), say=quiet)
     first, *_, last = (row for row in metrics(run) if row["stage"] == "matching")
     assert last["recall"] > first["recall"] + 5
@@ -65,11 +67,11 @@ def test_a_sentence_learns_to_find_its_picture(shapes: Shapes, tiny_weights: Pat
     known = load_checkpoint(run / CHECKPOINT_NAME).provenance["retrieval"]
     assert known["recall"] == pytest.approx(last["recall"])
     reader, model = load_reader(run / CHECKPOINT_NAME), load(run / CHECKPOINT_NAME)
-    examples = split_of(shapes).train[:40]
+    examples = split_of(shapes).validation
     pictures = reader.pictures(model.encode([each.path for each in examples]).numpy())
-    sentences = reader.sentences([each.captions[0] for each in examples])
-    right = (sentences * pictures).sum(1).mean()
-    assert right > (sentences @ pictures.T).mean() + 0.1
+    texts = [(place, text) for place, each in enumerate(examples) for text in each.captions]
+    found = retrieval_scores(reader.sentences([t for _, t in texts]), pictures, np.array([place for place, _ in texts]))
+    assert found["recall"] == pytest.approx(known["recall"], abs=2.0)  # what people get is what was measured
 
 
 def test_training_goes_on_from_a_checkpoints_matcher(shapes: Shapes, tiny_weights: Path, tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ from captioner.training.run import train, train_on
 from captioner.training.start import Material
 from training.runs import TINY, Killed, kill_after, metrics, quiet, split_of, weights_without_gradients
 
+NO_EPOCHS = {"--epochs": "0", "--finetune-epochs": "0", "--scst-epochs": "0"}
+
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_predictor() -> Iterator[None]:
@@ -62,7 +64,7 @@ def test_a_run_leaves_its_records_and_a_scored_checkpoint(
     folder, lines = finished
     assert json.loads((folder / "config.json").read_text())["train"] == dataclasses.asdict(TINY)
     log = metrics(folder)
-    assert [row["epoch"] for row in log] == [1, 2, 3, 4]
+    assert [row["epoch"] for row in log] == [1, 2, 3, 4, 5]
     assert [row["stage"] for row in log] == ["decoder", "decoder", "end to end", "self-critical"]
     assert len([line for line in lines if line.startswith("epoch")]) == 4
     assert any("training 2 epochs decoder" in line for line in lines)  # the plan
@@ -125,8 +127,9 @@ def test_a_log_says_how_far_it_is_and_explains_itself(
     log = capsys.readouterr().err
     for said in (
         r"captioner: encoding: \d+ of 48 pictures",
-        r"captioner: epoch 1/3 decoder: \d of 9 steps, about \d+ s left",
-        r"captioner: epoch 2/3 end to end: \d of 2 steps",
+        r"captioner: epoch 1/4 decoder: \d of 9 steps, about \d+ s left",
+        r"captioner: epoch 2/4 end to end: \d of 2 steps",
+        r"captioner: epoch 4/4 matching: \d of 3 steps",
         r"captioner: captioning what is validated on: \d+ of 12 pictures",
         r"captioner: calibrating: 0 of 1 checkpoint",
     ):
@@ -230,7 +233,7 @@ def test_ctrl_c_in_validation_and_calibration_says_how_to_go_on(
     monkeypatch.setattr(f"captioner.training.{place}", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train_on(split_of(shapes), tmp_path / "run", TINY, Start(tiny_weights), say=lines.append)
-    where = "epoch 1/4 decoder" if "scores" in place else "calibration"
+    where = "epoch 1/5 decoder" if "scores" in place else "calibration"
     assert lines[-1].startswith(f"stopped in {where}; to continue from there: captioner train --resume --output ")
 
 
@@ -454,6 +457,7 @@ def test_a_stage_that_gets_no_better_stops_and_the_best_is_kept(
         finetune_learning_rate=0.0,
         encoder_learning_rate=0.0,
         scst_epochs=0,
+        match_epochs=0,
         patience=0.3,
     )
     path = train_on(split_of(shapes), tmp_path / "run", config, Start(tiny_weights), say=lines.append)
@@ -569,7 +573,8 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
         ({"--train-list": "empty.txt"}, "the split list is empty"),
         ({"--val-list": "TRAIN"}, "in both split lists"),
         ({"--encoder-weights": "none.pth"}, "no such file"),
-        ({"--epochs": "0", "--finetune-epochs": "0", "--scst-epochs": "0"}, "nothing"),
+        (NO_EPOCHS, "captions would stay those of random weights"),
+        ({**NO_EPOCHS, "--match-epochs": "0"}, "nothing"),
         ({"--dropout": "1.5"}, "dropout must be at most"),
     ],
 )

@@ -49,7 +49,7 @@ def test_a_run_tells_of_its_texts_and_leaves_a_captioner_that_reads_words(
 ) -> None:
     folder, lines = finished
     assert "and 105 captions without pictures, of 70 photographs" in lines
-    assert [row["stage"] for row in metrics(folder)] == ["decoder", "decoder", "self-critical"]
+    assert [row["stage"] for row in metrics(folder)] == ["decoder", "decoder", "self-critical", "matching"]
     checkpoint = load_checkpoint(folder / "best.safetensors")
     assert checkpoint.provenance["text"] == json.loads((folder / "config.json").read_text())["text"]
     assert checkpoint.provenance["text"] == read_texts(text).origin
@@ -159,7 +159,7 @@ class TestCommand:
         ("arguments", "message"),
         [
             (("--finetune-epochs", 1), "captions without pictures (--text) train the decoder alone: add --finetune-ep"),
-            (("--epochs", 0, "--scst-epochs", 0), "all stages have 0 epochs"),
+            (("--epochs", 0, "--scst-epochs", 0, "--match-epochs", 0), "all stages have 0 epochs"),
             (("--text", "none.jsonl"), "none.jsonl: no such file or folder"),
             (("--text-share", 1.0), "text_share must be at most 0.95"),
         ],
