@@ -23,6 +23,7 @@ APPLY_FORMATS = ("xmp", "sidecar", "embed", "alt")  # of `apply_captions`
 WATCH_FORMATS = ("xmp", "sidecar", "embed", "text", "jsonl", "csv")  # of `watch_folders`
 READ_FORMATS = ("text", "jsonl", "csv")  # of `read_files`
 PLACES = ("xmp", "embedded", "text")  # where it looks
+FIND_FORMATS = ("text", "jsonl", "csv", "html")  # of `captioner find`
 SHARD_FORMATS = ("parquet", "jsonl")  # of `caption_on_cluster`
 
 

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from captioner.cli.arguments import add_many_pictures, add_model, add_options, load_model, picked
+from captioner.cli.arguments import add_index, add_many_pictures, add_model, add_options, load_model, picked
 from captioner.errors import OptionError
 from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, parse_options
 
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON file with the image ids for coco")
     add_options(output, MetadataOptions)
     add_model(model)
+    add_index(model).add_argument("--no-index", action="store_false", dest="index", help="encode all pictures anew")
     model.add_argument("--runner", type=_refuse_cluster, help=argparse.SUPPRESS)
 
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     names = ("format", "prompt", "recursive", "batch_size", "resume", "overwrite", "dry_run", "coco_images")
     given = {
-        **picked(args, *names, "extension", "prefix", "suffix"),
+        **picked(args, *names, "extension", "prefix", "suffix", "index"),
         "options": options,
         "metadata": parse_options(MetadataOptions, vars(args)),
         "stdin": getattr(sys.stdin, "buffer", sys.stdin),
