@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.context
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +58,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mutants", type=int, default=500, help="pictures that the fuzz test changes [500]")
     parser.addoption("--library", type=int, default=140, help="pictures of the library that lives through days [140]")
     parser.addoption("--kills", type=int, default=10, help="times that the kill tests kill [10]")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder of the tests' own, also for the commands that they start."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["CAPTIONER_CACHE"] = str(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

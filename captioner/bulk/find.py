@@ -127,6 +127,7 @@ class Index:
         for path, number in numbers.items():
             places[number].append(path)
         self._paths = dict(sorted(places.items()))
+        self._numbers = np.fromiter(self._paths, np.int64)
 
     def find(self, text: str = "", n: int = 20, *, like: ImageSource | None = None, without: str = "") -> list[Match]:
         """The `n` pictures that a sentence describes best, the best first.
@@ -161,7 +162,7 @@ class Index:
             raise OptionError(f"threshold (--threshold) must be more than 0 and at most 1, not {threshold:g}")
         if not self._paths or self._index is None:
             return []
-        numbers, index = np.fromiter(self._paths, np.int64), self._index
+        numbers, index = self._numbers, self._index
         groups = grouped(
             self._vectors(numbers), lambda places: index.standardised(numbers[places]), threshold - _ROUGH, threshold
         )
@@ -183,10 +184,9 @@ class Index:
         """The pictures that are still there, the best first."""
         if not self._paths or self._index is None:
             return
-        numbers = np.fromiter(self._paths, np.int64)
-        scores = score(self._index.products(numbers, np.stack(queries, 1)))
-        for place in np.argsort(-scores, kind="stable").tolist():
-            for path in self._paths[int(numbers[place])]:
+        scores = score(self._index.products(self._numbers, np.stack(queries, 1)))
+        for place in best_first(scores):
+            for path in self._paths[int(self._numbers[place])]:
                 if os.path.lexists(path):
                     yield Match(path, float(scores[place]))
 
@@ -291,6 +291,16 @@ def score(products: Floats) -> Floats:
     A picture loses as much as it is like what is not wanted; it gains nothing by being the opposite.
     """
     return np.asarray(products[:, 0] - np.maximum(products[:, 1:], 0).sum(1))
+
+
+def best_first(scores: Floats) -> Iterator[int]:
+    """The places of scores (N,), the best first. They are sorted piece by piece, since few are mostly wanted."""
+    left, number = scores.astype(np.float32), 1000
+    for start in range(0, len(scores), number):
+        some = np.argpartition(-left, min(number, len(left)) - 1)[:number]
+        some = some[np.lexsort((some, -left[some]))][: len(scores) - start]
+        left[some] = -np.inf
+        yield from some.tolist()
 
 
 def check_output(output: Path | None, format: str | None) -> str:

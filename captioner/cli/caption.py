@@ -21,7 +21,7 @@ ABOUT = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     output, model = add_many_pictures(parser, "files, folders, patterns, or - for a list or a picture on stdin")
-    names = "text, jsonl, csv, coco, html, sidecar (photo.txt), xmp (photo.jpg.xmp), embed [FILE's suffix]"
+    names = "text, jsonl, csv, coco, html, sidecar (photo.txt), xmp (photo.jpg.xmp), embed [by FILE]"
     formats = output.add_mutually_exclusive_group()
     formats.add_argument("-f", "--format", choices=FILE_FORMATS, metavar="NAME", help=names)
     into_pictures = "the same as --format embed: write into the pictures; needs the extra [metadata]"
