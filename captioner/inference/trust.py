@@ -45,7 +45,7 @@ def caption_inputs(hypotheses: Sequence[Hypothesis], evidence: Tensor | None) ->
 
 def feature_inputs(decoder: Decoder, features: Tensor) -> Tensor:
     """What the familiarity of pictures depends on, (B, 3), from their features (B, F)."""
-    standard = ((features - decoder.feature_mean) / decoder.feature_std).float()
+    standard = decoder.standardised(features).float()
     scale = standard.shape[1] ** 0.5
     return torch.stack([standard.norm(dim=1) / scale, standard.clamp(max=0).norm(dim=1) / scale, standard.mean(1)], 1)
 

@@ -43,7 +43,8 @@ class ModelConfig:
     why cells with a memory need both. `words`, `names` and `links` are sizes of the word predictor, `network/words.py`,
     whose probabilities the decoder sees beside the feature if `word_inputs`. With `manner` it learned to speak in two
     manners: that of the captions of its pictures, and that of other captions. `evidence` is the weight of the predicted
-    words in decoding, where the options do not give another.
+    words in decoding, where the options do not give another. `match_size` is the size of the space in which sentences
+    find pictures: see `network/matcher.py`; with 0 it has none.
     """
 
     encoder: str
@@ -61,6 +62,12 @@ class ModelConfig:
     word_inputs: bool = False
     manner: bool = False
     evidence: float = 0.0
+    match_size: int = 0
+
+    @property
+    def match_hidden(self) -> int:
+        """The size of the matcher's hidden states in each direction: both together are as wide as the decoder's."""
+        return (self.hidden_size + 1) // 2
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -68,7 +75,7 @@ class ModelConfig:
         for name in ("vocabulary_size", "hidden_size", "embedding_size", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("words", "names", "links"):
+        for name in ("words", "names", "links", "match_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if (self.word_inputs and not self.words + self.names) or (self.manner and not self.word_inputs):

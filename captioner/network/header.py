@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from captioner.errors import CheckpointError
@@ -30,7 +32,8 @@ _TAGS = {"flickr8k": "en", "flickr8k-zh": "zh", "flickr8k-de": "de"}
 KEY = "captioner"
 # Version 1 had neither `tokens` nor `cell` and `layers`. Version 2 had two options that are gone: see _GONE.
 # Version 3 had no `spellings` and none of the model's options that have a default; all weights had half precision.
-FORMAT_VERSION = 4
+# Version 4 had no matcher.
+FORMAT_VERSION = 5
 _GONE = ("tie_embeddings", "variational_dropout")
 _PARTS = {"model": dict, "tokens": str, "vocabulary": list, "spellings": dict, "preprocess": dict, "provenance": dict}
 # What JSON gives, by a field's type. True and false are no numbers.
@@ -159,6 +162,27 @@ def opened(path: Path, framework: str) -> Iterator[tuple[Any, Header]]:
         raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
 
 
+def read_weights(content: Any, name: str, shape: tuple[int, ...] | None) -> npt.NDArray[np.float32]:
+    """Weights of a checkpoint that is `opened` for NumPy, in float32; `shape` None stands for any list of numbers.
+
+    Matrices of 8 bits are multiplied by the scales of their rows. Raises CheckpointError if they are not what they
+    should be.
+    """
+    names = set(content.keys())
+    if name not in names:
+        raise CheckpointError(f"damaged: the tensor {name!r:.120} is missing")
+    weights = content.get_tensor(name)
+    scale = content.get_tensor(f"{name}.scale") if f"{name}.scale" in names else np.ones(1, dtype=np.float32)
+    if weights.shape != shape and not (shape is None and weights.ndim == 1):
+        raise CheckpointError(f"damaged: {name} has shape {weights.shape}, not {shape}")
+    if weights.dtype not in (np.int8, np.float16, np.float32) or scale.shape not in ((1,), (len(weights), 1)):
+        raise CheckpointError(f"damaged: {name} holds {weights.dtype} values")
+    found = weights.astype(np.float32) * scale
+    if not np.isfinite(found).all():
+        raise CheckpointError(f"damaged: {name} holds values that are not numbers")
+    return np.asarray(found, dtype=np.float32)
+
+
 def _parsed(metadata: dict[str, str]) -> Header:
     """The header, of any version. Raises CheckpointError, or ValueError where it is damaged."""
     if KEY not in metadata:
@@ -208,11 +232,11 @@ def _config(values: dict[str, Any], version: int) -> ModelConfig:
     for name in _GONE if version == 2 else ():
         if (value := values.pop(name, None)) is not False:
             raise ValueError(f"{name} must be false, not {value!r}: this version of captioner no longer has it")
-    if version < 4:
+    if version < FORMAT_VERSION:
         fields = dataclasses.fields(ModelConfig)
         values = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING} | values
     config: ModelConfig = dataclass_from(ModelConfig, values)
-    sizes = (config.hidden_size, config.embedding_size, config.words, config.names, config.links)
+    sizes = (config.hidden_size, config.embedding_size, config.words, config.names, config.links, config.match_size)
     if max(sizes) > _MAX_SIZE or config.layers > _MAX_LAYERS:
         raise ValueError(f"sizes can be {_MAX_SIZE} at most, layers {_MAX_LAYERS}")
     return config

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from captioner.network.config import ModelConfig as ModelConfig
 from captioner.network.encoder import Encoder
 from captioner.network.kernels import Dropout
+from captioner.network.matcher import Matcher
 from captioner.network.recurrent import RecurrentLayer, State, has_memory
 from captioner.network.words import WordPredictor
 
@@ -68,13 +69,17 @@ class Decoder(nn.Module):
         # A feature that hardly varies is noise and must not be scaled up.
         self.feature_std.copy_(std.clamp(min=0.05 * float(std.mean()) + 1e-4))
 
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features (B, F), each with mean 0 and deviation 1 over the training pictures."""
+        return (features - self.feature_mean) / self.feature_std
+
     def init_state(self, features: Tensor, words: Tensor | None = None, manner: Tensor | None = None) -> State:
         """Features (B, F) -> the state before the first word.
 
         In training, `words` (B, W) and `manner` (B, 1) are given in place of the predictor's probabilities and of the
         strangeness.
         """
-        known = (features - self.feature_mean) / self.feature_std
+        known = self.standardised(features)
         if self.config.word_inputs:
             # Words are trained by their own labels only, not by what the decoder makes of them.
             words = self.words(features).detach() if words is None else words
@@ -127,13 +132,14 @@ class Decoder(nn.Module):
 
 
 class CaptionModel(nn.Module):
-    """Encoder and decoder together, as a checkpoint stores them."""
+    """Encoder, decoder and, where it has one, matcher together, as a checkpoint stores them."""
 
     def __init__(self, config: ModelConfig, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
         self.decoder = decoder
+        self.matcher = Matcher(config, encoder.feature_size) if config.match_size else None
 
     @classmethod
     def create(cls, config: ModelConfig) -> CaptionModel:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captioner.vocab import END, PAD, START, Vocabulary
+from captioner.vocab import END, PAD, START, UNK, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,16 @@ class CaptionTokens:
         """All captions of `pictures`, (P,): their numbers, and for each the position of its picture in `pictures`."""
         rows = [torch.arange(*self.first[picture : picture + 2].tolist()) for picture in pictures]
         return torch.cat(rows), torch.arange(len(rows)).repeat_interleave(torch.tensor([len(own) for own in rows]))
+
+
+def sentences_of(tokens: Tensor) -> Tensor:
+    """Captions (B, T) as the matcher reads them: without `<start>` and `<end>`, (B, T - 1).
+
+    One without a word is one unknown word.
+    """
+    words = tokens[:, 1:].masked_fill(tokens[:, 1:] == END, PAD)
+    words[:, 0] = words[:, 0].masked_fill(words[:, 0] == PAD, UNK)
+    return words
 
 
 def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:

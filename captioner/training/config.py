@@ -25,12 +25,15 @@ _LISTS = ("train_list", "val_list")
 # The epochs of a large set, and the fewest steps that these must make; a small set gets more epochs instead.
 _DECODER_EPOCHS, _DECODER_STEPS = 6, 800
 _END_TO_END_EPOCHS, _END_TO_END_STEPS = 12, 400
+_MATCH_EPOCHS, _MATCH_STEPS = 10, 400
+MATCH_BATCH = 256  # pairs of a picture and a caption, each of which is told from all others of its batch
 
 _run, _network = partial(option, group="training"), partial(option, group="network")
 _epochs, _decoder = partial(_run, low=0, high=10_000), partial(option, group="first stage: decoder alone")
 _chosen = partial(_epochs, None, kind=int)  # by the size of the set
 _end_to_end = partial(option, group="second stage: end to end")
 _rewards = partial(option, group="third stage: self-critical training")
+_matching = partial(option, group="fourth stage: sentences that find pictures")
 _every = partial(option, group="all stages")
 
 
@@ -43,6 +46,9 @@ class TrainConfig:
         "epochs end to end, after that", unset=f"{_END_TO_END_EPOCHS}, more for a small set"
     )
     scst_epochs: int = _epochs(1, "epochs of self-critical training, after that")
+    match_epochs: int | None = _chosen(
+        "epochs in which sentences learn to find pictures, at the end", unset=f"{_MATCH_EPOCHS}, more for a small set"
+    )
     seed: int = _run(0, "fixes first weights, order of examples, augmentation and dropout", low=0, high=2**31 - 1)
     metric: str = _run("cider", "validation score that can end a stage early", choices=("cider", "bleu_4"))
     patience: float = _run(0.4, "end a stage after this share of its epochs without a better score", low=0.0, high=1.0)
@@ -81,6 +87,8 @@ class TrainConfig:
     scst_samples: int = _rewards(5, "captions drawn for each picture", low=2, high=1000)
     scst_cross_entropy: float = _rewards(0.5, "weight of the cross-entropy beside the rewards", low=0.0, high=100.0)
 
+    match_learning_rate: float = _matching(1e-3, "peak learning rate", low=0.0, high=1.0)
+
     dropout: float = _every(0.5, "share of the decoder's units to drop; half of it for features", low=0.0, high=0.95)
     label_smoothing: float = _every(
         0.05, "probability taken from the right word and spread over all words", low=0.0, high=0.9
@@ -93,7 +101,7 @@ class TrainConfig:
         check_ranges(self)
         if 0 < self.image_size < 32:
             raise OptionError(f"image_size must be 0 or at least 32, not {self.image_size}")
-        if (self.epochs, self.finetune_epochs, self.scst_epochs) == (0, 0, 0):
+        if (self.epochs, self.finetune_epochs, self.scst_epochs, self.match_epochs) == (0, 0, 0, 0):
             raise OptionError("all stages have 0 epochs, nothing would be trained: set --epochs to at least 1")
 
     def for_set(self, captions: int, pictures: int, text: bool = False) -> TrainConfig:
@@ -111,6 +119,7 @@ class TrainConfig:
         for name, usual, least_steps, examples, batch_size in (
             ("epochs", _DECODER_EPOCHS, _DECODER_STEPS, captions, self.batch_size),
             ("finetune_epochs", _END_TO_END_EPOCHS, _END_TO_END_STEPS, pictures, self.finetune_batch_size),
+            ("match_epochs", _MATCH_EPOCHS, _MATCH_STEPS, captions, MATCH_BATCH),
         ):
             if getattr(self, name) is None and name not in chosen:
                 chosen[name] = max(usual, math.ceil(least_steps / max(1, math.ceil(examples / batch_size))))

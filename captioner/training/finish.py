@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from captioner.errors import counted
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint
 from captioner.options import DecodeOptions
 from captioner.training.calibration import calibration, divide_logits, fit_temperature
@@ -43,6 +44,8 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any], metri
             "validation": {**scores, "decoding": DecodeOptions().used(), "precision": validation.precision},
             "trust": worth,
         }
+        if checkpoint.model.matcher:
+            checkpoint.provenance["retrieval"] = validation.retrieval(checkpoint)
         save_checkpoint(path, checkpoint)
     scores, calibrated, worth = (checkpoint.provenance[name] for name in ("validation", "calibration", "trust"))
     sure = (
@@ -50,10 +53,15 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any], metri
         if checkpoint.trust
         else f"; captions get no confidence, which takes {FEWEST} validation pictures"
     )
+    if retrieval := checkpoint.provenance.get("retrieval"):
+        first, among = retrieval["picture_by_sentence"]["r1"], counted(retrieval["pictures"], "picture")
+        found = f"; among {among}, a sentence finds its own first in {first:.0f} % of cases"
+    else:
+        found = ""
     return (
         f"done: validation BLEU-4 {scores['bleu_4']:.1f}, CIDEr-D {scores['cider']:.1f}, "
         f"{scores['distinct']} of {scores['images']} captions distinct; next-word probabilities are off by "
-        f"{calibrated['error']:.1f} points on average, {calibrated['error_before']:.1f} before calibration{sure}"
+        f"{calibrated['error']:.1f} points on average, {calibrated['error_before']:.1f} before calibration{sure}{found}"
     )
 
 

@@ -27,6 +27,7 @@ from captioner.vocab import UNK, Vocabulary, fitting_tokens
 
 # A word of captions without pictures enters the vocabulary when one in so many of them has it.
 _TEXT_CAPTIONS_PER_WORD = 7500
+_READ = "matcher.sentences.embedding.weight"
 EVIDENCE = (0.0, 0.5, 1.0)  # weights of the words that are found: a run begins with the last, and then chooses
 
 
@@ -131,6 +132,8 @@ def warm_start(
     network = dataclasses.replace(old, vocabulary_size=len(words), words=old.words or len(learned))
     if network.words and not old.words:
         network = dataclasses.replace(network, evidence=EVIDENCE[-1])
+    if config.finetune_epochs and not config.match_epochs:  # it would know another encoder
+        network = dataclasses.replace(network, match_size=0)
     state, predictor = checkpoint.model.state_dict(), checkpoint.model.decoder.words
     if old.words:
         learned = predictor.tokens[: old.words]
@@ -154,7 +157,9 @@ def warm_start(
     # A new predictor begins with its own weights, and one without names has no classifier.
     state |= {name: new[name] for name in new.keys() - state.keys() if name.startswith("decoder.words.learned.")}
     state = {name: state[name] for name in new}
-    for key in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"):
+    for key in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias", _READ):
+        if key not in state:
+            continue
         rows = state[key]
         more = rows[UNK].expand(len(words) - len(rows), *rows.shape[1:])
         # A little noise, so that the new words can become different from each other.

@@ -29,6 +29,7 @@ from captioner.training import folder
 from captioner.training.config import Given, StrPath, TrainConfig, read_run
 from captioner.training.finish import finish
 from captioner.training.first import Start
+from captioner.training.matching import MatchStage
 from captioner.training.optimiser import Average, Optimiser
 from captioner.training.ranks import joined_ranks
 from captioner.training.records import cannot_draw, write_curves, write_metrics, write_samples
@@ -113,8 +114,8 @@ def train_on(
         say = say if ranks.first else lambda line: None
         material = Material.of(config, split, start, ranks, texts)
         own = [example.captions for example in split.train]
-        every = FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, own)
-        stages: list[Stage] = [stage for stage in every if stage.epochs]
+        every: list[Stage] = [FrozenStage(material), EndToEndStage(material), SelfCriticalStage(material, own)]
+        stages = [stage for stage in [*every, MatchStage(material)] if stage.epochs]
         validation = Validation(split.validation, material.vocabulary, ranks)
         for line in notes(split, material) if ranks.first else ():
             say(line)
@@ -136,7 +137,7 @@ def train_on(
             run.leave_stage()
         if ranks.first:
             made = {**material.checkpoint(material.model).provenance, "training": asdict(material.config)}
-            made["epoch"] = standing.rows[standing.best_row]["epoch"]
+            made["epoch"] = standing.rows[standing.best_row]["epoch"] if standing.best_row >= 0 else 0
             made["chosen"] = "end of the stage" if made["epoch"] == len(standing.rows) else "early stopping"
             with ranks.progress_bar(1, "calibrating", "checkpoint"):
                 said = finish(output / folder.CHECKPOINT_NAME, validation.alone(), made)
@@ -198,6 +199,8 @@ class _Run:
             for name, tensor in tensors.items():
                 group, _, rest = name.partition(".")
                 groups[group][rest] = tensor
+            for stage in self.stages[: standing.stage + 1]:
+                stage.enter()
             self.material.model.load_state_dict(groups["model"])
             if standing.stage < len(self.stages):
                 self._set_up_stage()
@@ -285,20 +288,20 @@ class _Run:
             "stage": stage.name,
             "train_loss": standing.loss_sum / stage.steps,
             **({"reward": standing.reward_sum / stage.steps} if standing.reward_sum else {}),
-            **self.validation.scores(checkpoint),
+            **stage.scores(self.validation, checkpoint),
             "seconds": round(time.monotonic() - started, 1),
         }
-        leads = row[self.config.metric] > standing.best
-        is_best = standing.end_epoch(row, row[self.config.metric], self.config.patience, stage.epochs)
+        leads = row[stage.metric] > standing.best
+        is_best = standing.end_epoch(row, row[stage.metric], self.config.patience, stage.epochs)
         kept = ", best so far" if leads else ", saved as the last of its stage" if is_best else ""
         stop = f"; no better for {counted(standing.since, 'epoch')}, this stage ends" if standing.stopped_early else ""
         reward = f"  reward {row['reward']:.3f}" if "reward" in row else ""
         self.say(
             f"epoch {row['epoch']}/{self.epochs} {stage.name}  train loss {row['train_loss']:.3f}{reward}  "
-            f"val loss {row['loss']:.3f}  BLEU-4 {row['bleu_4']:.1f}  CIDEr-D {row['cider']:.1f}  "
-            f"distinct {row['distinct']}/{row['images']}  {row['seconds']:.0f} s{kept}{stop}"
+            f"{stage.told(row)}  {row['seconds']:.0f} s{kept}{stop}"
         )
-        if self._warned != standing.stage and (2 * standing.epoch >= stage.epochs or standing.stopped_early):
+        same = stage.metric == self.config.metric and self._warned != standing.stage
+        if same and (2 * standing.epoch >= stage.epochs or standing.stopped_early):
             for line in self.validation.collapsed(row) if self.ranks.first else ():
                 self._warned = standing.stage
                 self.say(f"warning: captions have collapsed: {line}")
@@ -327,11 +330,25 @@ class _Run:
     def _enter_stage(self) -> None:
         self.standing.enter_stage()
         if self.standing.stage < len(self.stages):
+            self._compare_anew(self.stages[self.standing.stage])
             self._set_up_stage()
         self.save()
 
+    def _compare_anew(self, stage: Stage) -> None:
+        """Begin a stage with another metric: the best so far is what a checkpoint brought, if anything."""
+        if stage.metric == self.config.metric:
+            return
+        standing, best = self.standing, self.output / folder.CHECKPOINT_NAME
+        standing.best = standing.entry = -1.0
+        if self.material.model.matcher is not None:
+            checkpoint = self.material.checkpoint(copy.deepcopy(self.material.model).eval())
+            standing.best = standing.entry = stage.scores(self.validation, checkpoint)[stage.metric]
+            if self.ranks.first and not best.exists():
+                save_checkpoint(best, checkpoint)
+
     def _set_up_stage(self) -> None:
         stage, config = self.stages[self.standing.stage], self.config
+        stage.enter()
         steps = stage.epochs * stage.steps
         self.optimiser = Optimiser(stage.weights, config.weight_decay, config.gradient_clip, steps)
         self.average = Average(self.optimiser.named, config.average * steps)

@@ -1,4 +1,4 @@
-"""The three stages of training, and the loss of one step in each.
+"""The stages of training that write captions, and the loss of one step in each; the last stage is in `matching.py`.
 
 A stage gives the batches of an epoch in an order that the seed fixes, and turns them into losses one by one. All other
 randomness comes from torch's global generator, which the loop seeds before every step, so that any step can be
@@ -24,6 +24,7 @@ from captioner.errors import counted
 from captioner.inference.parallel import in_order
 from captioner.inference.progress import duration
 from captioner.inference.rules import Rules
+from captioner.network.checkpoint import Checkpoint
 from captioner.network.kernels import folded_for_training
 from captioner.network.model import Decoder
 from captioner.options import DecodeOptions
@@ -34,6 +35,7 @@ from captioner.training.losses import Losses, grouped_caption_loss
 from captioner.training.optimiser import Named
 from captioner.training.rewards import Rewards, advantages, sample_captions, self_critical_loss
 from captioner.training.start import Material
+from captioner.training.validation import Validation
 from captioner.training.words import word_loss
 
 
@@ -49,12 +51,16 @@ class Stage:
 
     def __init__(self, material: Material) -> None:
         self.m, config, decoder = material, material.config, material.model.decoder
+        self.metric: str = config.metric  # the score that tells which of its epochs is the best
         self.epochs: int = getattr(config, f"{self.prefix}epochs") or 0
         self.batch_size = config.finetune_batch_size
         self.steps = math.ceil(len(material.paths) / self.batch_size)  # of an epoch
         self.networks: list[nn.Module] = [decoder]  # that are trained
         self.rate: float = getattr(config, f"{self.prefix}learning_rate")
         self.weights = [(_decoder_weights(decoder), self.rate)]  # in groups, each with its peak learning rate
+
+    def enter(self) -> None:
+        """Give the model what this stage trains, if it has not got it."""
 
     def prepare(self) -> None:
         """Do what takes long and is needed before the first step."""
@@ -77,6 +83,15 @@ class Stage:
             targets, weight = self.m.captions.targets(self._captions(batch)), float(len(share) > 0)
             total, captions, *reward = objective(batch[mine], weight, targets, len(batch), *more)
             yield Losses(total, captions.detach(), *reward)
+
+    def scores(self, validation: Validation, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Validation scores, `metric` among them."""
+        return validation.scores(checkpoint)
+
+    def told(self, row: dict[str, Any]) -> str:
+        """What people are told of the scores of an epoch."""
+        captions = f"BLEU-4 {row['bleu_4']:.1f}  CIDEr-D {row['cider']:.1f}  distinct {row['distinct']}/{row['images']}"
+        return f"val loss {row['loss']:.3f}  {captions}"
 
     def _captions(self, batch: Tensor) -> Tensor:
         """The numbers of the captions of a batch."""
@@ -158,8 +173,8 @@ class EndToEndStage(Stage):
         encoder, self._words = material.model.encoder, material.model.decoder.words
         self._encoder = folded_for_training(encoder)
         self.networks.append(encoder)
-        self.weights.append((_named("decoder.words", self._words), self.rate))
-        self.weights.append((_named("encoder", encoder), material.config.encoder_learning_rate))
+        self.weights.append((named("decoder.words", self._words), self.rate))
+        self.weights.append((named("encoder", encoder), material.config.encoder_learning_rate))
         # Before a state is restored, because the classifier was made for the encoder's first weights.
         keeps = self.epochs and self._words.names and material.config.keep_weight
         self._classes = self._of_first_weights() if keeps else None
@@ -262,14 +277,14 @@ class SelfCriticalStage(Stage):
         return share * reward_loss + config.scst_cross_entropy * captions, captions, share * rewards.mean()
 
 
-def _named(prefix: str, network: nn.Module) -> Named:
-    """The weights that can be trained."""
+def named(prefix: str, network: nn.Module) -> Named:
+    """The weights of a part of the model that can be trained, by their names in the model."""
     return {f"{prefix}.{name}": weights for name, weights in network.named_parameters() if weights.requires_grad}
 
 
 def _decoder_weights(decoder: Decoder) -> Named:
     """Those of the decoder without its word predictor, which is trained with the encoder, or fitted to features."""
-    return {name: weights for name, weights in _named("decoder", decoder).items() if ".words." not in name}
+    return {name: weights for name, weights in named("decoder", decoder).items() if ".words." not in name}
 
 
 def plan(stages: Sequence[Stage], material: Material) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captioner.data.splits import Example
+from captioner.evaluation.retrieval import retrieval_scores
 from captioner.evaluation.scores import collapsed, floor_of, score_captions
 from captioner.inference.captioner import Captioner, PictureEncoder
 from captioner.inference.progress import LogLines
@@ -19,7 +20,7 @@ from captioner.network.checkpoint import Checkpoint
 from captioner.network.config import Trust
 from captioner.network.encoder import computing_type
 from captioner.pictures.load import thumbnail
-from captioner.training.captions import CaptionTokens
+from captioner.training.captions import CaptionTokens, sentences_of
 from captioner.training.features import encoder_digest
 from captioner.training.losses import caption_loss
 from captioner.training.ranks import Ranks
@@ -64,6 +65,22 @@ class Validation:
         references = [example.captions for example in self._examples]
         scores = score_captions(captions, references, self._vocabulary.tokens)
         return {"loss": loss / targets_in_all, **scores, "samples": self._samples(captions)}
+
+    @torch.inference_mode()
+    def retrieval(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """How well sentences find pictures and pictures sentences, by the checkpoint's matcher, among all of them."""
+        every, decoder, matcher = self._whole, checkpoint.model.decoder, checkpoint.model.matcher
+        assert matcher is not None
+        features, _ = every._encoded(checkpoint)
+        pictures = matcher.eval().pictures(decoder.standardised(features))
+        rows = torch.arange(len(every._captions)).split(256)
+        tokens = [sentences_of(every._captions.batch(some)).to(features.device) for some in rows]
+        sentences = torch.cat([matcher.sentences(some) for some in tokens])
+        return retrieval_scores(sentences.cpu().numpy(), pictures.cpu().numpy(), every._captions.picture.long().numpy())
+
+    @cached_property
+    def _whole(self) -> Validation:
+        return self.alone()
 
     def batches(self, checkpoint: Checkpoint) -> list[tuple[Tensor, Tensor]]:
         """All captions of this rank's share, (B, T), with the features of their pictures, (B, F)."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.network.checkpoint import Checkpoint
+from captioner.network.matcher import Matcher
 from captioner.network.model import CaptionModel, Decoder
 
 Content = dict[str, Any]
@@ -81,3 +82,15 @@ def with_words(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
     decoder.words.strange[999] = 1.0
     model = CaptionModel(config, encoder, decoder).eval()
     return Checkpoint(model, checkpoint.vocabulary, checkpoint.preprocess, checkpoint.provenance)
+
+
+def with_matcher(checkpoint: Checkpoint, size: int = 8) -> Checkpoint:
+    """The same captioner with a matcher of random weights."""
+    config = dataclasses.replace(checkpoint.model.config, match_size=size)
+    torch.manual_seed(4)
+    matcher = Matcher(config, checkpoint.model.encoder.feature_size).eval()
+    for weights in matcher.parameters():
+        torch.nn.init.normal_(weights, std=0.5)
+    model = CaptionModel(config, copy.deepcopy(checkpoint.model.encoder), copy.deepcopy(checkpoint.model.decoder))
+    model.matcher = matcher
+    return dataclasses.replace(checkpoint, model=model.eval())

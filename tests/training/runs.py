@@ -23,6 +23,7 @@ TINY = TrainConfig(
     epochs=2,
     finetune_epochs=1,
     scst_epochs=1,
+    match_epochs=1,
     scst_samples=2,
     batch_size=16,
     image_size=32,
