@@ -118,7 +118,7 @@ class DecodeOptions:
         None,
         "weight of the words found in the picture, beside the decoder; 0: none",
         kind=float,
-        unset="the best on validation pictures",
+        unset="best in validation",
         low=0.0,
         high=5.0,
     )

@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # they import torch
 
 SAME = 0.8  # the similarity of features from which pictures are nearly the same: see docs/finding.md
 _ROUGH = 0.15  # by which the vectors of such pictures may be less similar than their features
+_PIECE = 1000  # results that are sorted at a time
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ class Index:
         self._file = file
         self._index = self._existing()
         self._paths: dict[int, list[str]] = {}
+        self._numbers = np.empty(0, np.int64)
+        self._said: set[str] = set()  # which of the pictures failed, while they were encoded
         self.failed: dict[str, str] = {}  # the pictures that cannot be read, and why
 
     def __len__(self) -> int:
@@ -122,7 +125,11 @@ class Index:
 
         Raises what `open_index` raises.
         """
+        self._said.clear()
         numbers, self.failed = self._numbered(one_of_each(self._pictures()))
+        for reason in self.failed.values():
+            if reason not in self._said:
+                self._progress.fail(reason)
         places = defaultdict(list)
         for path, number in numbers.items():
             places[number].append(path)
@@ -257,6 +264,7 @@ class Index:
         self._progress.begin(len(pictures))
         errors = {row["path"]: row["error"] for row in self._progress.watch(rows) if "error" in row}
         self._progress.finish("indexed")
+        self._said.update(errors.values())
         if store.problem:
             raise store.problem
         found = {digest: errors[path].removeprefix(f"{path}: ") for digest, path in pictures.items() if path in errors}
@@ -295,12 +303,12 @@ def score(products: Floats) -> Floats:
 
 def best_first(scores: Floats) -> Iterator[int]:
     """The places of scores (N,), the best first. They are sorted piece by piece, since few are mostly wanted."""
-    left, number = scores.astype(np.float32), 1000
-    for start in range(0, len(scores), number):
-        some = np.argpartition(-left, min(number, len(left)) - 1)[:number]
-        some = some[np.lexsort((some, -left[some]))][: len(scores) - start]
-        left[some] = -np.inf
-        yield from some.tolist()
+    left = np.arange(len(scores))
+    while len(left):
+        own = scores[left]
+        now = own >= np.partition(own, -_PIECE)[-_PIECE] if len(own) > _PIECE else np.ones(len(own), bool)
+        yield from left[now][np.argsort(-own[now], kind="stable")].tolist()
+        left = left[~now]
 
 
 def check_output(output: Path | None, format: str | None) -> str:

@@ -260,6 +260,8 @@ class IndexFile:
         """Make the file anew, with the records that can still be read."""
         with self.file.open("rb") as file:
             head = file.read(100)
+        if not self.model:
+            raise OutputError(f"{self.file}: damaged")
         if self.file.parent != index_folder() and head[68:72] != _OURS.to_bytes(4, "big"):
             raise OutputError(f"{self.file}: not an index of captioner: give another file")
         fresh, kept = IndexFile(self.file.with_suffix(".new"), self.model, self.reader, self._say), 0
