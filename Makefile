@@ -116,7 +116,7 @@ ENCODER = runs/encoder/best.safetensors
 train-encoder: .venv/installed-imagenet  ## the encoder of all three, and an English decoder, from ImageNet's weights
 	$(TRAIN) $(ENGLISH) --output runs/encoder --encoder-weights \
 	    $$($(BIN)/python -c "from captioner.network.efficientnet_lite import released_file as f; print(f('efficientnet_lite2'))") \
-	    --image-size 256 --epochs 2 --finetune-epochs 12 --scst-epochs 0 --patience 1 $(call RESUME,encoder)
+	    --image-size 256 --epochs 2 --finetune-epochs 12 --scst-epochs 0 --match-epochs 0 --patience 1 $(call RESUME,encoder)
 
 train-flickr8k: train-encoder  ## English; TEXT=captions-without-pictures.jsonl.gz also teaches it other things
 	$(TRAIN) $(ENGLISH) --output runs/flickr8k --finetune-epochs 0 --scst-epochs 2 $(if $(TEXT), \

@@ -21,6 +21,7 @@ Whole jobs, each of which is also a command
     caption_on_cluster(paths, output)    captioner cluster: the same with the workers of Ray
     alt_texts(paths, write=...)          captioner alt: alternative text for the pictures of web pages and documents
     evaluate(captions, images=...)       captioner evaluate: BLEU, ROUGE-L and CIDEr beside their yardsticks
+    evaluate_retrieval(captions, ...)    captioner evaluate --retrieval: how well sentences find their pictures
     compare(first, second)               captioner compare: is the difference of two evaluations chance?
     train(captions, images, output)      captioner train: a checkpoint from your own captions, by a TrainConfig
     check_data(captions, images)         captioner data check: what a data set holds, and what is wrong with it
@@ -62,6 +63,7 @@ _HOMES = {
     "caption_on_cluster": "bulk.cluster",
     "alt_texts": "bulk.alt",
     "evaluate": "evaluation.run",
+    "evaluate_retrieval": "evaluation.retrieval",
     "compare": "evaluation.compare",
     "train": "training.run",
     "TrainConfig": "training.config",

@@ -20,6 +20,7 @@ from captioner.errors import OptionError as OptionError
 from captioner.errors import OutputError as OutputError
 from captioner.errors import TrainingError as TrainingError
 from captioner.evaluation.compare import compare as compare
+from captioner.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
 from captioner.evaluation.run import evaluate as evaluate
 from captioner.inference.captioner import Captioner as Captioner
 from captioner.inference.captioner import load as load

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captioner.cli.arguments import add_model, add_options, load_model, picked
 from captioner.errors import OptionError, one_line
 from captioner.options import TOKEN_KINDS, DecodeOptions, option_specs, parse_options
 
-if TYPE_CHECKING:
-    from captioner.evaluation.scores import Evaluation
-
 ABOUT = {
     "help": "measure captions against those that people wrote",
-    "usage": "captioner evaluate --captions FILE (--images DIR | --predictions FILE) [options]",
+    "usage": "captioner evaluate --captions FILE (--images DIR | --predictions FILE) [options]\n"
+    "       captioner evaluate --retrieval --captions FILE --images DIR [options]",
     "description": "Print BLEU-1 to 4, ROUGE-L and CIDEr-D, beside those of a human and of the best constant caption.",
 }
 
@@ -34,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON with the COCO numbers of the pictures")
     data.add_argument("--tokens", choices=TOKEN_KINDS, help="what captions are split into [depends on their script]")
     data.add_argument("--allow-missing", action="store_true", help="leave out pictures that lack a counterpart")
+    retrieval = "measure how well the captions find their pictures, instead of captions that the model writes"
+    data.add_argument("--retrieval", action="store_true", help=retrieval)
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="also write all scores to this file")
     output.add_argument("--report", type=Path, metavar="FILE", help="also write a page with plots and examples")
@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
     unused = [*(["--checkpoint"] if args.checkpoint else []), *decoding]
     if args.predictions and unused:
         raise OptionError(f"--predictions are captions already: leave out {unused[0]}")
+    if args.retrieval:
+        return _retrieval(args, decoding)
     from captioner.evaluation.run import evaluate
-    from captioner.files import replacing
     from captioner.inference.progress import watched
 
     names = ("images", "predictions", "split", "split_list", "coco_images", "tokens", "allow_missing")
@@ -73,12 +74,44 @@ def run(args: argparse.Namespace) -> int:
     print(f"recipe: {result.recipe}")
     for warning in result.warnings():
         _say(f"warning: {warning}")
-    for path, content in ((args.json, lambda: [result.to_json()]), (args.report, lambda: _report(result))):
-        if path:
-            with replacing(path) as file:
-                file.writelines(content())
-            _say(f"wrote {path}")
+    _write(args.json, [result.to_json()])
+    if args.report:
+        from captioner.evaluation.report import report  # which imports Jinja2; scores do without
+
+        _write(args.report, report(result))
     return 0
+
+
+def _retrieval(args: argparse.Namespace, decoding: list[str]) -> int:
+    """Print how well the captions find their pictures."""
+    unused = [f"--{name.replace('_', '-')}" for name in ("predictions", "tokens", "coco_images") if getattr(args, name)]
+    for flag in (*unused, *decoding):
+        raise OptionError(f"--retrieval measures the sentences that people wrote: leave out {flag}")
+    if not args.images:
+        raise OptionError("--retrieval needs the pictures: give --images DIR")
+    from captioner.evaluation.retrieval import evaluate_retrieval
+    from captioner.inference.progress import watched
+
+    given = picked(args, "images", "split", "split_list", "allow_missing")
+    result = evaluate_retrieval(args.captions, model=partial(load_model, args), say=_say, progress=watched, **given)
+    scores = result.scores
+    print(f"{result.table()}\n\n{scores['pictures']} pictures, {scores['sentences']} sentences")
+    print(f"recipe: {result.recipe}")
+    _write(args.json, [result.to_json()])
+    if args.report:
+        from captioner.evaluation.report import retrieval_report
+
+        _write(args.report, retrieval_report(result))
+    return 0
+
+
+def _write(path: Path | None, content: Iterable[str]) -> None:
+    if path:
+        from captioner.files import replacing
+
+        with replacing(path) as file:
+            file.writelines(content)
+        _say(f"wrote {path}")
 
 
 def _support(found: Mapping[str, Any]) -> Iterator[str]:
@@ -91,12 +124,6 @@ def _support(found: Mapping[str, Any]) -> Iterator[str]:
             f"confidence: {found['error']:.1f} points off on average; support of the surest half: {half:.1f} %; "
             f"{found['right']:.1f} % of all captions are right"
         )
-
-
-def _report(result: Evaluation) -> Iterator[str]:
-    from captioner.evaluation.report import report  # which imports Jinja2; scores do without
-
-    return report(result)
 
 
 def _say(line: str) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from captioner.data.captions import CaptionSet
-from captioner.data.names import read_image_ids
+from captioner.data.names import find_files, read_image_ids
 from captioner.data.splits import listed_names, names_of_split
 from captioner.errors import DataError, counted, some
 from captioner.evaluation.predictions import match, read_predictions
 from captioner.evaluation.scores import Evaluation, score_pictures
 from captioner.files import digest_of
+from captioner.pictures.find import find_pictures
 from captioner.vocab import tokenise
 
 # What may be wrong with a picture (or several pictures), by the name that it has in the JSON.
@@ -93,6 +95,19 @@ class Pairs:
         if others := len(matched.predictions) - len(self.captions):
             say(f"{counted(others, 'caption')} of pictures that are not evaluated")
         return {"predictions": digest_of(file, [(one.picture, one.caption) for one in predictions])[:12]}
+
+    def find_pictures(self, images: Path) -> None:
+        """Find the files of the pictures in a folder.
+
+        Raises DataError for missing pictures and, if all pictures are evaluated, for those without references.
+        """
+        self.images, self.files = images, find_files(self.references, images)
+        self.note("no_picture", [name for name in self.references if name not in self.files])
+        if self.files and not self.selected:
+            known = set(map(str, self.files.values()))
+            others = [path for path in find_pictures([str(images)], recursive=True) if path not in known]
+            self.note("no_references", [os.path.relpath(path, images) for path in others])
+        self.refuse()  # before minutes of work
 
     def note(self, problem: str, names: Sequence[str]) -> None:
         """Note a problem of these pictures; without names there is none."""

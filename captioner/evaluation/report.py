@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from captioner.evaluation.metrics import Words, bleu_of_counts
 from captioner.evaluation.plots import bar_chart
+from captioner.evaluation.retrieval import AT, DIRECTIONS, Retrieval
 from captioner.evaluation.scores import METRICS, Evaluation, ScoredCaption, joined, span
 from captioner.pictures.load import thumbnail
 from captioner.templates import render
@@ -58,6 +60,25 @@ def report(evaluation: Evaluation, preview: Callable[[Path], str | None] = thumb
             ("Used too rarely", [usage[:3] for usage in usages if usage.captions < usage.references][:_ROWS]),
         ],
         examples=[("Best", best[:_EXAMPLES]), ("Worst", best[::-1][:_EXAMPLES]), ("Random", drawn)],
+    )
+
+
+def retrieval_report(evaluation: Retrieval, preview: Callable[[Path], str | None] = thumbnail) -> Iterator[str]:
+    """The page of a retrieval evaluation, piece by piece, with some of the best, the worst and of all queries."""
+    best = sorted(evaluation.queries, key=lambda query: (query.rank, query.name, query.sentence))
+    shuffled = random.Random(0).sample(best, len(best))
+    # Many queries find their picture first, and neighbours in the order of names would be of the same pictures.
+    first = [query for query in shuffled if query.rank == best[0].rank]
+    examples = ("Best queries", first), ("Worst queries", best[::-1]), ("Random queries", shuffled)
+    return render(
+        "retrieval.html",
+        evaluation=evaluation,
+        scores=evaluation.scores,
+        at=AT,
+        directions=DIRECTIONS,
+        preview=cache(preview),
+        shown=lambda query: query.found if query.name in query.found else (*query.found, query.name),
+        examples=[(title, queries[:_EXAMPLES]) for title, queries in examples],
     )
 
 

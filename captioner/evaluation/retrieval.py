@@ -7,16 +7,162 @@ Shapes: P pictures, S sentences, D size of the space.
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from captioner.data.captions import read_captions
+from captioner.errors import DataError, ImageError
+from captioner.evaluation.pairs import Pairs
+from captioner.evaluation.scores import markdown_table, span
+
 Vectors = NDArray[np.float32]
 Ranks = NDArray[np.int64]
 AT = (1, 5, 10)
-DIRECTIONS = ("picture_by_sentence", "sentence_by_picture")
+DIRECTIONS = {"picture_by_sentence": "picture by sentence", "sentence_by_picture": "sentence by picture"}
+RETRIEVAL_FORMAT = "captioner retrieval 1"
 _BLOCK = 1024  # queries at a time, so that memory does not grow with the square of the set
+_READ = 256  # pictures at a time
+_SHOWN = 5  # pictures that are kept of each query
+
+
+class Reader(Protocol):
+    """What retrieval needs of a checkpoint's matcher: unit vectors of sentences, and of features."""
+
+    def sentences(self, texts: Sequence[str]) -> Vectors: ...
+    def pictures(self, features: Vectors) -> Vectors: ...
+
+
+class Model(Protocol):
+    """What retrieval needs of a `Captioner`."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    def digest(self) -> str: ...
+    def reader(self) -> Reader: ...
+    def encode(self, images: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sentence, the name of its picture and the rank of that, and the names of the pictures that come first."""
+
+    sentence: str
+    name: str
+    rank: int
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How well sentences find pictures, and pictures sentences. `scores` are those of `retrieval_scores`."""
+
+    scores: dict[str, Any]
+    queries: tuple[Query, ...]
+    recipe: str
+    files: Mapping[str, Path] = field(default_factory=dict)  # of the pictures
+    problems: Mapping[str, Sequence[str]] = field(default_factory=dict)  # names of pictures left out, by problem
+
+    def table(self) -> str:
+        """The scores as a Markdown table."""
+        rows = [
+            [label, *(f"{self.scores[name][f'r{k}']:.1f}" for k in AT), f"{self.scores[name]['median']:g}"]
+            for name, label in DIRECTIONS.items()
+        ]
+        return markdown_table(["", *(f"R@{k}" for k in AT), "median rank"], rows)
+
+    def to_json(self) -> str:
+        """The scores as JSON with one query a line. The same evaluation gives the same bytes."""
+        head = {"format": RETRIEVAL_FORMAT, **self.scores, "problems": dict(self.problems), "recipe": self.recipe}
+        lines = ",\n".join("    " + json.dumps({**vars(query), "found": list(query.found)}) for query in self.queries)
+        return json.dumps(head, indent=2)[:-2] + f',\n  "queries": [\n{lines}\n  ]\n}}\n'
+
+
+def evaluate_retrieval(
+    captions: str | Path,
+    *,
+    images: str | Path,
+    model: Model | Callable[[], Model],
+    split: str | None = None,
+    split_list: str | Path | None = None,
+    allow_missing: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[..., Iterable[Any]] | None = None,
+) -> Retrieval:
+    """Measure how well the sentences that people wrote find their pictures; what `captioner evaluate --retrieval` does.
+
+    The arguments are those of `evaluate`. Every caption is a query among all pictures, and every picture among all
+    captions. Raises OptionError, DataError and CheckpointError, the last for a checkpoint without a matcher.
+    """
+    known = read_captions(Path(captions))
+    for note in known.notes:
+        say(f"{captions}: {note}")
+    pairs = Pairs.of(known, split, split_list, allow_missing)
+    pairs.find_pictures(Path(images))
+    model = model() if callable(model) else model
+    reader, digest = model.reader(), model.digest()
+    names, vectors = [], []
+    batches = [list(pairs.files)[begin : begin + _READ] for begin in range(0, len(pairs.files), _READ)]
+    for batch in progress(batches, total=len(batches), unit="batch") if progress else batches:
+        for name, feature in _encoded(model, {name: pairs.files[name] for name in batch}, pairs, say):
+            names.append(name)
+            vectors.append(reader.pictures(feature)[0])
+    pairs.refuse()
+    if not names:
+        raise DataError("no picture has both captions and a readable file")
+    for line in pairs.described():
+        say(f"warning: {line}")
+    texts = [(place, text) for place, name in enumerate(names) for text in pairs.references[name]]
+    owner, pictures = np.array([place for place, _ in texts]), np.stack(vectors)
+    sentences = reader.sentences([text for _, text in texts])
+    scores, found = retrieval_scores(sentences, pictures, owner), ranks(sentences, pictures, owner)[0]
+    queries = tuple(
+        Query(text, names[place], int(rank), tuple(names[best] for best in first))
+        for (place, text), rank, first in zip(texts, found, _first(sentences, pictures), strict=True)
+    )
+    content = json.dumps([[name, pairs.references[name]] for name in names])
+    parts = {
+        "metrics": "recall+median_rank",
+        "images": str(len(names)),
+        "refs": span([len(pairs.references[name]) for name in names]),
+        "refs_sha": hashlib.sha256(content.encode()).hexdigest()[:12],
+        **{"precision": model.precision, "engine": model.engine, "checkpoint": digest[:12]},
+        **{kind: str(len(those)) for kind, those in pairs.problems.items()},
+        **{package: version(package) for package in ("captioner", "torch")},
+    }
+    recipe = "|".join(f"{name}:{value}" for name, value in parts.items())
+    return Retrieval(scores, queries, recipe, pairs.files, pairs.problems)
+
+
+def _encoded(
+    model: Model, files: Mapping[str, Path], pairs: Pairs, say: Callable[[str], None]
+) -> Iterator[tuple[str, Vectors]]:
+    """The names of pictures and their features (1, F). What cannot be read is noted."""
+    try:
+        yield from zip(files, model.encode(list(files.values())).cpu().numpy()[:, None], strict=True)
+    except ImageError as error:
+        if len(files) == 1:
+            say(str(error))
+            pairs.note("unreadable", list(files))
+            return
+        for name, file in files.items():
+            yield from _encoded(model, {name: file}, pairs, say)
+
+
+def _first(sentences: Vectors, pictures: Vectors) -> Iterator[list[int]]:
+    """The places of the pictures that come first for each sentence, the best one first."""
+    for begin in range(0, len(sentences), _BLOCK):
+        scores = sentences[begin : begin + _BLOCK] @ pictures.T
+        yield from np.argsort(-scores, axis=1, kind="stable")[:, :_SHOWN].tolist()
 
 
 def ranks(sentences: Vectors, pictures: Vectors, owner: NDArray[np.int64]) -> tuple[Ranks, Ranks]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from captioner.errors import OptionError, counted
 from captioner.evaluation.pairs import Pairs
 from captioner.evaluation.scores import Evaluation, recipe
 from captioner.options import TOKEN_KINDS, DecodeOptions
-from captioner.pictures.find import find_pictures
 from captioner.vocab import fitting_tokens, tokenise
 
 _NOTHING = "give images (--images DIR) and a model that captions them, or captions with predictions (--predictions)"
@@ -104,13 +102,8 @@ def _caption(
 
     Raises DataError for missing pictures and, if all pictures are evaluated, for those without references.
     """
-    pairs.images, pairs.files = images, find_files(pairs.references, images)
-    pairs.note("no_picture", [name for name in pairs.references if name not in pairs.files])
+    pairs.find_pictures(images)
     names = {str(path): name for name, path in pairs.files.items()}
-    if names and not pairs.selected:
-        others = [path for path in find_pictures([str(images)], recursive=True) if path not in names]
-        pairs.note("no_references", [os.path.relpath(path, images) for path in others])
-    pairs.refuse()  # before minutes of work
     model = model() if callable(model) else model
     digest = model.digest()
     results: Iterable[Any] = model.caption_files(names, options)

@@ -24,6 +24,7 @@ from captioner.inference.decoding import ROWS, Hypothesis, decode, decode_state
 from captioner.inference.explanation import Explanation, explain, teacher_forced
 from captioner.inference.openvino_engine import OpenVinoEncoder
 from captioner.inference.parallel import in_batches, in_order
+from captioner.inference.reader import Reader, load_reader
 from captioner.inference.results import Caption, FileResult
 from captioner.inference.rules import Rules
 from captioner.inference.store import FeatureStore, Named, encode_together
@@ -168,6 +169,12 @@ class Captioner:
                 raise CheckpointError(f"{self.path}: has changed since it was loaded: load it again")
             self._digest = digest
         return self._digest
+
+    def reader(self) -> Reader:
+        """What the checkpoint's matcher knows of sentences and pictures. Raises CheckpointError if it has none."""
+        if not self.path:
+            raise CheckpointError("this model was not loaded from a file, so it has no reader of sentences")
+        return load_reader(self.path)
 
     def caption(self, image: ImageSource, options: DecodeOptions | None = None, *, prompt: str = "") -> Caption:
         """Caption one picture. Raises ImageError when it cannot be read."""

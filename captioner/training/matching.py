@@ -80,8 +80,8 @@ class MatchStage(Stage):
     def told(self, row: dict[str, Any]) -> str:
         """R@K of both directions."""
         return "  ".join(
-            f"{name.replace('_', ' ')} R@1/5/10 {' / '.join(f'{row[name][k]:.1f}' for k in ('r1', 'r5', 'r10'))}"
-            for name in DIRECTIONS
+            f"{label} R@1/5/10 {' / '.join(f'{row[name][k]:.1f}' for k in ('r1', 'r5', 'r10'))}"
+            for name, label in DIRECTIONS.items()
         )
 
     def _of_pairs(self, rows: Tensor) -> Tensor:

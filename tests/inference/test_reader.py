@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_checkpoint
+from network.checkpoint_files import read_parts, refusal, with_matcher, write_parts
 
 from captioner.errors import CheckpointError
 from captioner.inference.reader import load_reader
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioner.training.captions import CaptionTokens, sentences_of
-from network.checkpoint_files import read_parts, refusal, with_matcher, write_parts
 
 TEXTS = ["a dog runs on the grass", "Cat!", "the man sits in the snow in the snow", "a zebra"]
 

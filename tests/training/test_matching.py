@@ -1,4 +1,4 @@
-"""The last stage: pairs are told from each other, a sentence finds its picture, and a checkpoint keeps what it learned."""
+"""The last stage: pairs are told apart, a sentence finds its picture, and a checkpoint keeps what it learned."""
 
 from __future__ import annotations
 
