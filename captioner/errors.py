@@ -35,6 +35,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def reason_of(error: Exception, path: str) -> str:
+    """What went wrong with a file, for a message. Errors of the operating system do not name it as people do."""
+    return f"{path}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+
+
 def to_install(extra: str) -> str:
     """How to install an extra, for a message."""
     return f'pip install "captioner[{extra}]" (in a clone: pip install -e ".[{extra}]")'

@@ -15,7 +15,7 @@ from captioner.documents.document import find_documents, write_document
 from captioner.documents.gaps import Gap, find_gaps, is_tiny
 from captioner.documents.html import Image
 from captioner.documents.source import Source
-from captioner.errors import CaptionerError, ImageError, OptionError, one_line
+from captioner.errors import CaptionerError, ImageError, OptionError, one_line, reason_of
 from captioner.files import AnyPath, cache_folder, listed, sha256_of
 from captioner.network.header import find_checkpoint
 from captioner.pictures.load import picture_size
@@ -183,10 +183,8 @@ def noting(errors: list[str], path: str) -> Iterator[None]:
     """Note what goes wrong with a document, and go on."""
     try:
         yield
-    except CaptionerError as error:
-        errors.append(str(error))
-    except OSError as error:
-        errors.append(f"{one_line(path)}: {error.strerror or error}")
+    except (CaptionerError, OSError) as error:
+        errors.append(reason_of(error, one_line(path)))
 
 
 class _Cache:

@@ -13,16 +13,15 @@ from typing import NamedTuple
 
 from captioner.bulk.alt import fill, noting
 from captioner.bulk.formats import check_extension
-from captioner.bulk.library import Pictures, XmpFiles
-from captioner.bulk.outputs import Place, Sidecars
-from captioner.bulk.wanted import check_metadata
+from captioner.bulk.outputs import Place
+from captioner.bulk.wanted import check_metadata, place_of
 from captioner.data.captions import plain, read_entries
 from captioner.data.names import find_files
 from captioner.data.readers.base import names_picture, writable
 from captioner.data.readers.wording import misread
 from captioner.documents.document import EPUB, find_documents
 from captioner.documents.gaps import Gap, find_gaps
-from captioner.errors import DataError, ImageError, InputError, OptionError, OutputError, one_line
+from captioner.errors import DataError, ImageError, InputError, OptionError, OutputError, one_line, reason_of
 from captioner.files import AnyPath, listed, sha256_of
 from captioner.options import APPLY_FORMATS, MetadataOptions
 
@@ -87,18 +86,12 @@ def apply_captions(
     if format == "alt":
         _fill(find_documents(listed(documents)), captions, done, dry_run)
         return done
-    if format == "sidecar":
-        place: Place = Sidecars(list(captions), extension, "", "", options.overwrite_edited)
-    else:
-        library = Pictures if format == "embed" else XmpFiles
-        place = library(list(captions), options, False, done.failed.append)
+    place = place_of(format, list(captions), done.failed.append, options, extension)
     for path, given in captions.items():
         try:
             _put(place, path, given, options.overwrite_edited, done, dry_run)
-        except (DataError, OutputError) as error:
-            done.failed.append(str(error))
-        except OSError as error:
-            done.failed.append(f"{path}: {error.strerror}")
+        except (DataError, OutputError, OSError) as error:
+            done.failed.append(reason_of(error, path))
     return done
 
 
@@ -162,8 +155,7 @@ def _put(place: Place, path: str, given: _Given, replaced: bool, done: Applied, 
         done.kept.append(path)
     else:
         if not dry_run and there and ours and there.text == text:  # it only goes to another place
-            confidence = {} if there.confidence is None else {"confidence": there.confidence}
-            place.restore({"path": path, "caption": text, **confidence}, text)
+            place.restore({"path": path, "caption": text, **there.facts()}, text)
         elif not dry_run:
             place.correct(path, text)
         done.written.append((path, place.place(path).partition("\t")[2] or path, text))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # they import torch
     from captioner.inference.results import Row
 
 
-SAME = 0.8  # the similarity of features from which pictures are nearly the same: see docs/finding.md
+SAME = 0.88  # the similarity of features from which pictures are nearly the same: see docs/finding.md
 _ROUGH = 0.15  # by which the vectors of such pictures may be less similar than their features
 _PIECE = 1000  # results that are sorted at a time
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from captioner import __version__
 from captioner.bulk.moves import Digests
 from captioner.bulk.outputs import Place, check_folder, journal_beside
-from captioner.errors import DataError, OutputError, one_line
+from captioner.errors import DataError, OutputError, one_line, reason_of
 from captioner.metadata import embedded, sidecars
 from captioner.metadata.sidecars import Sidecars
 from captioner.metadata.xmp import Entry, Held
@@ -59,8 +59,7 @@ class Library(Place):
                 return True
             self._check(path)
         except (DataError, OSError) as error:
-            reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
-            raise OutputError(str(reason)) from error
+            raise OutputError(reason_of(error, path)) from error
         return False
 
     def write(self, rows: Iterable[Row]) -> None:
@@ -73,7 +72,7 @@ class Library(Place):
             except (DataError, OutputError, OSError) as error:
                 if isinstance(error, OSError) and error.errno in _FULL:
                     raise
-                self._fail(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error))
+                self._fail(reason_of(error, path))
 
     def current(self, path: str) -> Held | None:
         """A person's caption before ours, and one in this place before one elsewhere."""

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from captioner.bulk.existing import ADDED_TO, REMEDY, Existing, read_existing
 from captioner.bulk.formats import Writer, in_ascii, sidecar_paths, sidecar_text
-from captioner.data.readers.base import read_text
-from captioner.data.readers.folders import TEXTS, beside, lines
+from captioner.data.readers.folders import TEXTS, beside, texts_in
 from captioner.errors import OutputError, one_line
 from captioner.files import remove_temporaries, replacing
 from captioner.metadata.xmp import Held
@@ -201,6 +200,13 @@ class OneFile(Output):
                 file.write(text.encode(errors="surrogateescape"))
 
 
+def in_one(place: Path | TextIO, format: str, num_captions: int, render: Writer, overwrite: bool = False) -> Output:
+    """All captions in one place: a file or an open one. Raises what `OneFile` raises."""
+    if isinstance(place, Path):
+        return OneFile(place, format, num_captions, render, overwrite)
+    return Stream(place, format, render)
+
+
 class Sidecars(Place):
     """A text file beside each picture. One that exists is kept, even an empty one.
 
@@ -244,7 +250,7 @@ class Sidecars(Place):
 
     def _lines(self, path: str) -> list[str] | None:
         file = self._there(path)
-        return (list(filter(str.strip, lines(read_text(file, "text file")))) or [""]) if file else None
+        return texts_in(file) if file else None
 
     def _there(self, path: str) -> Path | None:
         """The file that counts for a picture; one that it shares with another picture, too, as when it is read."""

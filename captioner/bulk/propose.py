@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from captioner.bulk.formats import csv_lines, format_of
-from captioner.bulk.outputs import OneFile, Output, Stream
+from captioner.bulk.outputs import Output, in_one
 from captioner.bulk.read import caption_of
 from captioner.bulk.run import check_waiting, loaded
 from captioner.errors import DataError, ImageError, InputError, OptionError, one_line
@@ -54,13 +54,10 @@ def propose(
     """
     if number < 1:
         raise OptionError(f"number (-n) must be at least 1, not {number}")
-    target: Output = Output()
-    if isinstance(output, str | os.PathLike):
-        if format_of(Path(output)) != "csv":
-            raise OptionError(f"{output}: will hold csv: give a name that ends in .csv")
-        target = OneFile(Path(output), "csv", 1, _table, False)
-    elif output:
-        target = Stream(output, "csv", _table)
+    place = Path(output) if isinstance(output, str | os.PathLike) else output
+    if isinstance(place, Path) and format_of(place) != "csv":
+        raise OptionError(f"{output}: will hold csv: give a name that ends in .csv")
+    target = in_one(place, "csv", 1, _table) if place else Output()
     found = find_pictures(listed(paths), recursive)
     left = [path for path in found if not target.holds(path) and (everything or not _captioned(path))]
     if not left:
@@ -69,7 +66,7 @@ def propose(
     features, rows = _encoded(loaded(model), progress(left), say)
     chosen = spread(features, [1.0 - row["confidence"] for row in rows], number) if rows else []
     best = [rows[place] for place in chosen]
-    if output:
+    if place:
         target.write(best)
     return best
 

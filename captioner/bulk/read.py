@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from captioner.bulk.formats import writer
-from captioner.bulk.outputs import OneFile, Output, Stream
+from captioner.bulk.outputs import in_one
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.run import note_subfolders
 from captioner.bulk.wanted import chosen
-from captioner.data.readers.base import read_text
-from captioner.data.readers.folders import beside, lines
-from captioner.errors import DataError, ImageError, OptionError, counted, to_install
+from captioner.data.readers.folders import beside, texts_in
+from captioner.errors import DataError, ImageError, OptionError, counted, reason_of, to_install
 from captioner.files import AnyPath, listed
 from captioner.metadata import embedded
 from captioner.metadata.sidecars import Sidecars
-from captioner.metadata.xmp import Held
 from captioner.options import PLACES, READ_FORMATS
 from captioner.pictures.find import Stdin, find_pictures, read_stdin
 
@@ -66,12 +64,8 @@ def read_files(
     found = find_pictures(listed(paths), recursive, content)
     rows = list(_rows(found, places, progress))
     several = max((1 + len(row.get("alternatives", ())) for row in rows), default=1)
-    target: Output
-    if isinstance(place, Path):
-        target = OneFile(place, format, several, writer(format, several), overwrite)
-        target.check(found)
-    else:
-        target = Stream(place, format, writer(format, several))
+    target = in_one(place, format, several, writer(format, several), overwrite)
+    target.check(found)
     if old := sum(target.holds(row["path"]) for row in rows):
         progress.note(f"note: {place} keeps its rows of {counted(old, 'picture')}: overwrite (--overwrite) renews them")
     target.write(rows)
@@ -88,7 +82,7 @@ def _rows(paths: Iterable[str], places: tuple[str, ...], progress: Progress) -> 
             if row := caption_of(path, places, sidecars):
                 yield row
         except (DataError, ImageError, OSError) as error:
-            progress.fail(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error))
+            progress.fail(reason_of(error, path))
 
 
 def caption_of(path: str, places: tuple[str, ...], sidecars: Sidecars) -> Row | None:
@@ -97,15 +91,11 @@ def caption_of(path: str, places: tuple[str, ...], sidecars: Sidecars) -> Row | 
     for place in places:
         if place == "text":
             if files := beside(path):  # an empty one means that a person wants no caption
-                first, *others = list(filter(str.strip, lines(read_text(files[0], "text file")))) or [""]
+                first, *others = texts_in(files[0])
                 row: Row = {"path": path, "caption": first, "found": place}
                 more = {"alternatives": [{"caption": text} for text in others]} if others else {}
                 found.append((1, {**row, **more}))
         elif held := sidecars.held(path) if place == "xmp" else embedded.read(path):
-            found.append((2 * held.ours, _of_metadata(path, held, place)))
+            row = {"path": path, "caption": held.text, "found": place, **held.facts()}
+            found.append((2 * held.ours, row))
     return min(found, key=lambda item: item[0])[1] if found else None
-
-
-def _of_metadata(path: str, held: Held, place: str) -> Row:
-    row: Row = {"path": path, "caption": held.text, "found": place, "author": "captioner" if held.ours else "person"}
-    return row if held.confidence is None else {**row, "confidence": held.confidence}

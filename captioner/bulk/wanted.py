@@ -12,7 +12,7 @@ from typing import TextIO
 
 from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, check_extension, format_of, writer
 from captioner.bulk.library import Library, Pictures, XmpFiles
-from captioner.bulk.outputs import OneFile, Output, Place, Sidecars, Stream
+from captioner.bulk.outputs import Output, Place, Sidecars, in_one
 from captioner.bulk.progress import Progress
 from captioner.data.names import image_id, read_image_ids
 from captioner.errors import DataError, OptionError
@@ -77,9 +77,7 @@ class Wanted:
         ids = _image_ids(paths, self.coco_images) if self.format == "coco" else None
         number = self.options.num_captions
         render = writer(self.format, number, ids, lambda path: thumbnail(inline.get(path, path)))
-        if isinstance(self.place, Path):
-            return OneFile(self.place, self.format, number, render, self.overwrite)
-        return Stream(self.place, self.format, render)
+        return in_one(self.place, self.format, number, render, self.overwrite)
 
 
 def chosen(output: AnyPath | TextIO | None, format: str | None, progress: Progress) -> tuple[Path | TextIO, str]:
@@ -105,15 +103,22 @@ def check_metadata(format: str, options: MetadataOptions | None) -> None:
             raise OptionError(f"{spec.name} ({spec.flag}) goes with the format {formats} only")
 
 
-def place_of(format: str, paths: list[str], fail: Callable[[str], object]) -> Place:
-    """A place of its own for the caption of each picture: format is xmp, embed or sidecar.
+def place_of(
+    format: str,
+    paths: list[str],
+    fail: Callable[[str], object],
+    options: MetadataOptions | None = None,
+    extension: str = "",
+) -> Place:
+    """A place of its own for the caption of each picture: format is xmp, embed or sidecar, with this extension.
 
     `fail` takes what to say of a picture whose caption cannot be written. Raises DeviceError without the extra
     [metadata] for embed.
     """
+    options = options or MetadataOptions()
     if format == "sidecar":
-        return Sidecars(paths, "", "", "", overwrite=False)
-    return LIBRARIES[format](paths, MetadataOptions(), False, fail)
+        return Sidecars(paths, extension, "", "", options.overwrite_edited)
+    return LIBRARIES[format](paths, options, False, fail)
 
 
 def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] | None:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from captioner.options import ENGINES, PRECISIONS, DecodeOptions, option_specs
+from captioner.options import ENGINES, PRECISIONS, DecodeOptions, option_specs, parse_options
 
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
@@ -82,6 +82,15 @@ def add_many_pictures(parser: argparse.ArgumentParser, paths: str) -> tuple[Grou
     model = parser.add_argument_group("model")
     model.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures encoded at once [32]")
     return output, model
+
+
+def picked_many(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_many_pictures` declared, as keyword arguments. Raises OptionError."""
+    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
+    from captioner.bulk.progress import Progress
+
+    given = picked(args, "prompt", "recursive", "batch_size")
+    return {**given, "options": options, "progress": Progress(args.quiet)}
 
 
 def add_checkpoint(group: argparse.ArgumentParser | Group) -> None:

@@ -7,9 +7,17 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from captioner.cli.arguments import add_index, add_many_pictures, add_model, add_options, load_model, picked
+from captioner.cli.arguments import (
+    add_index,
+    add_many_pictures,
+    add_model,
+    add_options,
+    load_model,
+    picked,
+    picked_many,
+)
 from captioner.errors import OptionError
-from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, parse_options
+from captioner.options import FILE_FORMATS, MetadataOptions, parse_options
 
 ABOUT = {
     "help": "write a sentence for each picture",
@@ -43,18 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
-    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
-    from captioner.bulk.progress import Progress
-    from captioner.bulk.run import caption_files
-
-    names = ("format", "prompt", "recursive", "batch_size", "resume", "overwrite", "dry_run", "coco_images")
+    names = ("format", "resume", "overwrite", "dry_run", "coco_images", "extension", "prefix", "suffix", "index")
     given = {
-        **picked(args, *names, "extension", "prefix", "suffix", "index"),
-        "options": options,
+        **picked_many(args),
+        **picked(args, *names),
         "metadata": parse_options(MetadataOptions, vars(args)),
         "stdin": getattr(sys.stdin, "buffer", sys.stdin),
-        "progress": Progress(args.quiet),
     }
+    from captioner.bulk.run import caption_files
+
     summary = caption_files(args.paths, args.output, model=partial(load_model, args), **given)
     return 1 if summary.failed else 0
 

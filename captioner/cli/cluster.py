@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from captioner.cli.arguments import add_checkpoint, add_many_pictures, picked
-from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions, parse_options
+from captioner.cli.arguments import add_checkpoint, add_many_pictures, picked, picked_many
+from captioner.options import PRECISIONS, SHARD_FORMATS
 
 ABOUT = {
     "help": "caption very many pictures with Ray",
@@ -30,16 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
-    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
-    from captioner.bulk.cluster import caption_on_cluster
-    from captioner.bulk.progress import Progress
-
-    names = ("format", "prompt", "checkpoint", "device", "precision", "workers", "recursive", "batch_size")
     given = {
-        **picked(args, *names),
-        "options": options,
+        **picked_many(args),
+        **picked(args, "format", "checkpoint", "device", "precision", "workers"),
         "stdin": getattr(sys.stdin, "buffer", sys.stdin),
-        "progress": Progress(args.quiet),
     }
+    from captioner.bulk.cluster import caption_on_cluster
+
     summary = caption_on_cluster(args.paths, args.output, **given)
     return 1 if summary.failed else 0

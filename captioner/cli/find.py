@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument("--text", default="", metavar="SENTENCE", help="with --like: and that this describes")
     query.add_argument("--not", default="", metavar="SENTENCE", dest="without", help="and not this")
     query.add_argument("--duplicates", action="store_true", help="groups of pictures that are nearly the same")
-    same = "from this similarity on, 0 to 1, pictures are nearly the same [0.8]"
+    same = "from this similarity on, 0 to 1, pictures are nearly the same [0.88]"
     query.add_argument("--threshold", type=float, metavar="X", help=same)
     inputs = parser.add_argument_group("pictures")
     inputs.add_argument("paths", metavar="PATH", nargs="*", help="files, folders, patterns, or - for a list on stdin")

@@ -8,8 +8,8 @@ import signal
 import threading
 from functools import partial
 
-from captioner.cli.arguments import add_many_pictures, add_model, add_options, load_model, picked
-from captioner.options import WATCH_FORMATS, DecodeOptions, MetadataOptions, parse_options
+from captioner.cli.arguments import add_many_pictures, add_model, add_options, load_model, picked, picked_many
+from captioner.options import WATCH_FORMATS, MetadataOptions, parse_options
 
 ABOUT = {
     "help": "caption pictures as they come into folders",
@@ -38,8 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch until a signal comes; then 0."""
-    options: DecodeOptions = parse_options(DecodeOptions, vars(args))
-    from captioner.bulk.progress import Progress
+    given = {
+        **picked_many(args),
+        **picked(args, "format", "settle", "poll", "extension"),
+        "metadata": parse_options(MetadataOptions, vars(args)),
+    }
     from captioner.bulk.watch import watch_folders
 
     stop = threading.Event()
@@ -53,11 +56,5 @@ def run(args: argparse.Namespace) -> int:
         os.nice(args.nice)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    given = {
-        **picked(args, "format", "recursive", "settle", "poll", "prompt", "batch_size", "extension"),
-        "options": options,
-        "metadata": parse_options(MetadataOptions, vars(args)),
-        "progress": Progress(args.quiet),
-    }
     watch_folders(args.paths, args.output, model=partial(load_model, args), stop=stop, **given)
     return 0

@@ -49,6 +49,11 @@ class Held:
     ours: bool  # captioner wrote it, and nobody has changed it since
     confidence: float | None = None
 
+    def facts(self) -> dict[str, Any]:
+        """Who wrote it, and how sure the captioner was, as rows have it."""
+        facts: dict[str, Any] = {"author": "captioner" if self.ours else "person"}
+        return facts if self.confidence is None else {**facts, "confidence": self.confidence}
+
     def stays(self, overwrite: bool, overwrite_edited: bool) -> bool:
         """Whether it is kept by a run that may overwrite our captions, or also those of people."""
         return not (overwrite_edited or (overwrite and self.ours))

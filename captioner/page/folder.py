@@ -24,7 +24,6 @@ from captioner.bulk.wanted import place_of
 from captioner.errors import CaptionerError, ImageError
 from captioner.inference.results import Row, row_of
 from captioner.inference.trust import NOT_SURE
-from captioner.metadata.xmp import Held
 from captioner.network.header import language_of
 from captioner.page.models import TURN
 from captioner.page.work import PAGE, PART, SIDE, Work
@@ -120,7 +119,7 @@ class Folder(Work):
             with suppress(CaptionerError, OSError):
                 there = self._place.current(self._files[path])
             if there:
-                self.found[path] = _row(path, there)
+                self.found[path] = {"path": path, "caption": there.text, **there.facts()}
             other = there and there.text != shown.get("caption")
             return self.refuse(path, text, "" if other else self._named(error))
         return True
@@ -148,7 +147,7 @@ class Folder(Work):
         if there is None:
             self._waiting.append(path)
             return
-        self.found[path] = row = _row(path, there)
+        self.found[path] = row = {"path": path, "caption": there.text, **there.facts()}
         if row.get("confidence", 1.0) < self._least:
             row["unsure"] = NOT_SURE
 
@@ -203,9 +202,3 @@ class Folder(Work):
         for path in list(self.previews)[:-_PREVIEWS]:
             del self.previews[path]
         return bool(missing)
-
-
-def _row(path: str, there: Held) -> Row:
-    """The caption that a file holds, as `captioner read` gives it."""
-    row: Row = {"path": path, "caption": there.text, "author": "captioner" if there.ours else "person"}
-    return row if there.confidence is None else {**row, "confidence": there.confidence}

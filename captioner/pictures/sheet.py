@@ -46,9 +46,9 @@ class Sheet(random.Random):
         self.image = Image.new("RGB", (round(self.w * self.scale), round(self.h * self.scale)), self.paper)
         self.pen = ImageDraw.Draw(self.image)
 
-    def mix(self, share: float, start: Colour | None = None, end: Colour | None = None) -> Colour:
-        """A colour between two: the paper (0) and the ink (1), or others."""
-        pairs = zip(start or self.paper, end or self.ink, strict=True)
+    def mix(self, share: float) -> Colour:
+        """A colour between those of the paper (0) and the ink (1)."""
+        pairs = zip(self.paper, self.ink, strict=True)
         r, g, b = (round(first + share * (last - first)) for first, last in pairs)
         return r, g, b
 

@@ -59,10 +59,9 @@ def _x_ray(rng: _Rng, x: _Field, y: _Field) -> _Field:
     """A body in grey with two dark lungs, ribs and a spine."""
     mirrored, wide = np.abs(x / x.max() - 0.5), rng.uniform(0.15, 0.2)
     lungs = np.exp(-(((mirrored - wide) / 0.1) ** 2) - ((y - 0.45) / rng.uniform(0.2, 0.3)) ** 4)
-    ribs = np.sin(rng.uniform(40, 60) * (y + mirrored * rng.uniform(0.3, 0.9))) ** 2 * lungs * 0.2
-    spine = np.exp(-((mirrored / 0.03) ** 2)) * 0.3
-    body = np.exp(-((mirrored / 0.4) ** 4)) * 0.6
-    picture: _Field = _clouds(rng, x.shape) * 0.1 + body + spine + ribs - 0.5 * lungs
+    ribs = np.sin(rng.uniform(40, 60) * (y + mirrored)) ** 2 * lungs
+    body, spine = np.exp(-((mirrored / 0.4) ** 4)), np.exp(-((mirrored / 0.03) ** 2))
+    picture: _Field = 0.6 * body + 0.3 * spine + 0.2 * ribs - 0.5 * lungs
     return picture
 
 
@@ -71,9 +70,7 @@ def _satellite(rng: _Rng, x: _Field, y: _Field) -> _Field:
     a, b = x * rng.uniform(3, 8) + y * rng.uniform(-1, 1), y * rng.uniform(3, 8)
     patches = rng.random((40, 40))[np.floor(a).astype(int) % 40, np.floor(b).astype(int) % 40]
     river = np.abs(_clouds(rng, x.shape, 2, 3) - 0.5) < rng.uniform(0.01, 0.03)
-    return np.where(river | (a % 1 < 0.04) | (b % 1 < 0.03), river * 1.0, 0.2 + 0.6 * patches) + 0.15 * _clouds(
-        rng, x.shape, 20
-    )
+    return np.where(river | (a % 1 < 0.04) | (b % 1 < 0.03), river, patches) + 0.15 * _clouds(rng, x.shape, 20)
 
 
 # Each from a place (x, y) in units of the shorter side to a value, which colours follow.
@@ -85,21 +82,8 @@ _FIELDS: dict[str, Callable[[_Rng, _Field, _Field], _Field]] = {
     "blank": lambda rng, x, y: rng.random() + rng.choice((0, 0.01, 0.05)) * rng.standard_normal(x.shape),
     "stripes": lambda rng, x, y: np.sin(rng.uniform(15, 150) * (x + y * rng.uniform(-2, 2))) * rng.uniform(1, 9),
     "checks": lambda rng, x, y: np.floor(x * (n := rng.uniform(4, 25))) % 2 * 0.5 + np.floor(y * n) % 2 * 0.5,
-    "weave": lambda rng, x, y: np.abs(
-        np.where(
-            (np.floor(x * (n := rng.uniform(12, 50))) + np.floor(y * n)) % 2,
-            np.sin(n * np.pi * x),
-            np.sin(n * np.pi * y),
-        )
-    ),
-    "wood": lambda rng, x, y: (
-        0.5
-        + 0.4
-        * np.sin(
-            rng.uniform(40, 120) * (y + 0.1 * x + rng.uniform(0.1, 0.6) * _clouds(rng, x.shape, 2, 2))
-            + 3 * _clouds(rng, x.shape, 9)
-        )
-    ),
+    "weave": lambda rng, x, y: np.abs(np.maximum(np.sin((n := rng.uniform(40, 160)) * x), np.sin(n * y))),
+    "wood": lambda rng, x, y: 0.5 + 0.4 * np.sin(rng.uniform(40, 120) * (y + 0.4 * _clouds(rng, x.shape, 2, 4))),
     "bricks": _bricks,
     "marble": lambda rng, x, y: np.abs(np.sin(rng.uniform(3, 9) * (x + y) + 9 * _clouds(rng, x.shape))) ** 0.5,
     "fractal": _fractal,
@@ -128,6 +112,10 @@ def _compute(kind: str, seed: str) -> Image.Image:
     steps = np.linspace(0, 1, len(shades))
     channels = [np.interp(values, steps, [shade[channel] for shade in shades]) for channel in range(3)]
     return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
+
+
+def _faint(image: Image.Image, rng: random.Random, before: str) -> Image.Image:
+    return Image.blend(Image.new("RGB", image.size, before), image, rng.uniform(0.02, 0.08))
 
 
 def _corner(image: Image.Image, rng: random.Random) -> Image.Image:
@@ -165,10 +153,8 @@ _DAMAGES: dict[str, Callable[[Image.Image, random.Random], Image.Image]] = {
     "upside-down": lambda image, rng: image.transpose(Image.Transpose.ROTATE_180),
     "corner": _corner,
     "blurred": lambda image, rng: image.filter(ImageFilter.GaussianBlur(min(image.size) * rng.uniform(0.06, 0.15))),
-    "dark": lambda image, rng: Image.blend(Image.new("RGB", image.size), image, rng.uniform(0.02, 0.08)),
-    "overexposed": lambda image, rng: Image.blend(
-        Image.new("RGB", image.size, "white"), image, rng.uniform(0.02, 0.08)
-    ),
+    "dark": lambda image, rng: _faint(image, rng, "black"),
+    "overexposed": lambda image, rng: _faint(image, rng, "white"),
     "coarse": _coarse,
     "jpeg": _jpeg,
     "shuffled": _shuffled,

@@ -42,9 +42,9 @@ def read_text(file: Path, what: str = "captions file", notes: list[str] | None =
     return text
 
 
-def text_lines(file: Path, what: str = "captions file", notes: list[str] | None = None) -> Iterator[str]:
+def text_lines(file: Path, what: str) -> Iterator[str]:
     """Yield the lines of a text file without their line ends, as `read_text` reads it. Raises DataError."""
-    return map(bare, io.StringIO(read_text(file, what, notes), newline=None))
+    return map(bare, io.StringIO(read_text(file, what), newline=None))
 
 
 def bare(line: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from captioner.data.readers.base import Entry, read_text
@@ -78,9 +78,15 @@ def _beside_picture(name: str, file: str, text: str) -> Entry:
     if file.endswith(".json"):  # of img2dataset
         content = parsed(text, f"{file} is not JSON")
         return entry_of({**content, "file_name": name} if isinstance(content, dict) else content, file, [])
-    return Entry(name, list(filter(str.strip, lines(text))))
+    return Entry(name, _lines(text))
 
 
-def lines(text: str) -> Iterable[str]:
+def texts_in(file: Path) -> list[str]:
+    """The captions in a text beside a picture; an empty one where it holds none. Raises DataError."""
+    return _lines(read_text(file, "text file")) or [""]
+
+
+def _lines(text: str) -> list[str]:
     """The lines of a text beside a picture, each of which is a caption unless it is empty."""
-    return (line.strip("\ufeff") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    lines = (line.strip("\ufeff") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    return list(filter(str.strip, lines))
