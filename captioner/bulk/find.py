@@ -69,6 +69,7 @@ def open_index(
     index: AnyPath | None = None,
     recursive: bool = False,
     stdin: Stdin = (),
+    sentences: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Index:
     """Make pictures ready to be found; `captioner find` does it, and then calls a method of what this returns.
@@ -80,7 +81,8 @@ def open_index(
     `paths`, `recursive` and `stdin` are those of `caption_files`. `checkpoint`, `device`, `precision` and `engine` are
     those of `load`, which is called once a picture must be encoded; `model` is one that was loaded already. What was
     encoded is kept in the user's cache, or in the file `index`, for all folders and for `caption_files`, too. A picture
-    that was encoded there is known by its content, wherever it is. `progress` says how it is going.
+    that was encoded there is known by its content, wherever it is. `sentences` will be searched for: they are checked
+    before anything is encoded. `progress` says how it is going.
     Raises InputError, OptionError, OutputError (of the index), CheckpointError (a damaged checkpoint, or one that finds
     no pictures), DeviceError and OSError.
     """
@@ -90,6 +92,8 @@ def open_index(
     found = partial(find_pictures, arguments, recursive, content)
     how = {"device": device, "precision": precision, "engine": engine}
     opened = Index(found, checkpoint, how, model, index, progress or Progress(quiet=True, say=lambda line: None))
+    for sentence in filter(None, sentences):
+        opened.unknown(sentence)
     opened.update()
     return opened
 
@@ -197,11 +201,15 @@ class Index:
                 if os.path.lexists(path):
                     yield Match(path, float(scores[place]))
 
-    def _sentence(self, text: str) -> Floats:
+    def unknown(self, text: str) -> tuple[str, ...]:
+        """The words of a sentence that the model does not know. Raises OptionError if it knows none."""
         unknown = self._reader.unknown(text)
-        if not (tokens := self._reader.vocabulary.tokenise(text)) or len({*unknown}) == len({*tokens}):
+        if not {*self._reader.vocabulary.tokenise(text)} - {*unknown}:
             raise OptionError(f"{one_line(text)!r}: the model knows none of these words: say it in others")
-        if unknown:
+        return unknown
+
+    def _sentence(self, text: str) -> Floats:
+        if unknown := self.unknown(text):
             self._progress.note(f"note: the model does not know {', '.join(map(one_line, unknown))}: left out")
         return np.asarray(self._reader.sentences([text])[0])
 

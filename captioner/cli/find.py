@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         paths,
         **picked(args, "checkpoint", "device", "precision", "engine", "recursive"),
         index=None if args.index is True else args.index,
+        sentences=(text, args.without),
         stdin=getattr(sys.stdin, "buffer", sys.stdin),
         progress=Progress(args.quiet),
     )

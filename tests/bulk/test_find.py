@@ -109,7 +109,7 @@ def test_similar_pictures_come_first_and_the_picture_itself_is_left_out(
         index.like(tmp_path / "nowhere.jpg")
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     for _ in range(2):
-        with pytest.raises(ImageError, match="broken.jpg: "):
+        with pytest.raises(ImageError, match=r"broken\.jpg: "):
             index.like(tmp_path / "broken.jpg")
 
 

@@ -71,7 +71,9 @@ def test_the_command(command: Command, captions: Path, pictures: list[Path], mat
     content = json.loads(files[0].read_text())
     check("retrieval", content)
     assert len(content["queries"]) == 15
-    model = captioner.load(matcher_file, precision=dict(p.split(":") for p in content["recipe"].split("|"))["precision"])
+    model = captioner.load(
+        matcher_file, precision=dict(p.split(":") for p in content["recipe"].split("|"))["precision"]
+    )
     reader = model.reader()
     for query in content["queries"][:3]:
         features = model.encode([folder / path.name for path in pictures]).numpy()
