@@ -239,10 +239,11 @@ class Index:
         contents = {file.digest for file in files} - {b""}
         numbers, reasons = (index.numbers(contents), index.failures(contents)) if index else ({}, {})
         new = {file.digest: file.path for file in files if file.digest and file.digest not in numbers}
-        if index is None or new.keys() - reasons.keys():  # those that could not be read are then tried again
+        if (index is None and new) or new.keys() - reasons.keys():  # those that could not be read are then tried again
             index, reasons = self._encode(new, digests)
             numbers = index.numbers(contents)
-        if moved := [file for file in files if file.digest and file.path not in unchanged]:
+        moved = [file for file in files if file.digest and file.path not in unchanged]
+        if index and moved:
             index.remember(moved)
         failed = {}
         for file in files:
