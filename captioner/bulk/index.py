@@ -74,6 +74,7 @@ class IndexFile:
 
     def __init__(self, file: Path, model: str, reader: Reader, say: Callable[[str], object]) -> None:
         self.file, self.model, self.reader, self._say = file, model, reader, say
+        self._map: tuple[object, NDArray[np.float16]] | None = None
 
     def known(self, paths: Iterable[str]) -> dict[str, File]:
         """Those of the files that have not changed since their content was read."""
@@ -158,9 +159,9 @@ class IndexFile:
 
         The vectors have unit length, which is their check sum: damaged ones are computed again from their features.
         """
-        file, size = self._do(self._vectors), self.reader.size
-        there = file.stat().st_size // (2 * size) if file.exists() else 0
-        vectors = np.memmap(file, np.float16, "r", shape=(there, size)) if there else np.empty((0, size), np.float16)
+        file = self._do(self._vectors)
+        vectors = self._mapped(file)
+        there = len(vectors)
         result = np.empty((len(numbers), queries.shape[1]), np.float32)
         missing = int(np.searchsorted(numbers, there))  # from this place on
 
@@ -209,6 +210,17 @@ class IndexFile:
         with suppress(OutputError, OSError):  # where nothing can be written, they are computed each time
             self._do(write, "BEGIN IMMEDIATE")
         return np.stack([*vectors.values()])
+
+    def _mapped(self, file: Path) -> NDArray[np.float16]:
+        """The vectors (N, D) in a file. It stays mapped, since to map it anew takes as long as to search it."""
+        status = file.stat() if file.exists() else None
+        there = status.st_size // (2 * self.reader.size) if status else 0
+        if not status or not there:
+            return np.empty((0, self.reader.size), np.float16)
+        key = (file, status.st_dev, status.st_ino, there)
+        if not self._map or self._map[0] != key:
+            self._map = key, np.memmap(file, np.float16, "r", shape=(there, self.reader.size))
+        return self._map[1]
 
     def _vectors(self, database: sqlite3.Connection) -> Path:
         return self.file.with_name(database.execute("SELECT vectors FROM facts").fetchone()[0])
