@@ -116,7 +116,7 @@ class DecodeOptions:
     max_length: int = _decoding(20, "most words in a caption", low=1, high=200)
     evidence: float | None = _decoding(
         None,
-        "weight of the words found in the picture, beside the decoder; 0: none",
+        "weight of words found in the picture, beside the decoder; 0: none",
         kind=float,
         unset="best in validation",
         low=0.0,
