@@ -14,6 +14,7 @@ A model, and what it writes
 Whole jobs, each of which is also a command
     caption_files(paths, output)         captioner caption: many pictures, resumable, in any format
     MetadataOptions(xmp_name, ...)       how captions go into XMP sidecar files and into pictures
+    open_index(paths)                    captioner find: pictures by a sentence, similar ones, and duplicates
     read_files(paths, output)            captioner read: the captions that pictures have already
     apply_captions(file, format=...)     captioner apply: captions that a person corrected, into their places
     watch_folders(folders)               captioner watch: captions what comes into folders, for ever
@@ -54,6 +55,7 @@ _HOMES = {
     "DecodeOptions": "options",
     "MetadataOptions": "options",
     "caption_files": "bulk.run",
+    "open_index": "bulk.find",
     "read_files": "bulk.read",
     "apply_captions": "bulk.apply",
     "watch_folders": "bulk.watch",

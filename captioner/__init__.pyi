@@ -3,6 +3,7 @@
 from captioner.bulk.alt import alt_texts as alt_texts
 from captioner.bulk.apply import apply_captions as apply_captions
 from captioner.bulk.cluster import caption_on_cluster as caption_on_cluster
+from captioner.bulk.find import open_index as open_index
 from captioner.bulk.propose import propose as propose
 from captioner.bulk.read import read_files as read_files
 from captioner.bulk.run import caption_files as caption_files

@@ -23,6 +23,7 @@ APPLY_FORMATS = ("xmp", "sidecar", "embed", "alt")  # of `apply_captions`
 WATCH_FORMATS = ("xmp", "sidecar", "embed", "text", "jsonl", "csv")  # of `watch_folders`
 READ_FORMATS = ("text", "jsonl", "csv")  # of `read_files`
 PLACES = ("xmp", "embedded", "text")  # where it looks
+FIND_FORMATS = ("text", "jsonl", "csv", "html")  # of `captioner find`
 SHARD_FORMATS = ("parquet", "jsonl")  # of `caption_on_cluster`
 
 
@@ -115,9 +116,9 @@ class DecodeOptions:
     max_length: int = _decoding(20, "most words in a caption", low=1, high=200)
     evidence: float | None = _decoding(
         None,
-        "weight of the words found in the picture, beside the decoder; 0: none",
+        "weight of words found in the picture, beside the decoder; 0: none",
         kind=float,
-        unset="the best on validation pictures",
+        unset="best in validation",
         low=0.0,
         high=5.0,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.context
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from captioner.cli.main import main
 from captioner.network.checkpoint import Checkpoint, save_checkpoint
+from captioner.network.matcher import Matcher
 from captioner.network.model import CaptionModel, ModelConfig
 from captioner.network.preprocess import Preprocess
 from captioner.vocab import END, Vocabulary
@@ -59,6 +62,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="times that the kill tests kill [10]")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder of the tests' own, also for the commands that they start."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["CAPTIONER_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint() -> Checkpoint:
     """A tiny captioner of random weights, in memory. Do not change it."""
@@ -70,6 +81,22 @@ def tiny_checkpoint_file(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.T
     """The same as a checkpoint file."""
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     save_checkpoint(path, tiny_checkpoint)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finder_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tiny captioner whose matcher, of random weights, tells the pictures of `draw_picture` apart."""
+    checkpoint = make_checkpoint()
+    checkpoint.model.config = replace(checkpoint.model.config, match_size=16)
+    checkpoint.model.matcher = Matcher(checkpoint.model.config, checkpoint.model.encoder.feature_size)
+    pixels = torch.stack([checkpoint.preprocess.pixels(draw_picture(index)) for index in range(32)])
+    with torch.inference_mode():  # not with `standardise`: the features of random encoders hardly differ
+        std, mean = torch.std_mean(checkpoint.model.encoder(checkpoint.preprocess.normalise(pixels)), 0)
+    checkpoint.model.decoder.feature_mean.copy_(mean)
+    checkpoint.model.decoder.feature_std.copy_(std.clamp(min=std.mean() / 10))
+    path = tmp_path_factory.mktemp("checkpoint") / "finder.safetensors"
+    save_checkpoint(path, checkpoint)
     return path
 
 

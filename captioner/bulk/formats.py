@@ -168,6 +168,8 @@ def _sure(row: Row) -> str:
     """How sure the model is of a caption, in percent: its confidence, or else the geometric mean of the probabilities
     of the words, and of the end where the caption has one.
     """
+    if "score" in row:  # of a picture that was found
+        return f"{row['score']:.2f}"
     if row.get("author") == "person":
         return "by a person"
     if "confidence" in row:

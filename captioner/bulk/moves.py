@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from captioner.files import sha256_of
 
@@ -16,24 +17,54 @@ if TYPE_CHECKING:  # they import torch, or this module
     from captioner.inference.results import Row
 
 
+Stamp: TypeAlias = "tuple[int, int]"  # of a file: its size in bytes, and the time of its last change in nanoseconds
+
+
+class File(NamedTuple):
+    """A picture as it was when its content was read. One without a stamp is not in a file."""
+
+    path: str
+    stamp: Stamp | None
+    digest: bytes  # SHA-256; empty if it could not be read
+
+
 class Digests:
     """The SHA-256 of the content of pictures, each read once."""
 
     def __init__(self, inline: Mapping[str, bytes] | None = None) -> None:
-        self._known = {path: hashlib.sha256(data).hexdigest() for path, data in (inline or {}).items()}
+        found = {path: hashlib.sha256(data).digest() for path, data in (inline or {}).items()}
+        self._known = {path: File(path, None, digest) for path, digest in found.items()}
 
     def of(self, path: str) -> str:
-        """The digest of a picture; empty if it cannot be read."""
+        """The digest of a picture in hexadecimal; empty if it cannot be read."""
+        return self.file(path).digest.hex()
+
+    def file(self, path: str) -> File:
+        """A picture's path, stamp and digest."""
         if path not in self._known:
-            self._known[path] = ""
+            stamp, digest = stamp_of(path), ""
             with suppress(OSError, ValueError):
-                self._known[path] = sha256_of(Path(path))
+                digest = sha256_of(Path(path))
+            self._known[path] = File(path, stamp, bytes.fromhex(digest))
         return self._known[path]
+
+    def know(self, files: Iterable[File]) -> None:
+        """Take what is known of files, which then need not be read."""
+        self._known.update((file.path, file) for file in files)
 
     def added_to(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The rows with the digest of their picture, which was read just before and is still in the system's memory."""
         for row in rows:
             yield row if "error" in row else {**row, "digest": self.of(row["path"])}
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """The stamp of a file; None for a missing one."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # a Path for each of very many files takes long
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def follow(

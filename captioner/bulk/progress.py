@@ -90,12 +90,12 @@ class Progress:
                 self._bar.update()
                 yield row
 
-    def finish(self) -> Summary:
-        """Remove the bar and print the summary, unless there was one picture and it has its caption."""
+    def finish(self, done: str = "captioned") -> Summary:
+        """Remove the bar and print the summary, unless there was one picture, for which it was `done`."""
         self._bar.close()
         seconds = time.monotonic() - self._started
         if self._total != 1 or self._failed or self._unsure:
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):,.0f} pictures/s)"
             unsure = f", {self._unsure:,} of them unsure" if self._unsure else ""
-            self.note(f"{self._captioned:,} captioned{unsure}, {self._failed:,} failed, {pace}")
+            self.note(f"{self._captioned:,} {done}{unsure}, {self._failed:,} failed, {pace}")
         return Summary(self._captioned, self._failed, self._skipped, seconds, self._kept, self._unsure, self._moved)

@@ -22,9 +22,10 @@ from captioner.bulk.library import Library
 from captioner.bulk.moves import Digests, follow
 from captioner.bulk.outputs import Output
 from captioner.bulk.progress import Progress, Summary
+from captioner.bulk.reuse import engine_of, store_of
 from captioner.bulk.wanted import LIBRARIES, Wanted, chosen
 from captioner.errors import InputError, OutputError, counted, one_line, to_install
-from captioner.files import AnyPath, listed, sha256_of
+from captioner.files import AnyPath, listed
 from captioner.inference.parallel import in_batches
 from captioner.network.header import language_of
 from captioner.options import DecodeOptions, MetadataOptions
@@ -59,6 +60,7 @@ def caption_files(
     coco_images: AnyPath | None = None,
     journal: AnyPath | None = None,
     moved_from: AnyPath | Iterable[AnyPath] = (),
+    index: AnyPath | bool = True,
     progress: Progress | None = None,
 ) -> Summary:
     """Write a caption for each picture; what `captioner caption` does: `caption_files("photos", "captions.csv")`.
@@ -72,10 +74,11 @@ def caption_files(
     csv and XMP go with pictures that were moved, also from the folders `moved_from`. `overwrite` replaces captions, in
     XMP only those that no person changed. `dry_run` only says what would get captions. `model` is a Captioner, or a
     function that loads one, called once all else was checked. `resume` goes on with the journal that an interrupted run
-    left: `journal`, OUTPUT.journal, or .captioner.journal in the folder of the pictures. `progress` reports how the run
-    is going; without it nothing is said. A picture that cannot be read, or whose caption cannot be written, counts as
-    failed and does not stop the others. Raises OptionError, InputError, OutputError, DataError (a picture without an
-    image id), CheckpointError and DeviceError (from loading), and OSError.
+    left: `journal`, OUTPUT.journal, or .captioner.journal in the folder of the pictures. Pictures that are in the index
+    of `open_index` are not encoded again, and others come into it; `index` is the file of another one, or False for
+    none. `progress` reports how the run is going; without it nothing is said. A picture that cannot be read, or whose
+    caption cannot be written, counts as failed and does not stop the others. Raises OptionError, InputError,
+    OutputError, DataError (a picture without an image id), CheckpointError and DeviceError (from loading), and OSError.
     """
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
     place, format = chosen(output, format, progress)
@@ -85,7 +88,7 @@ def caption_files(
     inline, found = _found(paths, format, recursive, stdin, progress)
     target = wanted.target(found, inline, progress)
     kept = Journal(Path(journal or target.journal), resume) if target.journal else None
-    run = _Run(target, kept, inline, Digests(inline), options, prompt, batch_size, model, progress)
+    run = _Run(target, kept, inline, Digests(inline), options, prompt, batch_size, model, index, progress)
     waiting, summary = run.waiting(found, _around(listed(paths) + listed(moved_from), recursive), dry_run)
     if dry_run:
         run.show(waiting, len(found))
@@ -108,6 +111,7 @@ class _Run:
     prompt: str
     batch_size: int
     model: Captioner | Callable[[], Captioner] | None
+    index: AnyPath | bool
     progress: Progress
 
     def waiting(
@@ -162,7 +166,9 @@ class _Run:
         from captioner.inference.results import row_of
 
         pictures = ((path, self.inline.get(path, path)) for path in paths)
-        rows = map(row_of, captioner.caption_named(pictures, self.options, self.batch_size, prompt=self.prompt))
+        store = store_of(captioner, self.index, self.digests if self.target.digests else None, self.progress.say)
+        captions = captioner.caption_named(pictures, self.options, self.batch_size, prompt=self.prompt, store=store)
+        rows = map(row_of, captions)
         return self.digests.added_to(rows) if self.target.digests else rows
 
     def _through(self, journal: Journal, captioner: Captioner, paths: list[str]) -> Summary:
@@ -222,14 +228,10 @@ def loaded(model: Captioner | Callable[[], Captioner] | None) -> Captioner:
 
 def _facts(captioner: Captioner) -> dict[str, Any]:
     """What captions depend on besides options: the checkpoint, the precision and the engine."""
-    file, engine = captioner.path, captioner.engine
-    checkpoint = captioner.digest() if file else _IN_MEMORY.setdefault(captioner, f"in memory only, {uuid4()}")
-    if file and engine != "torch":
-        from captioner.inference.openvino_engine import encoder_file
-
-        # Two exports of one checkpoint write different captions.
-        engine += " " + sha256_of(encoder_file(file).with_suffix(".bin"))
-    return {"journal": 2, "checkpoint": checkpoint, "precision": captioner.precision, "engine": engine}
+    in_memory = f"in memory only, {uuid4()}"
+    checkpoint = captioner.digest() if captioner.path else _IN_MEMORY.setdefault(captioner, in_memory)
+    engine, precision = engine_of(captioner), captioner.precision
+    return {"journal": 2, "checkpoint": checkpoint, "precision": precision, "engine": engine}
 
 
 def _found(

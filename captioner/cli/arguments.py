@@ -109,6 +109,14 @@ def add_model(group: Group) -> None:
     group.add_argument("--engine", choices=ENGINES, default="torch", help=engine)
 
 
+def add_index(group: Group) -> argparse._MutuallyExclusiveGroup:
+    """--index. Returns the group for what goes against it."""
+    index = group.add_mutually_exclusive_group()
+    where = "the index in which encoded pictures are looked up and kept [in the user's cache]"
+    index.add_argument("--index", type=Path, default=True, metavar="FILE", help=where)
+    return index
+
+
 def load_model(args: argparse.Namespace) -> Captioner:
     """The model that the flags of `add_model` describe."""
     from captioner.network.header import find_checkpoint, read_header

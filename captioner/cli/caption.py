@@ -7,7 +7,15 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from captioner.cli.arguments import add_many_pictures, add_model, add_options, load_model, picked, picked_many
+from captioner.cli.arguments import (
+    add_index,
+    add_many_pictures,
+    add_model,
+    add_options,
+    load_model,
+    picked,
+    picked_many,
+)
 from captioner.errors import OptionError
 from captioner.options import FILE_FORMATS, MetadataOptions, parse_options
 
@@ -21,7 +29,7 @@ ABOUT = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     output, model = add_many_pictures(parser, "files, folders, patterns, or - for a list or a picture on stdin")
-    names = "text, jsonl, csv, coco, html, sidecar (photo.txt), xmp (photo.jpg.xmp), embed [FILE's suffix]"
+    names = "text, jsonl, csv, coco, html, sidecar (photo.txt), xmp (photo.jpg.xmp), embed [by FILE]"
     formats = output.add_mutually_exclusive_group()
     formats.add_argument("-f", "--format", choices=FILE_FORMATS, metavar="NAME", help=names)
     into_pictures = "the same as --format embed: write into the pictures; needs the extra [metadata]"
@@ -37,12 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--coco-images", type=Path, metavar="FILE", help="JSON file with the image ids for coco")
     add_options(output, MetadataOptions)
     add_model(model)
+    add_index(model).add_argument("--no-index", action="store_false", dest="index", help="encode all pictures anew")
     model.add_argument("--runner", type=_refuse_cluster, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
-    names = ("format", "resume", "overwrite", "dry_run", "coco_images", "extension", "prefix", "suffix")
+    names = ("format", "resume", "overwrite", "dry_run", "coco_images", "extension", "prefix", "suffix", "index")
     given = {
         **picked_many(args),
         **picked(args, *names),

@@ -24,6 +24,7 @@ from captioner.cli import (
     demo,
     evaluate,
     export,
+    find,
     models,
     read,
     sample,
@@ -35,7 +36,7 @@ from captioner.cli.arguments import Parser
 from captioner.errors import CaptionerError, one_line
 
 _COMMANDS = (
-    *(demo, app, caption, watch, read, apply, alt, cluster),
+    *(demo, app, caption, watch, find, read, apply, alt, cluster),
     *(score, sample, evaluate, compare, models, data, train, export),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.errors import CheckpointError, DeviceError, ImageError, OptionError
+from captioner.errors import CheckpointError, DeviceError, OptionError
 from captioner.files import sha256_of
 from captioner.inference.decoding import ROWS, Hypothesis, decode, decode_state
 from captioner.inference.explanation import Explanation, explain, teacher_forced
@@ -27,6 +27,7 @@ from captioner.inference.parallel import in_batches, in_order
 from captioner.inference.reader import Reader, load_reader
 from captioner.inference.results import Caption, FileResult
 from captioner.inference.rules import Rules
+from captioner.inference.store import FeatureStore, Named, encode_together
 from captioner.inference.trust import Judge
 from captioner.machine import available_cpus, cpu_times, free_cpus, keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
@@ -38,7 +39,6 @@ from captioner.pictures.find import find_pictures
 from captioner.pictures.load import ImageSource, load_image
 from captioner.vocab import END, UNK
 
-Named: TypeAlias = "tuple[str, ImageSource | ImageError]"  # a picture's name, and where it is
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 BATCH_SIZE = 32
 
@@ -293,40 +293,43 @@ class Captioner:
         batch_size: int = BATCH_SIZE,
         *,
         prompt: str = "",
+        store: FeatureStore | None = None,
     ) -> Iterator[FileResult]:
         """Like `caption_files`, for pictures from anywhere: pairs of a name, which becomes `path`, and a source.
 
-        Instead of a source there may be the ImageError that says why it is missing.
+        Instead of a source there may be the ImageError that says why it is missing. `store` keeps features, so that no
+        picture is encoded twice.
         """
         if batch_size < 1:
             raise OptionError(f"batch_size must be at least 1, not {batch_size}")
-        return self._stream(in_batches(pictures, batch_size), self.rules(options, prompt))
+        work = partial(self.caption_together, rules=self.rules(options, prompt), store=store)
+        return self._stream(in_batches(pictures, batch_size), work)
 
-    def _stream(self, batches: Iterable[list[Named]], rules: Rules) -> Iterator[FileResult]:
+    def encode_named(
+        self, pictures: Iterable[Named], batch_size: int = BATCH_SIZE, *, store: FeatureStore
+    ) -> Iterator[FileResult]:
+        """Put the features of pictures into a store. Like `caption_named`, with results that have no caption."""
+        batches = in_batches(pictures, batch_size)
+        return self._stream(batches, lambda batch: encode_together(self.encoder, batch, store)[0])
+
+    def _stream(
+        self, batches: Iterable[list[Named]], work: Callable[[list[Named]], list[FileResult]]
+    ) -> Iterator[FileResult]:
         # Each worker takes whole batches from file to caption, on a single thread of torch's. Threads that share a
         # batch would wait for each other after every layer; here reading also overlaps with computing.
         workers = self.encoder.workers
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
-                work = partial(self.caption_together, rules=rules)
                 yield from chain.from_iterable(in_order(pool, work, batches, workers + 1))
             finally:  # otherwise torch would give new threads of the process the number that ours asked for
                 torch.set_num_threads(self._threads)
 
-    def caption_together(self, pictures: Iterable[Named], rules: Rules | None = None) -> list[FileResult]:
+    def caption_together(
+        self, pictures: Iterable[Named], rules: Rules | None = None, store: FeatureStore | None = None
+    ) -> list[FileResult]:
         """Like `caption_named`, but all pictures are one batch, and no threads are started for them."""
-        results, pixels = [], []
-        for name, source in pictures:
-            try:
-                if isinstance(source, ImageError):
-                    raise source
-                pixels.append(self.encoder.pixels(source, name))
-                results.append(FileResult(name, None))
-            except ImageError as error:
-                results.append(FileResult(name, None, str(error)))
-        captions = iter(
-            self._write(self.encoder.encode_pixels(Preprocess.batch(pixels)), rules or self.rules()) if pixels else []
-        )
+        results, features = encode_together(self.encoder, [*pictures], store)
+        captions = iter(self._write(features, rules or self.rules()) if len(features) else [])
         return [replace(result, caption=next(captions)) if result.error is None else result for result in results]
 
     def _write(self, features: Tensor, rules: Rules) -> list[Caption]:

@@ -100,5 +100,5 @@ class FileResult:
 def row_of(result: FileResult) -> Row:
     """A result as plain data."""
     if result.caption is None:
-        return {"path": result.path, "error": result.error}
+        return {"path": result.path, **({"error": result.error} if result.error else {})}
     return {"path": result.path, **result.caption.to_dict()}
