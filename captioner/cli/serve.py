@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from captioner.cli.arguments import add_model, add_options, add_wording, load_model, picked
-from captioner.errors import DeviceError, to_install
+from captioner.errors import DeviceError, counted, to_install
 from captioner.options import DecodeOptions, ServeOptions, parse_options
 
 ABOUT = {
@@ -56,6 +56,6 @@ def run(args: argparse.Namespace) -> int:
             print("captioner: note: whoever reaches this machine may use it: --token asks for one", file=sys.stderr)
 
     given = picked(args, "prompt", "host", "port", "token", "folder", "root_path", "hosts")
-    serve(partial(load_model, args), options=options, limits=limits, ready=ready, **given)
-    print("captioner: all requests are answered", file=sys.stderr)
+    answered = serve(partial(load_model, args), options=options, limits=limits, ready=ready, **given)
+    print(f"captioner: {counted(answered, 'request')} answered, none left", file=sys.stderr)
     return 0

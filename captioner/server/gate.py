@@ -55,7 +55,8 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or let it in and count it."""
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         scope["root_path"] = self._root_path
         started, status, path = time.perf_counter(), 0, path_of(scope)
 
@@ -70,25 +71,23 @@ class Gate:
             self._check(scope, path, is_work)
         except HTTPException as refused:
             await _drained(receive, self._max_bytes)  # a client that is still sending would not read the answer
-            return await error(scope, refused.status_code, refused.detail, refused.headers)(scope, receive, send)
-        self._working += is_work
-        self._service.working.set(self._working)
-        try:
-            await self._app(scope, self._limited(receive), sent)
-        except ClientDisconnect:
-            pass  # nobody is there to be told
-        except Exception:
-            traceback.print_exc(file=sys.stderr)
-            if status:
-                raise
-            await error(scope, 500, "the server failed: its log says why")(scope, receive, sent)
-        finally:
-            self._working -= is_work
+            await error(scope, refused.status_code, refused.detail, refused.headers)(scope, receive, sent)
+        else:
+            self._working += is_work
             self._service.working.set(self._working)
-            route = scope.get("route")
-            self._service.requests.labels(getattr(route, "path", "other"), status).inc()
-            if is_work:
-                self._service.seconds.observe(time.perf_counter() - started)
+            try:
+                await self._app(scope, self._limited(receive), sent)
+            except ClientDisconnect:
+                pass  # nobody is there to be told
+            except Exception:
+                traceback.print_exc(file=sys.stderr)
+                if not status:
+                    await error(scope, 500, "the server failed: its log says why")(scope, receive, sent)
+            finally:
+                self._working -= is_work
+                self._service.working.set(self._working)
+        if status:
+            self._service.count(scope, status, time.perf_counter() - started if is_work else None)
 
     def _check(self, scope: Scope, path: str, is_work: bool) -> None:
         """Raise HTTPException for a request that may not come in. Nothing of its body has been read yet."""

@@ -34,7 +34,7 @@ def serve(
     root_path: str = "",
     hosts: Collection[str] = (),
     ready: Callable[[str], object] = lambda address: None,
-) -> None:
+) -> int:
     """Answer requests for captions over HTTP until SIGTERM or Ctrl-C; what `captioner serve` does.
 
         captioner.serve(port=8080, token="secret")
@@ -43,7 +43,7 @@ def serve(
     listens to this machine only, unless `host` is another address; port 0 is any free one. With a `token`, only those
     who know it are answered. With a `folder`, requests may name pictures in it. `root_path` is the prefix of a proxy,
     and `hosts` are names by which browsers may call the server. `ready` is told the address once the server listens.
-    At the end it answers the requests that it took.
+    At the end it answers the requests that it took, and returns how many it has answered.
     Raises OptionError for what cannot be, CheckpointError and DeviceError.
     """
     folder = Path(folder) if folder is not None else None
@@ -77,6 +77,7 @@ def serve(
         with _signals(lambda: setattr(server, "should_exit", True)):
             ready(f"http://{f'[{name}]' if ':' in name else name}:{number}{root_path}")
             server.run(sockets=[listener])
+    return service.answered
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -11,6 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from captioner.errors import CaptionerError, OptionError, one_line
 from captioner.inference.captioner import Captioner
@@ -50,6 +51,7 @@ class Service:
         model.rules(self.options, prompt)  # what it cannot obey is refused before it listens
         shipped = {path: name for name, path in shipped_checkpoints().items()}
         self.name = (shipped.get(model.path) or model.path.stem) if model.path else _ALIAS
+        self.answered = 0  # requests
         self.metrics = CollectorRegistry()
         ProcessCollector(registry=self.metrics)
         counted: dict[str, Any] = {"registry": self.metrics, "namespace": "captioner"}
@@ -70,6 +72,13 @@ class Service:
         self._readers.shutdown()
         self._fetchers.shutdown(cancel_futures=True)
         self.batches.close()
+
+    def count(self, scope: Scope, status: int, seconds: float | None) -> None:
+        """Count a request that was answered; of those with pictures or questions, the seconds too."""
+        self.answered += 1
+        self.requests.labels(getattr(scope.get("route"), "path", "none"), status).inc()
+        if seconds is not None:
+            self.seconds.observe(seconds)
 
     def check_model(self, name: object) -> None:
         """Raise 404 unless a model of this name is here; `:latest` may follow."""

@@ -16,7 +16,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 def test_flags_become_the_arguments_of_the_call(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setattr("captioner.server.run.serve", lambda model, **options: given.update(options))
+    monkeypatch.setattr("captioner.server.run.serve", lambda model, **options: given.update(options) or 0)
     monkeypatch.setenv("CAPTIONER_TOKEN", "from the environment")
     flags = ("--host=0.0.0.0", "--port=80", "--root-path=/a", "--allow-host=b", "--allow-host=c", "--folder", tmp_path)
     status, out, _ = command("serve", *flags, "--queue=3", "--allow-fetch", "--prompt=a dog", "--people=neutral")
