@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from captioner.errors import one_line
+from captioner.server.messages import Json
 from captioner.server.service import Service
 
 PATIENCE = 60.0  # seconds in which the whole of a request must have come
@@ -28,13 +28,13 @@ _OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate
 _OPENAI_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
 
 
-def error(scope: Scope, status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def error(scope: Scope, status: int, message: str, headers: Mapping[str, str] | None = None) -> Json:
     """An error as the dialect of the path that was asked for writes it."""
     if not path_of(scope).startswith("/v1/"):
-        return JSONResponse({"error": message}, status, headers)
+        return Json({"error": message}, status, headers)
     kind = _OPENAI_TYPES.get(status, "invalid_request_error")
     about = {"message": message, "type": kind, "param": None, "code": _OPENAI_CODES.get(status)}
-    return JSONResponse({"error": about}, status, headers)
+    return Json({"error": about}, status, headers)
 
 
 def path_of(scope: Scope) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from captioner.documents.fetch import fetch
 from captioner.errors import ImageError, OptionError, one_line
@@ -21,7 +22,8 @@ from captioner.inference.results import Caption
 from captioner.options import DecodeOptions, option_specs
 from captioner.pictures.load import MAX_FILE_BYTES, is_address
 
-MOST_CAPTIONS = 100  # of a picture
+MOST = {"num_captions": 20, "beam_size": 20}  # on a server, where a request must not keep others waiting for long
+LONGEST = 1000  # characters of a text: a prompt, words to avoid, a sentence
 TAGS = 10  # words, where an answer in JSON asks for labels
 NO_STEERING = "a prompt cannot steer this model: it describes the picture, whatever the prompt says"
 # Begin with "a dog", start the sentence with 'a dog'. Without quotation marks it is an instruction like any other.
@@ -30,6 +32,7 @@ _BEGIN = re.compile(
     r"""([^"”'’»\n]{1,200})["”'’»]|以["“「]([^"”」\n]{1,200})["”」](?:开头|开始|開頭)""",
     re.IGNORECASE,
 )
+_READ = 20_000  # characters of a prompt
 _CAPTION_NAMES = ("caption", "description", "alt", "alt_text", "alttext", "title", "summary", "text", "response")
 _LABEL_NAMES = ("labels", "tags", "keywords", "objects", "categories")
 
@@ -41,6 +44,14 @@ class Picture:
     name: str
     read: Callable[[], bytes]
     is_far: bool = False  # getting it takes as long as others please
+
+
+class Json(JSONResponse):
+    """JSON that repeats also those texts of a request that are no valid Unicode, as escapes."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of the answer."""
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 class _InMemory(MultiPartParser):
@@ -125,15 +136,24 @@ def _content(folder: Path, path: str, name: str) -> bytes:
 def options_of(given: Mapping[str, Any], defaults: DecodeOptions) -> DecodeOptions:
     """The server's options with those of a request, which come as numbers or as the texts of a form.
 
-    Raises OptionError for an unknown name, an impossible value, or more captions than a server should write.
+    Raises OptionError for an unknown name, an impossible value, or one that is too much for a server.
     """
     specs = {spec.name: spec for spec in option_specs(DecodeOptions)}
     if unknown := given.keys() - specs.keys():
         raise OptionError(f"no option {', '.join(sorted(map(repr, unknown)))}: there are {', '.join(specs)}")
+    for name, value in given.items():
+        check_length(name, value)
     options = replace(defaults, **{name: _typed(value, specs[name].kind) for name, value in given.items()})
-    if options.num_captions > MOST_CAPTIONS:
-        raise OptionError(f"num_captions must be at most {MOST_CAPTIONS} on a server, not {options.num_captions}")
+    for name in MOST.keys() & given.keys():
+        if getattr(options, name) > MOST[name]:
+            raise OptionError(f"{name} must be at most {MOST[name]} on a server, not {getattr(options, name)}")
     return options
+
+
+def check_length(name: str, text: object) -> None:
+    """Raise OptionError for a text that is longer than any that is needed."""
+    if isinstance(text, str) and len(text) > LONGEST:
+        raise OptionError(f"{name} must have at most {LONGEST:,} characters, not {len(text):,}")
 
 
 def _typed(value: Any, kind: type) -> Any:
@@ -148,7 +168,7 @@ def _typed(value: Any, kind: type) -> Any:
 
 def begin_with(prompt: str) -> str:
     """The words that a prompt asks captions to begin with; empty if it does not."""
-    found = _BEGIN.search(prompt)
+    found = _BEGIN.search(prompt[:_READ])
     return (found[1] or found[2]).strip() if found else ""
 
 

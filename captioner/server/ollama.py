@@ -9,11 +9,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from captioner import __version__
 from captioner.errors import CheckpointError, OptionError
-from captioner.server.messages import NO_STEERING, Picture, body_of, picture_of
+from captioner.server.messages import NO_STEERING, Json, Picture, body_of, picture_of
 from captioner.server.service import Answer, Service
 
 
@@ -52,7 +52,7 @@ def router(service: Service) -> APIRouter:
         service.check_model(body.get("model"))
         images, prompt = _images(service, [body]), _text(body.get("prompt")) + "\n" + _text(body.get("system"))
         if not images and not body.get("prompt"):  # so clients ask that a model be loaded
-            return JSONResponse({**_head(name), "response": "", "done": True, "done_reason": "load"})
+            return Json({**_head(name), "response": "", "done": True, "done_reason": "load"})
         answer = await service.answer(images, prompt.strip(), body.get("format"))
         return _reply(body, name, answer, started, lambda text: {"response": text})
 
@@ -66,7 +66,7 @@ def router(service: Service) -> APIRouter:
             raise OptionError("messages must be a list of objects")
         if not messages:
             empty = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "load"}
-            return JSONResponse({**_head(name), **empty})
+            return Json({**_head(name), **empty})
         asked = asked_last(messages)
         prompt = "\n".join(_text(one.get("content")) for one in asked).strip()
         answer = await service.answer(_images(service, asked), prompt, body.get("format"))
@@ -130,7 +130,7 @@ def _reply(body: Mapping[str, Any], name: str, answer: Answer, started: int, sai
     end = {"done": True, "done_reason": "stop", "total_duration": took, "load_duration": 0, **counts}
     end["captioner"] = answer.about
     if body.get("stream") is False:
-        return JSONResponse({**_head(name), **said(text), **end})
+        return Json({**_head(name), **said(text), **end})
 
     def lines() -> Iterator[str]:
         for word in words_of(text):

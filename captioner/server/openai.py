@@ -9,10 +9,10 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from captioner.errors import OptionError
-from captioner.server.messages import body_of, picture_of
+from captioner.server.messages import Json, body_of, picture_of
 from captioner.server.ollama import asked_last, words_of
 from captioner.server.service import Answer, Service
 
@@ -92,7 +92,7 @@ def _usage(answer: Answer) -> dict[str, int]:
     return {"prompt_tokens": 0, "completion_tokens": answer.tokens, "total_tokens": answer.tokens}
 
 
-def _whole(name: str, answer: Answer) -> JSONResponse:
+def _whole(name: str, answer: Answer) -> Json:
     choices = [
         {
             "index": index,
@@ -103,7 +103,7 @@ def _whole(name: str, answer: Answer) -> JSONResponse:
         for index, text in enumerate(answer.texts)
     ]
     head = _head(name, "chat.completion")
-    return JSONResponse({**head, "choices": choices, "usage": _usage(answer), "captioner": answer.about})
+    return Json({**head, "choices": choices, "usage": _usage(answer), "captioner": answer.about})
 
 
 def _stream(body: Mapping[str, Any], name: str, answer: Answer) -> StreamingResponse:

@@ -8,13 +8,13 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from captioner import __version__
 from captioner.errors import CaptionerError, OptionError
 from captioner.options import DecodeOptions, option_specs
 from captioner.server.batches import Captions, Scores
-from captioner.server.messages import Picture, body_of, form_of, options_of, picture_in, picture_of
+from captioner.server.messages import Json, Picture, body_of, check_length, form_of, options_of, picture_in, picture_of
 from captioner.server.service import Service
 from captioner.templates import render
 
@@ -26,8 +26,8 @@ def router(service: Service) -> APIRouter:
     """The routes of this dialect."""
     routes = APIRouter(tags=["captioner"])
 
-    @routes.post("/caption", openapi_extra={"requestBody": _body(_options())}, response_class=JSONResponse)
-    async def caption(request: Request) -> JSONResponse:
+    @routes.post("/caption", openapi_extra={"requestBody": _body(_options())}, response_class=Json)
+    async def caption(request: Request) -> Json:
         """Captions for one or several pictures, with the options of `captioner caption`.
 
         Every picture gets a caption or an error. Only if none gets a caption is the status 400.
@@ -36,12 +36,13 @@ def router(service: Service) -> APIRouter:
         prompt = given.pop("prompt", service.prompt)
         if not isinstance(prompt, str):
             raise OptionError("prompt must be a text: the words that captions begin with")
+        check_length("prompt", prompt)
         options = options_of(given, service.options)
         service.model.rules(options, prompt)
         return _rows(service, pictures, await service.ask(pictures, Captions(options, prompt)))
 
-    @routes.post("/score", openapi_extra={"requestBody": _body(_SENTENCES)}, response_class=JSONResponse)
-    async def score(request: Request) -> JSONResponse:
+    @routes.post("/score", openapi_extra={"requestBody": _body(_SENTENCES)}, response_class=Json)
+    async def score(request: Request) -> Json:
         """How likely the model finds given sentences for a picture: the most likely first."""
         pictures, given = await _given(service, request)
         sentences = given.pop("sentences", None)
@@ -52,6 +53,8 @@ def router(service: Service) -> APIRouter:
             raise OptionError("sentences must be a list of texts")
         if not 1 <= len(sentences) <= _MOST_SENTENCES:
             raise OptionError(f"give 1 to {_MOST_SENTENCES} sentences, not {len(sentences)}")
+        for one in sentences:
+            check_length("each of the sentences", one)
         return _rows(service, pictures, await service.ask(pictures, Scores(tuple(sentences))))
 
     @routes.get("/health")
@@ -102,7 +105,7 @@ async def _given(service: Service, request: Request) -> tuple[list[Picture], dic
     return pictures, given
 
 
-def _rows(service: Service, pictures: list[Picture], found: list[Any]) -> JSONResponse:
+def _rows(service: Service, pictures: list[Picture], found: list[Any]) -> Json:
     """What was found for each picture. Raises the first error if there is nothing else."""
     failed = [one for one in found if isinstance(one, CaptionerError)]
     if len(failed) == len(found):
@@ -116,7 +119,7 @@ def _rows(service: Service, pictures: list[Picture], found: list[Any]) -> JSONRe
             rows.append({"name": picture.name, "scores": scored})
         else:
             rows.append({"name": picture.name, **one.to_dict()})
-    return JSONResponse({"model": service.name, "results": rows})
+    return Json({"model": service.name, "results": rows})
 
 
 _KINDS = {int: "integer", float: "number", str: "string", bool: "boolean"}

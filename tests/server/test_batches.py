@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from conftest import draw_picture
 
 from captioner.errors import CheckpointError
 from captioner.inference.captioner import Captioner
@@ -15,7 +16,6 @@ from captioner.inference.results import Caption
 from captioner.network.checkpoint import Checkpoint
 from captioner.options import DecodeOptions
 from captioner.server.batches import Batches, Captions, Scores
-from tests.conftest import draw_picture
 
 PLAIN = Captions(DecodeOptions())
 FOR_EVER = 3600.0  # seconds: what waits so long does not end within the test's limit

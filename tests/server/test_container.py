@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from captioner.cli.main import _parser
-from tests.server.conftest import base64_of, jpeg
+from server.running import base64_of, jpeg
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

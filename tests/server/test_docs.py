@@ -16,7 +16,7 @@ import yaml
 from captioner.inference.captioner import Captioner
 from captioner.server.app import application
 from captioner.server.service import Service
-from tests.server.conftest import Start, jpeg
+from server.running import Start, jpeg
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
 

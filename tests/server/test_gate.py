@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from captioner.server import gate
-from tests.server.conftest import HalfSent, Running, Start, base64_of, jpeg, until
+from server.running import HalfSent, Running, Start, base64_of, jpeg, until
 
 CHAT = {"model": "captioner", "messages": []}
 

@@ -135,13 +135,23 @@ def test_options_come_as_numbers_and_as_texts() -> None:
         ({"beam_size": "many"}, "beam_size must be a whole number"),
         ({"allow_stutter": "perhaps"}, "allow_stutter must be true or false"),
         ({"beam_size": None}, "beam_size must be"),
-        ({"strategy": "sample", "num_captions": 101}, "at most 100 on a server"),
+        ({"strategy": "sample", "num_captions": 21}, "num_captions must be at most 20 on a server"),
+        ({"beam_size": 21}, "beam_size must be at most 20 on a server"),
+        ({"avoid": "dog," * 1000}, "avoid must have at most 1,000 characters"),
         ({"num_captions": 5}, "a beam of 3 cannot give 5"),
     ],
 )
 def test_wrong_options_are_refused(given: dict[str, Any], reason: str) -> None:
     with pytest.raises(OptionError, match=reason):
         options_of(given, DecodeOptions())
+
+
+def test_what_the_server_was_started_with_may_be_more() -> None:
+    assert options_of({"seed": 1}, DecodeOptions(beam_size=50)) == DecodeOptions(beam_size=50, seed=1)
+
+
+def test_a_long_prompt_is_read_quickly() -> None:
+    assert begin_with("begin start with " * 1_000_000) == ""
 
 
 def test_json_without_a_schema_has_a_form_of_its_own() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from captioner.inference.captioner import Captioner, load
 from captioner.options import DecodeOptions
-from tests.server.conftest import Running, Start, base64_of, jpeg
+from server.running import Running, Start, base64_of, jpeg
 
 
 @pytest.fixture(scope="module")

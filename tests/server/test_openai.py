@@ -10,7 +10,7 @@ import pytest
 
 from captioner.inference.captioner import Captioner
 from captioner.options import DecodeOptions
-from tests.server.conftest import HalfSent, Running, Start, base64_of, jpeg, until
+from server.running import HalfSent, Running, Start, base64_of, jpeg, until
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from captioner.inference.captioner import Captioner
 from captioner.options import DecodeOptions
-from tests.server.conftest import Running, Start, base64_of, jpeg
+from server.running import Running, Start, base64_of, jpeg
 
 
 def test_a_form_with_one_picture(server: Running, model: Captioner) -> None:
@@ -55,6 +55,7 @@ def test_a_broken_picture_among_several_gets_an_error_and_the_others_captions(se
         ({"image": base64_of(jpeg()), "beams": 3}, "no option 'beams'"),
         ({"image": base64_of(jpeg()), "prompt": "unicorn"}, "unicorn"),
         ({"image": base64_of(jpeg()), "prompt": 3}, "prompt must be a text"),
+        ({"image": base64_of(jpeg()), "prompt": "a " * 1000}, "prompt must have at most"),
         ({"image": "https://example.org/a.jpg"}, "fetches nothing"),
         ({"paths": ["a.jpg"]}, "--folder"),
         ([1], "must be a JSON object"),
@@ -70,6 +71,20 @@ def test_what_is_wrong_is_said(server: Running, body: object, reason: str) -> No
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b"--x\r\n"])
 def test_a_body_that_is_not_json_is_refused(server: Running, content: bytes) -> None:
     assert server.post("/caption", content=content).json() == {"error": "the body of the request is not JSON"}
+
+
+def test_texts_that_are_no_valid_unicode_are_repeated_as_escapes(server: Running) -> None:
+    r"""JSON may hold \udc80 and other halves of characters, which no encoding of text has."""
+    for path, body in (
+        ("/score", rb'{"image": "%s", "sentences": ["a dog \udc80"]}' % base64_of(jpeg()).encode()),
+        ("/api/generate", rb'{"model": "\udc80", "images": []}'),
+        ("/v1/chat/completions", rb'{"model": "\ud83d\udc80 \udc80"}'),
+        ("/caption", rb'{"image": "\udc80"}'),
+        ("/caption", rb'{"\udc80": 1}'),
+    ):
+        answer = server.post(path, content=body)
+        assert answer.status_code in (200, 400, 404), answer.text
+        assert answer.json()
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=x"])
@@ -90,7 +105,7 @@ def test_scores(server: Running, model: Captioner) -> None:
     assert form["results"][0]["scores"] == row["scores"]
 
 
-@pytest.mark.parametrize("sentences", [None, [], [""], [3], "", ["a"] * 101])
+@pytest.mark.parametrize("sentences", [None, [], [""], [3], "", ["a"] * 101, ["a " * 1000]])
 def test_sentences_must_be_texts(server: Running, sentences: object) -> None:
     answer = server.post("/score", {"image": base64_of(jpeg()), "sentences": sentences})
     assert answer.status_code == 400

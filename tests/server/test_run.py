@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 import captioner
-from tests.server.conftest import HalfSent, base64_of, jpeg, until
+from server.running import HalfSent, base64_of, jpeg, until
 
 
 class Process:
