@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -63,8 +64,9 @@ class Service:
         sizes = (1, 2, 4, 8, 16, 32)
         size = Histogram("batch_pictures", "pictures that were encoded together", buckets=sizes, **counted)
         self.batches = Batches(model, self.limits.wait_ms / 1000, seen=size.observe)
-        # Pictures are read apart from each other: a broken or a large one delays no other request.
-        self._readers = ThreadPoolExecutor(max(4, available_cpus()))
+        # Pictures are read apart from each other: a broken or a large one delays no other request. As in the batches,
+        # each thread is a single one of torch's.
+        self._readers = ThreadPoolExecutor(max(4, available_cpus()), initializer=torch.set_num_threads, initargs=(1,))
         self._fetchers = ThreadPoolExecutor(_FETCHERS)
 
     def close(self) -> None:
