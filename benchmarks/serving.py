@@ -62,7 +62,7 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.stderr
         said = self.process.stderr.read()
-        found = re.search(r"([\d,]+) requests? answered, none left", said)
+        found = re.search(r"([\d,]+) requests? answered", said)
         return self.process.wait(), int(found[1].replace(",", "")) if found else -1
 
 

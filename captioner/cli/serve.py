@@ -57,5 +57,5 @@ def run(args: argparse.Namespace) -> int:
 
     given = picked(args, "prompt", "host", "port", "token", "folder", "root_path", "hosts")
     answered = serve(partial(load_model, args), options=options, limits=limits, ready=ready, **given)
-    print(f"captioner: {counted(answered, 'request')} answered, none left", file=sys.stderr)
+    print(f"captioner: {counted(answered, 'request')} answered", file=sys.stderr)
     return 0
