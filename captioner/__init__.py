@@ -18,6 +18,8 @@ Whole jobs, each of which is also a command
     read_files(paths, output)            captioner read: the captions that pictures have already
     apply_captions(file, format=...)     captioner apply: captions that a person corrected, into their places
     watch_folders(folders)               captioner watch: captions what comes into folders, for ever
+    serve(port=..., token=...)           captioner serve: answers apps that ask for captions over HTTP
+    ServeOptions(queue, ...)             how much a server takes at once
     caption_on_cluster(paths, output)    captioner cluster: the same with the workers of Ray
     alt_texts(paths, write=...)          captioner alt: alternative text for the pictures of web pages and documents
     evaluate(captions, images=...)       captioner evaluate: BLEU, ROUGE-L and CIDEr beside their yardsticks
@@ -60,6 +62,8 @@ _HOMES = {
     "apply_captions": "bulk.apply",
     "watch_folders": "bulk.watch",
     "propose": "bulk.propose",
+    "serve": "server.run",
+    "ServeOptions": "options",
     "caption_on_cluster": "bulk.cluster",
     "alt_texts": "bulk.alt",
     "evaluate": "evaluation.run",

@@ -28,7 +28,9 @@ from captioner.inference.results import Caption as Caption
 from captioner.network.header import models as models
 from captioner.options import DecodeOptions as DecodeOptions
 from captioner.options import MetadataOptions as MetadataOptions
+from captioner.options import ServeOptions as ServeOptions
 from captioner.pictures.unfamiliar import make_unfamiliar as make_unfamiliar
+from captioner.server.run import serve as serve
 from captioner.training.config import TrainConfig as TrainConfig
 from captioner.training.run import train as train
 

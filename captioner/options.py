@@ -192,6 +192,23 @@ class MetadataOptions:
         check_ranges(self)
 
 
+@dataclass(frozen=True)
+class ServeOptions:
+    """How much a server takes at once. Raises OptionError for an impossible value."""
+
+    queue: int = option(64, "requests at a time; what comes beyond is refused with status 429", low=1, high=10_000)
+    max_mb: float = option(32.0, "megabytes of a request, at most", low=0.001, high=500.0)
+    max_megapixels: float = option(100.0, "million pixels of a picture, at most", low=0.001, high=200.0)
+    max_pictures: int = option(32, "pictures of a request, at most", low=1, high=1000)
+    wait_ms: float = option(
+        5.0, "milliseconds that a picture waits for others that are being read, at most", low=0.0, high=1000.0
+    )
+    allow_fetch: bool = option(False, "fetch pictures from public addresses that requests name")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
 def parse_options(options: type, given: Mapping[str, Any]) -> Any:
     """An options object from the values in `given` that it declares; the others keep their defaults."""
     names = {spec.name for spec in option_specs(options)}

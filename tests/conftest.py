@@ -21,8 +21,10 @@ from captioner.network.model import CaptionModel, ModelConfig
 from captioner.network.preprocess import Preprocess
 from captioner.vocab import END, Vocabulary
 
-# Without the extra, as in `make test-lowest`.
+# Without the extras, as in `make test-lowest`.
 collect_ignore = [] if find_spec("ray") else ["bulk/test_cluster.py", "bulk/test_shards.py", "bulk/test_sources.py"]
+if not find_spec("fastapi"):
+    collect_ignore += ["server", "cli/test_serve.py"]
 
 TINY_ENCODER = "shufflenet_v2_x0_5"  # the smallest network of torchvision that has a feature vector
 TINY_WORDS = ("a", "the", "dog", "cat", "man", "red", "blue", "ball", "runs", "sits", "on", "in", "grass", "snow")

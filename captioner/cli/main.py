@@ -29,6 +29,7 @@ from captioner.cli import (
     read,
     sample,
     score,
+    serve,
     train,
     watch,
 )
@@ -36,7 +37,7 @@ from captioner.cli.arguments import Parser
 from captioner.errors import CaptionerError, one_line
 
 _COMMANDS = (
-    *(demo, app, caption, watch, find, read, apply, alt, cluster),
+    *(demo, app, serve, caption, watch, find, read, apply, alt, cluster),
     *(score, sample, evaluate, compare, models, data, train, export),
 )
 

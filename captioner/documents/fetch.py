@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from string import punctuation
 from urllib import request
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from captioner.errors import ImageError, one_line
 MAX_BYTES = 50_000_000
 _SECONDS = 60.0  # for a picture
 _PAUSE = 10.0  # without a byte
+_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def fetch(address: str) -> bytes:
@@ -60,6 +61,11 @@ def _connected(host: str, port: int, timeout: float | None) -> socket.socket:
 
 def _is_public(address: str) -> bool:
     ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        if ip.sixtofour or ip in _NAT64:  # an address of the older kind inside: a gateway connects to that one
+            return _is_public(str(ip.sixtofour or IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip.is_site_local or ip.is_reserved:
+            return False
     return ip.is_global and not ip.is_multicast
 
 

@@ -36,7 +36,7 @@ from captioner.network.header import find_checkpoint
 from captioner.network.preprocess import Preprocess
 from captioner.options import ENGINES, DecodeOptions
 from captioner.pictures.find import find_pictures
-from captioner.pictures.load import ImageSource, load_image
+from captioner.pictures.load import MAX_PIXELS, ImageSource, load_image
 from captioner.vocab import END, UNK
 
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
@@ -48,9 +48,9 @@ def load(
 ) -> Captioner:
     """Load a checkpoint: a file, or a shipped one by its short name; by default `flickr8k`.
 
-    `device` is a torch device, or "auto": a GPU where torch sees one, the CPU otherwise. On the CPU the whole process
-    keeps the memory that it frees from now on, which is much faster (see `machine.keep_freed_memory`), and torch uses
-    no more threads than there are processors that other programs leave free.
+    `device` is a torch device, or "auto": CUDA where torch sees it, then Apple's MPS, then the CPU. On the CPU the
+    whole process keeps the memory that it frees from now on, which is much faster (see `machine.keep_freed_memory`),
+    and torch uses no more threads than there are processors that other programs leave free.
     `precision` is "float32", which is exact, "bfloat16", which is faster and scores the same but words some captions
     differently, or "auto": bfloat16 where the processor computes in it.
     `engine` "openvino" runs, on the CPU, the encoder that `captioner export` wrote beside the checkpoint.
@@ -60,7 +60,7 @@ def load(
     if engine not in ENGINES:
         raise OptionError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() and engine == "torch" else "cpu"
+        device = _best_device() if engine == "torch" else "cpu"
     _check_device(device)
     before = cpu_times()
     if device == "cpu":
@@ -107,10 +107,11 @@ class PictureEncoder:
             network = fuse_for_inference(encoder)
             self.network = (in_bfloat16(network) if self.dtype == torch.bfloat16 else network).to(self.device)
 
-    def pixels(self, image: ImageSource, name: str = "the picture") -> Tensor:
+    def pixels(self, image: ImageSource, name: str = "the picture", max_pixels: int = MAX_PIXELS) -> Tensor:
         """One picture as the encoder reads it, (3, S, S) uint8. Raises ImageError, in which it is called `name`."""
         # Reduced to twice the side while it is read, a picture still looks the same after the last reduction.
-        return self.preprocess.pixels(load_image(image, smallest=2 * self.preprocess.size, name=name))
+        smallest = 2 * self.preprocess.size
+        return self.preprocess.pixels(load_image(image, max_pixels=max_pixels, smallest=smallest, name=name))
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -253,9 +254,15 @@ class Captioner:
 
         Raises ImageError when the picture cannot be read.
         """
-        feature = self.encode([image])
-        scored = [self.score_features(feature, sentence)[0] for sentence in sentences]
-        return sorted(scored, key=lambda caption: (len(caption.unknown), -caption.logprob))
+        return self.rank_features(self.encode([image]), sentences)[0]
+
+    def rank_features(self, features: Tensor, sentences: Iterable[str]) -> list[list[Caption]]:
+        """Like `rank`, for features (N, F) from `encode`: a list per row."""
+        scored: list[list[Caption]] = [[] for _ in features]
+        for sentence in sentences:
+            for row, caption in zip(scored, self.score_features(features, sentence), strict=True):
+                row.append(caption)
+        return [sorted(row, key=lambda caption: (len(caption.unknown), -caption.logprob)) for row in scored]
 
     def score_features(self, features: Tensor, sentence: str) -> list[Caption]:
         """Like `score`, for features (N, F) from `encode`: one Caption per row."""
@@ -340,6 +347,12 @@ class Captioner:
             hypotheses = decode(self._decoder, part, rules, evidence=evidence)
             captions += self._judge.judged(hypotheses, part, evidence, rules.options)
         return captions
+
+
+def _best_device() -> str:
+    """The device of this machine that "auto" means."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return next((name for name, is_there in there.items() if is_there), "cpu")
 
 
 def _check_device(device: str) -> None:

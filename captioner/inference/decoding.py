@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from captioner.inference.constrained import Constrained
-from captioner.inference.rules import Rules
+from captioner.inference.rules import Rules, of_double_precision
 from captioner.vocab import END, PAD, START
 
 ROWS = 2048  # decoded together at most, where that can be chosen: each row takes tables as long as the vocabulary
@@ -127,7 +127,7 @@ def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Ten
 def _independent(decoder: StepDecoder, state: Any, rules: Rules, evidence: Tensor | None) -> list[list[Hypothesis]]:
     """Greedy and sampled decoding: rows that know nothing of each other, some of a picture's draws at a time."""
     beginning, pictures = _begin(decoder, state, rules.prompt), state[0].shape[1]
-    parts = rules.uniforms().to(state[0].device).split(max(1, ROWS // pictures))
+    parts = rules.uniforms().to(of_double_precision(state[0].device)).split(max(1, ROWS // pictures))
     drawn = [_draw(decoder, beginning, rules, part, evidence) for part in parts]
     # Sorting is stable, so equal draws keep their order.
     return [sorted(chain.from_iterable(own), key=lambda h: -h.logprob) for own in zip(*drawn, strict=True)]

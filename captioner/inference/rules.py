@@ -169,6 +169,8 @@ class Rules:
         options = self.options
         if options.strategy != "sample" or options.top_k == 1:
             return scores.argmax(-1)  # the first of equal scores, which topk does not promise
+        device = scores.device
+        scores = scores.to(of_double_precision(device))
         # Double precision, so that a sum over thousands of small probabilities still ends at 1. Words only have to be
         # ranked where some of them are left out.
         if options.top_k:
@@ -186,7 +188,12 @@ class Rules:
         # Rounding must not take the product up to the total itself, because no word would pass that.
         target = (uniform * total).minimum(torch.nextafter(total, torch.zeros_like(total)))
         rank = torch.searchsorted(cumulative, target.unsqueeze(1), right=True)
-        return ids.gather(1, rank).squeeze(1)
+        return ids.gather(1, rank).squeeze(1).to(device)
+
+
+def of_double_precision(device: torch.device) -> torch.device:
+    """The device that computes in double precision for this one: Apple's MPS does not."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _required(options: DecodeOptions, vocabulary: Vocabulary) -> tuple[int, ...]:

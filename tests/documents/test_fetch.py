@@ -69,6 +69,8 @@ def test_this_machine_is_not_asked(server: Server, host: str) -> None:
         "fe80::1%eth0",
         "fd00::1",
         "224.0.0.1",
+        # Private ones behind gateways from the newer kind of addresses to the older, and kinds of the past.
+        *("64:ff9b::7f00:1", "64:ff9b::10.0.0.1", "2002:7f00:1::", "::127.0.0.1", "fec0::1", "::ffff:10.0.0.1"),
     ],
 )
 def test_which_addresses_are_private(address: str) -> None:
@@ -78,6 +80,7 @@ def test_which_addresses_are_private(address: str) -> None:
 def test_which_addresses_are_public() -> None:
     assert fetch._is_public("93.184.216.34")
     assert fetch._is_public("2606:2800:220:1::1")
+    assert fetch._is_public("64:ff9b::93.184.216.34")
 
 
 def test_one_private_address_of_a_name_is_enough_to_refuse_it(monkeypatch: pytest.MonkeyPatch) -> None:

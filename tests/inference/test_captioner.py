@@ -628,3 +628,25 @@ def test_a_busy_machine_gets_fewer_threads_and_the_same_captions(
 def test_a_batch_holds_a_picture_at_least(model: Captioner) -> None:
     with pytest.raises(OptionError, match="batch_size must be at least 1, not 0"):
         model.caption_files([], batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "best"), [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_takes_cuda_then_mps_then_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint_file: Path, cuda: bool, mps: bool, best: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    asked = []
+
+    def refuse(device: str) -> None:
+        asked.append(device)
+        raise DeviceError("not tried")
+
+    monkeypatch.setattr(inference, "_check_device", refuse)
+    with pytest.raises(DeviceError):
+        captioner.load(tiny_checkpoint_file)
+    with pytest.raises(DeviceError):
+        captioner.load(tiny_checkpoint_file, engine="openvino")
+    assert asked == [best, "cpu"]

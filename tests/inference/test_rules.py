@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from captioner.errors import OptionError
-from captioner.inference.rules import Rules
+from captioner.inference.rules import Rules, of_double_precision
 from captioner.languages import ENGLISH
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, START, UNK, Vocabulary
@@ -158,3 +158,7 @@ def test_required_words_are_known_and_few() -> None:
     ):
         with pytest.raises(OptionError, match=message):
             Rules.of(DecodeOptions(require=words), PEOPLE)
+
+
+def test_a_device_without_double_precision_leaves_that_to_the_cpu() -> None:
+    assert [of_double_precision(torch.device(name)).type for name in ("mps", "cpu", "cuda")] == ["cpu", "cpu", "cuda"]
