@@ -25,7 +25,7 @@ _LISTS = ("train_list", "val_list")
 # The epochs of a large set, and the fewest steps that these must make; a small set gets more epochs instead.
 _DECODER_EPOCHS, _DECODER_STEPS = 6, 800
 _END_TO_END_EPOCHS, _END_TO_END_STEPS = 12, 400
-_MATCH_EPOCHS, _MATCH_STEPS = 10, 400
+_MATCH_EPOCHS, _MATCH_STEPS = 10, 200
 MATCH_BATCH = 256  # pairs of a picture and a caption, each of which is told from all others of its batch
 
 _run, _network = partial(option, group="training"), partial(option, group="network")
@@ -116,13 +116,14 @@ class TrainConfig:
             raise OptionError("captions without pictures (--text) train the decoder alone: add --finetune-epochs 0")
         if text:
             chosen["finetune_epochs"] = 0
-        for name, usual, least_steps, examples, batch_size in (
-            ("epochs", _DECODER_EPOCHS, _DECODER_STEPS, captions, self.batch_size),
-            ("finetune_epochs", _END_TO_END_EPOCHS, _END_TO_END_STEPS, pictures, self.finetune_batch_size),
-            ("match_epochs", _MATCH_EPOCHS, _MATCH_STEPS, captions, MATCH_BATCH),
+        each = max(1, captions // max(1, pictures))  # captions of a picture, which are matched one after the other
+        for name, usual, least_steps, steps in (
+            ("epochs", _DECODER_EPOCHS, _DECODER_STEPS, math.ceil(captions / self.batch_size)),
+            ("finetune_epochs", _END_TO_END_EPOCHS, _END_TO_END_STEPS, math.ceil(pictures / self.finetune_batch_size)),
+            ("match_epochs", _MATCH_EPOCHS, _MATCH_STEPS, each * math.ceil(pictures / MATCH_BATCH)),
         ):
             if getattr(self, name) is None and name not in chosen:
-                chosen[name] = max(usual, math.ceil(least_steps / max(1, math.ceil(examples / batch_size))))
+                chosen[name] = max(usual, math.ceil(least_steps / max(1, steps)))
         return dataclasses.replace(self, **chosen)
 
 

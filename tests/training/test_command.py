@@ -26,7 +26,7 @@ def trained(
         status, out, err = command(
             *("train", "--captions", tmp_path / "captions.json", "--images", pictures[0].parent),
             *("--encoder", TINY_ENCODER, "--encoder-weights", tiny_checkpoint_file, "--output", tmp_path / "run"),
-            *("--epochs", 1, "--finetune-epochs", 0, "--image-size", 32, "--hidden-size", 8),
+            *("--epochs", 1, "--finetune-epochs", 0, "--match-epochs", 0, "--image-size", 32, "--hidden-size", 8),
             *("--embedding-size", 8, "--minimum-count", 1, "--seed", 5),
         )
         assert status == 0, err

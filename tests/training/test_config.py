@@ -16,7 +16,7 @@ from captioner.training.config import TrainConfig, read_run
 def test_a_small_set_gets_more_epochs_unless_their_number_is_given() -> None:
     config = TrainConfig(batch_size=16, finetune_batch_size=24)
     small = config.for_set(captions=144, pictures=48)
-    assert (small.epochs, small.finetune_epochs, small.match_epochs) == (math.ceil(800 / 9), 200, 400)
+    assert (small.epochs, small.finetune_epochs, small.match_epochs) == (math.ceil(800 / 9), 200, math.ceil(200 / 3))
     unset = {"epochs": None, "finetune_epochs": None, "match_epochs": None}
     assert dataclasses.replace(small, **unset) == config
     given = dataclasses.replace(config, epochs=8, finetune_epochs=0, match_epochs=0)

@@ -36,6 +36,7 @@ from captioner.training.run import train, train_on
 from captioner.training.start import Material
 from training.runs import TINY, Killed, kill_after, metrics, quiet, split_of, weights_without_gradients
 
+NONE_AFTER = ("--finetune-epochs", 0, "--scst-epochs", 0, "--match-epochs", 0)
 NO_EPOCHS = {"--epochs": "0", "--finetune-epochs": "0", "--scst-epochs": "0"}
 
 
@@ -65,8 +66,8 @@ def test_a_run_leaves_its_records_and_a_scored_checkpoint(
     assert json.loads((folder / "config.json").read_text())["train"] == dataclasses.asdict(TINY)
     log = metrics(folder)
     assert [row["epoch"] for row in log] == [1, 2, 3, 4, 5]
-    assert [row["stage"] for row in log] == ["decoder", "decoder", "end to end", "self-critical"]
-    assert len([line for line in lines if line.startswith("epoch")]) == 4
+    assert [row["stage"] for row in log] == ["decoder", "decoder", "end to end", "self-critical", "matching"]
+    assert len([line for line in lines if line.startswith("epoch")]) == 5
     assert any("training 2 epochs decoder" in line for line in lines)  # the plan
     assert log[1]["train_loss"] < log[0]["train_loss"]
     provenance = load_checkpoint(folder / "best.safetensors").provenance
@@ -615,9 +616,7 @@ def test_the_command_goes_on_from_a_checkpoint_with_the_options_of_a_run(
     folder, _ = finished
     data = ("--captions", shapes[0], "--images", shapes[1])
     init = ("--init", folder / "best.safetensors", "--config", folder / "config.json")
-    status, output, errors = command(
-        "train", *data, *init, "--epochs", 1, "--finetune-epochs", 0, "--scst-epochs", 0, "--output", tmp_path / "run"
-    )
+    status, output, errors = command("train", *data, *init, "--epochs", 1, *NONE_AFTER, "--output", tmp_path / "run")
     assert status == 0, errors
     assert output.strip() == str(tmp_path / "run/best.safetensors")
     content = json.loads((tmp_path / "run/config.json").read_text())
@@ -752,8 +751,8 @@ def test_shapes_from_pictures_to_bleu(tmp_path: Path, language: str, cell: str) 
     captions, images, train_list, val_list = make_shapes(tmp_path, 270, language=language)
     done = run(
         *("train", "--captions", captions, "--images", images, "--train-list", train_list, "--val-list", val_list),
-        *("--cell", cell, "--epochs", 50, "--finetune-epochs", 4, "--patience", 1.0, "--image-size", 96),
-        *("--hidden-size", 128, "--embedding-size", 64, "--minimum-count", 1, "--batch-size", 32),
+        *("--cell", cell, "--epochs", 50, "--finetune-epochs", 4, "--match-epochs", 10, "--patience", 1.0),
+        *("--image-size", 96, "--hidden-size", 128, "--embedding-size", 64, "--minimum-count", 1, "--batch-size", 32),
         *("--output", tmp_path / "run"),
     )
     assert done.returncode == 0, done.stderr

@@ -141,8 +141,8 @@ class TestCommand:
         (tmp_path / "more.txt").write_text("a dog with a cat on the beach\na cat\n")
         status, out, err = train(
             *("--text", tmp_path / "more.txt", "--encoder", TINY_ENCODER, "--encoder-weights", weights_with_classes),
-            *("--epochs", 1, "--scst-epochs", 0, "--image-size", 32, "--hidden-size", 8, "--embedding-size", 8),
-            *("--minimum-count", 1, "--concepts", 5),
+            *("--epochs", 1, "--scst-epochs", 0, "--match-epochs", 0, "--image-size", 32, "--hidden-size", 8),
+            *("--embedding-size", 8, "--minimum-count", 1, "--concepts", 5),
         )
         assert status == 0, err
         assert "and 2 captions without pictures, of 2 photographs" in err
@@ -191,7 +191,7 @@ class TestCommand:
     ) -> None:
         best = finished[0] / "best.safetensors"
         more = ("--text", text) if with_text else ("--finetune-epochs", 1)
-        options = ("--minimum-count", 1, "--epochs", 1, "--scst-epochs", 1, "--scst-samples", 2)
+        options = ("--minimum-count", 1, "--epochs", 1, "--scst-epochs", 1, "--scst-samples", 2, "--match-epochs", 1)
         status, _, err = train("--init", best, *options, *more)
         assert status == 0, err
         before, after = load_checkpoint(best), load_checkpoint(tmp_path / "run/best.safetensors")
@@ -211,7 +211,7 @@ class TestCommand:
     def test_a_checkpoint_without_words_begins_to_read_them(
         self, train: Callable[..., tuple[int, str, str]], tiny_checkpoint_file: Path, text: Path
     ) -> None:
-        epochs = ("--epochs", 1, "--scst-epochs", 0, "--minimum-count", 1, "--concepts", 5)
+        epochs = ("--epochs", 1, "--scst-epochs", 0, "--match-epochs", 0, "--minimum-count", 1, "--concepts", 5)
         status, out, err = train("--init", tiny_checkpoint_file, "--text", text, *epochs)
         assert status == 0, err
         decoder = load_checkpoint(Path(out.strip())).model.decoder
