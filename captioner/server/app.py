@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from captioner import __version__
 from captioner.errors import CaptionerError
-from captioner.server import ollama, openai, plain
+from captioner.server import ollama, openai, plain, search
 from captioner.server.gate import Gate, error
 from captioner.server.service import Service
 
@@ -24,16 +24,19 @@ def application(service: Service, token: str = "", root_path: str = "", hosts: C
     local network, or by one of `hosts`. `root_path` is the prefix of a proxy.
     """
 
+    finder = search.Finder(service)
+
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         yield
+        finder.close()
         service.close()
 
     off: dict[str, Any] = {"docs_url": None, "redoc_url": None}  # pages that load scripts of other servers
     app = FastAPI(title="captioner", version=__version__, lifespan=life, **off)
     for dialect in (plain, ollama, openai):
         app.include_router(dialect.router(service))
-    # The place of /find: a module `find` with a router that answers with captioner.open_index(folder).find(text, n).
+    app.include_router(search.router(service, finder))
     plain.add_page(app)
     app.add_middleware(Gate, service=service, token=token, root_path=root_path, hosts=hosts)
 
