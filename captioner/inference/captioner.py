@@ -21,6 +21,7 @@ from torch import Tensor
 from captioner.errors import CheckpointError, DeviceError, OptionError
 from captioner.files import sha256_of
 from captioner.inference.decoding import ROWS, Hypothesis, decode, decode_state
+from captioner.inference.devices import best_device, check_device
 from captioner.inference.explanation import Explanation, explain, teacher_forced
 from captioner.inference.openvino_engine import OpenVinoEncoder
 from captioner.inference.parallel import in_batches, in_order
@@ -60,8 +61,8 @@ def load(
     if engine not in ENGINES:
         raise OptionError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     if device == "auto":
-        device = _best_device() if engine == "torch" else "cpu"
-    _check_device(device)
+        device = best_device() if engine == "torch" else "cpu"
+    check_device(device)
     before = cpu_times()
     if device == "cpu":
         keep_freed_memory()
@@ -347,28 +348,6 @@ class Captioner:
             hypotheses = decode(self._decoder, part, rules, evidence=evidence)
             captions += self._judge.judged(hypotheses, part, evidence, rules.options)
         return captions
-
-
-def _best_device() -> str:
-    """The device of this machine that "auto" means."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return next((name for name, is_there in there.items() if is_there), "cpu")
-
-
-def _check_device(device: str) -> None:
-    """Raise DeviceError unless torch computes on a device of this name."""
-    try:
-        torch.zeros(1, device=device).item()  # it must give results back, too
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA or XPU
-        gpus = {
-            "cuda": torch.cuda.is_available(),
-            "mps": torch.backends.mps.is_available(),
-            "xpu": torch.xpu.is_available(),
-        }
-        there = " or ".join(["cpu", *(name for name, is_there in gpus.items() if is_there)])
-        without = device.startswith("cuda") and not torch.backends.cuda.is_built()
-        hint = "; this torch was built without CUDA" if without else ""
-        raise DeviceError(f"no device {device!r} here: give {there}, or leave it out{hint}") from error
 
 
 def _each(images: Images) -> Iterable[ImageSource]:

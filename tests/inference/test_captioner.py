@@ -644,7 +644,7 @@ def test_auto_takes_cuda_then_mps_then_the_cpu(
         asked.append(device)
         raise DeviceError("not tried")
 
-    monkeypatch.setattr(inference, "_check_device", refuse)
+    monkeypatch.setattr(inference, "check_device", refuse)
     with pytest.raises(DeviceError):
         captioner.load(tiny_checkpoint_file)
     with pytest.raises(DeviceError):
