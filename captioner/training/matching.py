@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from captioner.evaluation.retrieval import DIRECTIONS
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.matcher import Matcher
-from captioner.training.captions import CaptionTokens, sentences_of
+from captioner.training.captions import CaptionTokens, batches_by_length, sentences_of
 from captioner.training.config import MATCH_BATCH
 from captioner.training.losses import Losses
 from captioner.training.stages import Stage, named
@@ -60,8 +60,10 @@ class MatchStage(Stage):
         self._features = self.m.features()
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
-        shuffled = (rows[torch.randperm(len(rows), generator=generator)] for rows in self._rounds)
-        batches = [batch for rows in shuffled for batch in rows.split(MATCH_BATCH)]
+        lengths = self.m.captions.lengths()
+        batches = [
+            rows[batch] for rows in self._rounds for batch in batches_by_length(lengths[rows], MATCH_BATCH, generator)
+        ]
         return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
     def losses(self, batches: Sequence[Tensor], seed: str) -> Iterator[Losses]:
