@@ -23,8 +23,10 @@ from captioner.bulk.duplicates import grouped
 from captioner.bulk.formats import csv_line, format_of, gallery, jsonl
 from captioner.bulk.index import Floats, IndexFile, Numbers, index_folder
 from captioner.bulk.moves import Digests, stamp_of
+from captioner.bulk.outputs import Output
 from captioner.bulk.progress import Progress
 from captioner.bulk.reuse import store_of
+from captioner.bulk.run import check_waiting
 from captioner.data.spreadsheets import quoted
 from captioner.errors import ImageError, OptionError, OutputError, one_line
 from captioner.files import AnyPath, listed, replacing, sha256_of
@@ -130,7 +132,9 @@ class Index:
         Raises what `open_index` raises.
         """
         self._said.clear()
-        numbers, self.failed = self._numbered(one_of_each(self._pictures()))
+        pictures = self._pictures()
+        check_waiting(pictures, {}, Output())
+        numbers, self.failed = self._numbered(one_of_each(pictures))
         for reason in self.failed.values():
             if reason not in self._said:
                 self._progress.fail(reason)

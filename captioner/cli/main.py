@@ -74,10 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     args, rest = _parser().parse_known_args(arguments)
     # Until Python 3.12, argparse does not take `FILE -f alt DOCUMENT`, where a flag stands between them.
-    if rest and (not hasattr(args, "documents") or any(text.startswith("-") for text in rest)):
+    last = next((name for name in ("documents", "paths") if isinstance(getattr(args, name, None), list)), None)
+    if rest and (last is None or any(text.startswith("-") for text in rest)):
         args.refuse(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        args.documents += rest
+    if rest and last:
+        setattr(args, last, getattr(args, last) + rest)
     return args
 
 

@@ -64,6 +64,14 @@ def test_similar_pictures_need_no_sentence(given: list[str], command: Command) -
     assert command("find", "--like", picture, "--text", "a dog", "--not", "a cat", *given)[0] == 0
 
 
+def test_flags_may_stand_between_the_sentence_and_the_pictures(given: list[str], command: Command) -> None:
+    """As the documentation writes it."""
+    folder, *rest = given
+    after = command("find", "a dog", folder, *rest, "--not", "a cat", "-n", 2)
+    assert command("find", "a dog", "--not", "a cat", "-n", 2, folder, *rest)[:2] == after[:2]
+    assert command("find", "a dog", "-n", 2, folder, *rest, "--nonsense")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -74,6 +82,7 @@ def test_similar_pictures_need_no_sentence(given: list[str], command: Command) -
         (["a dog", ".", "--threshold", "0.9"], "--threshold goes with --duplicates"),
         (["a dog", ".", "-o", "captions.json"], "format must be one of"),
         (["a dog", "nowhere/"], "no such file"),
+        (["a dog", "nowhere"], "nowhere: no such file or folder"),
         (["zeppelin", "FOLDER"], "knows none of these words"),
     ],
 )
