@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 
 def unit(vectors: Floats) -> Floats:
     """Vectors scaled to unit length."""
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
 def make(number: int, file: Path, rng: np.random.Generator) -> tuple[NDArray[np.float16], Floats]:
