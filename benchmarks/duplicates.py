@@ -2,9 +2,11 @@
 
     python benchmarks/duplicates.py photos/ --number 1000
 
-It prints, for the matcher's vectors and for standardised features, and for several thresholds, the share of each kind
-of variation whose similarity to its picture reaches the threshold (recall), and how many pairs of different pictures
-reach it. Among those there may be real near-duplicates: `--show` prints the most similar pairs, to look at.
+It prints, for several thresholds, the share of each kind of variation whose similarity to its picture reaches the
+threshold (recall), and how many pairs of different pictures reach it. The first table is for standardised features,
+which `captioner find --duplicates` compares; it first leaves out pairs whose vectors are far apart. The second one is
+for the matcher's vectors. Among the pairs there may be real near-duplicates: `--show` prints the most similar ones, to
+look at.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 import captioner
 from captioner.inference.progress import watched
+from captioner.inference.reader import load_reader
 from captioner.pictures.find import find_pictures
 from captioner.pictures.load import load_image
 
@@ -81,7 +84,6 @@ def features(model: captioner.Captioner, paths: list[str]) -> Floats:
 
 def table(name: str, vectors: Floats, paths: list[str], shown: int) -> None:
     """Print recall for thresholds at which so many pairs of different pictures are taken for the same."""
-    vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     own = (vectors[1:] * vectors[0]).sum(-1)  # (variations, N)
     between = vectors[0] @ vectors[0].T
     pairs = np.triu_indices(len(paths), 1)
@@ -115,18 +117,9 @@ def main() -> None:
         found = features(captioner.load(args.checkpoint, precision=args.precision), paths)
         if args.keep:
             np.save(args.keep, found)
-    scaled = (found - found[0].mean(0)) / (found[0].std(0) + 1e-6)
-    table("standardised features", scaled, paths, args.show)
-    table("centred features", found - found[0].mean(0), paths, 0)
-    try:
-        from captioner.inference.reader import load_reader
-
-        reader = load_reader(args.checkpoint)
-        vectors = np.stack([reader.pictures(part) for part in found])
-        table("vectors of the matcher", vectors, paths, args.show)
-        table("vectors, centred", vectors - vectors[0].mean(0), paths, 0)
-    except ImportError:
-        pass
+    reader = load_reader(args.checkpoint)
+    table("standardised features", np.stack([reader.alike(part) for part in found]), paths, args.show)
+    table("vectors of the matcher", np.stack([reader.pictures(part) for part in found]), paths, args.show)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 
 def unit(vectors: Floats) -> Floats:
     """Vectors scaled to unit length."""
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
 def make(number: int, file: Path, rng: np.random.Generator) -> tuple[NDArray[np.float16], Floats]:
@@ -137,6 +137,8 @@ def measure(number: int, threads: int, approximate: bool, file: Path) -> None:
 
 def approximate_lines(vectors: Floats, threads: int, line: Callable[..., None]) -> None:
     """Print lines for the indexes of usearch and faiss."""
+    if find_spec("faiss"):
+        import faiss  # before usearch, after which it crashes
     if find_spec("usearch"):
         from usearch.index import Index
 
@@ -147,8 +149,6 @@ def approximate_lines(vectors: Floats, threads: int, line: Callable[..., None]) 
             search = partial(graph.search, count=BEST, threads=threads)
             line(f"usearch {kind}", lambda q, search=search: search(q).keys, build, size * SIZE + 140)
     if find_spec("faiss"):
-        import faiss
-
         faiss.omp_set_num_threads(threads)
         inner = faiss.METRIC_INNER_PRODUCT
         lists = int(4 * len(vectors) ** 0.5)

@@ -19,14 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from captioner.bulk.progress import Progress, Summary
+from captioner.bulk.vectors import Vectors
 from captioner.errors import DeviceError, InputError, OptionError, one_line, to_install
 from captioner.files import AnyPath, listed
 from captioner.inference.captioner import load
+from captioner.inference.reader import load_reader
 from captioner.inference.results import Row, row_of
 from captioner.inference.rules import Rules
+from captioner.inference.store import Named
 from captioner.machine import available_cpus
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.header import find_checkpoint
@@ -46,6 +50,7 @@ class Job:
     prompt: str = ""
     batch_size: int = 32
     precision: str = "auto"
+    vector_size: int = 0  # of the vectors beside captions; 0 for none
 
 
 def caption_on_cluster(
@@ -62,6 +67,7 @@ def caption_on_cluster(
     recursive: bool = False,
     stdin: Stdin = (),
     batch_size: int = 32,
+    index: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Write the captions of many pictures into a folder of shards; what `captioner cluster` does.
@@ -74,26 +80,29 @@ def caption_on_cluster(
     machine. Every node needs pip install "captioner[ray]", and must see the pictures that are given by paths. The
     checkpoint is sent to it. `device` is cpu, cuda, or auto, which takes GPUs where there are any. With the `precision`
     auto each worker chooses by its own processor. `workers` is as many as there are GPUs or processors by default.
+    `index` adds a column `vector` to parquet: unit vectors of one size, as `Reader.pictures` in `inference/reader.py`
+    makes them, by which pictures are found. It is empty where there is an error.
 
     Raises OptionError, InputError, OutputError (the folder is not empty), CheckpointError, and DeviceError: Ray is not
     installed, the cluster lacks what was asked for, or a worker fails for another reason than a picture.
     """
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
-    _check_usage(format, device, precision, batch_size, workers)
+    _check_usage(format, device, precision, batch_size, workers, index)
     _ray()
     from captioner.bulk.shards import Shards  # these two need the extra, too
     from captioner.bulk.sources import find_sources, units
 
-    shards = Shards(os.fspath(output), format)
+    file = find_checkpoint(checkpoint)
+    size = load_reader(file).size if index else 0
+    shards = Shards(os.fspath(output), format, size)
     lines = read_stdin(stdin) if STDIN in (arguments := listed(paths)) else []
     if isinstance(lines, bytes):
         raise InputError("a picture on stdin is for `captioner caption -`: a cluster takes lists of paths")
     work = list(units(find_sources(arguments, recursive, lines), batch_size))
     if not work:
         raise InputError("no pictures were given: every table is empty")
-    file = find_checkpoint(checkpoint)
     Rules.of(options, load_checkpoint(file).vocabulary, prompt)  # a wrong checkpoint or prompt is reported here
-    job = Job(file.read_bytes(), options, prompt, batch_size, precision)
+    job = Job(file.read_bytes(), options, prompt, batch_size, precision, size)
     rows = [unit["rows"] for unit in work]
     with connected():
         workers, threads, each = share(workers, device)
@@ -118,7 +127,7 @@ def _ray() -> Any:
     return ray
 
 
-def _check_usage(format: str, device: str, precision: str, batch_size: int, workers: int | None) -> None:
+def _check_usage(format: str, device: str, precision: str, batch_size: int, workers: int | None, index: bool) -> None:
     """Raise OptionError for values that are impossible."""
     choices = {"format": SHARD_FORMATS, "device": ("auto", "cpu", "cuda"), "precision": PRECISIONS}  # Ray assigns GPUs
     for value, (name, known) in zip((format, device, precision), choices.items(), strict=True):
@@ -127,6 +136,8 @@ def _check_usage(format: str, device: str, precision: str, batch_size: int, work
     for name, number in (("batch_size", batch_size), ("workers", workers)):
         if number is not None and number < 1:
             raise OptionError(f"{name} must be at least 1, not {number}")
+    if index and format != "parquet":
+        raise OptionError(f"index (--index) needs the format parquet: {format} has no vectors")
 
 
 @contextmanager
@@ -196,13 +207,19 @@ def caption_units(
             rows = json.loads(result["rows"])
             if result["number"] != done or units[done]["rows"] not in (None, len(rows)):
                 raise DeviceError(f"unit {result['number']} came with {len(rows)} rows where unit {done} was due")
-            yield from rows
+            yield from _with_vectors(rows, result["vectors"], job.vector_size)
             done += 1
     except ray.exceptions.RayError as error:
         *_, reason = str(error).strip().splitlines()
         raise DeviceError(f"the cluster failed: {one_line(reason)}") from error
     if done != len(units):
         raise DeviceError(f"only {done} of {len(units)} units came back")
+
+
+def _with_vectors(rows: list[Row], vectors: bytes, size: int) -> list[Row]:
+    """Rows that have no error with their vectors, if there are any."""
+    found = iter(np.frombuffer(vectors, np.float32).reshape(-1, size or 1))
+    return [row if "error" in row or not size else {**row, "vector": next(found)} for row in rows]
 
 
 class Attempts:
@@ -230,18 +247,22 @@ class Worker:
             path = Path(temporary) / "checkpoint.safetensors"
             path.write_bytes(self._job.checkpoint)
             self._model = load(path, device, self._job.precision)
+            self._reader = self._model.reader() if self._job.vector_size else None
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """One unit: its number, and either its rows as JSON or the reason why there are none."""
+        """One unit: its number, and either its rows as JSON and their vectors, or the reason why there are none."""
         from captioner.bulk.sources import pictures
 
-        job, result = self._job, {"number": item["number"], "rows": "", "failure": ""}
+        job, result = self._job, {"number": item["number"], "rows": "", "vectors": b"", "failure": ""}
         try:
             if _ray().get(self._attempts.begin.remote(item["number"])) > ATTEMPTS:
                 reason = f"ended {ATTEMPTS} workers (a picture that kills them, or too little memory?)"
                 return {**result, "failure": reason}
-            found = pictures(json.loads(item["unit"]), job.batch_size)
-            captions = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt)
-            return {**result, "rows": json.dumps(list(map(row_of, captions)))}
+            found: Iterable[Named] = pictures(json.loads(item["unit"]), job.batch_size)
+            store = Vectors(self._reader) if self._reader else None
+            found = store.numbered(found) if store else found
+            captions = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt, store=store)
+            rows = json.dumps(list(map(row_of, captions)))
+            return {**result, "rows": rows, "vectors": store.in_order().tobytes() if store else b""}
         except Exception as error:  # raised here it would reach the caller inside pages of Ray's own text
             return {**result, "failure": one_line(f"{type(error).__name__}: {error}")}

@@ -185,9 +185,7 @@ class IndexFile:
         query = "SELECT digest, features, crc FROM pictures WHERE number = ?"
         rows = self._do(lambda database: [database.execute(query, (n,)).fetchone() for n in numbers.tolist()])
         features = [_unpacked(*row) if row else None for row in rows]
-        known = np.stack([self.reader.mean if row is None else row for row in features]) - self.reader.mean
-        known /= self.reader.std
-        return np.asarray(known / np.maximum(np.linalg.norm(known, axis=1, keepdims=True), 1e-12), np.float32)
+        return self.reader.alike(np.stack([self.reader.mean if row is None else row for row in features]))
 
     def _mended(self, numbers: list[int], file: Path) -> Floats:
         """Vectors (N, D), computed again. Pictures whose features are damaged, too, get zeros, and are forgotten."""

@@ -31,12 +31,16 @@ SCHEMA = pa.schema(
 class Shards:
     """A folder of part-00000.parquet and so on. `_SUCCESS` is written last: without it, the folder is incomplete.
 
+    Parquet has a column of the rows' vectors if their size is given: numbers in single precision, a list of fixed size.
     Raises OutputError when the folder is not empty.
     """
 
-    def __init__(self, folder: str, format: str) -> None:
+    def __init__(self, folder: str, format: str, vector_size: int = 0) -> None:
         self._files, self._root = filesystem(folder)
         self._format = format
+        self._schema = SCHEMA
+        if vector_size:
+            self._schema = SCHEMA.append(pa.field("vector", pa.list_(pa.float32(), vector_size)))
         if self._files.exists(self._root) and (self._files.isfile(self._root) or self._files.ls(self._root)):
             raise OutputError(f"{folder}: is not empty: give a new folder, or delete what an earlier run left there")
 
@@ -47,7 +51,7 @@ class Shards:
         for part in in_batches(rows, ROWS):
             with self._files.open(f"{self._root}/part-{files:05}.{self._format}", "wb") as file:
                 if self._format == "parquet":
-                    pq.write_table(pa.Table.from_pylist([_as_text(row) for row in part], SCHEMA), file)
+                    pq.write_table(pa.Table.from_pylist([_as_text(row) for row in part], self._schema), file)
                 else:
                     file.writelines(line.encode() for line in jsonl(part))
             files, total, failed = files + 1, total + len(part), failed + sum("error" in row for row in part)

@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output, model = add_many_pictures(parser, paths)
     output.add_argument("-o", "--output", required=True, metavar="DIR", help="a new folder, or its address")
     output.add_argument("-f", "--format", choices=SHARD_FORMATS, default="parquet", help="of the shards [parquet]")
+    vectors = "parquet also gets a column of vectors, by which a database finds pictures"
+    output.add_argument("--index", action="store_true", help=vectors)
     add_checkpoint(model)
     model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="GPUs if there are any [auto]")
     model.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: chosen by each processor [auto]")
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
     given = {
         **picked_many(args),
-        **picked(args, "format", "checkpoint", "device", "precision", "workers"),
+        **picked(args, "format", "checkpoint", "device", "precision", "workers", "index"),
         "stdin": getattr(sys.stdin, "buffer", sys.stdin),
     }
     from captioner.bulk.cluster import caption_on_cluster

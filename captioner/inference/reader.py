@@ -49,13 +49,20 @@ class Reader:
 
     def pictures(self, features: Array) -> Array:
         """Features (N, F), as `Captioner.encode` gives them, to unit vectors (N, D)."""
-        known = (np.asarray(features, dtype=np.float32) - self.mean) / self.std
+        known = self._standardised(features)
         return _unit(known @ self.weights["projection.weight"].T + self.weights["projection.bias"])
+
+    def alike(self, features: Array) -> Array:
+        """Features (N, F), standardised and scaled to unit length: products of them tell near-duplicates."""
+        return _unit(self._standardised(features))
 
     def unknown(self, text: str) -> tuple[str, ...]:
         """The words of a text that the model does not know."""
         words = self.vocabulary.tokenise(text)
         return tuple(dict.fromkeys(word for word in words if word not in self.vocabulary.ids))
+
+    def _standardised(self, features: Array) -> Array:
+        return np.asarray((np.asarray(features, dtype=np.float32) - self.mean) / self.std, dtype=np.float32)
 
     def _read(self, tokens: list[int]) -> Array:
         """The tokens of one sentence to a vector (D,) of any length."""

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 from unittest.mock import MagicMock
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -61,6 +62,8 @@ def host(tmp_path: Path) -> Iterator[str]:
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"output": "full"}, "full: is not empty"),
         ({"prompt": "a dgo"}, r"did you mean 'dog'\?"),
+        ({"index": True, "format": "jsonl"}, r"index \(--index\) needs the format parquet"),
+        ({"index": True}, "tiny.safetensors: has no matcher"),
         ({"paths": "empty.parquet"}, "every table is empty"),
         ({"paths": []}, "every table is empty"),
     ],
@@ -90,6 +93,8 @@ def test_what_cannot_be_is_refused_before_there_is_a_cluster(
         (["-o", "out", "-f", "html"], "invalid choice: 'html'"),
         (["-o", "out", "--device", "cuda:1"], "invalid choice: 'cuda:1'"),
         (["-o", "out", "--prompt", "a dgo"], "did you mean 'dog'?"),
+        (["-o", "out", "--index", "-f", "jsonl"], "index (--index) needs the format parquet"),
+        (["-o", "out", "--index"], "has no matcher"),
     ],
 )
 def test_the_command_refuses_it_in_one_line(
@@ -185,7 +190,8 @@ def test_what_is_missing_or_comes_twice_is_an_error(
 ) -> None:
     from captioner.bulk import cluster as runner
 
-    results = [{"number": number, "rows": '[{"path": "a"}, {"path": "b"}]', "failure": failure} for number in numbers]
+    unit = {"rows": '[{"path": "a"}, {"path": "b"}]', "vectors": b"", "failure": failure}
+    results = [{**unit, "number": number} for number in numbers]
     dataset = SimpleNamespace(map=lambda *_, **__: SimpleNamespace(iter_rows=lambda: iter(results)))
     data = SimpleNamespace(from_items=lambda *_, **__: dataset, DataContext=MagicMock(), ActorPoolStrategy=MagicMock())
     exceptions = SimpleNamespace(RayError=RuntimeError)
@@ -234,6 +240,26 @@ def test_pictures_from_everywhere_get_the_captions_of_this_process(
             assert rows[name]["caption"] == expected.text
             assert [other["caption"] for other in rows[name]["alternatives"]] == [expected.alternatives[0].text]
     assert all("no such file" in rows[name]["error"] for name in missing)
+
+
+@pytest.mark.slow
+def test_vectors_beside_captions_are_those_of_the_reader(
+    command: Command, pictures: list[Path], tmp_path: Path, finder_checkpoint_file: Path
+) -> None:
+    pictures[2].write_bytes(BROKEN)
+    fixed = ("--checkpoint", finder_checkpoint_file, "--precision", "float32", "--batch-size", 3)
+    status, _, errors = command("cluster", tmp_path / "pictures", *fixed, "--index", "-o", tmp_path / "out")
+    assert status == 1, errors
+    rows = by_path(pq.read_table(tmp_path / "out").to_pylist())
+    assert list(rows) == [str(path) for path in pictures]
+    broken, model = rows.pop(str(pictures[2])), captioner.load(finder_checkpoint_file, precision="float32")
+    assert broken["error"]
+    assert broken["vector"] is None
+    expected = model.reader().pictures(model.encode(list(rows)).numpy())
+    np.testing.assert_allclose([row["vector"] for row in rows.values()], expected, atol=1e-5)
+    assert [row["caption"] for row in rows.values()] == [each.text for each in model.caption_batch(list(rows))]
+    kind = pq.read_schema(tmp_path / "out" / "part-00000.parquet").field("vector").type
+    assert kind.equals(pa.list_(pa.float32(), model.reader().size))
 
 
 @pytest.fixture

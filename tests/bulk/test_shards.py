@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import fsspec
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -35,6 +37,15 @@ def test_parquet_has_one_schema_and_every_field(rows: list[Row], tmp_path: Path,
     assert [row["error"] for row in found] == [None, None, None, None, "bad.jpg: the file is empty"]
     assert pq.read_schema(folder / "part-00000.parquet").equals(shards.SCHEMA)
     assert json.loads((folder / "_SUCCESS").read_text()) == {"rows": 5, "failed": 1, "files": 1}
+
+
+def test_parquet_with_vectors_that_errors_lack(rows: list[Row], tmp_path: Path) -> None:
+    vectors = np.arange(8, dtype=np.float32).reshape(4, 2) / 3
+    given = [{**row, "vector": vector} for row, vector in zip(rows, vectors, strict=False)]
+    Shards(str(tmp_path / "out"), "parquet", 2).write([*given, rows[-1]])
+    table = pq.read_table(tmp_path / "out")
+    assert table.schema.equals(shards.SCHEMA.append(pa.field("vector", pa.list_(pa.float32(), 2))))
+    assert table["vector"].to_pylist() == [*vectors.tolist(), None]
 
 
 def test_jsonl_at_an_address_in_files_of_so_many_rows(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:

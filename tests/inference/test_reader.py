@@ -50,6 +50,14 @@ def test_pictures_are_those_of_the_matcher(checkpoint_file: Path) -> None:
     np.testing.assert_allclose(reader.pictures(features.numpy()), wanted, atol=1e-5)
 
 
+def test_alike_are_features_as_the_matcher_sees_them_whatever_their_length(checkpoint_file: Path) -> None:
+    reader = load_reader(checkpoint_file)
+    away = np.random.default_rng(0).standard_normal((3, len(reader.mean)), np.float32)
+    found = reader.alike(reader.mean + reader.std * away * [[1], [2], [3]])
+    np.testing.assert_allclose(found, away / np.linalg.norm(away, axis=1, keepdims=True), atol=1e-5)
+    assert not reader.alike(reader.mean[None]).any()  # of which no direction is known
+
+
 def test_unknown_words_are_named_once(checkpoint_file: Path) -> None:
     reader = load_reader(checkpoint_file)
     assert reader.unknown("A zebra and a Zebra on the grass") == ("zebra", "and")
