@@ -66,29 +66,32 @@ class Batch(Work):
                     return True
                 del self._waiting[0]
                 give_back_freed_memory()
-            return bool(self.choice.described) and self._encode(model)
+            return self._encode(model)
 
-    def ranked(self, model: captioner.Captioner, reader: Reader, text: str) -> list[str]:
-        """The pictures that were encoded, those that a text describes best first."""
-        vectors = self._store(model)
-        return vectors.ranked(text) if vectors else []
+    def ranked(self, model: captioner.Captioner, reader: Reader, text: str) -> list[str] | None:
+        """The pictures that could be read, those that a text describes best first."""
+        vectors = self._vectors.setdefault(model.path, Vectors(reader))
+        self.encoded = len(vectors.found), len(vectors.found) + len(missing := self._missing(vectors))
+        return None if missing else vectors.ranked(text)
 
     def _store(self, model: captioner.Captioner) -> Vectors | None:
         """What is kept of pictures to find them with this model. None where it finds none."""
         reader = reader_of(model)
         return self._vectors.setdefault(model.path, Vectors(reader)) if reader else None
 
+    def _missing(self, vectors: Vectors) -> list[str]:
+        """Pictures that another model has captioned. Their files were freed, but there are previews of them."""
+        return [path for path in self.found if self.previews.get(path) and path not in vectors.found]
+
     def _encode(self, model: captioner.Captioner) -> bool:
-        """Encode a few pictures that another model captioned: of them there are previews. False if there are none."""
-        if (vectors := self._store(model)) is None:
+        """Encode a few pictures that a search waits for. False if there are none."""
+        if not (self.choice.described and (vectors := self._store(model))):
             return False
-        missing = [path for path, preview in self.previews.items() if preview and path not in vectors][:PART]
-        data = [base64.b64decode(self.previews[path].partition(",")[2]) for path in missing]
-        if missing:
+        part = [(path, self.previews[path].partition(",")[2]) for path in self._missing(vectors)[:PART]]
+        if part:
             with TURN:
-                _, keep = vectors.look_up([*zip(missing, data, strict=True)])
-                keep(range(len(data)), model.encode(data).cpu().numpy())
-        return bool(missing)
+                model.caption_together([(path, base64.b64decode(data)) for path, data in part], store=vectors)
+        return bool(part)
 
     def clear(self) -> None:
         """Forget all pictures and captions."""

@@ -50,26 +50,28 @@ def _reader(path: Path, _model: captioner.Captioner) -> Reader | None:
         return None
 
 
-class Vectors(dict[str, Floats]):
+class Vectors:
     """Vectors (D,) of pictures by name. As a `FeatureStore` it keeps what captioning has encoded."""
 
     def __init__(self, reader: Reader):
         self._reader = reader
+        self.found: dict[str, Floats] = {}
 
     def look_up(self, pictures: Sequence[Named]) -> tuple[Sequence[Floats | None], Keep]:
         """No features, since each upload is new, and what keeps vectors of them."""
 
         def keep(places: Sequence[int], features: Floats) -> None:
-            self.update(zip([pictures[place][0] for place in places], self._reader.pictures(features), strict=True))
+            vectors = self._reader.pictures(features)
+            self.found.update(zip([pictures[place][0] for place in places], vectors, strict=True))
 
         return [None] * len(pictures), keep
 
     def ranked(self, text: str) -> list[str]:
         """The names of the pictures that a sentence describes, the best first."""
-        paths, sentence = list(self), self._reader.sentences([text])[0]
+        paths, sentence = list(self.found), self._reader.sentences([text])[0]
         if not paths:
             return []
-        scores = np.stack([self[path] for path in paths]) @ sentence
+        scores = np.stack([self.found[path] for path in paths]) @ sentence
         return [paths[place] for place in np.argsort(-scores, kind="stable")]
 
 
