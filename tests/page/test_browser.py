@@ -340,7 +340,7 @@ def test_a_search_saves_what_is_typed_elsewhere_and_leads_back(
         visitor.part("textarea").send_keys("mine")  # and not saved
         visitor.part(".describe").send_keys("a dog qzxv", Keys.ENTER)
         visitor.wait(lambda: paths() == ranked[:20])
-        assert visitor.part(".found").text.endswith("leaves them out: qzxv.")
+        assert visitor.part(".found").text.endswith("does not know these words: qzxv.")
         visitor.part(".all").click()
         visitor.wait(lambda: paths() == ranked)
         assert "mine" in [picture.caption for picture in visitor.pictures() if picture.path == "00.png"]

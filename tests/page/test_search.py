@@ -89,7 +89,7 @@ def test_uploads_are_ordered_by_a_description(model: captioner.Captioner) -> Non
     assert paths(look_for(page, words="1.png")) == [name for name in ranked(model, pictures) if "1.png" in name]
     look_for(page, words="")
     some = look_for(page, described=f"{SENTENCE} qzxv")
-    assert some["found"].endswith("The model does not know these words and leaves them out: qzxv.")
+    assert some["found"].endswith("The model does not know these words: qzxv.")
     assert len(some["rows"]) == BEST
     none = look_for(page, described="qzxv")
     assert none["found"] == "The model knows none of these words: qzxv. Please use others."
