@@ -322,9 +322,6 @@ def test_a_search_saves_what_is_typed_elsewhere_and_leads_back(
     scores = reader.pictures(model.encode(files).cpu().numpy()) @ reader.sentences(["a dog qzxv"])[0]
     ranked = [name for _, name in sorted(zip(-scores, pictures, strict=True))]
 
-    def paths() -> list[str]:
-        return [picture.path for picture in visitor.pictures()]
-
     with browser.server("--", "--checkpoints", str(tmp_path)) as own, Visitor(own.address) as visitor:
         visitor.open("folder?model=other")
         visitor.upload(files[0])
@@ -334,16 +331,20 @@ def test_a_search_saves_what_is_typed_elsewhere_and_leads_back(
         visitor.upload(*files)
         visitor.wait(lambda: f"{len(files)} captioned" in visitor.texts("[data-testid=stMain]")[0])
         visitor.part(".order [value=by_name]").click()
-        visitor.wait(lambda: paths() == list(pictures))
+        visitor.wait(lambda: paths(visitor) == list(pictures))
         visitor.driver.execute_script("arguments[0].click()", visitor.part(".card"))  # which may still move
         visitor.part("textarea").clear()
         visitor.part("textarea").send_keys("mine")  # and not saved
         visitor.part(".describe").send_keys("a dog qzxv", Keys.ENTER)
-        visitor.wait(lambda: paths() == ranked[:20])
+        visitor.wait(lambda: paths(visitor) == ranked[:20])
         assert visitor.part(".found").text.endswith("does not know these words: qzxv.")
         visitor.part(".all").click()
-        visitor.wait(lambda: paths() == ranked)
+        visitor.wait(lambda: paths(visitor) == ranked)
         assert "mine" in [picture.caption for picture in visitor.pictures() if picture.path == "00.png"]
         visitor.part(".back").click()
-        visitor.wait(lambda: paths() == list(pictures))
+        visitor.wait(lambda: paths(visitor) == list(pictures))
         assert not visitor.part(".describe").get_attribute("value")
+
+
+def paths(visitor: Visitor) -> list[str]:
+    return [picture.path for picture in visitor.pictures()]
