@@ -226,6 +226,18 @@ class Visitor:
         )
         return [Picture(*card) for card in cards]
 
+    def part(self, selector: str) -> WebElement:
+        """An element of the list of pictures whose captions can be corrected, by CSS. It must be there."""
+        found: WebElement | None = self.driver.execute_script(
+            """for (const host of document.querySelectorAll("*")) {
+                 const work = host.shadowRoot && host.shadowRoot.querySelector(".work");
+                 if (work) return work.querySelector(arguments[0]);
+               }""",
+            selector,
+        )
+        assert found is not None, selector
+        return found
+
     def press(self, *keys: str) -> None:
         """Press keys, wherever the focus is."""
         ActionChains(self.driver).send_keys(*keys).perform()

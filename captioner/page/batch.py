@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
@@ -13,10 +15,12 @@ import captioner
 from captioner.bulk.formats import sidecar_paths, sidecar_text
 from captioner.errors import ImageError
 from captioner.inference.parallel import in_batches
+from captioner.inference.reader import Reader
 from captioner.inference.results import row_of
 from captioner.machine import give_back_freed_memory
 from captioner.page import pictures
 from captioner.page.models import TURN
+from captioner.page.search import Vectors, reader_of
 from captioner.page.work import PART, SIDE, Work
 from captioner.pictures import archives
 from captioner.pictures.archives import Member
@@ -31,6 +35,7 @@ class Batch(Work):
         self.total = 0  # pictures that were uploaded
         self._waiting: list[Iterator[list[Member]]] = []
         self._names: set[str] = set()
+        self._vectors: dict[Path | None, Vectors] = {}  # by the model's file
         self._turn = threading.Lock()
 
     def left(self) -> tuple[int, int]:
@@ -56,12 +61,37 @@ class Batch(Work):
                 if part := next(self._waiting[0], None):
                     named = [(member.name, self._prepared(model, member)) for member in part]
                     with TURN:
-                        rows = list(map(row_of, model.caption_together(named)))
+                        rows = list(map(row_of, model.caption_together(named, store=self._store(model))))
                     self.found |= {row["path"]: row for row in rows}
                     return True
                 del self._waiting[0]
                 give_back_freed_memory()
-        return False
+            return self._encode(model)
+
+    def ranked(self, model: captioner.Captioner, reader: Reader, text: str) -> list[str] | None:
+        """The pictures that could be read, those that a text describes best first."""
+        vectors = self._vectors.setdefault(model.path, Vectors(reader))
+        self.encoded = len(vectors.found), len(vectors.found) + len(missing := self._missing(vectors))
+        return None if missing else vectors.ranked(text)
+
+    def _store(self, model: captioner.Captioner) -> Vectors | None:
+        """What is kept of pictures to find them with this model. None where it finds none."""
+        reader = reader_of(model)
+        return self._vectors.setdefault(model.path, Vectors(reader)) if reader else None
+
+    def _missing(self, vectors: Vectors) -> list[str]:
+        """Pictures that another model has captioned. Their files were freed, but there are previews of them."""
+        return [path for path in self.found if self.previews.get(path) and path not in vectors.found]
+
+    def _encode(self, model: captioner.Captioner) -> bool:
+        """Encode a few pictures that a search waits for. False if there are none."""
+        if not (self.choice.described and (vectors := self._store(model))):
+            return False
+        part = [(path, self.previews[path].partition(",")[2]) for path in self._missing(vectors)[:PART]]
+        if part:
+            with TURN:
+                model.caption_together([(path, base64.b64decode(data)) for path, data in part], store=vectors)
+        return bool(part)
 
     def clear(self) -> None:
         """Forget all pictures and captions."""

@@ -20,15 +20,18 @@ import streamlit as st
 import captioner
 from captioner.bulk.library import Library
 from captioner.bulk.moves import Digests
+from captioner.bulk.reuse import Reuse, store_of
 from captioner.bulk.wanted import place_of
 from captioner.errors import CaptionerError, ImageError
+from captioner.inference.reader import Reader
 from captioner.inference.results import Row, row_of
 from captioner.inference.trust import NOT_SURE
 from captioner.network.header import language_of
 from captioner.page.models import TURN
+from captioner.page.search import FileSearch
 from captioner.page.work import PAGE, PART, SIDE, Work
 from captioner.pictures.find import find_pictures
-from captioner.pictures.load import ImageSource, thumbnail
+from captioner.pictures.load import thumbnail
 
 FORMATS = ("xmp", "sidecar", "embed")
 _BIT = 0.2  # seconds that a bit of work takes
@@ -65,6 +68,8 @@ class Folder(Work):
         self._least = 0.0  # the confidence from which a caption is sure
         self._problem = ""  # why the last caption of ours could not be written
         self._turn = threading.Lock()
+        self._searches: dict[Path | None, FileSearch] = {}  # by the model's file
+        self._stores: dict[Path | None, Reuse | None] = {}  # of features, by the model's file
 
     def paths(self) -> list[str]:
         """All pictures in the order of their names."""
@@ -88,6 +93,9 @@ class Folder(Work):
             shown, everything = self.shown()
             if self._preview(shown, end):
                 return True
+            if self.answer.waits and (search := self._searches.get(model.path)):
+                search.wait(_BIT)
+                return True
             if not (self._unread or self._waiting):
                 after = self.choice.first + PAGE
                 return self._preview(everything[after : after + PAGE], end)
@@ -98,6 +106,16 @@ class Folder(Work):
             if time.monotonic() < end and not self._unread and self._waiting:
                 self._caption(model)
             return True
+
+    def ranked(self, model: captioner.Captioner, reader: Reader, text: str) -> list[str] | None:
+        """All pictures that can be read, those that a text describes best first. None until they have been encoded."""
+        if model.path not in self._searches:
+            files = [file for file in self._files.values() if self._inside(file)]
+            self._searches[model.path] = FileSearch(files, model)
+        search = self._searches[model.path]
+        self.encoded = search.done, search.total
+        found = search.ranked(text)
+        return None if found is None else [file[len(self._root.rstrip(os.sep)) + 1 :] for file in found]
 
     def save(self, path: str, text: str, seen: str) -> bool:
         """Put a person's text on disk."""
@@ -154,14 +172,18 @@ class Folder(Work):
     def _caption(self, model: captioner.Captioner) -> None:
         """Caption the next few pictures and write the captions, unless a file has got one meanwhile."""
         part = self._waiting[:PART]
-        named = [(path, self._prepared(path, model)) for path in part]
+        if model.path not in self._stores:
+            self._stores[model.path] = store_of(model, True, None, lambda line: None)
         with TURN:
-            rows = list(map(row_of, model.caption_together(named)))
+            named = [(self._files[path], self._source(path)) for path in part]
+            rows = list(map(row_of, model.caption_together(named, store=self._stores[model.path])))
         if isinstance(self._place, Library):
             self._place.language = language_of(model.path)
-        for row in rows:
+        for path, row in zip(part, rows, strict=True):
+            if "error" in row:
+                row["error"] = self._named(ImageError(row["error"])).removeprefix(f"{path}: ")
             with self.lock:
-                self._keep(row)
+                self._keep({**row, "path": path})
         del self._waiting[: len(part)]
 
     def _keep(self, row: Row) -> None:
@@ -177,12 +199,11 @@ class Folder(Work):
             self.refused[path] = (None, self._problem)
         self.found[path] = row
 
-    def _prepared(self, path: str, model: captioner.Captioner) -> ImageSource | ImageError:
+    def _source(self, path: str) -> str | ImageError:
         try:
-            with TURN:
-                return model.prepare(self._picture(path))
+            return self._picture(path)
         except ImageError as error:
-            return ImageError(self._named(error).removeprefix(f"{path}: "))
+            return error
 
     def _picture(self, path: str) -> str:
         """The file of a picture. Raises ImageError if it has become a link that leads out of the folder."""

@@ -46,6 +46,15 @@ function expected(row) {
 }
 
 function build() {
+  const form = make("form", root, { className: "bar find" })
+  const describe = make("input", form, { type: "search", className: "describe", enterKeyHint: "search", maxLength: 200 })
+  make("button", form, { className: "go" })
+  form.onsubmit = event => { event.preventDefault(); find(describe.value) }
+  describe.oninput = () => { if (!describe.value && data.choice.described) find("") } // the cross in the box
+  const found = make("div", root, { className: "bar answer" })
+  make("p", found, { className: "found" }, { role: "status" })
+  make("button", found, { className: "all", type: "button", onclick: () => { leave(); tell({ show: { everything: true } }) } })
+  make("button", found, { className: "back", type: "button", onclick: () => { describe.value = ""; find("") } })
   const bar = make("div", root, { className: "bar" })
   const search = make("input", bar, { type: "search", className: "search" })
   search.oninput = () => {
@@ -68,6 +77,15 @@ function build() {
   // Streamlit has keys of its own, and from outside it does not see that somebody types in here.
   for (const kind of ["keydown", "keyup", "keypress"]) root.addEventListener(kind, event => event.stopPropagation())
   part("list").addEventListener("pointerdown", hold)
+}
+
+// What somebody is typing elsewhere is saved first. Then the first picture that is found gets the focus.
+function find(described) {
+  const describe = part("describe")
+  describe.shown = described = described.trim()
+  leave()
+  tell({ show: { described } })
+  if (described) describe.blur()
 }
 
 // From the first thing that somebody does here, pictures that are shown keep their places.
@@ -148,8 +166,8 @@ function press(event) {
   if (target.matches("textarea")) {
     if (key === "Enter") act = saveAndGo
     if (key === "Escape") act = () => { leave("drop"); focus(current) }
-  } else if (target.matches(".search")) {
-    if (["Enter", "Escape", "ArrowDown"].includes(key)) act = () => focus(cardOf(current) ? current : data.rows[0]?.path)
+  } else if (target.matches(".search, .describe")) {
+    if (["Escape", "ArrowDown"].includes(key) || (key === "Enter" && target.matches(".search"))) act = () => focus(cardOf(current) ? current : data.rows[0]?.path)
   } else if (!typing) {
     act = {
       "/": () => part("search").select(),
@@ -270,6 +288,15 @@ function drawChoices() {
   const search = part("search")
   search.placeholder = search.ariaLabel = texts.search
   if (search !== root.getRootNode().activeElement) search.value = data.choice.words
+  const describe = part("describe"), written = describe.value === (describe.shown || "") // and sent
+  part("find").hidden = !data.finds
+  part("answer").hidden = !data.found
+  part("all").hidden = !data.more
+  part("order").disabled = data.ranked
+  describe.placeholder = describe.ariaLabel = texts.describe
+  if (written && !outbox.some(message => message.show)) describe.value = describe.shown = data.choice.described
+  if (part("found").textContent !== data.found) part("found").textContent = data.found
+  for (const [name, text] of Object.entries({ go: "find", all: "show_all", back: "whole_list" })) part(name).textContent = texts[text]
   for (const name of ["undo", "next", "previous"]) part(name).textContent = texts[name]
   part("keys").textContent = texts.keys
   part("list").setAttribute("aria-label", texts.list_label)
@@ -312,8 +339,10 @@ export default function ({ data: news, parentElement, setStateValue }) {
   // The picture whose box is open stays, whatever the order has become.
   if (draft && before.rows.some(row => row.path === draft.path) && !rowOf(draft.path)) data = { ...news, rows: before.rows }
   const then = hear(before.choice.first), again = before.server !== data.server
+  if (before.held && !data.held) asked = false // a search has sorted the pictures anew
   if (again) {
     asked = false
+    part("describe").shown = "" // so that it stays in the box
     outbox = outbox.filter(message => message.path !== undefined)
   }
   // Until somebody works here, the first picture is the current one. It has the focus unless something else has it.

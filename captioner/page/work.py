@@ -11,10 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import captioner
+from captioner.errors import CaptionerError
+from captioner.inference.reader import Reader
 from captioner.inference.results import Row
 from captioner.inference.trust import NOT_SURE, UNFAMILIAR
+from captioner.page.search import Answer
 
 PAGE = 24  # pictures that are shown at a time
+BEST = 20  # pictures that a search shows, unless a person wants all
 SIDE = 360  # of a preview, in pixels
 PART = 8  # pictures after which other visitors, and the person's own changes, get their turn
 SERVER = secrets.token_hex(8)  # by which the browser knows a server that was started again
@@ -32,6 +36,8 @@ class Choice:
     order: str = ORDERS[0]
     layout: str = LAYOUTS[0]
     words: str = ""
+    described: str = ""  # what the pictures that the person looks for show
+    everything: bool = False  # whether a search shows all pictures and not only the best
     first: int = 0  # the place of the first picture that is shown
 
 
@@ -44,6 +50,9 @@ class Work:
         self.previews: dict[str, str] = {}  # `data:` URIs of pictures of at most SIDE pixels
         self.refused: dict[str, tuple[str | None, str]] = {}  # the person's text that could not be written, and why
         self.choice = Choice()
+        self.answer = Answer()
+        self.encoded = (0, 0)  # how many pictures a search that waits has looked at, and how many there are
+        self.matching = 0  # pictures that the filter lets through
         self.done: dict[str, int] = {}  # the number of the last message that was done, by tab
         self.undone: tuple[int, str] = (0, "")  # how many times something was taken back, and which picture's
         self._before: list[tuple[str, Row | None]] = []  # what the last changes replaced
@@ -142,12 +151,39 @@ class Work:
         """How many pictures are done, and how many there are."""
         raise NotImplementedError
 
+    def ranked(self, model: captioner.Captioner, reader: Reader, text: str) -> list[str] | None:
+        """The pictures that can be found, those that a text describes best first. None while they are not ready.
+
+        Raises CaptionerError and OSError.
+        """
+        raise NotImplementedError
+
+    def search(self, model: captioner.Captioner, reader: Reader | None) -> None:
+        """Look for what the person described. When the answer is there, pictures are sorted anew."""
+        text, answer = self.choice.described, Answer()
+        if text and reader:
+            unknown = reader.unknown(text)
+            answer = Answer((text, model.path), unknown=unknown)
+            try:
+                if lost := not {*reader.vocabulary.tokenise(text)} - {*unknown}:
+                    answer = replace(answer, lost=lost)
+                elif (paths := self.ranked(model, reader, text)) is not None:
+                    answer = replace(answer, ranks={path: rank for rank, path in enumerate(paths)})
+            except (CaptionerError, OSError) as error:
+                answer = replace(answer, problem=str(error))
+        with self.lock:
+            came = answer.ranks is not None and (self.answer.ranks is None or self.answer.asked != answer.asked)
+            if came and text == self.choice.described:
+                self.held, self.choice = False, replace(self.choice, first=0)
+            self.answer = answer
+
     def show(self, wanted: dict[str, Any]) -> None:
         """Choose what to see. Another filter or order sorts anew; another page leaves pictures in their places."""
         known = {"filter": FILTERS, "order": ORDERS, "layout": LAYOUTS}
         new = {name: wanted[name] for name, values in known.items() if wanted.get(name) in values}
-        if "words" in wanted:
-            new["words"] = str(wanted["words"])[:200]
+        new |= {name: str(wanted[name])[:200] for name in ("words", "described") if name in wanted}
+        if "everything" in wanted or "described" in wanted:
+            new["everything"] = wanted.get("everything") is True
         if new.keys() - {"layout"}:
             new["first"], self.held = 0, False
         elif "first" in wanted:
@@ -159,7 +195,12 @@ class Work:
         with self.lock:
             paths = self.paths()
             wanted = list(filter(self._wanted, paths))
-            if self.choice.order == "least_sure":
+            self.matching, ranks = len(wanted), self.answer.ranks
+            if ranks is not None:
+                wanted.sort(key=lambda path: ranks.get(path, len(ranks)))
+                if not self.choice.everything:
+                    wanted = [path for path in wanted if path in ranks][:BEST]
+            elif self.choice.order == "least_sure":
                 wanted.sort(key=self._sureness)
             if self.held:
                 there = set(paths)

@@ -307,3 +307,44 @@ def test_a_server_shows_the_checkpoints_of_a_folder(tmp_path: Path, tiny_checkpo
         visitor.upload(picture)
         expected = captioner.load(tiny_checkpoint_file).caption(picture).text
         visitor.wait(lambda: visitor.captions() == [expected])
+
+
+@pytest.mark.slow
+def test_a_search_saves_what_is_typed_elsewhere_and_leads_back(
+    tmp_path: Path, finder_checkpoint_file: Path, tiny_checkpoint_file: Path, address: str
+) -> None:
+    for name, file in (("finder", finder_checkpoint_file), ("other", tiny_checkpoint_file)):
+        (tmp_path / f"{name}.safetensors").write_bytes(file.read_bytes())
+    pictures = {f"{number:02}.png": draw_picture(number) for number in range(22)}
+    files = [saved(tmp_path / name, picture) for name, picture in pictures.items()]
+    model = captioner.load(finder_checkpoint_file)
+    reader = model.reader()
+    scores = reader.pictures(model.encode(files).cpu().numpy()) @ reader.sentences(["a dog qzxv"])[0]
+    ranked = [name for _, name in sorted(zip(-scores, pictures, strict=True))]
+
+    with browser.server("--", "--checkpoints", str(tmp_path)) as own, Visitor(own.address) as visitor:
+        visitor.open("folder?model=other")
+        visitor.upload(files[0])
+        visitor.wait(visitor.pictures)
+        assert not visitor.part(".find").is_displayed()  # this model has no matcher
+        visitor.open("folder?model=finder")
+        visitor.upload(*files)
+        visitor.wait(lambda: f"{len(files)} captioned" in visitor.texts("[data-testid=stMain]")[0])
+        visitor.part(".order [value=by_name]").click()
+        visitor.wait(lambda: paths(visitor) == list(pictures))
+        visitor.driver.execute_script("arguments[0].click()", visitor.part(".card"))  # which may still move
+        visitor.part("textarea").clear()
+        visitor.part("textarea").send_keys("mine")  # and not saved
+        visitor.part(".describe").send_keys("a dog qzxv", Keys.ENTER)
+        visitor.wait(lambda: paths(visitor) == ranked[:20])
+        assert visitor.part(".found").text.endswith("does not know these words: qzxv.")
+        visitor.part(".all").click()
+        visitor.wait(lambda: paths(visitor) == ranked)
+        assert "mine" in [picture.caption for picture in visitor.pictures() if picture.path == "00.png"]
+        visitor.part(".back").click()
+        visitor.wait(lambda: paths(visitor) == list(pictures))
+        assert not visitor.part(".describe").get_attribute("value")
+
+
+def paths(visitor: Visitor) -> list[str]:
+    return [picture.path for picture in visitor.pictures()]

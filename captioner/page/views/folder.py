@@ -15,9 +15,10 @@ from captioner.errors import CaptionerError
 from captioner.page import components, pictures, show
 from captioner.page.batch import Batch, sidecars
 from captioner.page.folder import given, opened
+from captioner.page.search import reader_of
 from captioner.page.texts import TEXTS, language, say
 from captioner.page.visits import own
-from captioner.page.work import FILTERS, LAYOUTS, ORDERS, PAGE, SERVER, Work
+from captioner.page.work import BEST, FILTERS, LAYOUTS, ORDERS, PAGE, SERVER, Work
 from captioner.pictures import archives
 from captioner.pictures.load import SUFFIXES
 
@@ -26,7 +27,8 @@ PLACES = {"xmp": "place_xmp", "sidecar": "place_sidecar", "embed": "place_embed"
 _WORDS = (  # that the list of pictures says by itself
     *("search", "keys", "edit_label", "save_next", "reject", "cancel", "undo", "saving", "pending", "kept", "saved"),
     *("undone", "nothing_to_undo", "page_of", "next", "previous", "list_label", "use_mine", "keep_theirs", "mine"),
-    *("waiting", "checked", "rejected", "filter", "order", "layout", "nothing_here"),
+    *("waiting", "checked", "rejected", "filter", "order", "layout", "nothing_here", "describe", "find", "show_all"),
+    *("whole_list",),
 )
 
 
@@ -43,7 +45,7 @@ def view(name: str, model: captioner.Captioner) -> None:
     progress = st.empty()
     _progress(progress, work)
     if work.paths():
-        _show(work)
+        _show(work, model)
     if work.advance(model):
         _progress(progress, work)  # here Streamlit notices that the visitor has gone to another view
         st.rerun()
@@ -90,7 +92,9 @@ def _take(key: str, batch: Batch) -> None:
     pictures.let_go(files)
 
 
-def _show(work: Work) -> None:
+def _show(work: Work, model: captioner.Captioner) -> None:
+    reader = reader_of(model)
+    work.search(model, reader)
     with st.container(horizontal=True):
         for label, file, mime, content in (
             ("CSV", "captions.csv", "text/csv", lambda: "\ufeff" + "".join(csv_table(work.captioned()))),  # for Excel
@@ -113,6 +117,10 @@ def _show(work: Work) -> None:
         "choice": asdict(work.choice),
         "size": PAGE,
         "held": work.held,
+        "finds": reader is not None,
+        "found": _found(work),
+        "ranked": work.answer.ranks is not None,
+        "more": work.answer.ranks is not None and len(everything) < work.matching,
         "choices": {
             name: {value: say(value) for value in values}
             for name, values in (("filter", FILTERS), ("order", ORDERS), ("layout", LAYOUTS))
@@ -137,6 +145,22 @@ def _row(work: Work, path: str) -> dict[str, str]:
         "trouble": row.get("error") or reason or "",
         **({} if mine is None else {"mine": mine}),
     }
+
+
+def _found(work: Work) -> str:
+    """What became of the search, in a line."""
+    answer, words = work.answer, ", ".join(work.answer.unknown)
+    if answer.problem:
+        return say("cannot_find", reason=answer.problem)
+    if answer.lost:
+        return say("no_word_known", words=words or answer.asked[0])
+    if answer.waits:
+        return say("looking_at", done=work.encoded[0], total=work.encoded[1])
+    if answer.ranks is None:
+        return ""
+    best = not work.choice.everything and work.matching > BEST
+    line = say("best_of" if best else "best_first", count=BEST, total=work.matching)
+    return f"{line} {say('left_out', words=words)}" if words else line
 
 
 def _web_page(work: Work) -> str:
