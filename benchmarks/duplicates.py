@@ -107,17 +107,17 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="a file, or a name [flickr8k]")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--show", type=int, default=0, help="so many of the most similar pairs")
-    parser.add_argument("--keep", type=Path, help="a .npy file that keeps the features for the next time")
+    parser.add_argument("--keep", type=Path, help="a file that keeps the features for the next time")
     args = parser.parse_args()
     paths = find_pictures(args.paths)
     paths = sorted(random.Random(0).sample(paths, min(args.number, len(paths))))
+    reader = load_reader(args.checkpoint)
     if args.keep and args.keep.exists():
-        found = np.load(args.keep)
+        found = np.fromfile(args.keep, np.float32).reshape(-1, len(paths), reader.mean.size)
     else:
         found = features(captioner.load(args.checkpoint, precision=args.precision), paths)
         if args.keep:
-            np.save(args.keep, found)
-    reader = load_reader(args.checkpoint)
+            found.astype(np.float32).tofile(args.keep)
     table("standardised features", np.stack([reader.alike(part) for part in found]), paths, args.show)
     table("vectors of the matcher", np.stack([reader.pictures(part) for part in found]), paths, args.show)
 

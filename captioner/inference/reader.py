@@ -43,8 +43,12 @@ class Reader:
         return len(self.weights["projection.bias"])
 
     def sentences(self, texts: Sequence[str]) -> Array:
-        """Sentences to unit vectors, (N, D). A text without words is read as one unknown word."""
-        found = [self._read(self.vocabulary.encode(text) or [UNK]) for text in texts]
+        """Sentences to unit vectors, (N, D).
+
+        Unknown words are left out. A text without a word that is known is read as one unknown word.
+        """
+        known = ([token for token in self.vocabulary.encode(text) if token != UNK] for text in texts)
+        found = [self._read(tokens or [UNK]) for tokens in known]
         return _unit(np.array(found, dtype=np.float32).reshape(len(texts), self.size))
 
     def pictures(self, features: Array) -> Array:

@@ -25,7 +25,7 @@ _LISTS = ("train_list", "val_list")
 # The epochs of a large set, and the fewest steps that these must make; a small set gets more epochs instead.
 _DECODER_EPOCHS, _DECODER_STEPS = 6, 800
 _END_TO_END_EPOCHS, _END_TO_END_STEPS = 12, 400
-_MATCH_EPOCHS, _MATCH_STEPS = 10, 200
+_MATCH_EPOCHS, _MATCH_STEPS = 20, 200
 MATCH_BATCH = 256  # pairs of a picture and a caption, each of which is told from all others of its batch
 
 _run, _network = partial(option, group="training"), partial(option, group="network")

@@ -46,10 +46,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     batches: list[list[str]] = []
     together = Captioner.caption_together
 
-    def noted(self: Captioner, pictures: Any, rules: Any = None) -> Any:
+    def noted(self: Captioner, pictures: Any, *how: Any, **more: Any) -> Any:
         pictures = list(pictures)
         batches.append([Path(name).name for name, _ in pictures])
-        return together(self, pictures, rules)
+        return together(self, pictures, *how, **more)
 
     monkeypatch.setattr(Captioner, "caption_together", noted)
     return batches

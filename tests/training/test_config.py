@@ -22,7 +22,7 @@ def test_a_small_set_gets_more_epochs_unless_their_number_is_given() -> None:
     given = dataclasses.replace(config, epochs=8, finetune_epochs=0, match_epochs=0)
     assert given.for_set(144, 48) == given
     large = config.for_set(14_400, 4800)
-    assert (large.epochs, large.finetune_epochs, large.match_epochs) == (6, 12, 10)
+    assert (large.epochs, large.finetune_epochs, large.match_epochs) == (6, 12, 20)
     assert config.for_set(0, 0).epochs == 800
 
 

@@ -621,7 +621,7 @@ def test_the_command_goes_on_from_a_checkpoint_with_the_options_of_a_run(
     assert output.strip() == str(tmp_path / "run/best.safetensors")
     content = json.loads((tmp_path / "run/config.json").read_text())
     assert content["train"] == dataclasses.asdict(
-        dataclasses.replace(TINY, epochs=1, finetune_epochs=0, scst_epochs=0, tokens="word")
+        dataclasses.replace(TINY, epochs=1, finetune_epochs=0, scst_epochs=0, match_epochs=0, tokens="word")
     )
     assert content["init"]["provenance"]["training"] == dataclasses.asdict(TINY)
     assert len(content["data"]["split"]["validation"]) == 6  # a random tenth, written down
