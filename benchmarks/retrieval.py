@@ -51,7 +51,7 @@ def main() -> None:
 
     pairs = Pairs.of(read_captions(args.captions), None, args.split_list)
     pairs.find_pictures(args.images)
-    model = captioner.load(args.checkpoint)
+    model = captioner.load(args.checkpoint, precision="float32")  # in bfloat16, torch reads whole sentences slowly
     reader, names = model.reader(), list(pairs.files)
     features = model.encode(list(pairs.files.values()))
     queries = [(place, text) for place, name in enumerate(names) for text in pairs.references[name]]

@@ -56,9 +56,10 @@ def test_no_batch_has_a_picture_twice(shapes: Shapes, tiny_weights: Path) -> Non
     assert material.model.matcher is None  # until the stage begins
 
 
+@pytest.mark.slow
 def test_a_sentence_learns_to_find_its_picture(shapes: Shapes, tiny_weights: Path, tmp_path: Path) -> None:
     """From the first weights to better than chance, and the file keeps it."""
-    run, config = tmp_path / "run", replace(ALONE, epochs=1, match_epochs=80, patience=1.0)
+    run, config = tmp_path / "run", replace(ALONE, epochs=1, match_epochs=50, patience=1.0)
     train_on(split_of(shapes), run, config, Start(tiny_weights), say=quiet)
     first, *_, last = (row for row in metrics(run) if row["stage"] == "matching")
     assert last["recall"] > first["recall"] + 5
@@ -74,6 +75,7 @@ def test_a_sentence_learns_to_find_its_picture(shapes: Shapes, tiny_weights: Pat
     assert found["recall"] == pytest.approx(known["recall"], abs=2.0)  # what people get is what was measured
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_checkpoints_matcher(shapes: Shapes, tiny_weights: Path, tmp_path: Path) -> None:
     """New words begin as the unknown word, and a stage that makes nothing better changes nothing."""
     split = split_of(shapes)
