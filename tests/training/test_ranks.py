@@ -136,6 +136,7 @@ def test_two_ranks_have_the_losses_of_one(
         epochs=epochs,
         finetune_epochs=finetune_epochs,
         scst_epochs=0,
+        match_epochs=0,
         batch_size=7,
         finetune_batch_size=3,
         dropout=0.0,
@@ -157,12 +158,27 @@ def test_two_ranks_have_the_losses_of_one(
 
 
 @pytest.mark.slow
+def test_two_ranks_match_as_one_does(runs: Runs, tmp_path: Path) -> None:
+    """Each computes whole batches, with the same randomness."""
+    config = dataclasses.replace(CONFIG, epochs=1, finetune_epochs=0, scst_epochs=0, match_epochs=6, patience=1.0)
+    losses = []
+    for ranks in (1, 2):
+        file = tmp_path / f"losses{ranks}.json"
+        status, _, err = runs.finish(ranks, tmp_path / f"run{ranks}", config, exact=True, losses=str(file))
+        assert status == 0, err
+        losses.append(json.loads(file.read_text())[-18:])  # of six epochs with a step for each caption of a picture
+    alone, together = losses
+    assert max(abs(a - b) for a, b in zip(alone, together, strict=True)) < 1e-3
+    assert len(set(alone)) == 18
+
+
+@pytest.mark.slow
 def test_all_stages_and_only_the_first_rank_speaks(finished: tuple[Path, str]) -> None:
     folder, out = finished
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [row["stage"] for row in rows] == ["decoder", "decoder", "end to end", "self-critical"]
+    assert [row["stage"] for row in rows] == ["decoder", "decoder", "end to end", "self-critical", "matching"]
     assert rows[1]["loss"] < rows[0]["loss"]
-    assert len([line for line in out.splitlines() if line.startswith("epoch")]) == 4
+    assert len([line for line in out.splitlines() if line.startswith("epoch")]) == 5
     assert load_state(folder)[0].ranks == 2
     scores = captioner.load(folder / "best.safetensors").provenance["validation"]
     assert scores["images"] == rows[0]["images"]
@@ -192,7 +208,7 @@ def test_three_ranks_go_on_bit_for_bit_and_stop_together(runs: Runs, tmp_path: P
     # A cluster that takes a machine away sends SIGTERM; here only one rank hears it.
     status, out, _ = runs.finish(3, tmp_path / "run", config, die=(2, 4, signal.SIGTERM))
     assert status != 0
-    assert "stopped in epoch 1/2 decoder; to continue from there: captioner train --resume --output" in out
+    assert "stopped in epoch 1/3 decoder; to continue from there: captioner train --resume --output" in out
     assert load_state(tmp_path / "run")[0].step == 4
     assert runs.finish(3, tmp_path / "run", config, resume=True)[0] == 0
     assert (tmp_path / "run/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
