@@ -31,6 +31,7 @@ CONFIG = TrainConfig(
     epochs=2,
     finetune_epochs=1,
     scst_epochs=1,
+    match_epochs=1,
     scst_samples=2,
     batch_size=17,  # so that the last batch of an epoch is another than the others
     finetune_batch_size=9,
