@@ -8,9 +8,14 @@ import re
 import runpy
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from captioner.cli.serve import TOKEN, require_server
 from captioner.errors import DeviceError, OptionError, one_line, to_install
 
 ABOUT = {
@@ -32,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     host = "the address to listen on; 0.0.0.0 lets other machines in [localhost]"
     parser.add_argument("--host", default="localhost", help=host)
     parser.add_argument("--port", type=int, default=8501, help="the port to listen on [8501]")
+    serve = "also answer apps on this port, as `captioner serve` does, in the same process"
+    parser.add_argument("--serve", type=int, metavar="PORT", help=serve)
     base_path = "the path of the page, for a proxy that serves it as https://example.org/PATH"
     parser.add_argument("--base-path", metavar="PATH", default="", help=base_path)
 
@@ -49,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
             f"--base-path {args.base_path}: give a path such as captions, of letters, digits and . _ ~ - /"
         )
     _check_free(args.host, args.port)
+    if args.serve is not None:
+        require_server()
+        _check_free("127.0.0.1", args.serve)
     host = "localhost" if args.host in _ALL_ADDRESSES else f"[{args.host}]" if ":" in args.host else args.host
     view = ("/folder" if base_path else "folder") if args.folder else ""
     others = ", also from other machines" if args.host in _ALL_ADDRESSES else ""
@@ -63,8 +73,29 @@ def run(args: argparse.Namespace) -> int:
     if own:
         sys.argv += ["--", *own, *(["--format", args.format] if args.format else [])]
     # In this process, so that a signal that ends it ends the server.
-    runpy.run_module("streamlit", run_name="__main__")
+    with _serving(args.serve, args.folder) if args.serve is not None else nullcontext():
+        runpy.run_module("streamlit", run_name="__main__")
     return 0
+
+
+@contextmanager
+def _serving(port: int, folder: Path | None) -> Iterator[None]:
+    """Meanwhile, answer apps on another port. At the end, first answer what was taken."""
+    from captioner.server.run import serve
+
+    stop, token = threading.Event(), os.environ.get(TOKEN, "")
+    answer = partial(serve, port=port, folder=folder, token=token, ready=_say_where, stop=stop)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _say_where(address: str) -> None:
+    print(f"captioner: apps are answered at {address}, described at {address}/docs", file=sys.stderr, flush=True)
 
 
 def _check_folder(args: argparse.Namespace) -> None:

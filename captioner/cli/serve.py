@@ -22,6 +22,12 @@ TOKEN = "CAPTIONER_TOKEN"
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 
+def require_server() -> None:
+    """Raise DeviceError without the packages of the server."""
+    if not all(map(find_spec, _NEEDED)):
+        raise DeviceError(f"the server needs FastAPI and uvicorn: {to_install('serve')}")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     place = parser.add_argument_group("who is answered")
@@ -44,8 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes; then 0."""
-    if not all(map(find_spec, _NEEDED)):
-        raise DeviceError(f"the server needs FastAPI and uvicorn: {to_install('serve')}")
+    require_server()
     options: DecodeOptions = parse_options(DecodeOptions, vars(args))
     limits: ServeOptions = parse_options(ServeOptions, vars(args))
     from captioner.server.run import serve

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from captioner.errors import OptionError, one_line
 from captioner.options import DecodeOptions, ServeOptions
 
-if TYPE_CHECKING:  # it imports torch, for which what is wrong need not wait
+if TYPE_CHECKING:  # they take long to import, for which what is wrong need not wait
+    import uvicorn
+
     from captioner.inference.captioner import Captioner
 
 HOST, PORT = "127.0.0.1", 11434  # the port on which apps look for Ollama
@@ -34,6 +36,7 @@ def serve(
     root_path: str = "",
     hosts: Collection[str] = (),
     ready: Callable[[str], object] = lambda address: None,
+    stop: threading.Event | None = None,
 ) -> int:
     """Answer requests for captions over HTTP until SIGTERM or Ctrl-C; what `captioner serve` does.
 
@@ -43,6 +46,7 @@ def serve(
     listens to this machine only, unless `host` is another address; port 0 is any free one. With a `token`, only those
     who know it are answered. With a `folder`, requests may name pictures in it. `root_path` is the prefix of a proxy,
     and `hosts` are names by which browsers may call the server. `ready` is told the address once the server listens.
+    In a thread that is not the main one, it ends when `stop` is set.
     At the end it answers the requests that it took, and returns how many it has answered.
     Raises OptionError for what cannot be, CheckpointError and DeviceError.
     """
@@ -74,10 +78,17 @@ def serve(
         )
         name, number = listener.getsockname()[:2]
         server = uvicorn.Server(config)
+        if stop:
+            threading.Thread(target=_end_at, args=(server, stop), daemon=True).start()
         with _signals(lambda: setattr(server, "should_exit", True)):
             ready(f"http://{f'[{name}]' if ':' in name else name}:{number}{root_path}")
             server.run(sockets=[listener])
     return service.answered
+
+
+def _end_at(server: uvicorn.Server, stop: threading.Event) -> None:
+    stop.wait()
+    server.should_exit = True
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -92,6 +92,33 @@ def test_a_signal_ends_the_server(port: int, stop: signal.Signals, tmp_path: Pat
         assert probe.connect_ex(("localhost", port)) != 0  # nothing goes on serving
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_the_page_and_the_server_of_apps_in_one_process(port: int, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        other = probe.getsockname()[1]
+    command = [sys.executable, "-m", "captioner", "app", "--port", str(port), "--serve", str(other)]
+    with (tmp_path / "messages").open("w+") as messages:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=messages, cwd=tmp_path)
+        try:
+            wait_for(lambda: answers(f"http://localhost:{port}/_stcore/health"), 120)
+            wait_for(lambda: answers(f"http://127.0.0.1:{other}/health"), 120)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(120) == 0
+        finally:
+            process.kill()
+        messages.seek(0)
+        assert f"apps are answered at http://127.0.0.1:{other}, described at" in messages.read()
+
+
+def test_the_port_of_apps_must_be_free(command: Run, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        status, _, message = command("app", "--serve", port)
+    assert status == 2
+    assert f"cannot listen on 127.0.0.1, port {port} (" in message
+
+
 def answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
