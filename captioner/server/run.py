@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner.errors import OptionError, one_line
 from captioner.options import DecodeOptions, ServeOptions
@@ -66,16 +66,9 @@ def serve(
 
         service = Service(loaded, options, prompt, limits, folder)
         app = application(service, token, root_path, {*hosts, host})
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=_GRACE,
-        )
+        quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+        times = {"timeout_keep_alive": _KEEP_ALIVE, "timeout_graceful_shutdown": _GRACE}
+        config = uvicorn.Config(app, proxy_headers=False, ws="none", **quiet, **times)
         name, number = listener.getsockname()[:2]
         server = uvicorn.Server(config)
         if stop:
