@@ -67,7 +67,7 @@ def serve(
         service = Service(loaded, options, prompt, limits, folder)
         app = application(service, token, root_path, {*hosts, host})
         quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
-        times = {"timeout_keep_alive": _KEEP_ALIVE, "timeout_graceful_shutdown": _GRACE}
+        times: dict[str, Any] = {"timeout_keep_alive": _KEEP_ALIVE, "timeout_graceful_shutdown": _GRACE}
         config = uvicorn.Config(app, proxy_headers=False, ws="none", **quiet, **times)
         name, number = listener.getsockname()[:2]
         server = uvicorn.Server(config)
