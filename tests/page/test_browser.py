@@ -270,6 +270,9 @@ def test_two_visitors_get_their_own_captions(visitor: Visitor, address: str, man
 @pytest.mark.slow
 def test_the_camera_takes_a_picture(visitor: Visitor) -> None:
     visitor.click("Camera")
+    # The button is there before the camera gives a picture, and then a click takes none.
+    shown = "const video = document.querySelector('video'); return video && video.readyState >= 2 && video.videoWidth"
+    visitor.wait(lambda: visitor.driver.execute_script(shown))
     visitor.click("Take Photo")
     visitor.wait(visitor.captions)
     assert visitor.captions()[0]
