@@ -150,7 +150,7 @@ def test_a_warning_names_captions_that_have_collapsed(
     def said(enough: int, caption: str) -> list[str]:
         """The lines of a run of 4 epochs whose captions are all the same."""
         lines: list[str] = []
-        config = dataclasses.replace(TINY, epochs=4, finetune_epochs=0, scst_epochs=0, patience=1.0)
+        config = dataclasses.replace(TINY, epochs=4, finetune_epochs=0, scst_epochs=0, match_epochs=0, patience=1.0)
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         with monkeypatch.context() as patch:
             patch.setattr("captioner.training.validation.ENOUGH", enough)
