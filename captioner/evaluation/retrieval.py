@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from captioner.data.captions import read_captions
 from captioner.errors import DataError, ImageError
 from captioner.evaluation.pairs import Pairs
+from captioner.evaluation.run import Model
 from captioner.evaluation.scores import markdown_table, span
 
 Vectors = NDArray[np.float32]
@@ -40,14 +41,9 @@ class Reader(Protocol):
     def pictures(self, features: Vectors) -> Vectors: ...
 
 
-class Model(Protocol):
+class Finder(Model, Protocol):
     """What retrieval needs of a `Captioner`."""
 
-    @property
-    def engine(self) -> str: ...
-    @property
-    def precision(self) -> str: ...
-    def digest(self) -> str: ...
     def reader(self) -> Reader: ...
     def encode(self, images: Any) -> Any: ...
 
@@ -91,7 +87,7 @@ def evaluate_retrieval(
     captions: str | Path,
     *,
     images: str | Path,
-    model: Model | Callable[[], Model],
+    model: Finder | Callable[[], Finder],
     split: str | None = None,
     split_list: str | Path | None = None,
     allow_missing: bool = False,
@@ -144,7 +140,7 @@ def evaluate_retrieval(
 
 
 def _encoded(
-    model: Model, files: Mapping[str, Path], pairs: Pairs, say: Callable[[str], None]
+    model: Finder, files: Mapping[str, Path], pairs: Pairs, say: Callable[[str], None]
 ) -> Iterator[tuple[str, Vectors]]:
     """The names of pictures and their features (1, F). What cannot be read is noted."""
     try:

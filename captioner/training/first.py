@@ -135,8 +135,6 @@ def warm_start(
     network = dataclasses.replace(old, vocabulary_size=len(words), words=old.words or len(learned))
     if network.words and not old.words:
         network = dataclasses.replace(network, evidence=EVIDENCE[-1])
-    if config.finetune_epochs and not config.match_epochs:  # it would know another encoder
-        network = dataclasses.replace(network, match_size=0)
     state, predictor = checkpoint.model.state_dict(), checkpoint.model.decoder.words
     if old.words:
         learned = predictor.tokens[: old.words]

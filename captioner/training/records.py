@@ -41,19 +41,23 @@ def write_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         return
     from matplotlib.ticker import MaxNLocator
 
-    epochs = [row["epoch"] for row in rows]
-    with _plots(path, 2, (10, 4)) as (loss, score):
-        for axes, name, style, colour, label in (
-            (loss, "train_loss", "o-", _BLUE, "training, with dropout and smoothed labels"),
-            (loss, "loss", "s-", _ORANGE, "validation"),
-            (score, "cider", "o-", _BLUE, "CIDEr-D"),
-            (score, "bleu_4", "s-", _ORANGE, "BLEU-4"),
-        ):
-            axes.plot(epochs, [row[name] for row in rows], style, ms=3, color=colour, label=label)
-        loss.set(title="Cross-entropy per token", xlabel="epoch")
-        score.set(title="Validation scores", xlabel="epoch", ylim=(0, None))
-        for axes in (loss, score):
-            for row, before in zip(rows[1:], rows, strict=False):
+    # The last stage leaves captions as they are, and its loss is another one.
+    matching = [{**row, **row["picture_by_sentence"]} for row in rows if "picture_by_sentence" in row]
+    writing = [row for row in rows if "picture_by_sentence" not in row]
+    losses = {"train_loss": "training, with dropout and smoothed labels", "loss": "validation"}
+    panels = [
+        ("Cross-entropy per token", writing, losses),
+        ("Validation scores", writing, {"cider": "CIDEr-D", "bleu_4": "BLEU-4"}),
+        ("Pictures found by their captions, %", matching, {"r1": "first", "r10": "among the first ten"}),
+    ]
+    panels = [panel for panel in panels if panel[1]]
+    with _plots(path, len(panels), (5 * len(panels), 4)) as plots:
+        for axes, (title, shown, lines) in zip(plots, panels, strict=True):
+            for (name, label), style, colour in zip(lines.items(), ("o-", "s-"), (_BLUE, _ORANGE), strict=True):
+                values = [row[name] for row in shown]
+                axes.plot([row["epoch"] for row in shown], values, style, ms=3, color=colour, label=label)
+            axes.set(title=title, xlabel="epoch", **({} if "loss" in lines else {"ylim": (0, None)}))
+            for row, before in zip(shown[1:], shown[:-1], strict=True):
                 if row["stage"] != before["stage"]:
                     x, across = row["epoch"] - 0.5, ("data", "axes fraction")
                     axes.axvline(x, color="#888", lw=1, ls=":")

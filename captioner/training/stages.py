@@ -7,6 +7,7 @@ repeated. With several ranks, each computes its share of a batch's loss; the sum
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import time
@@ -60,7 +61,7 @@ class Stage:
         self.weights = [(_decoder_weights(decoder), self.rate)]  # in groups, each with its peak learning rate
 
     def enter(self) -> None:
-        """Give the model what this stage trains, if it has not got it."""
+        """Let the model have the parts that belong to this stage."""
 
     def prepare(self) -> None:
         """Do what takes long and is needed before the first step."""
@@ -185,6 +186,10 @@ class EndToEndStage(Stage):
         parts = self.m.features().split(1000)
         classifier, device = self._words.classifier, self.m.ranks.device
         return torch.cat([classifier(part.to(device)).softmax(-1).half().cpu() for part in parts])
+
+    def enter(self) -> None:
+        """Take the matcher of a checkpoint out of the model, since it knows another encoder."""
+        self.m.model.matcher, self.m.model.config = None, dataclasses.replace(self.m.model.config, match_size=0)
 
     def prepare(self) -> None:
         """Nothing, because features change with the encoder."""

@@ -97,6 +97,7 @@ def test_a_matcher_of_another_encoder_is_left_out(shapes: Shapes, tiny_weights: 
     for name, config, kept in (
         ("decoder", replace(one, match_epochs=0), True),
         ("encoder", replace(one, match_epochs=0, finetune_epochs=1), False),
+        ("both", replace(one, finetune_epochs=1), True),
     ):
         train_on(split, tmp_path / name, config, init, say=quiet)
         assert (load_checkpoint(tmp_path / name / CHECKPOINT_NAME).model.matcher is not None) == kept

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from captioner.training.calibration import Calibration
@@ -42,6 +43,23 @@ def test_curves_are_a_picture_that_changes_with_the_scores(tmp_path: Path) -> No
         assert one.format == four.format == "PNG"
         assert min(one.size) >= 400
         assert one.tobytes() != four.tobytes()
+
+
+def test_curves_of_matching_have_a_place_of_their_own(tmp_path: Path) -> None:
+    """Their loss is another one, and captions do not change."""
+    last = rows()[-1]
+    found = [
+        {**last, "epoch": 5 + n, "stage": "matching", "picture_by_sentence": {"r1": n, "r10": 9.0}} for n in (0, 1)
+    ]
+    shown = {"captions": rows(), "both": [*rows(), *found], "matching": found}
+    for name, content in shown.items():
+        write_curves(tmp_path / name, content)
+    pictures = {name: Image.open(tmp_path / name).convert("RGB") for name in shown}
+    panel = pictures["matching"].width
+    assert pictures["captions"].width == pytest.approx(2 * panel, abs=2)
+    assert pictures["both"].width == pytest.approx(3 * panel, abs=2)
+    write_curves(tmp_path / "far", [*rows(), *({**row, "train_loss": 1e6} for row in found)])
+    assert Image.open(tmp_path / "far").convert("RGB").tobytes() == pictures["both"].tobytes()
 
 
 def test_samples_show_each_caption_once_and_as_text(tmp_path: Path) -> None:
