@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,8 @@ print(captioner.load(copy, engine="openvino").caption(pictures[0]).text)
 assert not [name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module]
 """
     arguments = [str(path) for path in (tiny_checkpoint_file, tmp_path / "out", *pictures)]
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    # On processors with AMX, OpenVINO itself crashes when it runs this tiny network in 8 bits: docs/captioning.md.
+    env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
