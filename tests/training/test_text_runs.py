@@ -205,7 +205,8 @@ class TestCommand:
         if with_text:  # the predictor of a checkpoint is not fitted anew
             assert torch.equal(words[0]["learned.weight"], words[1]["learned.weight"])
         rows = metrics(tmp_path / "run")
-        assert [row["stage"] for row in rows] == ["decoder", *([] if with_text else ["end to end"]), "self-critical"]
+        stages = ["decoder", *([] if with_text else ["end to end"]), "self-critical", "matching"]
+        assert [row["stage"] for row in rows] == stages
         assert rows[0]["loss"] < metrics(finished[0])[0]["loss"]
 
     def test_a_checkpoint_without_words_begins_to_read_them(
