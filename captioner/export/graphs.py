@@ -43,7 +43,7 @@ class _DecoderGraph(Graph):
         scale = None if scale is None else in_order(scale, order)
         if lead:
             values, scale = values[None], None if scale is None else scale[None]
-        return self.weight(values, scale)
+        return self.weight(name, values, scale)
 
     def linear(self, layer: str, x: str, to: str = "") -> str:
         """The linear layer called `layer`."""
