@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import json
@@ -83,10 +84,13 @@ def _check_installed() -> None:
 def _graphs(loaded: Checkpoint, bits: int, images: Sequence[ImageSource] | None) -> dict[str, onnx.ModelProto]:
     from captioner.export.encoder import encoder_graph, with_small_weights
     from captioner.export.graphs import start_graph, step_graph
+    from captioner.export.unbiased import unbiased
 
     encoder = encoder_graph(loaded.model.encoder, loaded.model.config.encoder, loaded.preprocess)
     if bits < 32:
-        encoder = with_small_weights(encoder, bits)
+        exact, encoder = copy.deepcopy(encoder), with_small_weights(encoder, bits)
+        if bits == 8:
+            encoder = unbiased(encoder, exact, loaded.preprocess)
     return {ENCODER: encoder, START: start_graph(loaded.model, bits), STEP: step_graph(loaded.model, bits)}
 
 
