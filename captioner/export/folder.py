@@ -86,12 +86,13 @@ def _graphs(loaded: Checkpoint, bits: int, images: Sequence[ImageSource] | None)
     from captioner.export.graphs import start_graph, step_graph
     from captioner.export.unbiased import unbiased
 
+    decoder = loaded.model.decoder
     encoder = encoder_graph(loaded.model.encoder, loaded.model.config.encoder, loaded.preprocess)
     if bits < 32:
         exact, encoder = copy.deepcopy(encoder), with_small_weights(encoder, bits)
         if bits == 8:
             encoder = unbiased(encoder, exact, loaded.preprocess)
-    return {ENCODER: encoder, START: start_graph(loaded.model, bits), STEP: step_graph(loaded.model, bits)}
+    return {ENCODER: encoder, START: start_graph(decoder, bits), STEP: step_graph(decoder, bits)}
 
 
 def _index(file: Path, loaded: Checkpoint, bits: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import onnx
 
 from captioner.export.weights import Array, Graph
 from captioner.network.checkpoint import stored
-from captioner.network.model import CaptionModel
+from captioner.network.model import Decoder
 from captioner.network.recurrent import has_memory
 from captioner.network.words import DOUBT
 
@@ -25,12 +25,11 @@ _PEEPHOLES = (0, 2, 1)  # p_i, p_f, p_o
 class _DecoderGraph(Graph):
     """A graph with the weights of a decoder."""
 
-    def __init__(self, model: CaptionModel, bits: int) -> None:
+    def __init__(self, decoder: Decoder, bits: int) -> None:
         super().__init__()
-        self._bits, self.config = bits, model.config
-        tensors = stored(model) if bits == 8 else model.state_dict()
-        own = {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")}
-        self._arrays: dict[str, Array] = {name[len("decoder.") :]: tensor.numpy() for name, tensor in own.items()}
+        self._bits, self.config = bits, decoder.config
+        tensors = stored(decoder) if bits == 8 else decoder.state_dict()
+        self._arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in tensors.items()}
 
     def array(self, name: str) -> Array:
         """A tensor of the decoder that is no matrix."""
@@ -57,13 +56,13 @@ def in_order(rows: Array, order: tuple[int, ...]) -> Array:
     return np.concatenate([parts[place] for place in order])
 
 
-def start_graph(model: CaptionModel, bits: int) -> onnx.ModelProto:
+def start_graph(decoder: Decoder, bits: int) -> onnx.ModelProto:
     """`features` (B, F) -> `h` and `c` (L, B, H), `evidence` (B, V), `words` (B, W) and `kind` (B, 3).
 
     There is a `c` where the cell has a memory, and `evidence` and `words` where there is a word predictor. `kind` is
     what familiarity depends on.
     """
-    graph, config = _DecoderGraph(model, bits), model.config
+    graph, config = _DecoderGraph(decoder, bits), decoder.config
     mean, std = graph.array("feature_mean"), graph.array("feature_std")
     standard = graph.op("Div", graph.op("Sub", "features", graph.constant(mean)), graph.constant(std))
     words = config.words + config.names
@@ -151,9 +150,9 @@ def _kind(graph: _DecoderGraph, standard: str, size: int) -> None:
     graph.op("Concat", *parts, graph.op("ReduceMean", standard, row), axis=1, to="kind")
 
 
-def step_graph(model: CaptionModel, bits: int) -> onnx.ModelProto:
+def step_graph(decoder: Decoder, bits: int) -> onnx.ModelProto:
     """`tokens` (R,), `h` and `c` (L, R, H) -> `logits` (R, V), `h_next` and `c_next` (L, R, H)."""
-    graph, config = _DecoderGraph(model, bits), model.config
+    graph, config = _DecoderGraph(decoder, bits), decoder.config
     state = state_names(config.cell)
     time = graph.constant([0])  # the axis of time, which has one step, and of layers
     befores = [_layers_of(graph, part) for part in state]
