@@ -1,13 +1,15 @@
 """What rounding weights does to a layer on average, taken back by its bias.
 
-Each weight is rounded by itself, and the inputs of a layer are hardly ever 0 on average. So its outputs are shifted, and
-the shifts of all layers add up. They are known once the average inputs are, and the bias can take them back (Nagel et
-al. 2019, "Data-free quantization through weight equalization and bias correction"). The averages are those of the
+Each weight is rounded by itself, and the inputs of a layer are hardly ever 0 on average. So its outputs are shifted,
+and the shifts of all layers add up. They are known once the average inputs are, and the bias can take them back (Nagel
+et al. 2019, "Data-free quantization through weight equalization and bias correction"). The averages are those of the
 sample photographs: what a layer sees on average hardly depends on the pictures.
 Shapes: B pictures, S image side, C channels.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 import onnx
@@ -29,32 +31,36 @@ def unbiased(small: onnx.ModelProto, exact: onnx.ModelProto, preprocess: Preproc
 
     `small` is what `with_small_weights` made of `exact` with 8 bits.
     """
-    tensors = {tensor.name: tensor for tensor in small.graph.initializer}
-    weights = {tensor.name: tensor for tensor in exact.graph.initializer}
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in small.graph.initializer}
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in exact.graph.initializer}
     rounded = {name for name in weights if f"{name}.scale" in tensors}
-    layers = [
-        node for node in exact.graph.node if node.op_type == "Conv" and node.input[1] in rounded and len(node.input) > 2
-    ]
-    averages = _averages(exact, [node.input[0] for node in layers], preprocess)
+    layers = [node for node in small.graph.node if node.op_type == "Conv" and node.input[1] in rounded]
+    averages = _averages(exact, {node.input[0] for node in layers}, preprocess) if layers else {}
     for node in layers:
-        name, bias = node.input[1], tensors[node.input[2]]
-        kept, scale = (numpy_helper.to_array(tensors[f"{name}.{part}"]) for part in ("kept", "scale"))
-        lost = (numpy_helper.to_array(weights[name]) - kept * scale).sum((2, 3))  # (C', C / groups)
-        average = averages[node.input[0]]
-        groups = len(average) // lost.shape[1]
-        shift = np.einsum("goi,gi->go", lost.reshape(groups, -1, lost.shape[1]), average.reshape(groups, -1))
-        corrected = numpy_helper.to_array(bias) + shift.reshape(-1)
-        bias.CopyFrom(numpy_helper.from_array(corrected.astype(np.float32), bias.name))
+        inputs, name, *biases = node.input
+        kept, scale = (tensors[f"{name}.{part}"] for part in ("kept", "scale"))
+        lost = (weights[name] - kept * scale).sum((2, 3))  # (C', C / groups)
+        groups = len(averages[inputs]) // lost.shape[1]
+        lost, average = lost.reshape(groups, -1, lost.shape[1]), averages[inputs].reshape(groups, -1)
+        shift = np.einsum("goi,gi->go", lost, average).reshape(-1)
+        bias = f"{name}.bias"  # of its own: two layers may share one
+        values = (shift + (tensors[biases[0]] if biases else 0.0)).astype(np.float32)
+        small.graph.initializer.append(numpy_helper.from_array(values, bias))
+        del node.input[2:]
+        node.input.append(bias)
+    used = {name for node in small.graph.node for name in node.input}
+    left = [tensor for tensor in small.graph.initializer if tensor.name in used]
+    small.graph.ClearField("initializer")
+    small.graph.initializer.extend(left)
     return finished(small)
 
 
-def _averages(model: onnx.ModelProto, names: list[str], preprocess: Preprocess) -> dict[str, NDArray[np.float32]]:
+def _averages(model: onnx.ModelProto, names: Collection[str], preprocess: Preprocess) -> dict[str, NDArray[np.float32]]:
     """The averages of some tensors (B, C, H, W) in a model, (C,) each, over parts of the sample photographs."""
     import onnxruntime
 
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    names = list(dict.fromkeys(names))
     probe.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), "axes_of_averages"))
     for name in names:
         to = f"{name}.average"
@@ -73,7 +79,7 @@ def _pixels(preprocess: Preprocess) -> NDArray[np.uint8]:
         width, height = photograph.size
         for left, top, side in _PARTS:
             box = (left * width, top * height, (left + side) * width, (top + side) * height)
-            part = photograph.crop(tuple(map(round, box)))
+            part = photograph.crop(box)
             for picture in (part, part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
                 squeezed.append(preprocess.pixels(picture).permute(1, 2, 0).numpy())
     return np.stack(squeezed)
