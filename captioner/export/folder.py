@@ -1,10 +1,10 @@
 """An exported model is a folder: ONNX files, and `captioner.json`, which holds all that they do not.
 
-    encoder.onnx         pixels -> features
-    start.onnx           features -> the state, the evidence for words, and what familiarity depends on
-    step.onnx            a token of each caption, the state -> logits, the state
-    matcher.safetensors  what finds pictures by a sentence, where the checkpoint has it
-    captioner.json       vocabulary, preprocessing, how to decode, provenance, digests of the other files
+encoder.onnx         pixels -> features
+start.onnx           features -> the state, the evidence for words, and what familiarity depends on
+step.onnx            a token of each caption, the state -> logits, the state
+matcher.safetensors  what finds pictures by a sentence, where the checkpoint has it
+captioner.json       vocabulary, preprocessing, how to decode, provenance, digests of the other files
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def export_model(
     _check_installed()
     loaded = load_checkpoint(file)
     content = _index(file, loaded, bits)
-    files = content["files"]
+    graphs, files = _graphs(loaded, bits, images), content["files"]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in _graphs(loaded, bits, images).items():
+    for name, graph in graphs.items():
         files[name] = _write(folder / name, graph.SerializeToString())
     if loaded.model.config.match_size:
         files[MATCHER] = _write(folder / MATCHER, _matcher(file))
@@ -81,12 +81,15 @@ def _check_installed() -> None:
 
 
 def _graphs(loaded: Checkpoint, bits: int, images: Sequence[ImageSource] | None) -> dict[str, onnx.ModelProto]:
+    from captioner.export.calibration import calibrated, read
     from captioner.export.encoder import encoder_graph, with_small_weights
     from captioner.export.graphs import start_graph, step_graph
 
-    decoder = loaded.model.decoder
+    decoder, pictures = loaded.model.decoder, None if images is None else read(images, loaded.preprocess)
     encoder = encoder_graph(loaded.model.encoder, loaded.model.config.encoder, loaded.preprocess)
-    if bits < 32:
+    if pictures is not None:
+        encoder = calibrated(encoder, pictures)
+    elif bits < 32:
         encoder = with_small_weights(encoder, bits)
     return {ENCODER: encoder, START: start_graph(decoder, bits), STEP: step_graph(decoder, bits)}
 
