@@ -27,6 +27,7 @@ Whole jobs, each of which is also a command
     compare(first, second)               captioner compare: is the difference of two evaluations chance?
     train(captions, images, output)      captioner train: a checkpoint from your own captions, by a TrainConfig
     check_data(captions, images)         captioner data check: what a data set holds, and what is wrong with it
+    export_model(checkpoint, output)     captioner export: ONNX files, for programs without torch
     propose(paths, output)               captioner data next: the pictures to caption by hand next
     make_shapes(folder)                  captioner data make-shapes: a small data set to try everything on
     make_unfamiliar(folder)              captioner data make-unfamiliar: pictures that are no ordinary photographs
@@ -62,6 +63,7 @@ _HOMES = {
     "apply_captions": "bulk.apply",
     "watch_folders": "bulk.watch",
     "propose": "bulk.propose",
+    "export_model": "export.folder",
     "serve": "server.run",
     "ServeOptions": "options",
     "caption_on_cluster": "bulk.cluster",

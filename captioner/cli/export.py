@@ -1,38 +1,37 @@
-"""captioner export: write the encoder for another engine than torch."""
+"""captioner export: write a checkpoint as ONNX files, for programs without torch."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 from captioner.cli.arguments import add_checkpoint
 
 ABOUT = {
-    "help": "make a checkpoint faster on servers without a GPU",
-    "usage": "captioner export --images DIR --output FOLDER [--checkpoint FILE]",
-    "description": "Write a checkpoint, and its encoder for --engine openvino, into a folder. "
-    'Needs: pip install "captioner[openvino]"',
+    "help": "write a checkpoint as ONNX files, for programs without torch",
+    "usage": "captioner export --output DIR [--checkpoint FILE] [--bits 32|16|8] [--images DIR]",
+    "description": "Write a checkpoint as ONNX files into a folder: for --engine onnx, and for other programs, which "
+    'then need neither torch nor captioner. Needs: pip install "captioner[onnx]"',
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--images", metavar="DIR", required=True, help="some 300 typical pictures, to tune it on")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="the folder to write to")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write to")
     add_checkpoint(parser)
+    bits = "of each weight: with 16 the files are half as large, with 8 a quarter [32]"
+    parser.add_argument("--bits", type=int, choices=(32, 16, 8), default=32, help=bits)
+    images = "with --bits 8: some 300 pictures like yours, so that the encoder can compute in 8 bits, which is faster"
+    parser.add_argument("--images", metavar="DIR", help=images)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export the encoder, and say how to use it."""
-    from captioner.inference.openvino_engine import export_encoder
-    from captioner.network.header import find_checkpoint
+    """Export the checkpoint, and say how to use it."""
+    from captioner.export.folder import export_model
     from captioner.pictures.find import find_pictures
 
-    checkpoint, pictures = find_checkpoint(args.checkpoint), find_pictures([args.images])
-    with redirect_stdout(sys.stderr):  # nncf prints its progress
-        copy = export_encoder(checkpoint, pictures, args.output)
-    print(copy)
-    print(f"captioner: use it with --engine openvino --checkpoint {copy}", file=sys.stderr)
+    pictures = find_pictures([args.images]) if args.images else None
+    print(folder := export_model(args.checkpoint, args.output, args.bits, pictures))
+    print(f"captioner: use it with --engine onnx --checkpoint {folder}", file=sys.stderr)
     return 0

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from captioner.errors import CheckpointError
@@ -42,8 +43,8 @@ class Checkpoint:
     trust: Trust | None = None  # what its word is worth, where that was measured
 
 
-def stored(model: CaptionModel) -> dict[str, torch.Tensor]:
-    """The state dict as a checkpoint stores it: see the module.
+def stored(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict of a model, or of a part of it, as a checkpoint stores it: see the module.
 
     Raises ValueError for weights that are not finite, or too large for half precision.
     """
@@ -58,7 +59,7 @@ def stored(model: CaptionModel) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def rounded(model: CaptionModel) -> dict[str, torch.Tensor]:
+def rounded(model: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict as it is after saving and loading. Raises ValueError like `stored`."""
     tensors = stored(model)
     return {name: _whole(tensors[name], tensors.get(name + _SCALE)) for name in model.state_dict()}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from captioner.network.config import ModelConfig
 
 CLASSES = 1000  # of ImageNet
-_DOUBT = 0.01  # probability of any word, although neither the predictor nor the training captions speak for it
+DOUBT = 0.01  # probability of any word, although neither the predictor nor the training captions speak for it
 
 
 class WordPredictor(nn.Module):
@@ -74,7 +74,7 @@ class WordPredictor(nn.Module):
         rates = self.rates.float().repeat(len(features), 1)
         # A token may be learned and a name, too.
         rates.scatter_reduce_(1, self.tokens.expand_as(found), found, "amax", include_self=False)
-        return ((rates + _DOUBT) / (1.0 + _DOUBT)).log_()
+        return ((rates + DOUBT) / (1.0 + DOUBT)).log_()
 
     @torch.no_grad()
     def strangeness(self, features: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def compute_in_float64() -> None:
     import captioner.training.run
     import captioner.training.start
 
-    captioner.inference.captioner.computing_type = lambda *_: torch.float64
+    captioner.inference.torch_engine.computing_type = lambda *_: torch.float64
     captioner.training.start.native_bfloat16 = lambda _: False
     features = Material.features
     Material.features = lambda self: features(self).double()  # type: ignore[method-assign]
