@@ -98,7 +98,7 @@ def _index(file: Path, loaded: Checkpoint, bits: int) -> dict[str, Any]:
     """The content of captioner.json, without the digests of the files."""
     with opened(file, "numpy") as (content, _):
         header = json.loads(content.metadata()[KEY])
-    options = DecodeOptions()
+    options, predictor = DecodeOptions(), loaded.model.decoder.words
     rules = Rules.of(options, loaded.vocabulary)
     return {
         "export_version": VERSION,
@@ -107,6 +107,7 @@ def _index(file: Path, loaded: Checkpoint, bits: int) -> dict[str, Any]:
         "language": language_of(file),
         "header": header,
         "decoding": {**dataclasses.asdict(options), "evidence": loaded.model.config.evidence},
+        "predicted": predictor.tokens.tolist() if predictor.size else [],
         "rules": {"conjunctions": rules.conjunctions, "function_words": rules.function_words},
         "files": {},
     }
