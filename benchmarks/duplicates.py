@@ -78,7 +78,7 @@ def features(model: captioner.Captioner, paths: list[str]) -> Floats:
         yield image
         yield from (change(image, rng) for change in VARIATIONS.values())
 
-    rows = [model.encode(list(variants(path))).cpu().numpy() for path in watched(paths, len(paths))]
+    rows = [model.encode(list(variants(path))) for path in watched(paths, len(paths))]
     return np.stack(rows, 1)
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import torch
 
-import captioner
+from captioner.inference.torch_engine import PictureEncoder
+from captioner.network.checkpoint import load_checkpoint
+from captioner.network.header import find_checkpoint
 
 
 def main() -> None:
@@ -28,9 +30,12 @@ def main() -> None:
     args = parser.parse_args()
     files = sorted(args.images.iterdir())
     paths = random.Random(0).sample(files, min(args.pictures, len(files)))
-    exact, ours = (captioner.load(args.checkpoint, precision=name) for name in ("float32", "bfloat16"))
-    plain = captioner.load(args.checkpoint, precision="bfloat16")
-    plain.encoder.network = copy.deepcopy(exact.encoder.network).to(torch.bfloat16)
+    loaded = load_checkpoint(find_checkpoint(args.checkpoint))
+    exact, ours, plain = (
+        PictureEncoder(loaded.model.encoder, loaded.preprocess, precision=name)
+        for name in ("float32", "bfloat16", "bfloat16")
+    )
+    plain.network = copy.deepcopy(exact.network).to(torch.bfloat16)
     features = exact.encode(paths)
     for name, model in (("rounded to nearest", plain), ("kernels keep their sums", ours)):
         error = (model.encode(paths) - features).norm() / features.norm()

@@ -21,7 +21,8 @@ import captioner
 from captioner.data.captions import read_captions
 from captioner.evaluation.pairs import Pairs
 from captioner.evaluation.retrieval import recalls
-from captioner.inference.captioner import Captioner
+from captioner.inference.torch_engine import TorchEngine, load_engine
+from captioner.network.header import find_checkpoint
 from captioner.vocab import END, START
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
@@ -29,11 +30,11 @@ FOLDS = 5
 
 
 @torch.inference_mode()
-def log_likelihood(model: Captioner, features: torch.Tensor, sentence: str) -> np.ndarray:
+def log_likelihood(engine: TorchEngine, features: np.ndarray, sentence: str) -> np.ndarray:
     """log P(sentence | picture) of pictures with features (N, F), (N,)."""
-    ids = [START, *model.vocabulary.encode(sentence), END]
+    ids = [START, *engine.about.vocabulary.encode(sentence), END]
     tokens = torch.tensor([ids]).expand(len(features), -1)
-    logits = model._decoder(features, tokens[:, :-1]).float()
+    logits = engine.decoder(engine.on_device(features), tokens[:, :-1]).float()
     chosen = logits.gather(2, tokens[:, 1:, None])[:, :, 0] - logits.logsumexp(2)
     return np.asarray(chosen.sum(1).numpy())
 
@@ -51,21 +52,23 @@ def main() -> None:
 
     pairs = Pairs.of(read_captions(args.captions), None, args.split_list)
     pairs.find_pictures(args.images)
-    model = captioner.load(args.checkpoint, precision="float32")  # in bfloat16, torch reads whole sentences slowly
+    engine = load_engine(
+        find_checkpoint(args.checkpoint), "cpu", "float32"
+    )  # torch reads whole sentences slowly in bfloat16
+    model = captioner.load(args.checkpoint, precision="float32")
     reader, names = model.reader(), list(pairs.files)
     features = model.encode(list(pairs.files.values()))
     queries = [(place, text) for place, name in enumerate(names) for text in pairs.references[name]]
     queries = random.Random(0).sample(queries, min(args.sentences, len(queries)))
     sentences = reader.sentences([text for _, text in queries])
-    cosines = sentences @ reader.pictures(features.numpy()).T / 0.05
+    cosines = sentences @ reader.pictures(features).T / 0.05
     first = args.first or len(names)
-    of_decoder = features.to(model.encoder.dtype)
     by_likelihood, by_both = [], []
     begin = time.perf_counter()
     for (own, text), scores in zip(queries, cosines, strict=True):
         order = np.argsort(-scores, kind="stable")
         found = order[:first]
-        likelihood = log_likelihood(model, of_decoder[torch.from_numpy(found.copy())], text)
+        likelihood = log_likelihood(engine, features[found], text)
         lost = int(np.flatnonzero(order == own)[0]) + 1  # where the matcher has it, if it is not among the first
         own_place = np.flatnonzero(found == own)
         ranks = []

@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from speed import make_pictures
 from training import material
@@ -49,25 +50,25 @@ BATCH = 32
 def parts(paths: list[str], rounds: int) -> dict[str, float]:
     """Time each part of captioning. Returns the median milliseconds per picture."""
     model = captioner.load()
-    torch.set_num_threads(1)
+    model.network.work_alone()
     batch = paths[:BATCH]
     images = [load_image(path, smallest=2 * model.preprocess.size) for path in batch]
     pixels = [model.preprocess.pixels(image) for image in images]
-    stacked = model.preprocess.batch(pixels)
-    features = model.encoder.encode_pixels(stacked)
+    stacked = np.stack(pixels)
+    features = model.encode_pixels(stacked)
     greedy = captioner.DecodeOptions("greedy")
     results = list(model.caption_files(batch))
     render = writer("jsonl", 1, None)
     steps: dict[str, Callable[[], object]] = {
         "read and decode": lambda: [load_image(path, smallest=2 * model.preprocess.size) for path in batch],
         "resize": lambda: [model.preprocess.pixels(image) for image in images],
-        "encode": lambda: model.encoder.encode_pixels(stacked),
+        "encode": lambda: model.encode_pixels(stacked),
         "generate, beam 3": lambda: model.caption_features(features),
         "generate, greedy": lambda: model.caption_features(features, greedy),
         "write": lambda: list(render(row_of(result) for result in results)),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
-    torch.set_num_threads(1)  # again, because captioning the batch above reset it
+    model.network.work_alone()  # again, because captioning the batch above reset it
     for _ in range(rounds + 1):
         for name, step in steps.items():
             started = time.perf_counter()

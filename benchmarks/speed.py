@@ -114,11 +114,14 @@ def ours(paths: list[str], precision: str = "auto", beam: int = 1) -> Callable[[
 def reference(paths: list[str]) -> Callable[[], list[str]]:
     """Prepare the unchanged network in float32, with captioner's rules of decoding, to compare captions with."""
     import captioner
+    from captioner.inference.torch_engine import PictureEncoder, captioner_of
     from captioner.network.checkpoint import load_checkpoint
     from captioner.network.header import find_checkpoint
 
-    model = captioner.load(precision="float32")
-    model.encoder.network = load_checkpoint(find_checkpoint()).model.encoder
+    checkpoint = load_checkpoint(find_checkpoint())
+    encoder = PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess)
+    encoder.network = checkpoint.model.encoder
+    model = captioner_of(checkpoint, encoder)
     options = captioner.DecodeOptions("greedy")
     return lambda: [caption.text for caption in model.caption_batch(paths, options)]
 
@@ -132,23 +135,24 @@ def bare(paths: list[str], workers: bool) -> Callable[[], list[str]]:
 
     import torch
 
-    import captioner
+    from captioner.inference.torch_engine import load_engine
+    from captioner.network.header import find_checkpoint
 
-    model = captioner.load()
-    size = model.preprocess.size
-    pixels = torch.rand(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last).to(model.encoder.dtype)
+    engine = load_engine(find_checkpoint(), "cpu", "auto")
+    size = engine.about.preprocess.size
+    pixels = torch.rand(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last).to(engine.encoder.dtype)
     rounds = range(-(-len(paths) // BATCH))
 
     @torch.inference_mode()
     def encode(_: int) -> None:
-        model.encoder.network(pixels)
+        engine.encoder.network(pixels)
 
     def run() -> list[str]:
         if not workers:
             for index in rounds:
                 encode(index)
             return []
-        with ThreadPoolExecutor(model.encoder.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(engine.workers, initializer=engine.work_alone) as pool:
             list(pool.map(encode, rounds))
         return []
 

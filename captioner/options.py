@@ -16,7 +16,7 @@ from captioner.errors import OptionError
 CELLS = ("lstm", "gru", "rnn", "rnn-relu", "peephole")
 TOKEN_KINDS = ("word", "character")
 PRECISIONS = ("auto", "float32", "bfloat16")
-ENGINES = ("torch", "openvino")
+ENGINES = ("auto", "torch", "onnx")
 UNSURE = ("write", "mark", "skip")  # what becomes of captions that are not sure
 FILE_FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "html", "xmp", "embed")  # of `caption_files`
 APPLY_FORMATS = ("xmp", "sidecar", "embed", "alt")  # of `apply_captions`

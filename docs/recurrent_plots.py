@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
+from captioner.inference.torch_engine import TorchSteps
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.header import find_checkpoint
 from captioner.network.model import Decoder, ModelConfig
@@ -144,7 +145,9 @@ def draw(checkpoint: Checkpoint, temperature: float, number: int) -> Draws:
     """Draw captions for the average picture."""
     decoder = checkpoint.model.decoder
     options = DecodeOptions("sample", temperature=temperature, num_captions=number)
-    [drawn] = decode(decoder, average_picture(decoder), Rules(options))
+    with torch.inference_mode():
+        state = decoder.init_state(average_picture(decoder))
+    [drawn] = decode(TorchSteps(decoder), state, 1, Rules(options))
     captions = [checkpoint.vocabulary.decode(hypothesis.tokens) for hypothesis in drawn]
     return Draws([" ".join(words) for words in captions], len({word for words in captions for word in words}))
 

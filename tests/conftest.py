@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from captioner.cli.main import main
 from captioner.network.checkpoint import Checkpoint, save_checkpoint
+from captioner.network.encoder import as_batch, normalise
 from captioner.network.matcher import Matcher
 from captioner.network.model import CaptionModel, ModelConfig
 from captioner.network.preprocess import Preprocess
@@ -49,8 +50,8 @@ def make_checkpoint(
     # about unit variance.
     preprocess = Preprocess(size=64)
     with torch.inference_mode():
-        pixels = torch.stack([preprocess.pixels(draw_picture(index)) for index in range(8)])
-        features = model.encoder(preprocess.normalise(pixels))
+        pixels = as_batch(preprocess.pixels(draw_picture(index)) for index in range(8))
+        features = model.encoder(normalise(preprocess, pixels))
         for layer in (model.decoder.h0, model.decoder.c0):
             layer.weight.copy_(torch.randn(layer.weight.shape) / (features.std(0).norm() + 1e-12))
             layer.bias.copy_(-layer.weight @ features.mean(0))
@@ -92,9 +93,10 @@ def finder_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = make_checkpoint()
     checkpoint.model.config = replace(checkpoint.model.config, match_size=16)
     checkpoint.model.matcher = Matcher(checkpoint.model.config, checkpoint.model.encoder.feature_size)
-    pixels = torch.stack([checkpoint.preprocess.pixels(draw_picture(index)) for index in range(32)])
+    preprocess = checkpoint.preprocess
+    pixels = as_batch(preprocess.pixels(draw_picture(index)) for index in range(32))
     with torch.inference_mode():  # not with `standardise`: the features of random encoders hardly differ
-        std, mean = torch.std_mean(checkpoint.model.encoder(checkpoint.preprocess.normalise(pixels)), 0)
+        std, mean = torch.std_mean(checkpoint.model.encoder(normalise(preprocess, pixels)), 0)
     checkpoint.model.decoder.feature_mean.copy_(mean)
     checkpoint.model.decoder.feature_std.copy_(std.clamp(min=std.mean() / 10))
     path = tmp_path_factory.mktemp("checkpoint") / "finder.safetensors"

@@ -66,7 +66,7 @@ def open_index(
     checkpoint: AnyPath | None = None,
     device: str = "auto",
     precision: str = "auto",
-    engine: str = "torch",
+    engine: str = "auto",
     model: Captioner | None = None,
     index: AnyPath | None = None,
     recursive: bool = False,
@@ -220,7 +220,7 @@ class Index:
     def _picture(self, picture: ImageSource) -> Floats:
         """The vector of any picture."""
         if not isinstance(picture, str | os.PathLike):
-            features = self._loaded().encode([picture]).cpu().numpy()
+            features = self._loaded().encode([picture])
             return np.asarray(self._reader.pictures(features)[0])
         path = os.fspath(picture)
         numbers, failed = self._numbered([path])
@@ -300,8 +300,9 @@ class Index:
             index = IndexFile(file, "", self._reader, self._progress.say)
             with suppress(OutputError, OSError):  # said once something is to be encoded
                 index.numbers([])
-                of, precision, engine, *_ = index.model.split()
-                if of == digest and self._how["precision"] in ("auto", precision) and self._how["engine"] == engine:
+                of, *made = index.model.split()
+                wanted = zip((self._how[name] for name in ("precision", "engine")), made, strict=False)
+                if of == digest and all(one in ("auto", other) for one, other in wanted):
                     return index
         return None
 

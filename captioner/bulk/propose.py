@@ -9,7 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from captioner.bulk.formats import csv_lines, format_of
+from captioner.bulk.index import Floats
 from captioner.bulk.outputs import Output, in_one
 from captioner.bulk.read import caption_of
 from captioner.bulk.run import check_waiting, loaded
@@ -23,8 +27,6 @@ from captioner.options import PLACES, DecodeOptions
 from captioner.pictures.find import find_pictures
 
 if TYPE_CHECKING:  # they import torch
-    from torch import Tensor
-
     from captioner.inference.captioner import Captioner
     from captioner.inference.results import Row
 
@@ -71,42 +73,41 @@ def propose(
     return best
 
 
-def spread(features: Tensor, weights: list[float], number: int) -> list[int]:
+def spread(features: Floats, weights: list[float], number: int) -> list[int]:
     """At most `number` rows of features (N, F): each has the largest weight times distance to those before it."""
-    scaled = (features - features.mean(0)) / (features.std(0, correction=0) + 1e-6)
-    weight = scaled.new_tensor(weights)
-    score, nearest = weight.clone(), scaled.new_full(weight.shape, float("inf"))
+    scaled = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    weight = np.array(weights, dtype=np.float32)
+    score, nearest = weight.copy(), np.full(weight.shape, np.inf, dtype=np.float32)
     chosen: list[int] = []
     while len(chosen) < min(number, len(weights)):
         chosen.append(int(score.argmax()))
-        nearest = nearest.minimum((scaled - scaled[chosen[-1]]).norm(dim=1))
+        nearest = np.minimum(nearest, np.linalg.norm(scaled - scaled[chosen[-1]], axis=1))
         score = weight * nearest
         score[chosen] = -1.0
     return chosen
 
 
-def _encoded(captioner: Captioner, paths: Iterable[str], say: Callable[[str], object]) -> tuple[Tensor, list[Row]]:
+def _encoded(captioner: Captioner, paths: Iterable[str], say: Callable[[str], object]) -> tuple[Floats, list[Row]]:
     """The features (N, F) of the pictures that can be read, and a row for each, with its caption and confidence."""
-    import torch
 
-    def read(path: str) -> tuple[str, Tensor | None]:
+    def read(path: str) -> tuple[str, NDArray[np.uint8] | None]:
         try:
-            return path, captioner.encoder.pixels(path, path)
+            return path, captioner.preprocess.read(path, path)
         except ImageError as error:
             say(f"captioner: {one_line(error)}")
         return path, None
 
-    features, rows = [torch.empty(0, captioner.feature_size)], list[Any]()
+    features, rows = [np.empty((0, captioner.feature_size), dtype=np.float32)], list[Any]()
     with ThreadPoolExecutor(available_cpus()) as pool:
         readable = ((path, pixels) for path, pixels in in_order(pool, read, paths, 64) if pixels is not None)
         for batch in in_batches(readable, 32):
-            found = captioner.encoder.encode_pixels(captioner.preprocess.batch([pixels for _, pixels in batch]))
+            found = captioner.encode_pixels(np.stack([pixels for _, pixels in batch]))
             captions = captioner.caption_features(found, DecodeOptions("greedy"))
-            features.append(found.cpu())
+            features.append(found)
             for (path, _), caption in zip(batch, captions, strict=True):
                 sure = caption.mean_probability if caption.confidence is None else caption.confidence
                 rows.append({"path": path, "caption": caption.text, "confidence": sure})
-    return torch.cat(features), rows
+    return np.concatenate(features), rows
 
 
 def _captioned(path: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from captioner.bulk.index import Floats, IndexFile, index_folder
 from captioner.bulk.moves import Digests, File, stamp_of
 from captioner.errors import CheckpointError, OutputError
-from captioner.files import AnyPath, sha256_of
+from captioner.files import AnyPath
 from captioner.inference.reader import Reader, load_reader
 
 if TYPE_CHECKING:  # they import torch
@@ -19,19 +19,10 @@ if TYPE_CHECKING:  # they import torch
     from captioner.inference.store import Keep, Named
 
 
-def engine_of(captioner: Captioner) -> str:
-    """The engine that encodes, and which export it runs: two exports of one checkpoint compute different features."""
-    if captioner.engine == "torch" or not captioner.path:
-        return captioner.engine
-    from captioner.inference.openvino_engine import encoder_file
-
-    return f"{captioner.engine} {sha256_of(encoder_file(captioner.path).with_suffix('.bin'))}"
-
-
 def model_of(captioner: Captioner) -> str:
     """All that features depend on except the picture."""
-    device = captioner.encoder.device.type
-    return f"{captioner.digest()} {captioner.precision} {engine_of(captioner)}{'' if device == 'cpu' else ' ' + device}"
+    parts = captioner.digest(), captioner.precision, captioner.engine, captioner.device.replace("cpu", "")
+    return " ".join(filter(None, parts))
 
 
 def file_of(model: str) -> Path:

@@ -22,7 +22,7 @@ from captioner.bulk.library import Library
 from captioner.bulk.moves import Digests, follow
 from captioner.bulk.outputs import Output
 from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.reuse import engine_of, store_of
+from captioner.bulk.reuse import store_of
 from captioner.bulk.wanted import LIBRARIES, Wanted, chosen
 from captioner.errors import InputError, OutputError, counted, one_line, to_install
 from captioner.files import AnyPath, listed
@@ -230,8 +230,7 @@ def _facts(captioner: Captioner) -> dict[str, Any]:
     """What captions depend on besides options: the checkpoint, the precision and the engine."""
     in_memory = f"in memory only, {uuid4()}"
     checkpoint = captioner.digest() if captioner.path else _IN_MEMORY.setdefault(captioner, in_memory)
-    engine, precision = engine_of(captioner), captioner.precision
-    return {"journal": 2, "checkpoint": checkpoint, "precision": precision, "engine": engine}
+    return {"journal": 2, "checkpoint": checkpoint, "precision": captioner.precision, "engine": captioner.engine}
 
 
 def _found(

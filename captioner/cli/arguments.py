@@ -105,8 +105,8 @@ def add_model(group: Group) -> None:
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1 [a GPU if there is one]")
     precision = "float32, bfloat16, or auto: bfloat16 if the processor supports it [auto]"
     group.add_argument("--precision", choices=PRECISIONS, default="auto", metavar="NAME", help=precision)
-    engine = "openvino: use the encoder that `captioner export` wrote [torch]"
-    group.add_argument("--engine", choices=ENGINES, default="torch", help=engine)
+    engine = "torch, onnx, or auto: onnx for the folder of an exported model [auto]"
+    group.add_argument("--engine", choices=ENGINES, default="auto", metavar="NAME", help=engine)
 
 
 def add_index(group: Group) -> argparse._MutuallyExclusiveGroup:

@@ -144,7 +144,7 @@ def _encoded(
 ) -> Iterator[tuple[str, Vectors]]:
     """The names of pictures and their features (1, F). What cannot be read is noted."""
     try:
-        yield from zip(files, model.encode(list(files.values())).cpu().numpy()[:, None], strict=True)
+        yield from zip(files, model.encode(list(files.values()))[:, None], strict=True)
     except ImageError as error:
         if len(files) == 1:
             say(str(error))

@@ -1,10 +1,10 @@
 """An exported model is a folder: ONNX files, and `captioner.json`, which holds all that they do not.
 
-    encoder.onnx         pixels -> features
-    start.onnx           features -> the state, the evidence for words, and what familiarity depends on
-    step.onnx            a token of each caption, the state -> logits, the state
-    matcher.safetensors  what finds pictures by a sentence, where the checkpoint has it
-    captioner.json       vocabulary, preprocessing, how to decode, provenance, digests of the other files
+encoder.onnx         pixels -> features
+start.onnx           features -> the state, the evidence for words, and what familiarity depends on
+step.onnx            a token of each caption, the state -> logits, the state
+matcher.safetensors  what finds pictures by a sentence, where the checkpoint has it
+captioner.json       vocabulary, preprocessing, how to decode, provenance, digests of the other files
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def export_model(
     _check_installed()
     loaded = load_checkpoint(file)
     content = _index(file, loaded, bits)
-    files = content["files"]
+    graphs, files = _graphs(loaded, bits, images), content["files"]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in _graphs(loaded, bits, images).items():
+    for name, graph in graphs.items():
         files[name] = _write(folder / name, graph.SerializeToString())
     if loaded.model.config.match_size:
         files[MATCHER] = _write(folder / MATCHER, _matcher(file))
@@ -82,13 +82,16 @@ def _check_installed() -> None:
 
 
 def _graphs(loaded: Checkpoint, bits: int, images: Sequence[ImageSource] | None) -> dict[str, onnx.ModelProto]:
+    from captioner.export.calibration import calibrated, read
     from captioner.export.encoder import encoder_graph, with_small_weights
     from captioner.export.graphs import start_graph, step_graph
     from captioner.export.unbiased import unbiased
 
-    decoder = loaded.model.decoder
+    decoder, pictures = loaded.model.decoder, None if images is None else read(images, loaded.preprocess)
     encoder = encoder_graph(loaded.model.encoder, loaded.model.config.encoder, loaded.preprocess)
-    if bits < 32:
+    if pictures is not None:
+        encoder = calibrated(encoder, pictures)
+    elif bits < 32:
         exact, encoder = copy.deepcopy(encoder), with_small_weights(encoder, bits)
         if bits == 8:
             encoder = unbiased(encoder, exact, loaded.preprocess)
@@ -99,7 +102,7 @@ def _index(file: Path, loaded: Checkpoint, bits: int) -> dict[str, Any]:
     """The content of captioner.json, without the digests of the files."""
     with opened(file, "numpy") as (content, _):
         header = json.loads(content.metadata()[KEY])
-    options = DecodeOptions()
+    options, predictor = DecodeOptions(), loaded.model.decoder.words
     rules = Rules.of(options, loaded.vocabulary)
     return {
         "export_version": VERSION,
@@ -108,6 +111,7 @@ def _index(file: Path, loaded: Checkpoint, bits: int) -> dict[str, Any]:
         "language": language_of(file),
         "header": header,
         "decoding": {**dataclasses.asdict(options), "evidence": loaded.model.config.evidence},
+        "predicted": predictor.tokens.tolist() if predictor.size else [],
         "rules": {"conjunctions": rules.conjunctions, "function_words": rules.function_words},
         "files": {},
     }

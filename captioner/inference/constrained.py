@@ -8,82 +8,79 @@ Shapes: B pictures, S sets of required words, K hypotheses of a beam, V vocabula
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
-import torch
-from torch import Tensor
-
-from captioner.inference.rules import Rules
+from captioner.inference.rules import Floats, Ids, Rules, top
 from captioner.vocab import END
 
-Moves = tuple[Tensor, Tensor, Tensor]  # sums of the best continuations, the rows that they continue, and their tokens
+Moves = tuple[Floats, Ids, Ids]  # sums of the best continuations, the rows that they continue, and their tokens
 
 
-def moves(totals: Tensor, required: tuple[int, ...]) -> Moves:
+def moves(totals: Floats, required: tuple[int, ...]) -> Moves:
     """The K best continuations of each beam, (B, S, K), from the sums of all of them, `totals` (B, S, K, V).
 
     Bit i of a beam's number says whether its hypotheses have the required token i. Rows are counted over all beams.
     """
     pictures, beams, k, vocabulary = totals.shape
-    first = torch.arange(pictures, device=totals.device)[:, None] * beams * k  # row of each picture
+    first = np.arange(pictures)[:, None] * beams * k  # row of each picture
     found = []
     for beam in range(beams):
         have = [i for i in range(len(required)) if beam >> i & 1]
-        stay = totals[:, beam].clone()
-        stay[..., [token for i, token in enumerate(required) if i not in have]] = -torch.inf
+        stay = totals[:, beam].copy()
+        stay[..., [token for i, token in enumerate(required) if i not in have]] = -np.inf
         if beam != beams - 1:
-            stay[..., END] = -torch.inf
+            stay[..., END] = -np.inf
         enter = [totals[:, beam ^ (1 << i), :, required[i]] for i in have]
-        best, index = torch.cat([stay.flatten(1), *enter], 1).topk(k, 1)
+        best, index = top(np.concatenate([stay.reshape(pictures, -1), *enter], 1), k)
         # Behind those that stay come K that enter with each of the tokens that this beam has.
         behind = index - k * vocabulary
-        froms = torch.tensor([beam ^ (1 << i) for i in have] or [0], device=totals.device)
-        tokens = torch.tensor([required[i] for i in have] or [0], device=totals.device)
-        which = (behind // k).clamp(min=0)
+        froms = np.array([beam ^ (1 << i) for i in have] or [0])
+        tokens = np.array([required[i] for i in have] or [0])
+        which = np.maximum(behind // k, 0)
         stays = behind < 0
-        row = torch.where(stays, beam * k + index // vocabulary, froms[which] * k + behind % k)
-        found.append((best, first + row, torch.where(stays, index % vocabulary, tokens[which])))
-    sums, rows, tokens = (torch.stack(part, 1) for part in zip(*found, strict=True))
+        row = np.where(stays, beam * k + index // vocabulary, froms[which] * k + behind % k)
+        found.append((best, first + row, np.where(stays, index % vocabulary, tokens[which])))
+    sums, rows, tokens = (np.stack(part, 1) for part in zip(*found, strict=True))
     return sums, rows, tokens
 
 
 class Constrained:
     """The hypotheses of B pictures in S beams, and the finished ones of the last beam, from a prompt (B, P)."""
 
-    def __init__(self, written: Tensor, logprobs: Tensor, rules: Rules) -> None:
+    def __init__(self, written: Ids, logprobs: Floats, rules: Rules) -> None:
         self._rules, self._k, required = rules, rules.options.beam_size, rules.required
         self._required = required
         self._shape = len(written), 1 << len(required), self._k
         self.rows = self._shape[1] * self._k  # of a picture
         begun = sum(1 << i for i, token in enumerate(required) if token in rules.prompt)
-        self._sums = logprobs.new_full(self._shape, -torch.inf)
+        self._sums = np.full(self._shape, -np.inf, dtype=logprobs.dtype)
         self._sums[:, begun, 0] = 0.0
-        self.written, self._logprobs = (part.repeat_interleave(self.rows, 0) for part in (written, logprobs))
+        self.written, self._logprobs = written.repeat(self.rows, 0), logprobs.repeat(self.rows, 0)
         self._begun = written.shape[1]
         self._done: list[list[tuple[float, list[int], list[float]]]] = [[] for _ in range(len(written))]
 
-    def grow(self, logprobs: Tensor, weighed: Tensor) -> Tensor:
+    def grow(self, logprobs: Floats, weighed: Floats) -> Ids:
         """Add a token to every hypothesis, by the decoder's log-probabilities of it and by the weighed ones, (rows, V).
 
         Returns the rows that the new rows continue.
         """
-        scores = self._rules.scores(weighed, self.written).view(*self._shape, -1)
+        scores = self._rules.scores(weighed, self.written).reshape(*self._shape, -1)
         self._sums, parents, tokens = moves(self._sums[..., None] + scores, self._required)
-        rows, added = parents.flatten(), tokens.flatten()[:, None]
-        self.written = torch.cat([self.written[rows], added], 1)
-        self._logprobs = torch.cat([self._logprobs[rows], logprobs[rows].gather(1, added)], 1)
+        rows, added = parents.reshape(-1), tokens.reshape(-1, 1)
+        self.written = np.concatenate([self.written[rows], added], 1)
+        self._logprobs = np.concatenate([self._logprobs[rows], np.take_along_axis(logprobs[rows], added, 1)], 1)
         self._finish(tokens)
         return rows
 
-    def _finish(self, tokens: Tensor) -> None:
+    def _finish(self, tokens: Ids) -> None:
         """Put the hypotheses that ended beside the others."""
         divisor = (self.written.shape[1] - self._begun) ** self._rules.options.length_penalty
-        ends = (tokens == END) & (self._sums > -torch.inf)
-        for picture, beam, place in ends.nonzero().tolist():
+        ends = (tokens == END) & (self._sums > -np.inf)
+        for picture, beam, place in np.argwhere(ends).tolist():
             row = (picture * self._shape[1] + beam) * self._k + place
             score = float(self._sums[picture, beam, place]) / divisor
             self._done[picture].append((score, self.written[row].tolist(), self._logprobs[row].tolist()))
-        self._sums = self._sums.masked_fill(ends, -torch.inf)
+        self._sums[ends] = -np.inf
 
     def best(self, number: int) -> list[list[tuple[list[int], list[float]]]]:
         """The tokens and log-probabilities of the best `number` hypotheses of each picture.
@@ -94,11 +91,7 @@ class Constrained:
         for picture, done in enumerate(self._done):
             ranked = [(ids, values) for _, ids, values in sorted(done, key=lambda each: -each[0])]
             last = (picture + 1) * self.rows - self._k
-            places = (self._sums[picture, -1] > -torch.inf).nonzero().flatten().tolist()
+            places = (self._sums[picture, -1] > -np.inf).nonzero()[0].tolist()
             ranked += [(self.written[last + p].tolist(), self._logprobs[last + p].tolist()) for p in places]
             found.append(ranked[:number])
         return found
-
-    def first(self, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
-        """States (L, B, ...) with a row for each hypothesis."""
-        return tuple(part.repeat_interleave(self.rows, 1) for part in tensors)

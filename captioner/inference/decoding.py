@@ -1,6 +1,7 @@
 """From a decoder's logits to captions: greedy, sampled and beam decoding of a whole batch at once.
 
-This module sees token ids and logits only. It works with any decoder that has `init_state` and `step`.
+This module sees token ids and logits only, as NumPy arrays. It works with any decoder that has `step` and `pick`:
+torch's, or one of an exported model.
 Reported log-probabilities are always those of the decoder's full softmax at temperature 1: rules, temperature, top-k
 and top-p change which word is chosen, but not the number that is reported for it.
 Shapes: B pictures, N draws or K beams per picture, R = B * N rows, P tokens of a prompt, T steps, V vocabulary.
@@ -13,24 +14,24 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from captioner.inference.constrained import Constrained
-from captioner.inference.rules import Rules, of_double_precision
+from captioner.inference.rules import Floats, Ids, Rules, log_softmax, top
 from captioner.vocab import END, PAD, START
 
 ROWS = 2048  # decoded together at most, where that can be chosen: each row takes tables as long as the vocabulary
 
 
 class StepDecoder(Protocol):
-    """What decoding needs of a decoder. A state is a tuple of tensors with the rows in dimension 1."""
+    """What decoding needs of a decoder. What a state is, only the decoder knows: it has a row for each caption."""
 
-    def init_state(self, features: Tensor) -> Any:
-        """(B, F) -> state"""
+    def step(self, tokens: Ids, state: Any) -> tuple[NDArray[np.float32], Any]:
+        """(R,), state -> logits (R, V), state"""
 
-    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """(B,) int64, state -> logits (B, V), state"""
+    def pick(self, state: Any, rows: Ids) -> Any:
+        """The rows of a state that are named, (M,), in that order; a row may be named several times."""
 
 
 @dataclass(frozen=True)
@@ -53,124 +54,111 @@ class Hypothesis:
 
 # Called at each step of a beam with the K best continuations of each picture, the best first, (B, K) each: the place of
 # what it continues in the step before, its new token, and the log-probability of the whole, -inf where there is none.
-BeamWatcher: TypeAlias = Callable[[Tensor, Tensor, Tensor], object]
+BeamWatcher: TypeAlias = Callable[[Ids, Ids, Floats], object]
 
 
-@torch.inference_mode()
 def decode(
     decoder: StepDecoder,
-    features: Tensor,
+    state: Any,
+    pictures: int,
     rules: Rules,
+    evidence: Floats | None = None,
     watch: BeamWatcher | None = None,
-    evidence: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
-    """Write `rules.options.num_captions` captions for each feature of (B, F), the best first.
+    """Write `rules.options.num_captions` captions for each of B pictures, the best first.
 
+    `state` is the decoder's before `<start>`, with a row for each picture.
     Draws are ranked by log-probability, hypotheses of a beam by log-probability / length^length_penalty.
     The probabilities of the prompt's tokens are the decoder's own, and part of the caption's. Only the ranking of a
     beam leaves them out: the decoder did not choose them, and unlikely ones, divided by the length, would favour long
     captions. `watch` sees the beam grow.
 
     `evidence` (B, V) are logarithms of how far the pictures speak for each word, as `WordPredictor.evidence` gives
-    them. Words are then chosen, and hypotheses ranked, by the product of both probabilities, divided by its sum over
-    all words. The log-probabilities of hypotheses stay the decoder's own.
+    them. Words are then chosen, and hypotheses ranked, by the product of both probabilities, the evidence to the power
+    of `rules.options.evidence`, divided by its sum over all words. The log-probabilities of hypotheses stay the
+    decoder's own.
     """
-    weight = rules.options.evidence
-    scaled = weight * evidence if evidence is not None and weight else None
-    return decode_state(decoder, decoder.init_state(features), rules, watch, scaled)
-
-
-@torch.inference_mode()
-def decode_state(
-    decoder: StepDecoder,
-    state: Any,
-    rules: Rules,
-    watch: BeamWatcher | None = None,
-    evidence: Tensor | None = None,
-) -> list[list[Hypothesis]]:
-    """Like `decode`, from any state of B rows before `<start>`, such as one that knows of no picture. `evidence` is
-    added as it is.
-    """
-    if state[0].shape[1] == 0:
+    if not pictures:
         return []
+    weight = rules.options.evidence
+    evidence = weight * evidence if evidence is not None and weight else None
+    begun = _begin(decoder, state, pictures, rules.prompt)
     # A beam of 1 is greedy decoding. Greedy decoding is faster, and resolves ties in the same way.
     if rules.required:
-        return _constrained(decoder, state, rules, evidence)
+        return _constrained(decoder, begun, rules, evidence)
     if rules.options.strategy == "beam" and rules.options.beam_size > 1:
-        return _beam(decoder, state, rules, watch, evidence)
-    return _independent(decoder, state, rules, evidence)
+        return _beam(decoder, begun, rules, evidence, watch)
+    return _independent(decoder, begun, rules, evidence)
 
 
-def _weighed(logprobs: Tensor, evidence: Tensor | None, rules: Rules, written: Tensor) -> Tensor:
+class _Begun(NamedTuple):
+    """What `<start>` and the prompt leave: the prompt's tokens and their log-probabilities, (B, P) each, and the logits
+    (B, V) and the state after it.
+    """
+
+    written: Ids
+    logprobs: Floats
+    logits: Floats
+    state: Any
+
+
+def _begin(decoder: StepDecoder, state: Any, pictures: int, prompt: Sequence[int]) -> _Begun:
+    """Read `<start>` and the prompt, once per picture."""
+    written = np.tile(np.array(prompt, dtype=np.int64), (pictures, 1))
+    logits, state = decoder.step(np.full(pictures, START), state)
+    logprobs = np.empty((pictures, 0), dtype=logits.dtype)
+    for tokens in written.T:
+        logprobs = np.concatenate([logprobs, np.take_along_axis(log_softmax(logits), tokens[:, None], 1)], 1)
+        logits, state = decoder.step(np.ascontiguousarray(tokens), state)
+    return _Begun(written, logprobs, logits, state)
+
+
+def _weighed(logprobs: Floats, evidence: Floats | None, rules: Rules, written: Ids) -> Floats:
     """Log-probabilities of the next word after `written` (R, t), with the evidence for each word, both (R, V)."""
     if evidence is None:
         return rules.merge(logprobs)
-    return rules.merge((logprobs + rules.left(evidence, written)).log_softmax(-1))
+    return rules.merge(log_softmax(logprobs + rules.left(evidence, written)))
 
 
-def _begin(decoder: StepDecoder, state: Any, prompt: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Any]:
-    """Read `<start>` and the prompt, once per picture.
-
-    Returns the prompt's tokens and their log-probabilities, (B, P) each, and the logits, (B, V), and state after it.
-    """
-    pictures, device = state[0].shape[1], state[0].device
-    written = torch.tensor(list(prompt), dtype=torch.int64, device=device).expand(pictures, -1)
-    logprobs = torch.empty(pictures, 0, device=device)  # float32, whatever the network computes in
-    logits, state = decoder.step(torch.full((pictures,), START, device=device), state)
-    for tokens in written.unbind(1):
-        full = logits.float().log_softmax(-1)
-        logprobs = torch.cat([logprobs, full.gather(1, tokens[:, None])], 1)
-        logits, state = decoder.step(tokens, state)
-    return written, logprobs, logits, state
-
-
-def _independent(decoder: StepDecoder, state: Any, rules: Rules, evidence: Tensor | None) -> list[list[Hypothesis]]:
+def _independent(decoder: StepDecoder, begun: _Begun, rules: Rules, evidence: Floats | None) -> list[list[Hypothesis]]:
     """Greedy and sampled decoding: rows that know nothing of each other, some of a picture's draws at a time."""
-    beginning, pictures = _begin(decoder, state, rules.prompt), state[0].shape[1]
-    parts = rules.uniforms().to(of_double_precision(state[0].device)).split(max(1, ROWS // pictures))
-    drawn = [_draw(decoder, beginning, rules, part, evidence) for part in parts]
+    random, some = rules.uniforms(), max(1, ROWS // len(begun.written))
+    parts = [random[place : place + some] for place in range(0, len(random), some)]
+    drawn = [_draw(decoder, begun, rules, part, evidence) for part in parts]
     # Sorting is stable, so equal draws keep their order.
     return [sorted(chain.from_iterable(own), key=lambda h: -h.logprob) for own in zip(*drawn, strict=True)]
 
 
 def _draw(
-    decoder: StepDecoder,
-    beginning: tuple[Tensor, Tensor, Tensor, Any],
-    rules: Rules,
-    uniform: Tensor,
-    evidence: Tensor | None,
+    decoder: StepDecoder, begun: _Begun, rules: Rules, uniform: NDArray[np.float64], evidence: Floats | None
 ) -> list[list[Hypothesis]]:
     """Continue what `_begin` returned, n times per picture, with random numbers (n, T) for those who need them."""
-    written, logprobs, logits, state = beginning
-    n, random = len(uniform), uniform.repeat(len(written), 1)
-    written, logprobs, logits = (part.repeat_interleave(n, 0) for part in (written, logprobs, logits))
-    state = tuple(part.repeat_interleave(n, 1) for part in state)
-    going = torch.arange(len(written), device=written.device)  # the rows without an `<end>`; others cost nothing
+    n, pictures = len(uniform), len(begun.written)
+    random = np.tile(uniform, (pictures, 1))
+    written, logprobs, logits = begun.written.repeat(n, 0), begun.logprobs.repeat(n, 0), begun.logits.repeat(n, 0)
+    state = decoder.pick(begun.state, np.arange(pictures).repeat(n))
+    going = np.arange(len(written))  # the rows without an `<end>`; others cost nothing
     for t in range(written.shape[1], rules.options.max_length):
-        full = logits.float().log_softmax(-1)
+        full = log_softmax(logits)
         of_rows = evidence[going // n] if evidence is not None else None
         weighed = _weighed(full, of_rows, rules, written[going])
         full = rules.merge(full)
         tokens = rules.next_token(rules.scores(weighed, written[going]), random[going, t])
         written, logprobs = _pad(written), _pad(logprobs)
-        written[going, t], logprobs[going, t] = tokens, full.gather(1, tokens[:, None]).squeeze(1)
-        on = (tokens != END).nonzero().squeeze(1)
+        written[going, t], logprobs[going, t] = tokens, full[np.arange(len(going)), tokens]
+        on = (tokens != END).nonzero()[0]
         if t + 1 == rules.options.max_length or not len(on):
             break
         if len(on) < len(going):
             going, tokens = going[on], tokens[on]
-            state = tuple(part.index_select(1, on) for part in state)
+            state = decoder.pick(state, on)
         logits, state = decoder.step(tokens, state)
     hypotheses = _collect(written, logprobs)
     return [hypotheses[i : i + n] for i in range(0, len(hypotheses), n)]
 
 
 def _beam(
-    decoder: StepDecoder,
-    state: Any,
-    rules: Rules,
-    watch: BeamWatcher | None = None,
-    evidence: Tensor | None = None,
+    decoder: StepDecoder, begun: _Begun, rules: Rules, evidence: Floats | None, watch: BeamWatcher | None = None
 ) -> list[list[Hypothesis]]:
     """Beam search: K unfinished hypotheses per picture continue, and the K best finished ones are kept beside them.
 
@@ -178,56 +166,52 @@ def _beam(
     neither counts the prompt). So finished hypotheses neither are lost to longer ones nor take their places for good.
     A picture is done when no unfinished hypothesis is left, or none that can still enter the list.
     """
-    options, k, begun = rules.options, rules.options.beam_size, len(rules.prompt)
-    written, logprobs, logits, state = _begin(decoder, state, rules.prompt)
-    (pictures, vocabulary), device = logits.shape, logits.device
-    logits, state = logits.repeat_interleave(k, 0), tuple(part.repeat_interleave(k, 1) for part in state)
-    beams = _Beams.begin(written, logprobs, k)
-    going = torch.arange(pictures, device=device)  # the pictures that are not done; the others cost nothing
+    options, k, length = rules.options, rules.options.beam_size, len(rules.prompt)
+    pictures, vocabulary = begun.logits.shape
+    logits, state = begun.logits.repeat(k, 0), decoder.pick(begun.state, np.arange(pictures).repeat(k))
+    beams = _Beams.begin(begun.written, begun.logprobs, k)
+    going = np.arange(pictures)  # the pictures that are not done; the others cost nothing
     captions: list[list[Hypothesis]] = [[]] * pictures
 
-    for t in range(begun, options.max_length):
-        full = logits.float().log_softmax(-1)
-        so_far = beams.written.flatten(0, 1)
-        of_rows = evidence[going].repeat_interleave(k, 0) if evidence is not None else None
+    for t in range(length, options.max_length):
+        full = log_softmax(logits)
+        so_far = beams.written.reshape(len(going) * k, t)
+        of_rows = evidence[going].repeat(k, 0) if evidence is not None else None
         weighed = _weighed(full, of_rows, rules, so_far)
         full = rules.merge(full)
-        allowed = rules.scores(weighed, so_far).view(-1, k, vocabulary)
-        totals = (beams.sums.unsqueeze(-1) + allowed).view(-1, k * vocabulary)
-        best, index = totals.topk(k, dim=1)  # (B, K)
+        allowed = rules.scores(weighed, so_far).reshape(-1, k, vocabulary)
+        best, index = top((beams.sums[..., None] + allowed).reshape(-1, k * vocabulary), k)  # (B, K)
         parent, token = index // vocabulary, index % vocabulary
         if watch:
             watch(parent, token, best)
-        chosen = full.view(-1, k * vocabulary).gather(1, index)
-        beams = beams.grown(parent, token, best, chosen, (t + 1 - begun) ** options.length_penalty)
+        chosen = np.take_along_axis(full.reshape(-1, k * vocabulary), index, 1)
+        beams = beams.grown(parent, token, best, chosen, (t + 1 - length) ** options.length_penalty)
 
         # A sum only falls, so the best score that an unfinished hypothesis can reach is its sum at the longest length.
-        reachable = beams.sums.amax(1) / (options.max_length - begun) ** options.length_penalty
-        over = (beams.done_scores.amin(1) >= reachable) | (t + 1 == options.max_length)
+        reachable = beams.sums.max(1) / (options.max_length - length) ** options.length_penalty
+        over = (beams.done_scores.min(1) >= reachable) | (t + 1 == options.max_length)
         for picture, hypotheses in zip(going[over].tolist(), beams.at(over).ranked(options.num_captions), strict=True):
             captions[picture] = hypotheses
-        on = (~over).nonzero().squeeze(1)
+        on = (~over).nonzero()[0]
         if not len(on):
             break
-        parents = (parent + torch.arange(len(going), device=device).unsqueeze(1) * k)[on].view(-1)
+        parents = (parent + np.arange(len(going))[:, None] * k)[on].reshape(-1)
         going, beams = going[on], beams.at(on)
-        state = tuple(part.index_select(1, parents) for part in state)
-        logits, state = decoder.step(token[on].view(-1), state)
+        logits, state = decoder.step(token[on].reshape(-1), decoder.pick(state, parents))
     return captions
 
 
-def _constrained(decoder: StepDecoder, state: Any, rules: Rules, evidence: Tensor | None) -> list[list[Hypothesis]]:
+def _constrained(decoder: StepDecoder, begun: _Begun, rules: Rules, evidence: Floats | None) -> list[list[Hypothesis]]:
     """Beam search for captions that have the required words."""
-    written, logprobs, logits, state = _begin(decoder, state, rules.prompt)
-    beams = Constrained(written, logprobs, rules)
-    logits, state = logits.repeat_interleave(beams.rows, 0), beams.first(state)
-    of_rows = evidence.repeat_interleave(beams.rows, 0) if evidence is not None else None
+    beams = Constrained(begun.written, begun.logprobs, rules)
+    logits = begun.logits.repeat(beams.rows, 0)
+    state = decoder.pick(begun.state, np.arange(len(begun.written)).repeat(beams.rows))
+    of_rows = evidence.repeat(beams.rows, 0) if evidence is not None else None
     for t in range(len(rules.prompt), rules.options.max_length):
-        full = logits.float().log_softmax(-1)
+        full = log_softmax(logits)
         rows = beams.grow(rules.merge(full), _weighed(full, of_rows, rules, beams.written))
         if t + 1 < rules.options.max_length:
-            state = tuple(part.index_select(1, rows) for part in state)
-            logits, state = decoder.step(beams.written[:, -1], state)
+            logits, state = decoder.step(np.ascontiguousarray(beams.written[:, -1]), decoder.pick(state, rows))
     best = beams.best(rules.options.num_captions)
     return [[Hypothesis(tuple(ids), tuple(values)) for ids, values in those] for those in best]
 
@@ -239,37 +223,39 @@ class _Beams(NamedTuple):
     Finished ones: the same, with the score that ranks them instead of the sum. Either is -inf where there is none.
     """
 
-    sums: Tensor
-    written: Tensor
-    logprobs: Tensor
-    done_scores: Tensor
-    done_written: Tensor
-    done_logprobs: Tensor
+    sums: Floats
+    written: Ids
+    logprobs: Floats
+    done_scores: Floats
+    done_written: Ids
+    done_logprobs: Floats
 
     @classmethod
-    def begin(cls, written: Tensor, logprobs: Tensor, k: int) -> _Beams:
+    def begin(cls, written: Ids, logprobs: Floats, k: int) -> _Beams:
         """K times the prompt, tokens and log-probabilities (B, P), of which only the first may continue."""
-        sums = logprobs.new_full((len(written), k), -torch.inf)
+        none = np.full((len(written), k), -np.inf, dtype=logprobs.dtype)
+        sums = none.copy()
         sums[:, 0] = 0.0
-        written, logprobs = (part.unsqueeze(1).expand(-1, k, -1) for part in (written, logprobs))
-        return cls(sums, written, logprobs, torch.full_like(sums, -torch.inf), written, logprobs)
+        written, logprobs = written[:, None].repeat(k, 1), logprobs[:, None].repeat(k, 1)
+        return cls(sums, written, logprobs, none, written, logprobs)
 
-    def grown(self, parent: Tensor, token: Tensor, sums: Tensor, logprobs: Tensor, divisor: float) -> _Beams:
+    def grown(self, parent: Ids, token: Ids, sums: Floats, logprobs: Floats, divisor: float) -> _Beams:
         """One token more: the K best continuations. Those that end join the finished ones.
 
         For each: the place of what it continues, its token, its sum, and the log-probability of the token, (B, K). The
         score of one that ends is its sum over `divisor`.
         """
-        written = torch.cat([_pick(self.written, parent), token.unsqueeze(-1)], -1)
-        logprobs = torch.cat([_pick(self.logprobs, parent), logprobs.unsqueeze(-1)], -1)
+        written = np.concatenate([_of_each(self.written, parent), token[..., None]], -1)
+        logprobs = np.concatenate([_of_each(self.logprobs, parent), logprobs[..., None]], -1)
         ends = token == END
-        scores = torch.where(ends, sums, -torch.inf) / divisor
-        done_scores, keep = torch.cat([self.done_scores, scores], 1).topk(sums.shape[1], dim=1)
-        done_written = _pick(torch.cat([_pad(self.done_written), written], 1), keep)
-        done_logprobs = _pick(torch.cat([_pad(self.done_logprobs), logprobs], 1), keep)
-        return _Beams(sums.masked_fill(ends, -torch.inf), written, logprobs, done_scores, done_written, done_logprobs)
+        scores = (np.where(ends, sums, -np.inf) / divisor).astype(sums.dtype)
+        done_scores, keep = top(np.concatenate([self.done_scores, scores], 1), sums.shape[1])
+        done_written = _of_each(np.concatenate([_pad(self.done_written), written], 1), keep)
+        done_logprobs = _of_each(np.concatenate([_pad(self.done_logprobs), logprobs], 1), keep)
+        unfinished = np.where(ends, -np.inf, sums).astype(sums.dtype)
+        return _Beams(unfinished, written, logprobs, done_scores, done_written, done_logprobs)
 
-    def at(self, pictures: Tensor) -> _Beams:
+    def at(self, pictures: NDArray[Any]) -> _Beams:
         """The hypotheses of some of the pictures, by index or mask."""
         return _Beams(*(part[pictures] for part in self))
 
@@ -278,23 +264,23 @@ class _Beams(NamedTuple):
 
         Where too few are finished, unfinished ones follow them. These are all equally long.
         """
-        there = torch.cat([self.done_scores, self.sums], 1) > -torch.inf
-        written = torch.cat([self.done_written, self.written], 1)
-        logprobs = torch.cat([self.done_logprobs, self.logprobs], 1)
+        there = np.concatenate([self.done_scores, self.sums], 1) > -np.inf
+        written = np.concatenate([self.done_written, self.written], 1)
+        logprobs = np.concatenate([self.done_logprobs, self.logprobs], 1)
         return [_collect(w[t][:number], p[t][:number]) for w, p, t in zip(written, logprobs, there, strict=True)]
 
 
-def _pick(values: Tensor, index: Tensor) -> Tensor:
+def _of_each(values: NDArray[Any], index: Ids) -> NDArray[Any]:
     """The entries `index` (B, M) of each picture in `values` (B, N, ...): (B, M, ...)"""
-    return values[torch.arange(len(values), device=values.device).unsqueeze(1), index]
+    return values[np.arange(len(values))[:, None], index]
 
 
-def _pad(values: Tensor) -> Tensor:
+def _pad(values: NDArray[Any]) -> NDArray[Any]:
     """Append a zero, which among tokens is PAD: (..., t) -> (..., t + 1)"""
-    return torch.nn.functional.pad(values, (0, 1))
+    return np.concatenate([values, np.zeros((*values.shape[:-1], 1), dtype=values.dtype)], -1)
 
 
-def _collect(written: Tensor, logprobs: Tensor) -> list[Hypothesis]:
+def _collect(written: Ids, logprobs: Floats) -> list[Hypothesis]:
     """Hypotheses from rows of padded tokens and their log-probabilities, (R, T) each."""
     hypotheses = []
     for ids, values in zip(written.tolist(), logprobs.tolist(), strict=True):

@@ -8,15 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from captioner.inference.decoding import decode
 from captioner.inference.results import Caption
-from captioner.inference.rules import Rules
+from captioner.inference.rules import Floats, Ids, Rules
 from captioner.network.model import Decoder
 from captioner.vocab import END, START, Vocabulary
+
+if TYPE_CHECKING:  # it imports this module
+    from captioner.inference.torch_engine import TorchEngine
 
 GRID = 7  # heat maps are GRID x GRID cells; the parts that are hidden are two cells wide
 CANDIDATES = 10  # shown at each step
@@ -63,13 +67,12 @@ class Explanation:
 
 
 @torch.inference_mode()
-def explain(
-    encode: Callable[[Tensor], Tensor], decoder: Decoder, pixels: Tensor, rules: Rules, vocabulary: Vocabulary
-) -> Explanation:
+def explain(encode: Callable[[Tensor], Tensor], engine: TorchEngine, pixels: Tensor, rules: Rules) -> Explanation:
     """Caption a picture, (3, S, S) uint8, and tell how the caption came about. `encode` makes features of pictures."""
-    feature, words = encode(pixels[None]), vocabulary.words
+    feature, decoder, vocabulary = encode(pixels[None]), engine.decoder, engine.about.vocabulary
+    words, look = vocabulary.words, engine.look(feature.float().cpu().numpy())
     recorder = BeamRecorder(words, rules.options.length_penalty)
-    [[best, *_]] = decode(decoder, feature, rules, recorder, decoder.words.evidence(feature))
+    [[best, *_]] = decode(engine, look.state, 1, rules, look.evidence, recorder)
     logprobs, hidden = teacher_forced(decoder, feature, best.tokens)
     heat = heat_maps(encode, decoder, pixels, best.tokens)
     top = logprobs.exp().topk(min(CANDIDATES, len(words)))
@@ -140,7 +143,7 @@ class BeamRecorder:
         self.steps: list[tuple[Branch, ...]] = []
         self._words, self._length_penalty = words, length_penalty
 
-    def __call__(self, parent: Tensor, token: Tensor, logprob: Tensor) -> None:
+    def __call__(self, parent: Ids, token: Ids, logprob: Floats) -> None:
         """Keep the hypotheses of one step, (1, K) each."""
         divisor, branches = (len(self.steps) + 1) ** self._length_penalty, []
         for place, word, total in zip(parent[0].tolist(), token[0].tolist(), logprob[0].tolist(), strict=True):

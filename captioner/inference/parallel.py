@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+BATCH_SIZE = 32  # pictures that are encoded together
 T = TypeVar("T")
 R = TypeVar("R")
 

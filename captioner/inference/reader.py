@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from captioner.errors import CheckpointError
 from captioner.network.config import ModelConfig
-from captioner.network.header import find_checkpoint, opened, read_weights
+from captioner.network.header import find_checkpoint, is_exported, opened, read_header, read_weights
 from captioner.vocab import UNK, Vocabulary
 
 Array: TypeAlias = NDArray[np.float32]
@@ -96,6 +96,10 @@ def load_reader(path: str | os.PathLike[str] | None = None) -> Reader:
     Raises CheckpointError when the file is missing or damaged, or has no matcher.
     """
     file = find_checkpoint(path)
+    if is_exported(file):
+        if not read_header(file).config.match_size:
+            raise CheckpointError(f"{file.parent}: has no matcher, so it cannot find pictures by a sentence")
+        file = file.with_name("matcher.safetensors")
     with opened(file, "numpy") as (content, header):
         if not header.config.match_size:
             how = "train one with `captioner train --init CHECKPOINT --epochs 0 --finetune-epochs 0 --scst-epochs 0`"

@@ -10,14 +10,18 @@ import math
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from captioner.errors import OptionError, counted
 from captioner.languages import Language, language_of
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Ids: TypeAlias = NDArray[np.int64]
 
 MOST_REQUIRED = 3  # words; each doubles the number of beams
 SAID_AGAIN = 0.1  # the most that a picture speaks for a word which the caption has said
@@ -82,63 +86,68 @@ class Rules:
         """How many captions of a picture are decoded side by side."""
         return self.options.beam_size if self.options.strategy == "beam" else self.options.num_captions
 
-    def uniforms(self) -> Tensor:
-        """All the random numbers that sampling needs, from the seed: (N, T) float64 in [0, 1), a row for each caption.
+    def uniforms(self) -> NDArray[np.float64]:
+        """All the random numbers that sampling needs, from the seed: (N, T) in [0, 1), a row for each caption.
 
         Every picture gets the same, so its captions do not depend on the batch it is in. Rows do not depend on N.
         """
-        generator = torch.Generator().manual_seed(self.options.seed)
         shape = self.options.num_captions, self.options.max_length
-        return torch.rand(shape, generator=generator, dtype=torch.float64)
+        # 53 bits of the Mersenne Twister each, as torch's generator took them when decoding was torch's: the same seed
+        # still draws the same captions.
+        halves = np.random.RandomState(self.options.seed % 2**32).randint(0, 2**32, (*shape, 2), dtype=np.uint64)
+        return ((halves[..., 0] << 32 | halves[..., 1]) & (2**53 - 1)) / 2.0**53
 
-    def left(self, evidence: Tensor, written: Tensor) -> Tensor:
+    def left(self, evidence: Floats, written: Ids) -> Floats:
         """What is left of the evidence for each word, (R, V), once the tokens `written` (R, t) are said.
 
         Otherwise, "a crowd in front of a crowd" would be likely: the picture speaks for the second one, too.
         """
         if self.function_words is None or not written.shape[1]:
             return evidence
-        now, most = evidence.gather(1, written), math.log(SAID_AGAIN) * (self.options.evidence or 0.0)
-        again = torch.isin(written, torch.tensor(self.function_words, device=written.device))
-        return evidence.scatter(1, written, torch.where(again, now, now.clamp(max=most)))
+        now, most = np.take_along_axis(evidence, written, 1), math.log(SAID_AGAIN) * (self.options.evidence or 0.0)
+        again = np.isin(written, self.function_words)
+        found: Floats = evidence.copy()
+        np.put_along_axis(found, written, np.where(again, now, np.minimum(now, most)), 1)
+        return found
 
-    def merge(self, logprobs: Tensor) -> Tensor:
+    def merge(self, logprobs: Floats) -> Floats:
         """Log-probabilities (R, V) in which words that tell the sex of people are no choice: their probabilities are
         added to that of the word which stands for them. Of several, it is the one that is the most likely there.
         """
         if not self.merged:
             return logprobs
-        result, rows = logprobs.clone(), torch.arange(len(logprobs), device=logprobs.device)
+        rows, result = np.arange(len(logprobs)), np.array(logprobs)
         for gone, instead in self.merged:
-            chosen = torch.tensor(instead, device=logprobs.device)[logprobs[:, instead].argmax(1)]
-            result[rows, chosen] = result[rows, chosen].logaddexp(logprobs[:, gone].logsumexp(1))
-            result[:, gone] = -torch.inf
+            chosen = np.array(instead)[logprobs[:, instead].argmax(1)]
+            given = np.logaddexp.reduce(logprobs[:, gone], axis=1)
+            result[rows, chosen] = np.logaddexp(result[rows, chosen], given)
+            result[:, gone] = -np.inf
         return result
 
-    def scores(self, logprobs: Tensor, written: Tensor) -> Tensor:
+    def scores(self, logprobs: Floats, written: Ids) -> Floats:
         """Scores of the next token, (R, V): the log-probabilities (R, V), with -inf where a rule forbids the token.
 
         `written` are the tokens so far, (R, t), without `<start>`. `<pad>`, `<start>` and `<unk>` are never written.
         Where the rules forbid every token, `<end>` is allowed.
         """
-        scores = logprobs.clone()
-        scores[:, [PAD, START, UNK]] = -torch.inf
+        scores = np.array(logprobs)
+        scores[:, [PAD, START, UNK]] = -np.inf
         self._forbid_stutter(scores, written)
         self._forbid_repetition(scores, written)
         for *before, last in self.avoided:
             t = len(before)
             if written.shape[1] >= t:
-                begun = (written[:, written.shape[1] - t :] == torch.tensor(before, device=written.device)).all(-1)
-                scores[begun, last] = -torch.inf
-        end = scores[:, END].clone()
+                begun = (written[:, written.shape[1] - t :] == np.array(before, dtype=np.int64)).all(-1)
+                scores[begun, last] = -np.inf
+        end = scores[:, END].copy()
         if written.shape[1] < self.options.min_length:
-            scores[:, END] = -torch.inf
-        stuck = scores.amax(-1).isneginf()
+            scores[:, END] = -np.inf
+        stuck = np.isneginf(scores.max(-1))
         # Finite even where the decoder itself rules out `<end>`: something has to be written.
-        scores[:, END] = torch.where(stuck, end.clamp(min=torch.finfo(end.dtype).min), scores[:, END])
+        scores[stuck, END] = np.maximum(end[stuck], np.finfo(scores.dtype).min)
         return scores
 
-    def _forbid_stutter(self, scores: Tensor, written: Tensor) -> None:
+    def _forbid_stutter(self, scores: Floats, written: Ids) -> None:
         """Forbid, in place, the word before a conjunction for the next few words after it.
 
         Models like to write "a red jacket and a red jacket". People hardly ever do.
@@ -147,20 +156,20 @@ class Rules:
         if self.options.allow_stutter or not self.conjunctions or t < 2:
             return
         first = max(1, t - STUTTER)
-        joins = torch.isin(written[:, first:], torch.tensor(self.conjunctions, device=written.device))
-        scores.scatter_(1, torch.where(joins, written[:, first - 1 : -1], PAD), -torch.inf)
+        joins = np.isin(written[:, first:], self.conjunctions)
+        np.put_along_axis(scores, np.where(joins, written[:, first - 1 : -1], PAD), -np.inf, 1)
 
-    def _forbid_repetition(self, scores: Tensor, written: Tensor) -> None:
+    def _forbid_repetition(self, scores: Floats, written: Ids) -> None:
         """Forbid, in place, the tokens that would repeat a sequence of `no_repeat_ngram` tokens."""
         n, t = self.options.no_repeat_ngram, written.shape[1]
         if n and t >= n:
-            windows = written.unfold(1, n, 1)  # (R, t - n + 1, n)
+            windows = np.lib.stride_tricks.sliding_window_view(written, n, 1)  # (R, t - n + 1, n)
             # Windows that begin with the last n - 1 tokens written: repeating their last token would repeat them.
             repeats = (windows[:, :, :-1] == written[:, None, t - n + 1 :]).all(-1)
-            scores.scatter_(1, torch.where(repeats, windows[:, :, -1], PAD), -torch.inf)
+            np.put_along_axis(scores, np.where(repeats, windows[:, :, -1], PAD), -np.inf, 1)
 
-    def next_token(self, scores: Tensor, uniform: Tensor) -> Tensor:
-        """The next token of each row, (R,) int64, from `scores` (R, V).
+    def next_token(self, scores: Floats, uniform: NDArray[np.float64]) -> Ids:
+        """The next token of each row, (R,), from `scores` (R, V).
 
         Sampling takes the word at which the cumulative distribution passes the row's number in `uniform`, (R,) in
         [0, 1), after temperature, top-k and top-p (Holtzman et al. 2020, "The curious case of neural text
@@ -168,32 +177,39 @@ class Rules:
         """
         options = self.options
         if options.strategy != "sample" or options.top_k == 1:
-            return scores.argmax(-1)  # the first of equal scores, which topk does not promise
-        device = scores.device
-        scores = scores.to(of_double_precision(device))
+            return np.asarray(scores.argmax(-1))  # the first of equal scores
         # Double precision, so that a sum over thousands of small probabilities still ends at 1. Words only have to be
         # ranked where some of them are left out.
-        if options.top_k:
-            ranked, ids = scores.double().topk(min(options.top_k, scores.shape[-1]), dim=-1)
-        elif options.top_p < 1.0:
-            ranked, ids = scores.double().sort(dim=-1, descending=True, stable=True)
-        else:
-            ranked, ids = scores.double(), torch.arange(scores.shape[-1], device=scores.device).expand(scores.shape)
-        probabilities = (ranked / options.temperature).softmax(-1)
+        ranked, ids = scores.astype(np.float64), np.broadcast_to(np.arange(scores.shape[-1]), scores.shape)
+        if options.top_k or options.top_p < 1.0:
+            ids = np.argsort(-ranked, axis=-1, kind="stable")[:, : options.top_k or None]
+            ranked = np.take_along_axis(ranked, ids, 1)
+        probabilities = np.exp(log_softmax(ranked / options.temperature))
         if options.top_p < 1.0:
             before = probabilities.cumsum(-1) - probabilities
             probabilities[before >= options.top_p] = 0.0  # the first word always stays
         cumulative = probabilities.cumsum(-1)
         total = cumulative[:, -1]
         # Rounding must not take the product up to the total itself, because no word would pass that.
-        target = (uniform * total).minimum(torch.nextafter(total, torch.zeros_like(total)))
-        rank = torch.searchsorted(cumulative, target.unsqueeze(1), right=True)
-        return ids.gather(1, rank).squeeze(1).to(device)
+        target = np.minimum(uniform * total, np.nextafter(total, 0.0))
+        rank = (cumulative <= target[:, None]).sum(-1)
+        return np.asarray(np.take_along_axis(ids, rank[:, None], 1)[:, 0])
 
 
-def of_double_precision(device: torch.device) -> torch.device:
-    """The device that computes in double precision for this one: Apple's MPS does not."""
-    return torch.device("cpu") if device.type == "mps" else device
+def log_softmax(logits: Floats) -> Floats:
+    """Logits (..., V) to log-probabilities (..., V), in the same precision."""
+    shifted = np.asarray(logits - logits.max(-1, keepdims=True))
+    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return shifted
+
+
+def top(values: Floats, k: int) -> tuple[Floats, Ids]:
+    """The k largest values of each row of (R, N), the largest first, and their places, (R, k) each."""
+    places = np.argpartition(values, -k, 1)[:, -k:] if k < values.shape[1] else np.arange(values.shape[1])[None]
+    places = np.broadcast_to(places, (len(values), k))
+    found = np.take_along_axis(values, places, 1)
+    order = np.argsort(-found, 1, kind="stable")
+    return np.take_along_axis(found, order, 1), np.take_along_axis(places, order, 1)
 
 
 def _required(options: DecodeOptions, vocabulary: Vocabulary) -> tuple[int, ...]:

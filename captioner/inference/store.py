@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from captioner.errors import ImageError
+from captioner.inference.engine import Engine
 from captioner.inference.results import FileResult
-from captioner.network.preprocess import Preprocess
 from captioner.pictures.load import ImageSource
-
-if TYPE_CHECKING:  # it imports this module
-    from captioner.inference.captioner import PictureEncoder
 
 Named: TypeAlias = "tuple[str, ImageSource | ImageError]"  # a picture's name, and where it is
 Keep: TypeAlias = "Callable[[Sequence[int], NDArray[np.float32]], None]"
@@ -33,8 +28,8 @@ class FeatureStore(Protocol):
 
 
 def encode_together(
-    encoder: PictureEncoder, pictures: Sequence[Named], store: FeatureStore | None
-) -> tuple[list[FileResult], Tensor]:
+    engine: Engine, pictures: Sequence[Named], store: FeatureStore | None
+) -> tuple[list[FileResult], NDArray[np.float32]]:
     """A result for each picture, without a caption, and the features (N, F) of those that can be read."""
     results, pixels, there = [], [], list[int]()
     known, keep = store.look_up(pictures) if store else ([None] * len(pictures), None)
@@ -43,15 +38,15 @@ def encode_together(
             if isinstance(source, ImageError):
                 raise source
             if known[place] is None:
-                pixels.append(encoder.pixels(source, name))
+                pixels.append(engine.about.preprocess.read(source, name))
             there.append(place)
             results.append(FileResult(name, None))
         except ImageError as error:
             results.append(FileResult(name, None, str(error)))
-    encoded = encoder.encode_pixels(Preprocess.batch(pixels)) if pixels else torch.empty(0, encoder.feature_size)
+    encoded = engine.encode(np.stack(pixels)) if pixels else np.empty((0, engine.feature_size), dtype=np.float32)
     if keep and pixels:
-        keep([place for place in there if known[place] is None], encoded.cpu().numpy())
+        keep([place for place in there if known[place] is None], encoded)
     if len(encoded) == len(there):  # nothing was known
         return results, encoded
     fresh, rows = iter(encoded), [known[place] for place in there]
-    return results, torch.stack([next(fresh) if row is None else torch.from_numpy(row).to(encoded) for row in rows])
+    return results, np.stack([next(fresh) if row is None else row for row in rows])

@@ -8,7 +8,7 @@
   length (Hendrycks and Gimpel 2017, "A baseline for detecting misclassified and out-of-distribution examples", and many
   since); what an ordinary photograph has, and this picture lacks, makes the negative part long.
 
-`training/trust.py` fits both. Shapes: N captions, B pictures, F feature, V vocabulary.
+`training/trust.py` fits both. Shapes: N captions, B pictures, F feature, V vocabulary, W predicted words.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from captioner.errors import OptionError
 from captioner.inference.decoding import Hypothesis
+from captioner.inference.engine import Look
 from captioner.inference.results import Caption, Tag
+from captioner.inference.rules import Floats
 from captioner.languages import language_of
 from captioner.network.config import Trust
-from captioner.network.model import Decoder
 from captioner.options import DecodeOptions
 from captioner.vocab import END, Vocabulary
 
@@ -32,7 +32,7 @@ NOT_SURE, UNFAMILIAR = "not sure", "not a kind of picture that the model knows"
 LIKELY = 0.5  # probability from which a word is a tag
 
 
-def caption_inputs(hypotheses: Sequence[Hypothesis], evidence: Tensor | None) -> Tensor:
+def caption_inputs(hypotheses: Sequence[Hypothesis], evidence: Floats | None) -> Floats:
     """What the confidence of N captions depends on, (N, 3); `evidence` (N, V) is that of the picture of each."""
     rows = []
     for place, hypothesis in enumerate(hypotheses):
@@ -40,27 +40,33 @@ def caption_inputs(hypotheses: Sequence[Hypothesis], evidence: Tensor | None) ->
         number = max(1, len(words))
         found = float(evidence[place, words].sum()) if evidence is not None else 0.0
         rows.append([sum(hypothesis.token_logprobs[: len(words)]) / number, float(len(words)), found / number])
-    return torch.tensor(rows).view(-1, 3)
+    return np.array(rows, dtype=np.float32).reshape(-1, 3)
 
 
-def feature_inputs(decoder: Decoder, features: Tensor) -> Tensor:
-    """What the familiarity of pictures depends on, (B, 3), from their features (B, F)."""
-    standard = decoder.standardised(features).float()
-    scale = standard.shape[1] ** 0.5
-    return torch.stack([standard.norm(dim=1) / scale, standard.clamp(max=0).norm(dim=1) / scale, standard.mean(1)], 1)
+def feature_inputs(standardised: Floats) -> Floats:
+    """What the familiarity of pictures depends on, (B, 3), from their standardised features (B, F)."""
+    scale = standardised.shape[1] ** 0.5
+    negative = np.minimum(standardised, 0)
+    lengths = (np.linalg.norm(values, axis=1) / scale for values in (standardised, negative))
+    return np.stack([*lengths, standardised.mean(1)], 1)
 
 
-def logistic(weights: Sequence[float], inputs: Tensor) -> Tensor:
+def logistic(weights: Sequence[float], inputs: Floats) -> Floats:
     """Probabilities (N,) from inputs (N, K) and K weights with the constant at their end."""
     *slopes, constant = weights
-    return torch.sigmoid(inputs.cpu() @ torch.tensor(slopes) + constant)
+    return _sigmoid(inputs @ np.array(slopes, dtype=inputs.dtype) + constant)
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.asarray(np.exp(-np.logaddexp(0.0, -x)))  # which neither overflows nor rounds small ones to 0
 
 
 class Judge:
     """Gives captions their confidence, familiarity and tags, and leaves out what is not sure, as the options say."""
 
-    def __init__(self, decoder: Decoder, vocabulary: Vocabulary, trust: Trust | None) -> None:
-        self._decoder, self._vocabulary, self._trust = decoder, vocabulary, trust
+    def __init__(self, vocabulary: Vocabulary, trust: Trust | None, predicted: Sequence[int]) -> None:
+        """`predicted` (W,) are the tokens of the words that the model finds in a picture."""
+        self._vocabulary, self._trust, self._predicted = vocabulary, trust, predicted
         self._language = language_of(vocabulary.words)
 
     def check(self, options: DecodeOptions) -> None:
@@ -70,25 +76,22 @@ class Judge:
                 f"unsure {options.unsure} needs a checkpoint that knows how sure it is: train it with more validation "
                 "pictures, or leave unsure (--unsure) out"
             )
-        if options.tags and not self._decoder.words.size:
+        if options.tags and not len(self._predicted):
             raise OptionError("tags need a checkpoint with a word predictor: leave tags (--tags) out")
 
-    def judged(
-        self, several: Sequence[Sequence[Hypothesis]], features: Tensor, evidence: Tensor | None, options: DecodeOptions
-    ) -> list[Caption]:
-        """The captions of B pictures, each with its alternatives. `features` (B, F), `evidence` (B, V)."""
+    def judged(self, several: Sequence[Sequence[Hypothesis]], look: Look, options: DecodeOptions) -> list[Caption]:
+        """The captions of B pictures, each with its alternatives."""
         flat = [hypothesis for those in several for hypothesis in those]
-        owner = torch.tensor([place for place, those in enumerate(several) for _ in those], device=features.device)
+        owner = [place for place, those in enumerate(several) for _ in those]
         captions = [Caption.of(hypothesis, self._vocabulary) for hypothesis in flat]
         if self._trust:
-            confidence = logistic(
-                self._trust.confidence, caption_inputs(flat, evidence[owner] if evidence is not None else None)
-            )
-            familiar = logistic(self._trust.familiar, feature_inputs(self._decoder, features))[owner.cpu()]
-            confidence = confidence * (familiar / max(self._trust.min_familiar, 1e-6)).clamp(max=1.0)
+            inputs = caption_inputs(flat, look.evidence[owner] if look.evidence is not None else None)
+            familiar = logistic(self._trust.familiar, look.kind)[owner]
+            confidence = logistic(self._trust.confidence, inputs)
+            confidence = confidence * np.minimum(familiar / max(self._trust.min_familiar, 1e-6), 1.0)
             numbers = zip(captions, confidence.tolist(), familiar.tolist(), strict=True)
             captions = [self._said(replace(c, confidence=sure, familiar=f), options) for c, sure, f in numbers]
-        tags = self.tags(features, options.tags) if options.tags else [()] * len(several)
+        tags = self._tags(look, options.tags) if options.tags else [()] * len(several)
         left, result = iter(captions), []
         for those, words in zip(several, tags, strict=True):
             best, *others = (next(left) for _ in those)
@@ -111,16 +114,16 @@ class Judge:
         texts = {"write": caption.text, "mark": self._language.may_show + caption.text, "skip": ""}
         return replace(caption, text=texts[options.unsure], unsure=reason)
 
-    def tags(self, features: Tensor, most: int) -> list[tuple[Tag, ...]]:
+    def _tags(self, look: Look, most: int) -> list[tuple[Tag, ...]]:
         """At most so many words for each picture that people probably use of it, without function words."""
         scale, shift = self._trust.words if self._trust else (1.0, 0.0)
-        predictor = self._decoder.words
-        likely = torch.sigmoid(scale * predictor(features).float().logit(1e-6) + shift).cpu()
-        words = [self._vocabulary.words[token] for token in predictor.tokens.tolist()]
+        share = look.words.clip(1e-6, 1 - 1e-6)
+        likely = _sigmoid(scale * np.log(share / (1.0 - share)) + shift)
+        words = [self._vocabulary.words[token] for token in self._predicted]
         found = []
         for row in likely:
             best: dict[str, float] = {}
-            for place in (row >= LIKELY).nonzero().flatten().tolist():
+            for place in (row >= LIKELY).nonzero()[0].tolist():
                 if words[place] not in self._language.function_words:
                     best[words[place]] = max(float(row[place]), best.get(words[place], 0.0))
             ranked = sorted(best.items(), key=lambda item: -item[1])[:most]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captioner.errors import CheckpointError, OptionError
 from captioner.network.efficientnet_lite import VARIANTS, EfficientNetLite
+from captioner.network.preprocess import Preprocess
 from captioner.network.torchvision_compat import prepare_torchvision
 from captioner.options import PRECISIONS
 
@@ -27,7 +31,7 @@ def encoder_names() -> list[str]:
 
 
 class Encoder(nn.Module):
-    """A classification network without its last linear layer: (B, 3, S, S) of `Preprocess.normalise` -> (B, F).
+    """A classification network without its last linear layer: (B, 3, S, S) of `normalise` -> (B, F).
 
     It stays in evaluation mode while it is trained, so BatchNorm keeps its statistics: batches are small, and in some
     published weights BatchNorm was folded into the convolutions, which statistics of a batch would undo. Scale and
@@ -82,6 +86,19 @@ def fuse_for_inference(encoder: Encoder) -> nn.Module:
     from torch.fx.experimental.optimization import fuse
 
     return channels_last(fuse(encoder.backbone).eval().requires_grad_(False))
+
+
+def as_batch(pixels: Iterable[NDArray[np.uint8]]) -> Tensor:
+    """Pictures (S, S, 3) of `Preprocess.pixels` -> (B, 3, S, S), channels last; the order in memory stays as it is."""
+    return torch.from_numpy(np.stack(list(pixels))).permute(0, 3, 1, 2)
+
+
+def normalise(preprocess: Preprocess, pixels: Tensor) -> Tensor:
+    """(B, 3, S, S) uint8 from 0 to 255 -> (B, 3, S, S) float32, channels last, mean about 0, variance about 1."""
+    # Mean and std are expanded to all pixels, because torch is much faster with rows of equal length.
+    scaled = (torch.tensor(values, device=pixels.device) * 255.0 for values in (preprocess.mean, preprocess.std))
+    mean, std = (values.expand(*pixels.shape[2:], 3).contiguous().permute(2, 0, 1) for values in scaled)
+    return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 A checkpoint is one file of plain safetensors. Its header carries a JSON text under the key "captioner".
 A shipped file is called NAME-ENCODER.safetensors: flickr8k-mobilenet_v2.safetensors is `flickr8k`.
+An exported model is a folder with the same JSON text in its file captioner.json, which stands for the folder.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from captioner.errors import CheckpointError
+from captioner.files import sha256_of
 from captioner.network.config import ModelConfig, Trust
 from captioner.vocab import Vocabulary
 
@@ -34,6 +36,8 @@ KEY = "captioner"
 # Version 3 had no `spellings` and none of the model's options that have a default; all weights had half precision.
 # Version 4 had no matcher.
 FORMAT_VERSION = 5
+EXPORTED = "captioner.json"
+EXPORT_VERSION = 1
 _GONE = ("tie_embeddings", "variational_dropout")
 _PARTS = {"model": dict, "tokens": str, "vocabulary": list, "spellings": dict, "preprocess": dict, "provenance": dict}
 # What JSON gives, by a field's type. True and false are no numbers.
@@ -79,7 +83,8 @@ def models() -> list[Model]:
     found = []
     for name, path in shipped_checkpoints().items():
         header = read_header(path)
-        config, vocabulary, size = header.config, header.vocabulary, path.stat().st_size
+        parts = path.parent.iterdir() if is_exported(path) else [path]
+        config, vocabulary, size = header.config, header.vocabulary, sum(part.stat().st_size for part in parts)
         scores = header.provenance.get("validation", {})
         scores = {metric: value for metric, value in scores.items() if type(value) in (int, float)}
         network = (config.encoder, config.cell, len(vocabulary), vocabulary.tokens)
@@ -92,6 +97,7 @@ def shipped_checkpoints() -> dict[str, Path]:
     package = Path(__file__).parent.parent
     for folder in (package / "checkpoints", package.parent / "checkpoints"):  # installed; in a clone
         files = {path.stem.rpartition("-")[0]: path for path in folder.glob("*-*.safetensors")}
+        files = files or {path.parent.name.rpartition("-")[0]: path for path in folder.glob(f"*-*/{EXPORTED}")}
         if files:
             return dict(sorted(files.items(), key=lambda item: (item[0] != DEFAULT, item[0])))
     return {}
@@ -105,6 +111,8 @@ def language_of(file: Path | None) -> str:
 def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:
     """The file that is meant by a path, by the name of a shipped checkpoint, or by None, the default one.
 
+    Of the folder of an exported model, it is the file captioner.json.
+
     The name of a shipped checkpoint comes before a file of that name in the current folder, which is `./flickr8k`.
     Raises CheckpointError when there is neither.
     """
@@ -114,6 +122,8 @@ def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:
     if name is None:
         raise CheckpointError("the shipped checkpoint is not there: give a file with --checkpoint")
     path = Path(wanted)
+    if (path / EXPORTED).is_file():
+        return path / EXPORTED
     if path.name == wanted and not path.suffix and not path.exists():
         raise CheckpointError(f"{name}: no such checkpoint: give a file, or one of {', '.join(shipped)}")
     return path
@@ -126,10 +136,46 @@ def is_checkpoint(path: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER_BYTES
 
 
+def is_exported(path: Path) -> bool:
+    """Whether what `find_checkpoint` gives stands for the folder of an exported model."""
+    return path.name == EXPORTED
+
+
 def read_header(path: Path) -> Header:
-    """The header of a checkpoint file. Raises CheckpointError, naming what is wrong."""
+    """The header of a checkpoint file, or of an exported model. Raises CheckpointError, naming what is wrong."""
+    if is_exported(path):
+        return read_export(path)[0]
     with opened(path, "numpy") as (_, header):
         return header
+
+
+def read_export(path: Path) -> tuple[Header, dict[str, Any]]:
+    """The header of an exported model, and what else its file captioner.json says: `bits`, `predicted`, and the
+    digests of the other `files`.
+
+    Raises CheckpointError, naming what is wrong, also for a file that is not the one that was exported.
+    """
+    try:
+        if path.stat().st_size > _MAX_HEADER_BYTES:
+            raise ValueError("too large")
+        content = json.loads(path.read_bytes())
+        version = content["export_version"]
+        if version != EXPORT_VERSION:
+            hint = f"this program reads {EXPORT_VERSION}: export the model anew"
+            raise CheckpointError(f"{path}: has export_version {version!r:.20}, {hint}")
+        header = _checked(content["header"])
+        if content["bits"] not in (8, 16, 32) or not all(type(token) is int for token in content["predicted"]):
+            raise ValueError("bits or predicted is not what it should be")
+        for name, digest in content["files"].items():
+            if sha256_of(path.with_name(name)) != digest:
+                raise CheckpointError(f"{path.with_name(name)}: is not the file that was exported: export it anew")
+    except CheckpointError:
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent}: a file is missing ({error.filename}): export the model anew") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged: {error!s:.300}") from error
+    return header, content
 
 
 @contextmanager
@@ -142,6 +188,8 @@ def opened(path: Path, framework: str) -> Iterator[tuple[Any, Header]]:
     try:
         if path.is_dir():
             raise CheckpointError("is a folder; give the .safetensors file in it")
+        if is_exported(path):
+            raise CheckpointError("is an exported model, and this needs the .safetensors file that it was made from")
         if not path.is_file():
             raise CheckpointError("no such checkpoint")
         if (size := path.stat().st_size) == 0:
@@ -188,7 +236,11 @@ def _parsed(metadata: dict[str, str]) -> Header:
     if KEY not in metadata:
         hint = "make a checkpoint with `captioner train`"
         raise CheckpointError(f"a safetensors file of another program (no {KEY!r} in its header); {hint}")
-    content: Any = json.loads(metadata[KEY])
+    return _checked(json.loads(metadata[KEY]))
+
+
+def _checked(content: Any) -> Header:
+    """The header from its JSON, of any version. Raises CheckpointError, or ValueError where it is damaged."""
     version = content.get("format_version") if isinstance(content, dict) else None
     if type(version) is not int:
         raise ValueError("no format_version")

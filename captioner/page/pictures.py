@@ -16,10 +16,10 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
-from torch import Tensor
 
 import captioner
 from captioner.errors import ImageError
+from captioner.inference.captioner import Features
 from captioner.machine import give_back_freed_memory
 from captioner.page.models import TURN
 from captioner.page.texts import say
@@ -43,7 +43,7 @@ class KeptPicture:
     preview: bytes  # JPEG
     prepared: dict[int, npt.NDArray[np.uint8]]  # by the encoder's image side
     encode_ms: float = 0.0
-    features: dict[str, Tensor] = field(default_factory=dict)  # (1, F), by the model's name
+    features: dict[str, Features] = field(default_factory=dict)  # (1, F), by the model's name
 
     def for_model(self, model: captioner.Captioner) -> npt.NDArray[np.uint8]:
         """The picture as this model's encoder sees it, (S, S, 3) uint8."""
@@ -52,7 +52,7 @@ class KeptPicture:
             self.prepared[size] = model.prepare(self.preview)
         return self.prepared[size]
 
-    def encoded(self, name: str, model: captioner.Captioner) -> Tensor:
+    def encoded(self, name: str, model: captioner.Captioner) -> Features:
         """The feature (1, F), computed once for each model."""
         if name not in self.features:
             prepared = self.for_model(model)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import streamlit as st
-from torch import Tensor
 
 from captioner import Caption, Captioner, DecodeOptions
+from captioner.inference.captioner import Features
 from captioner.inference.trust import NOT_SURE, UNFAMILIAR
 from captioner.page.drawings import percent
 from captioner.page.pictures import KeptPicture
@@ -58,7 +58,7 @@ def picture(kept: KeptPicture, alt: str) -> None:
         st.image(kept.preview, width="stretch", alt=alt)
 
 
-def decoded(model: Captioner, feature: Tensor, options: DecodeOptions | None = None) -> tuple[Caption, float]:
+def decoded(model: Captioner, feature: Features, options: DecodeOptions | None = None) -> tuple[Caption, float]:
     """The caption of a feature (1, F), and how many milliseconds decoding took."""
     start = time.perf_counter()
     [best] = model.caption_features(feature, options)

@@ -11,17 +11,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from captioner.inference.captioner import BATCH_SIZE, Captioner
+from captioner.inference.captioner import Captioner, Features
+from captioner.inference.parallel import BATCH_SIZE
 from captioner.inference.results import Caption
 from captioner.machine import give_back_freed_memory
-from captioner.network.preprocess import Preprocess
 from captioner.options import DecodeOptions
 
 # From features (N, F) to N answers. Pictures whose writers are equal are written together.
-Writer: TypeAlias = Callable[[Captioner, Tensor], Sequence[Any]]
+Writer: TypeAlias = "Callable[[Captioner, Features], Sequence[Any]]"
 _IDLE = 30.0  # seconds without work, after which memory is given back
 
 
@@ -32,7 +32,7 @@ class Captions:
     options: DecodeOptions
     prompt: str = ""
 
-    def __call__(self, model: Captioner, features: Tensor) -> list[Caption]:
+    def __call__(self, model: Captioner, features: Features) -> list[Caption]:
         """Features (N, F) to N captions."""
         return model.caption_features(features, self.options, prompt=self.prompt)
 
@@ -43,14 +43,14 @@ class Scores:
 
     sentences: tuple[str, ...]
 
-    def __call__(self, model: Captioner, features: Tensor) -> list[list[Caption]]:
+    def __call__(self, model: Captioner, features: Features) -> list[list[Caption]]:
         """Features (N, F) to N lists of the sentences, the most likely first."""
         return model.rank_features(features, self.sentences)
 
 
 @dataclass
 class _Job:
-    pixels: Tensor  # (3, S, S) uint8
+    pixels: NDArray[np.uint8]  # (S, S, 3)
     writer: Writer
     answer: Future[Any]
 
@@ -69,8 +69,7 @@ class Batches:
         self._model, self._wait, self._size, self._seen = model, wait, size, seen
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._coming, self._lock = 0, threading.Lock()
-        self._torch_threads = torch.get_num_threads()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(model.encoder.workers)]
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(model.network.workers)]
         for thread in self._threads:
             thread.start()
 
@@ -79,8 +78,8 @@ class Batches:
         with self._lock:
             self._coming += pictures
 
-    def submit(self, pixels: Tensor, writer: Writer) -> Future[Any]:
-        """Put a picture, (3, S, S) uint8, into the queue. The future gives what `writer` makes of it, or its error."""
+    def submit(self, pixels: NDArray[np.uint8], writer: Writer) -> Future[Any]:
+        """Put a picture, (S, S, 3), into the queue. The future gives what `writer` makes of it, or its error."""
         job = _Job(pixels, writer, Future())
         self._jobs.put(job)
         return job.answer
@@ -91,10 +90,10 @@ class Batches:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
-        torch.set_num_threads(self._torch_threads)  # otherwise new threads would get the number that ours asked for
+        self._model.network.work_together()
 
     def _work(self) -> None:
-        torch.set_num_threads(1)  # threads that share a batch would wait for each other after every layer
+        self._model.network.work_alone()
         while jobs := self._next():
             self._seen(len(jobs))
             try:
@@ -126,7 +125,7 @@ class Batches:
         return batch
 
     def _answer(self, jobs: list[_Job]) -> None:
-        features = self._model.encoder.encode_pixels(Preprocess.batch([job.pixels for job in jobs]))
+        features = self._model.encode_pixels(np.stack([job.pixels for job in jobs]))
         rows: dict[Writer, list[int]] = defaultdict(list)
         for row, job in enumerate(jobs):
             rows[job.writer].append(row)

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 
@@ -36,7 +35,7 @@ class Finder:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        self._thread = ThreadPoolExecutor(1, initializer=service.model.network.work_alone)
         self._opened: Future[Index] | None = None
         self._looked = 0.0
 

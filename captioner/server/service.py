@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -64,9 +63,8 @@ class Service:
         sizes = (1, 2, 4, 8, 16, 32)
         size = Histogram("batch_pictures", "pictures that were encoded together", buckets=sizes, **counted)
         self.batches = Batches(model, self.limits.wait_ms / 1000, seen=size.observe)
-        # Pictures are read apart from each other: a broken or a large one delays no other request. As in the batches,
-        # each thread is a single one of torch's.
-        self._readers = ThreadPoolExecutor(max(4, available_cpus()), initializer=torch.set_num_threads, initargs=(1,))
+        # Pictures are read apart from each other: a broken or a large one delays no other request.
+        self._readers = ThreadPoolExecutor(max(4, available_cpus()))
         self._fetchers = ThreadPoolExecutor(_FETCHERS)
 
     def close(self) -> None:
@@ -118,7 +116,7 @@ class Service:
     def _begun(self, picture: Picture, writer: Writer) -> Future[Any]:
         try:
             most = round(self.limits.max_megapixels * 1e6)
-            pixels = self.model.encoder.pixels(picture.read(), picture.name, most)
+            pixels = self.model.preprocess.read(picture.read(), picture.name, most)
             return self.batches.submit(pixels, writer)
         finally:
             self.batches.coming(-1)

@@ -19,15 +19,17 @@ from contextlib import closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captioner.errors import TrainingError
 from captioner.files import sha256_of
-from captioner.inference.captioner import BATCH_SIZE, PictureEncoder
-from captioner.inference.parallel import in_batches, in_order
+from captioner.inference.parallel import BATCH_SIZE, in_batches, in_order
+from captioner.inference.torch_engine import PictureEncoder
 from captioner.machine import available_cpus
-from captioner.network.encoder import Encoder
+from captioner.network.encoder import Encoder, as_batch
 from captioner.network.preprocess import Preprocess
 from captioner.pictures.load import load_image
 from captioner.training.ranks import Ranks
@@ -121,7 +123,7 @@ def features_of(
             copies[pictures[place]].append(place)
         progress(len(paths) - len(copies))
 
-        def read(picture: bytes) -> Tensor:
+        def read(picture: bytes) -> NDArray[np.uint8]:
             return encoder.preprocess.pixels(load_image(paths[copies[picture][0]]))
 
         rounds = list(in_batches(copies, BATCH_SIZE * ranks.size))
@@ -130,7 +132,7 @@ def features_of(
         for whole, share in zip(rounds, shares, strict=True):
             computed = torch.zeros(0, 2, encoder.feature_size)
             if share:
-                pixels = torch.stack(list(islice(ahead, len(share))))
+                pixels = as_batch(list(islice(ahead, len(share))))
                 computed = torch.stack([encoder.encode_pixels(p) for p in (pixels, pixels.flip(-1))], 1)
             computed = ranks.gather(computed.half(), len(whole))
             if ranks.first:

@@ -50,9 +50,9 @@ def sample_captions(decoder: Decoder, features: Tensor, rules: Rules, **known: T
     rows = torch.arange(len(features), device=features.device)  # that have not ended
     for length in range(1, max_length + 1):
         logits, state = decoder.step(written[rows, length - 1], state)
-        uniform = torch.rand(len(rows), dtype=torch.float64).to(features.device)
-        token = rules.next_token(rules.scores(logits.float().log_softmax(-1), written[rows, 1:length]), uniform)
-        written[rows, length] = token
+        logprobs, before = logits.float().log_softmax(-1).cpu().numpy(), written[rows, 1:length].cpu().numpy()
+        chosen = rules.next_token(rules.scores(logprobs, before), torch.rand(len(rows), dtype=torch.float64).numpy())
+        written[rows, length] = token = torch.from_numpy(chosen).to(features.device)
         going_on = token != END
         rows, state = rows[going_on], tuple(part[:, going_on] for part in state)
         if not len(rows):

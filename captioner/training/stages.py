@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice, repeat
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +28,7 @@ from captioner.inference.parallel import in_order
 from captioner.inference.progress import duration
 from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint
+from captioner.network.encoder import as_batch, normalise
 from captioner.network.kernels import folded_for_training
 from captioner.network.model import Decoder
 from captioner.options import DecodeOptions
@@ -195,7 +198,7 @@ class EndToEndStage(Stage):
         """Nothing, because features change with the encoder."""
 
     def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Any, ...]]:
-        def read(picture: int) -> tuple[Tensor, bool]:
+        def read(picture: int) -> tuple[NDArray[np.uint8], bool]:
             rng = random.Random(f"{seed} {picture}")
             mirrored = rng.random() < 0.5
             image = augmented(load_image(self.m.paths[picture]), mirrored, self.m.preprocess.size, rng)
@@ -206,14 +209,14 @@ class EndToEndStage(Stage):
             ahead = in_order(pool, read, chain.from_iterable(parts), 3 * self.batch_size)
             for part in parts:
                 pixels, mirrored = zip(*islice(ahead, len(part)), strict=True)
-                yield torch.stack(pixels), torch.tensor(mirrored)
+                yield as_batch(pixels), torch.tensor(mirrored)
 
     def _loss(self, pictures: Tensor, weight: float, targets: int, number: int, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The losses of pictures by number, (P,), with their pixels (P, 3, S, S) uint8, mirrored or not, (P,)."""
         config, (pixels, mirrored) = self.m.config, inputs
         rows, owner = self.m.captions.of_pictures(pictures)
         with self.m.autocast():
-            features = self._encoder(self.m.preprocess.normalise(pixels.to(self.m.ranks.device))).float()
+            features = self._encoder(normalise(self.m.preprocess, pixels.to(self.m.ranks.device))).float()
             tokens = self.m.tokens(rows, mirrored[owner])
             loss = grouped_caption_loss(self.m.model.decoder, features, tokens, owner, config.label_smoothing)
         captions, total = weight * loss / targets, torch.zeros((), device=features.device)

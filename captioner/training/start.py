@@ -19,7 +19,7 @@ from captioner.data.splits import Split, same_content
 from captioner.data.texts import Texts
 from captioner.errors import counted, some
 from captioner.files import cache_folder
-from captioner.inference.captioner import PictureEncoder
+from captioner.inference.torch_engine import PictureEncoder
 from captioner.machine import CpuTimes, cpu_times, free_cpus
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.encoder import channels_last, native_bfloat16

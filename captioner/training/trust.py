@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from captioner.evaluation.reliability import calibration
 from captioner.evaluation.support import Support
-from captioner.inference.captioner import PictureEncoder
 from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
-from captioner.inference.trust import caption_inputs, feature_inputs, logistic
+from captioner.inference.torch_engine import PictureEncoder, TorchEngine
+from captioner.inference.trust import caption_inputs, logistic
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.config import Trust
 from captioner.options import DecodeOptions
@@ -54,12 +55,13 @@ def measure(
     """
     if len(paths) < FEWEST:
         return None, {"pictures": len(paths)}
-    support, verdicts, inputs, tags = _captions(checkpoint, features, texts)
+    engine = TorchEngine(checkpoint, encoder)
+    support, verdicts, inputs, tags = _captions(engine, features, texts)
     tokens = checkpoint.vocabulary.tokens
     right = torch.tensor(verdicts).float()
     confidence, cross = fit_logistic(inputs, right), cross_fitted(inputs, right, torch.arange(len(right)) % FOLDS)
     bar = operating_point(cross, right)
-    familiar, refuse, by_kind = _familiar(checkpoint, features, paths, encoder)
+    familiar, refuse, by_kind = _familiar(engine, features, paths)
     trust = Trust(confidence, familiar, tags, bar, refuse)
     shares = torch.tensor(support)
     kept = cross >= bar
@@ -84,49 +86,51 @@ def measure(
 
 
 def _captions(
-    checkpoint: Checkpoint, features: Tensor, texts: Sequence[Sequence[str]]
+    engine: TorchEngine, features: Tensor, texts: Sequence[Sequence[str]]
 ) -> tuple[list[float], list[bool], Tensor, tuple[float, float]]:
     """The support of each caption and whether it is right, what its confidence depends on (P, 3), and scale and shift
     of predicted words.
     """
-    decoder, vocabulary = checkpoint.model.decoder, checkpoint.vocabulary
+    vocabulary = engine.about.vocabulary
     references = [[tokenise(text, vocabulary.tokens) for text in those] for those in texts]
     scale = Support(references)
-    rules = Rules.of(DecodeOptions(evidence=checkpoint.model.config.evidence), vocabulary)
+    rules = Rules.of(DecodeOptions(evidence=engine.about.config.evidence), vocabulary)
     support, right, inputs, found = [], [], [], []
     for place, part in zip(range(0, len(features), 128), features.split(128), strict=True):
-        evidence = decoder.words.evidence(part)
-        best = [hypotheses[0] for hypotheses in decode(decoder, part, rules, evidence=evidence)]
-        inputs.append(caption_inputs(best, evidence))
+        look = engine.look(part.cpu().numpy())
+        best = [hypotheses[0] for hypotheses in decode(engine, look.state, len(part), rules, look.evidence)]
+        inputs.append(caption_inputs(best, look.evidence))
         words = [tokenise(vocabulary.text(hypothesis.tokens), vocabulary.tokens) for hypothesis in best]
         pairs = list(zip(words, references[place : place + len(words)], strict=True))
         support += [scale.share(*pair) for pair in pairs]
         right += [scale.right(*pair) for pair in pairs]
-        with torch.inference_mode():
-            found.append(decoder.words(part).float().cpu())
+        found.append(look.words)
     tags = (1.0, 0.0)
-    if decoder.words.size:
+    if engine.about.predicted:
         captions = CaptionTokens.of(texts, vocabulary)
-        labels = Columns(decoder.words.tokens.cpu(), len(vocabulary)).of_pictures(captions, len(texts))
-        logits = torch.cat(found).logit(1e-6).flatten()
+        labels = Columns(torch.tensor(engine.about.predicted), len(vocabulary)).of_pictures(captions, len(texts))
+        logits = torch.from_numpy(np.concatenate(found)).logit(1e-6).flatten()
         slope, constant = fit_logistic(logits[:, None], labels.flatten().float())
         tags = (slope, constant)
-    return support, right, torch.cat(inputs), tags
+    return support, right, torch.from_numpy(np.concatenate(inputs)), tags
 
 
 def _familiar(
-    checkpoint: Checkpoint, features: Tensor, paths: Sequence[ImageSource], encoder: PictureEncoder
+    engine: TorchEngine, features: Tensor, paths: Sequence[ImageSource]
 ) -> tuple[tuple[float, ...], float, dict[str, float]]:
     """The weights of familiarity, the least of it at the operating point, and the AUROC of each kind of picture."""
-    decoder = checkpoint.model.decoder
-    known = feature_inputs(decoder, features).cpu()
+
+    def kind_of(features: Tensor) -> Tensor:
+        return torch.from_numpy(engine.look(features.cpu().numpy()).kind)
+
+    known = kind_of(features)
     kinds, inputs = [*KINDS, *DAMAGES], []
     for kind in kinds:
         images = [
             draw(kind, number) if kind in KINDS else damage(kind, load_image(paths[number % len(paths)]), number)
             for number in range(_OF_KIND)
         ]
-        inputs.append(feature_inputs(decoder, encoder.encode(images)).cpu())
+        inputs.append(kind_of(engine.encoder.encode(images)))
     learned = torch.tensor([kind not in _PHOTOGRAPHS for kind in kinds])
     fold = torch.arange(len(kinds)) % FOLDS
     of_picture = torch.arange(len(known)) % FOLDS
@@ -135,9 +139,9 @@ def _familiar(
         weights = _apart(
             known[of_picture != number], [inputs[k] for k in range(len(kinds)) if learned[k] and fold[k] != number]
         )
-        ordinary[of_picture == number] = logistic(weights, known[of_picture == number])
+        ordinary[of_picture == number] = probabilities(weights, known[of_picture == number])
         for place in (fold == number).nonzero().flatten().tolist():
-            found[kinds[place]] = auroc(ordinary[of_picture == number], logistic(weights, inputs[place]))
+            found[kinds[place]] = auroc(ordinary[of_picture == number], probabilities(weights, inputs[place]))
     weights = _apart(known, [each for each, good in zip(inputs, learned, strict=True) if good])
     return weights, float(ordinary.quantile(REFUSED)), found
 
@@ -172,12 +176,17 @@ def fit_logistic(inputs: Tensor, labels: Tensor, weight: Tensor | None = None) -
     return (*slopes.tolist(), float(beta[-1] - (slopes * mean).sum()))
 
 
+def probabilities(weights: Sequence[float], inputs: Tensor) -> Tensor:
+    """`logistic` of tensors."""
+    return torch.from_numpy(logistic(weights, inputs.numpy()))
+
+
 def cross_fitted(inputs: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
     """Probabilities (N,), each by a function that was fitted to the other folds."""
     found = torch.empty(len(labels))
     for number in fold.unique():
         mine = fold == number
-        found[mine] = logistic(fit_logistic(inputs[~mine], labels[~mine]), inputs[mine])
+        found[mine] = probabilities(fit_logistic(inputs[~mine], labels[~mine]), inputs[mine])
     return found
 
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from captioner.data.splits import Example
 from captioner.evaluation.retrieval import retrieval_scores
 from captioner.evaluation.scores import collapsed, floor_of, score_captions
-from captioner.inference.captioner import Captioner, PictureEncoder
 from captioner.inference.progress import LogLines
+from captioner.inference.torch_engine import PictureEncoder, captioner_of
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.config import Trust
 from captioner.network.encoder import computing_type
@@ -55,7 +55,8 @@ class Validation:
         """Loss, scores of captions with default decoding, and the captions of the sample pictures."""
         features, encoder = self._encoded(checkpoint)
         with self._progress("captioning") as bar:
-            mine = [caption.text for caption in Captioner(checkpoint, encoder).caption_features(features)]
+            captions_of = captioner_of(checkpoint, encoder).caption_features
+            mine = [caption.text for caption in captions_of(features.cpu().numpy())]
             bar.update(len(mine))
         captions = self._ranks.gather_texts(mine, len(self._examples))
         with torch.inference_mode():

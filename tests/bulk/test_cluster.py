@@ -255,7 +255,7 @@ def test_vectors_beside_captions_are_those_of_the_reader(
     broken, model = rows.pop(str(pictures[2])), captioner.load(finder_checkpoint_file, precision="float32")
     assert broken["error"]
     assert broken["vector"] is None
-    expected = model.reader().pictures(model.encode(list(rows)).numpy())
+    expected = model.reader().pictures(model.encode(list(rows)))
     np.testing.assert_allclose([row["vector"] for row in rows.values()], expected, atol=1e-5)
     assert [row["caption"] for row in rows.values()] == [each.text for each in model.caption_batch(list(rows))]
     kind = pq.read_schema(tmp_path / "out" / "part-00000.parquet").field("vector").type

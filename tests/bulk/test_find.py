@@ -54,13 +54,13 @@ class Encoded:
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> Encoded:
     """Count the pictures that any model encodes."""
-    counter, encode = Encoded(), captioner.inference.captioner.PictureEncoder.encode_pixels
+    counter, encode = Encoded(), captioner.inference.torch_engine.PictureEncoder.encode_pixels
 
     def counting(self: Any, pixels: Any) -> Any:
         counter.number += len(pixels)
         return encode(self, pixels)
 
-    monkeypatch.setattr("captioner.inference.captioner.PictureEncoder.encode_pixels", counting)
+    monkeypatch.setattr("captioner.inference.torch_engine.PictureEncoder.encode_pixels", counting)
     return counter
 
 
@@ -78,7 +78,7 @@ def test_ranks_are_those_of_the_products(folder: Path, finder_checkpoint_file: P
     index, reader = opened(folder, finder_checkpoint_file), load_reader(finder_checkpoint_file)
     model = captioner.load(finder_checkpoint_file, precision="float32")
     paths = sorted(map(str, folder.iterdir()))
-    vectors = reader.pictures(model.encode(paths).numpy())
+    vectors = reader.pictures(model.encode(paths))
     query = reader.sentences(["a red ball"])[0]
     wanted = dict(zip(paths, (vectors @ query).tolist(), strict=True))
     found = index.find("a red ball", n=5)
@@ -183,7 +183,7 @@ def test_pictures_that_cannot_be_read_are_named_and_tried_again_with_others(
     assert len(index) == 7
     again = opened(folder, finder_checkpoint_file)
     assert again.failed[str(folder / "broken.jpg")] == index.failed[str(folder / "broken.jpg")]
-    monkeypatch.setattr("captioner.inference.captioner.load_image", lambda *_, **__: draw_picture(9))
+    monkeypatch.setattr("captioner.network.preprocess.load_image", lambda *_, **__: draw_picture(9))
     draw_picture(8).save(folder / "new.jpg")
     again.update()
     assert not again.failed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 import captioner
 from captioner.bulk.propose import spread
@@ -22,10 +22,10 @@ def model(tiny_checkpoint_file: Path) -> Captioner:
 
 
 def test_it_picks_from_all_clusters_and_prefers_the_unsure() -> None:
-    generator = torch.Generator().manual_seed(0)
-    centres = 10 * torch.randn(6, 16, generator=generator)
-    features = centres.repeat_interleave(50, 0) + 0.1 * torch.randn(300, 16, generator=generator)
-    weights = torch.rand(300, generator=generator)
+    rng = np.random.default_rng(0)
+    centres = 10 * rng.normal(size=(6, 16))
+    features = (centres.repeat(50, 0) + 0.1 * rng.normal(size=(300, 16))).astype(np.float32)
+    weights = rng.random(300)
     chosen = spread(features, weights.tolist(), 6)
     assert {place // 50 for place in chosen} == set(range(6))
     assert weights[chosen].mean() > 0.9
@@ -34,8 +34,8 @@ def test_it_picks_from_all_clusters_and_prefers_the_unsure() -> None:
 
 
 def test_equal_pictures_are_each_chosen_once() -> None:
-    assert sorted(spread(torch.zeros(4, 8), [0.5] * 4, 9)) == [0, 1, 2, 3]
-    assert spread(torch.zeros(1, 8), [0.0], 1) == [0]
+    assert sorted(spread(np.zeros((4, 8), np.float32), [0.5] * 4, 9)) == [0, 1, 2, 3]
+    assert spread(np.zeros((1, 8), np.float32), [0.0], 1) == [0]
 
 
 def test_captions_of_people_are_left_out_and_files_are_added_to(

@@ -10,7 +10,8 @@ import pytest
 
 import captioner
 from captioner.bulk.progress import Progress
-from captioner.inference.captioner import Captioner, PictureEncoder
+from captioner.inference.captioner import Captioner
+from captioner.inference.torch_engine import PictureEncoder
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from captioner.bulk.run import caption_files
 from captioner.data.captions import read_captions
 from captioner.errors import CaptionerError, DataError, InputError, OptionError, OutputError
 from captioner.inference.results import FileResult, Row
+from captioner.inference.torch_engine import captioner_of
 from captioner.network.checkpoint import load_checkpoint
 from captioner.options import DecodeOptions
 
@@ -169,13 +170,13 @@ def test_another_checkpoint_does_not_go_on(
 def test_a_model_that_no_file_holds_captions_into_files_and_goes_on_with_its_own_runs(
     model: captioner.Captioner, tiny_checkpoint_file: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
-    made = captioner.Captioner(load_checkpoint(tiny_checkpoint_file))
+    made = captioner_of(load_checkpoint(tiny_checkpoint_file))
     assert caption_files(pictures, tmp_path / "whole", model=made).captioned == 7
     lines = [f"{path}\t{made.caption(path)}\n" for path in pictures]
     assert (tmp_path / "whole").read_text() == "".join(lines)
     pictures[3].write_text("broken")
     assert caption_files(pictures, tmp_path / "out", model=made, overwrite=True).failed == 1
-    for other in (captioner.Captioner(load_checkpoint(tiny_checkpoint_file)), model):
+    for other in (captioner_of(load_checkpoint(tiny_checkpoint_file)), model):
         with pytest.raises(OutputError, match="the interrupted run had checkpoint 'in memory only, "):
             caption_files(pictures, tmp_path / "out", model=other, overwrite=True, resume=True)
     assert caption_files(pictures, tmp_path / "out", model=made, overwrite=True, resume=True).skipped == 0

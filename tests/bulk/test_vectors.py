@@ -26,7 +26,7 @@ def test_vectors_are_those_of_the_pictures_that_can_be_read(finder_checkpoint_fi
     captions = [result.caption.text for result in results if result.caption]
     assert captions == [caption.text for caption in model.caption_batch(images)]
     found = vectors.in_order()
-    np.testing.assert_allclose(found, reader.pictures(model.encode(images).numpy()), atol=1e-5)
+    np.testing.assert_allclose(found, reader.pictures(model.encode(images)), atol=1e-5)
     assert np.abs(found[1:] - found[:-1]).max(1).min() > 0.01  # so that a wrong order would be noticed
 
 

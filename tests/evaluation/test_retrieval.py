@@ -15,6 +15,7 @@ from test_schemas import check
 import captioner
 from captioner.errors import CheckpointError, DataError
 from captioner.evaluation.retrieval import _BLOCK, ranks, recalls, retrieval_scores
+from captioner.inference.torch_engine import captioner_of
 from captioner.network.checkpoint import save_checkpoint
 
 Command = Callable[..., tuple[int, str, str]]
@@ -76,7 +77,7 @@ def test_the_command(command: Command, captions: Path, pictures: list[Path], mat
     )
     reader = model.reader()
     for query in content["queries"][:3]:
-        features = model.encode([folder / path.name for path in pictures]).numpy()
+        features = model.encode([folder / path.name for path in pictures])
         scores = reader.pictures(features) @ reader.sentences([query["sentence"]])[0]
         order = [pictures[place].name for place in np.argsort(-scores)]
         assert order.index(query["name"]) + 1 <= query["rank"]  # sentences may be of several pictures
@@ -116,7 +117,6 @@ def test_a_picture_that_cannot_be_read(captions: Path, pictures: list[Path], mat
 
 
 def test_a_model_in_memory_has_no_reader() -> None:
-    from captioner.inference.captioner import Captioner
 
     with pytest.raises(CheckpointError, match="not loaded from a file"):
-        Captioner(with_matcher(make_checkpoint())).reader()
+        captioner_of(with_matcher(make_checkpoint())).reader()

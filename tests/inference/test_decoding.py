@@ -10,16 +10,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from captioner.inference import decoding
-from captioner.inference.decoding import Hypothesis, StepDecoder, _beam, decode, decode_state
-from captioner.inference.rules import Rules
+from captioner.inference.decoding import Hypothesis, _beam, _begin
+from captioner.inference.rules import Floats, Ids, Rules
+from captioner.inference.torch_engine import TorchSteps
 from captioner.network.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
 from captioner.vocab import END, PAD, START, UNK
+from inference.decoders import decode
 
 # Small vocabularies soon repeat themselves, and most of these tests are about something else.
 options_of = partial(DecodeOptions, no_repeat_ngram=0)
@@ -44,6 +47,14 @@ EVERY_WAY = [
 ]
 
 
+def beam(decoder: Any, features: Tensor, rules: Rules) -> list[list[Hypothesis]]:
+    """The same by the search itself, to which `decode` does not hand a beam of 1."""
+    steps = TorchSteps(decoder)
+    with torch.inference_mode():
+        state = decoder.init_state(features)
+    return _beam(steps, _begin(steps, state, len(features), rules.prompt), rules, None)
+
+
 class Table:
     """A decoder whose logits are read from a table: (V, V), of the next token after each token.
 
@@ -51,7 +62,7 @@ class Table:
     """
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+        self.logits = self.feature_mean = logits  # of which the device is read
 
     def init_state(self, features: Tensor) -> Any:
         return (features.unsqueeze(0),)
@@ -121,7 +132,7 @@ def forced(decoder: Decoder, feature: Tensor, tokens: tuple[int, ...]) -> list[f
     return values
 
 
-def every_caption(decoder: StepDecoder, feature: Tensor, max_length: int) -> Iterator[tuple[tuple[int, ...], float]]:
+def every_caption(decoder: Any, feature: Tensor, max_length: int) -> Iterator[tuple[tuple[int, ...], float]]:
     """All captions that can be written for one picture, (1, F), with their log-probabilities."""
 
     def extend(prefix: tuple[int, ...], logprob: float, state: Any) -> Iterator[tuple[tuple[int, ...], float]]:
@@ -242,7 +253,7 @@ def test_a_beam_of_one_is_greedy(rules: dict[str, int], length_penalty: float) -
         greedy = decode(decoder, features, Rules(options_of("greedy", **rules)))
         assert decode(decoder, features, Rules(one)) == greedy
         # decode() hands a beam of 1 to greedy decoding; the search itself must come to the same.
-        assert tokens_of(_beam(decoder, decoder.init_state(features), Rules(one))) == tokens_of(greedy)
+        assert tokens_of(beam(decoder, features, Rules(one))) == tokens_of(greedy)
 
 
 @pytest.mark.parametrize("options", [options_of("beam", beam_size=1), options_of("sample", top_k=1)])
@@ -269,9 +280,7 @@ def test_a_beam_that_prunes_nothing_equals_brute_force(
         assert [caption.logprob for caption in captions] == pytest.approx([p for _, p in possible], abs=1e-4)
 
 
-def plain_beam(
-    decoder: StepDecoder, feature: Tensor, options: DecodeOptions, prompt: tuple[int, ...]
-) -> list[tuple[int, ...]]:
+def plain_beam(decoder: Any, feature: Tensor, options: DecodeOptions, prompt: tuple[int, ...]) -> list[tuple[int, ...]]:
     """A beam search of one picture, (1, F), written without regard to speed: it always goes on to the length limit."""
     logits, state = decoder.step(torch.tensor([START]), decoder.init_state(feature))
     for token in prompt:
@@ -350,10 +359,10 @@ def test_who_watches_a_beam_can_follow_every_hypothesis(prompt: tuple[int, ...])
     rows, steps = [prompt] * 4, 0
     seen: set[tuple[int, ...]] = set()
 
-    def watch(parents: Tensor, tokens: Tensor, sums: Tensor) -> None:
+    def watch(parents: Ids, tokens: Ids, sums: Floats) -> None:
         nonlocal rows, steps
         assert parents.shape == tokens.shape == sums.shape == (1, 4)
-        assert sums.tolist() == sums.sort(descending=True).values.tolist()
+        assert sums.tolist() == (-np.sort(-sums)).tolist()
         told = zip(parents[0].tolist(), tokens[0].tolist(), sums[0].tolist(), strict=True)
         rows, before = [], rows
         for parent, token, total in told:
@@ -375,7 +384,7 @@ def test_captions_that_have_ended_cost_nothing(options: DecodeOptions) -> None:
     decoder, features, rows = network(1, words=9, end=2.0), pictures(20), []
 
     class Counting:
-        init_state = staticmethod(decoder.init_state)
+        init_state, feature_mean = staticmethod(decoder.init_state), decoder.feature_mean
 
         @staticmethod
         def step(tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -618,7 +627,7 @@ def test_a_beam_of_one_is_greedy_after_a_prompt() -> None:
     greedy = decode(decoder, features, Rules(options_of("greedy"), PROMPT))
     one = options_of(beam_size=1)
     assert decode(decoder, features, Rules(one, PROMPT)) == greedy
-    assert tokens_of(_beam(decoder, decoder.init_state(features), Rules(one, PROMPT))) == tokens_of(greedy)
+    assert tokens_of(beam(decoder, features, Rules(one, PROMPT))) == tokens_of(greedy)
 
 
 @pytest.mark.parametrize("options", STRATEGIES)
@@ -639,7 +648,7 @@ class TestEveryKindOfDecoder:
     def test_a_beam_of_one_is_greedy(self, cell: str, layers: int) -> None:
         decoder, features = network(0, cell=cell, layers=layers), pictures(12)
         greedy, one = decode(decoder, features, Rules(GREEDY)), options_of(beam_size=1, max_length=8)
-        assert tokens_of(_beam(decoder, decoder.init_state(features), Rules(one))) == tokens_of(greedy)
+        assert tokens_of(beam(decoder, features, Rules(one))) == tokens_of(greedy)
 
     def test_a_beam_that_prunes_nothing_equals_brute_force(self, cell: str, layers: int) -> None:
         """Which shows that every part of the state follows its hypothesis."""
@@ -666,7 +675,7 @@ class TestEveryKindOfDecoder:
     @pytest.mark.parametrize("options", STRATEGIES)
     def test_without_a_picture_it_is_a_language_model(self, cell: str, layers: int, options: DecodeOptions) -> None:
         decoder = network(1, words=9, cell=cell, layers=layers)
-        [captions] = decode_state(decoder, decoder.zero_state(1), Rules(options))
+        [captions] = decoding.decode(TorchSteps(decoder), decoder.zero_state(1), 1, Rules(options))
         assert len(captions) == options.num_captions
         for caption in captions:
             with torch.inference_mode():

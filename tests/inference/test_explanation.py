@@ -12,11 +12,12 @@ from conftest import draw_picture
 from network.checkpoint_files import with_words
 
 import captioner
-from captioner.inference.decoding import decode
 from captioner.inference.explanation import GRID, BeamRecorder, heat_maps
 from captioner.inference.rules import Rules
+from captioner.inference.torch_engine import captioner_of
 from captioner.network.checkpoint import load_checkpoint
 from captioner.vocab import END
+from inference.decoders import decode
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_candidates_are_the_likeliest_words(model: captioner.Captioner) -> None:
 
 def test_hidden_states_are_those_from_which_words_were_chosen(model: captioner.Captioner) -> None:
     explanation = model.explain(PICTURE)
-    decoder = model._decoder
+    decoder = model.network.decoder
     with torch.inference_mode():
         for step in explanation.steps:
             logits = decoder.logits(step.hidden)
@@ -94,20 +95,20 @@ def test_beam_branches_hang_together(model: captioner.Captioner) -> None:
 
 
 def test_a_watched_beam_chooses_as_an_unwatched_one(model: captioner.Captioner) -> None:
-    feature = model.encode([PICTURE])
+    feature = torch.from_numpy(model.encode([PICTURE]))
     options = captioner.DecodeOptions(num_captions=3)
     recorder = BeamRecorder(model.vocabulary.words, options.length_penalty)
-    watched = decode(model._decoder, feature, Rules(options), recorder)
-    assert watched == decode(model._decoder, feature, Rules(options))
+    watched = decode(model.network.decoder, feature, Rules(options), recorder)
+    assert watched == decode(model.network.decoder, feature, Rules(options))
     assert recorder.steps
 
 
 def test_predicted_words_are_those_of_the_predictor_each_once(tiny_checkpoint_file: Path) -> None:
     checkpoint = with_words(load_checkpoint(tiny_checkpoint_file))
-    model = captioner.Captioner(checkpoint)
+    model = captioner_of(checkpoint)
     found = model.explain(draw_picture(1)).words
     predictor, words = checkpoint.model.decoder.words, checkpoint.vocabulary.words
-    probabilities = predictor(model.encode([draw_picture(1)]))[0]
+    probabilities = predictor(torch.from_numpy(model.encode([draw_picture(1)])))[0]
     expected: dict[str, float] = {}
     for token, probability in zip(predictor.tokens.tolist(), probabilities.tolist(), strict=True):
         expected[words[token]] = max(probability, expected.get(words[token], 0.0))
@@ -158,7 +159,7 @@ def test_prepared_pictures_make_the_same_captions(model: captioner.Captioner) ->
     prepared = model.prepare(PICTURE)
     assert prepared.shape == (64, 64, 3)
     assert prepared.dtype == np.uint8
-    assert model.encode([prepared]).equal(model.encode([PICTURE]))
+    assert np.array_equal(model.encode([prepared]), model.encode([PICTURE]))
 
 
 def test_features_are_scored_as_pictures_are(model: captioner.Captioner) -> None:

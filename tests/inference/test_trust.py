@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import draw_picture
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from captioner.errors import OptionError
 from captioner.inference import trust
-from captioner.inference.captioner import Captioner
 from captioner.inference.decoding import Hypothesis
+from captioner.inference.torch_engine import captioner_of
 from captioner.inference.trust import NOT_SURE, UNFAMILIAR, caption_inputs, feature_inputs, logistic
 from captioner.languages import ENGLISH
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -35,25 +36,25 @@ def trusted(tiny_checkpoint: Checkpoint) -> Checkpoint:
 
 @pytest.fixture
 def features(trusted: Checkpoint) -> Tensor:
-    return Captioner(trusted).encode([draw_picture(index) for index in range(6)])
+    return torch.from_numpy(captioner_of(trusted).encode([draw_picture(index) for index in range(6)]))
 
 
 def test_the_confidence_depends_on_words_their_number_and_the_evidence_for_them() -> None:
     evidence = torch.log(torch.rand(2, 12, generator=torch.Generator().manual_seed(0)))
     hypotheses = [Hypothesis((5, 7, END), (-1.0, -2.0, -9.0)), Hypothesis((4, 4, 8), (-1.0, -0.5, -3.0))]
-    found = caption_inputs(hypotheses, evidence)
+    found = caption_inputs(hypotheses, evidence.numpy())
     expected = [
         [-1.5, 2.0, float(evidence[0, 5] + evidence[0, 7]) / 2],
         [-1.5, 3.0, float(2 * evidence[1, 4] + evidence[1, 8]) / 3],
     ]
-    torch.testing.assert_close(found, torch.tensor(expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert caption_inputs(hypotheses, None)[:, 2].tolist() == [0.0, 0.0]
-    assert caption_inputs([Hypothesis((END,), (-1.0,))], evidence).tolist() == [[0.0, 0.0, 0.0]]
+    assert caption_inputs([Hypothesis((END,), (-1.0,))], evidence.numpy()).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_the_familiarity_depends_on_the_standardised_feature(trusted: Checkpoint, features: Tensor) -> None:
     decoder = trusted.model.decoder
-    for row, feature in zip(feature_inputs(decoder, features).tolist(), features, strict=True):
+    for row, feature in zip(feature_inputs(decoder.standardised(features).numpy()).tolist(), features, strict=True):
         values = ((feature - decoder.feature_mean) / decoder.feature_std).tolist()
         length = math.sqrt(sum(v * v for v in values) / len(values))
         negative = math.sqrt(sum(v * v for v in values if v < 0) / len(values))
@@ -61,12 +62,12 @@ def test_the_familiarity_depends_on_the_standardised_feature(trusted: Checkpoint
 
 
 def test_a_logistic_function() -> None:
-    found = logistic((2.0, -1.0, 0.5), torch.tensor([[1.0, 3.0], [0.0, 0.0]]))
+    found = logistic((2.0, -1.0, 0.5), np.array([[1.0, 3.0], [0.0, 0.0]]))
     assert found.tolist() == pytest.approx([1 / (1 + math.exp(0.5)), 1 / (1 + math.exp(-0.5))])
 
 
 def test_captions_carry_their_numbers_in_any_batch(trusted: Checkpoint, features: Tensor) -> None:
-    captioner = Captioner(trusted)
+    captioner = captioner_of(trusted)
     options = DecodeOptions(num_captions=2)
     together = captioner.caption_features(features, options)
     for feature, caption in zip(features.split(1), together, strict=True):
@@ -81,17 +82,17 @@ def test_captions_carry_their_numbers_in_any_batch(trusted: Checkpoint, features
 
 def test_confidence_falls_where_the_picture_is_not_familiar(trusted: Checkpoint, features: Tensor) -> None:
     trusted.trust = dataclasses.replace(TRUST, min_familiar=0.0)
-    plain = Captioner(trusted).caption_features(features)
+    plain = captioner_of(trusted).caption_features(features)
     bar = sorted(caption.familiar or 0.0 for caption in plain)[3]
     trusted.trust = dataclasses.replace(TRUST, min_familiar=bar)
-    for before, after in zip(plain, Captioner(trusted).caption_features(features), strict=True):
+    for before, after in zip(plain, captioner_of(trusted).caption_features(features), strict=True):
         assert before.confidence
         assert before.familiar
         assert after.confidence == pytest.approx(before.confidence * min(1.0, before.familiar / bar), abs=1e-6)
 
 
 def test_a_checkpoint_that_was_not_measured_has_no_numbers(tiny_checkpoint: Checkpoint) -> None:
-    captioner = Captioner(tiny_checkpoint)
+    captioner = captioner_of(tiny_checkpoint)
     caption = captioner.caption(draw_picture(0))
     assert (caption.confidence, caption.familiar, caption.unsure, caption.tags) == (None, None, "", ())
     assert caption.to_dict().keys().isdisjoint(["confidence", "familiar", "unsure", "tags"])
@@ -105,7 +106,7 @@ def test_a_checkpoint_that_was_not_measured_has_no_numbers(tiny_checkpoint: Chec
 
 class TestUnsure:
     def captions(self, trusted: Checkpoint, features: Tensor, **options: Any) -> list[Any]:
-        return Captioner(trusted).caption_features(features, DecodeOptions(**options))
+        return captioner_of(trusted).caption_features(features, DecodeOptions(**options))
 
     def test_what_speaks_against_a_caption_is_told(self, trusted: Checkpoint, features: Tensor) -> None:
         plain = self.captions(trusted, features)
@@ -150,7 +151,7 @@ class TestTags:
         scale, shift = 0.5, 0.7
         trusted.trust = dataclasses.replace(TRUST, words=(scale, shift))
         for feature, caption in zip(
-            features, Captioner(trusted).caption_features(features, DecodeOptions(tags=9)), strict=True
+            features, captioner_of(trusted).caption_features(features, DecodeOptions(tags=9)), strict=True
         ):
             likely: dict[str, float] = {}
             for word, p in zip(said, predictor(feature[None])[0].tolist(), strict=True):
@@ -164,7 +165,7 @@ class TestTags:
     def test_there_are_at_most_so_many(self, trusted: Checkpoint, features: Tensor) -> None:
         trusted.trust = dataclasses.replace(TRUST, words=(0.0, 1.0))  # any word is likely
         for most in (0, 1, 3):
-            captions = Captioner(trusted).caption_features(features, DecodeOptions(tags=most))
+            captions = captioner_of(trusted).caption_features(features, DecodeOptions(tags=most))
             assert {len(caption.tags) for caption in captions} == {most}
 
 

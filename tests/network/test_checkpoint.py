@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_ENCODER, draw_picture
+from inference.decoders import decode
 from memory import forget_peak, peak_memory
 
 from captioner.errors import CheckpointError
-from captioner.inference.captioner import Captioner
-from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
+from captioner.inference.torch_engine import captioner_of
 from captioner.network import checkpoint as checkpoint_module
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint
 from captioner.network.encoder import Encoder, encoder_names
@@ -39,8 +39,8 @@ class TestRoundTrip:
         stored = copy.deepcopy(tiny_checkpoint)
         stored.model.load_state_dict(rounded(tiny_checkpoint.model))
         pictures = [draw_picture(index) for index in range(6)]
-        before = Captioner(stored).caption_batch(pictures)
-        assert Captioner(load_checkpoint(tiny_checkpoint_file)).caption_batch(pictures) == before
+        before = captioner_of(stored).caption_batch(pictures)
+        assert captioner_of(load_checkpoint(tiny_checkpoint_file)).caption_batch(pictures) == before
         assert len({caption.text for caption in before}) > 1
 
     def test_everything_comes_back(self, tiny_checkpoint: Checkpoint, tiny_checkpoint_file: Path) -> None:
@@ -240,7 +240,9 @@ class TestOlderVersions:
         halves = load_checkpoint(tiny_checkpoint_file)
         halves.model.load_state_dict({name: t.half() for name, t in halves.model.state_dict().items()})
         pictures = [draw_picture(index) for index in range(6)]
-        assert Captioner(load_checkpoint(path)).caption_batch(pictures) == Captioner(halves).caption_batch(pictures)
+        assert captioner_of(load_checkpoint(path)).caption_batch(pictures) == captioner_of(halves).caption_batch(
+            pictures
+        )
 
     def test_saved_again_they_are_of_this_version(
         self, as_version: Callable[..., None], changed: Callable[..., Path], tiny_checkpoint_file: Path, tmp_path: Path
@@ -272,7 +274,7 @@ def test_shipped_checkpoints_are_complete(name: str, tokens: str) -> None:
     loaded = load_checkpoint(find_checkpoint(name))
     assert loaded.vocabulary.tokens == tokens
     assert {"data", "encoder_weights", "training", "calibration", "validation"} <= loaded.provenance.keys()
-    assert Captioner(loaded).caption(draw_picture(0)).finished
+    assert captioner_of(loaded).caption(draw_picture(0)).finished
 
 
 class TestSaving:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from captioner.errors import CheckpointError
 from captioner.network.efficientnet_lite import PREPROCESS, VARIANTS, Block, EfficientNetLite, released_file, renamed
-from captioner.network.encoder import Encoder, fuse_for_inference
+from captioner.network.encoder import Encoder, fuse_for_inference, normalise
 from captioner.training.encoder_weights import load_encoder_weights
 
 STRIDED_STAGES = (1, 2, 3, 5)
@@ -113,7 +113,7 @@ def test_released_weights_fit_and_survive_fusing(name: str) -> None:
 def test_pictures_enter_as_tensorflow_had_them() -> None:
     pixels = torch.tensor([0, 127, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     expected = torch.tensor([-127 / 128, 0.0, 1.0]).view(1, 3, 1, 1)
-    torch.testing.assert_close(PREPROCESS.normalise(pixels), expected)
+    torch.testing.assert_close(normalise(PREPROCESS, pixels), expected)
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import draw_picture
 from torch import nn
 
 from captioner.errors import CaptionerError, CheckpointError, OptionError
 from captioner.network import encoder as precision
-from captioner.network.encoder import Encoder, computing_type, fuse_for_inference, in_bfloat16
+from captioner.network.encoder import Encoder, as_batch, computing_type, fuse_for_inference, in_bfloat16, normalise
+from captioner.network.preprocess import Preprocess
 
 BACKBONES = {
     "mobilenet_v2": 1280,
@@ -110,3 +112,25 @@ def test_kernels_keep_their_sums_so_that_even_surfaces_come_out_even() -> None:
     plainly = nn.Conv2d(64, 64, 3, groups=64, bias=False)
     plainly.load_state_dict(network.state_dict())
     assert error(in_bfloat16(network)) < error(plainly.to(torch.bfloat16)) / 2
+
+
+def test_normalise_is_that_of_torchvision() -> None:
+    """`ToTensor` and `Normalize`: divide by 255, take the mean away, divide by the standard deviation."""
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    normalised = normalise(Preprocess(16, mean, std), pixels)
+    expected = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(normalised, expected)
+    assert normalised.dtype == torch.float32
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pictures_are_laid_together_as_the_encoder_wants_them() -> None:
+    preprocess = Preprocess(size=32)
+    pictures = [preprocess.pixels(draw_picture(index)) for index in range(3)]
+    batch = as_batch(pictures)
+    assert torch.equal(batch, torch.stack([torch.tensor(picture).permute(2, 0, 1) for picture in pictures]))
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    normal = normalise(preprocess, batch)
+    assert normal.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(normal, normalise(preprocess, batch.contiguous()))

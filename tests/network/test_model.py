@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 from conftest import TINY_ENCODER
+from inference.decoders import decode
 from torch import Tensor, nn
 
-from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
 from captioner.options import CELLS, DecodeOptions

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_WORDS, draw_picture
+from inference.decoders import decode
 from torch import Tensor
 
-from captioner.inference.captioner import Captioner
-from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
+from captioner.inference.torch_engine import captioner_of
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioner.network.config import ModelConfig
 from captioner.network.model import Decoder
@@ -223,7 +223,7 @@ class TestCheckpoint:
         assert (tmp_path / "again").read_bytes() == file.read_bytes()
 
     def test_it_captions_a_batch_as_one_by_one(self, file: Path) -> None:
-        captioner, pictures = Captioner(load_checkpoint(file)), [draw_picture(i) for i in range(4)]
+        captioner, pictures = captioner_of(load_checkpoint(file)), [draw_picture(i) for i in range(4)]
         together = [caption.text for caption in captioner.caption_batch(pictures)]
         assert together == [captioner.caption(picture).text for picture in pictures]
         assert set(" ".join(together).lower().split()) <= set(TINY_WORDS)

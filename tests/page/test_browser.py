@@ -326,7 +326,7 @@ def test_a_search_saves_what_is_typed_elsewhere_and_leads_back(
     files = [saved(tmp_path / name, picture) for name, picture in pictures.items()]
     model = captioner.load(finder_checkpoint_file)
     reader = model.reader()
-    scores = reader.pictures(model.encode(files).cpu().numpy()) @ reader.sentences(["a dog qzxv"])[0]
+    scores = reader.pictures(model.encode(files)) @ reader.sentences(["a dog qzxv"])[0]
     ranked = [name for _, name in sorted(zip(-scores, pictures, strict=True))]
 
     with browser.server("--", "--checkpoints", str(tmp_path)) as own, Visitor(own.address) as visitor:

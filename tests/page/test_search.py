@@ -51,7 +51,7 @@ def png(number: int) -> bytes:
 def ranked(model: captioner.Captioner, pictures: dict[str, bytes]) -> list[str]:
     """The names of pictures in the order of their products with the sentence."""
     reader = model.reader()
-    vectors = reader.pictures(model.encode(list(pictures.values())).cpu().numpy())
+    vectors = reader.pictures(model.encode(list(pictures.values())))
     scores = dict(zip(pictures, vectors @ reader.sentences([SENTENCE])[0], strict=True))
     return sorted(scores, key=lambda name: -scores[name])
 

@@ -285,7 +285,7 @@ class TestColours:
     def test_thin_pictures(self, size: tuple[int, int]) -> None:
         picture = load_image(encoded(Image.new("RGB", size, "teal"), "PNG"))
         assert picture.size == size
-        assert Preprocess(size=32).pixels(picture)[:, 5, 7].tolist() == [0, 128, 128]
+        assert Preprocess(size=32).pixels(picture)[5, 7].tolist() == [0, 128, 128]
 
 
 class TestArrays:
@@ -644,9 +644,11 @@ class TestLargeFiles:
 
     def test_the_networks_input_stays_near(self) -> None:
         data = encoded(self.photo((2400, 1800)), "JPEG", quality=90)
-        whole, reduced = (Preprocess().pixels(load_image(data, smallest=smallest)).float() for smallest in (None, 448))
-        assert 0 < (whole - reduced).abs().mean() < 1.0
-        assert torch.quantile((whole - reduced).abs(), 0.99) < 6.0
+        whole, reduced = (
+            Preprocess().pixels(load_image(data, smallest=smallest)).astype(float) for smallest in (None, 448)
+        )
+        assert 0 < abs(whole - reduced).mean() < 1.0
+        assert np.quantile(abs(whole - reduced), 0.99) < 6.0
 
     @pytest.mark.parametrize("format", ["PNG", "WEBP"])
     def test_other_formats_are_read_whole(self, format: str) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from captioner.inference.captioner import Captioner
+from captioner.inference.torch_engine import captioner_of
 from captioner.network.checkpoint import Checkpoint
 from server.running import Running, Start, running
 
@@ -15,7 +16,7 @@ from server.running import Running, Start, running
 @pytest.fixture(scope="session")
 def model(tiny_checkpoint: Checkpoint) -> Captioner:
     """A tiny model, in memory."""
-    return Captioner(tiny_checkpoint)
+    return captioner_of(tiny_checkpoint)
 
 
 @pytest.fixture

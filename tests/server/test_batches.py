@@ -6,13 +6,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from conftest import draw_picture
+from numpy.typing import NDArray
 
 from captioner.errors import CheckpointError
 from captioner.inference.captioner import Captioner
 from captioner.inference.results import Caption
+from captioner.inference.torch_engine import captioner_of
 from captioner.network.checkpoint import Checkpoint
 from captioner.options import DecodeOptions
 from captioner.server.batches import Batches, Captions, Scores
@@ -24,8 +27,8 @@ FOR_EVER = 3600.0  # seconds: what waits so long does not end within the test's 
 @pytest.fixture
 def model(tiny_checkpoint: Checkpoint) -> Captioner:
     """A tiny model with a single thread for batches."""
-    model = Captioner(tiny_checkpoint)
-    model.encoder.workers = 1
+    model = captioner_of(tiny_checkpoint)
+    model.network.workers = 1
     return model
 
 
@@ -44,8 +47,8 @@ def batches(model: Captioner, sizes: list[int]) -> Iterator[Batches]:
     batches.close()
 
 
-def pixels(model: Captioner, index: int) -> torch.Tensor:
-    return model.encoder.pixels(draw_picture(index))
+def pixels(model: Captioner, index: int) -> NDArray[np.uint8]:
+    return model.prepare(draw_picture(index))
 
 
 def test_a_picture_that_comes_alone_does_not_wait(model: Captioner, batches: Batches, sizes: list[int]) -> None:
@@ -106,11 +109,11 @@ def test_a_writer_that_fails_fails_alone(model: Captioner, batches: Batches) -> 
 def test_an_encoder_that_fails_fails_the_batch_and_not_the_thread(
     model: Captioner, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(pixels: torch.Tensor) -> torch.Tensor:
+    def broken(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise CheckpointError("damaged")
 
     with monkeypatch.context() as patch:
-        patch.setattr(model.encoder, "encode_pixels", broken)
+        patch.setattr(model.network, "encode", broken)
         with pytest.raises(CheckpointError, match="damaged"):
             batches.submit(pixels(model, 0), PLAIN).result(120)
     assert batches.submit(pixels(model, 0), PLAIN).result(120).text

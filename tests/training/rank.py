@@ -19,8 +19,10 @@ from captioner.data.captions import read_captions
 from captioner.data.splits import Split, find_examples, read_split_list
 from captioner.data.texts import read_texts
 from captioner.errors import CaptionerError
+from captioner.inference import torch_engine
+from captioner.network import encoder
 from captioner.network.checkpoint import Checkpoint
-from captioner.network.preprocess import Preprocess
+from captioner.training import stages
 from captioner.training.config import TrainConfig
 from captioner.training.first import Start
 from captioner.training.optimiser import Optimiser
@@ -88,7 +90,7 @@ def compute_in_float64() -> None:
     import captioner.training.run
     import captioner.training.start
 
-    captioner.inference.captioner.computing_type = lambda *_: torch.float64
+    captioner.inference.torch_engine.computing_type = lambda *_: torch.float64
     captioner.training.start.native_bfloat16 = lambda _: False
     features = Material.features
     Material.features = lambda self: features(self).double()  # type: ignore[method-assign]
@@ -100,8 +102,8 @@ def compute_in_float64() -> None:
         return checkpoint
 
     captioner.training.run.load_checkpoint = captioner.training.finish.load_checkpoint = load_in_float64
-    normalise = Preprocess.normalise
-    Preprocess.normalise = lambda self, pixels: normalise(self, pixels).double()  # type: ignore[method-assign]
+    for module in (torch_engine, stages):
+        module.normalise = lambda *given: encoder.normalise(*given).double()  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

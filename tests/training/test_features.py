@@ -14,7 +14,7 @@ import torch
 from conftest import TINY_ENCODER, draw_picture
 
 from captioner.errors import ImageError, TrainingError
-from captioner.inference.captioner import PictureEncoder
+from captioner.inference.torch_engine import PictureEncoder
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.encoder import Encoder
 from captioner.network.preprocess import Preprocess

@@ -69,7 +69,7 @@ def test_a_sentence_learns_to_find_its_picture(shapes: Shapes, tiny_weights: Pat
     assert known["recall"] == pytest.approx(last["recall"])
     reader, model = load_reader(run / CHECKPOINT_NAME), load(run / CHECKPOINT_NAME)
     examples = split_of(shapes).validation
-    pictures = reader.pictures(model.encode([each.path for each in examples]).numpy())
+    pictures = reader.pictures(model.encode([each.path for each in examples]))
     texts = [(place, text) for place, each in enumerate(examples) for text in each.captions]
     found = retrieval_scores(reader.sentences([t for _, t in texts]), pictures, np.array([place for place, _ in texts]))
     assert found["recall"] == pytest.approx(known["recall"], abs=2.0)  # what people get is what was measured

@@ -12,7 +12,7 @@ from network.checkpoint_files import with_words
 from torch import Tensor
 
 from captioner.evaluation.reliability import calibration
-from captioner.inference.captioner import Captioner, PictureEncoder
+from captioner.inference.torch_engine import PictureEncoder, captioner_of
 from captioner.network.checkpoint import Checkpoint
 from captioner.training import trust
 from captioner.training.trust import (
@@ -95,7 +95,7 @@ class TestMeasure:
             draw_picture(index).save(paths[-1])
         encoder = PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess)
         features = encoder.encode(paths)
-        texts = [caption.text for caption in Captioner(checkpoint, encoder).caption_features(features)]
+        texts = [caption.text for caption in captioner_of(checkpoint, encoder).caption_features(features)]
         references = [[text if index % 2 else "zzz"] for index, text in enumerate(texts)]
         found, self.report = measure(checkpoint, features, paths, references, encoder)
         assert found
@@ -114,7 +114,7 @@ class TestMeasure:
         assert all(0.0 <= value <= 1.0 for value in self.report["unfamiliar"].values())
 
     def test_captions_get_it(self, measured: Checkpoint) -> None:
-        caption = Captioner(measured).caption(draw_picture(0))
+        caption = captioner_of(measured).caption(draw_picture(0))
         assert caption.confidence is not None
         assert caption.familiar is not None
 

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 import streamlit as st
-from torch import Tensor
 
 import captioner
+from captioner.inference.captioner import Features
 from captioner.inference.rules import MOST_REQUIRED
 from captioner.languages import language_of
 from captioner.options import OptionSpec, option_specs
@@ -36,7 +36,7 @@ def view(name: str, model: captioner.Captioner) -> None:
 
 
 @st.fragment  # a slider then reruns this part only
-def _columns(model: captioner.Captioner, feature: Tensor, encode_ms: float) -> None:
+def _columns(model: captioner.Captioner, feature: Features, encode_ms: float) -> None:
     max_length, wording = slider("max_length", key="longest"), _wording(model)
     required = wording.pop("require")
     greedy, beam, drawn = st.columns(3, gap="medium")
@@ -77,7 +77,7 @@ def _head(title: str, what: str) -> None:
     st.caption(say(what))
 
 
-def _captions(model: captioner.Captioner, feature: Tensor, strategy: str, **values: Any) -> float:
+def _captions(model: captioner.Captioner, feature: Features, strategy: str, **values: Any) -> float:
     """Show the captions of a strategy, equal draws once and the likeliest first. Returns the milliseconds it took."""
     best, milliseconds = show.decoded(model, feature, captioner.DecodeOptions(strategy, **values))
     captions = [best, *best.alternatives]
