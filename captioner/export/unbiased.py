@@ -81,5 +81,5 @@ def _pixels(preprocess: Preprocess) -> NDArray[np.uint8]:
             box = (left * width, top * height, (left + side) * width, (top + side) * height)
             part = photograph.crop(box)
             for picture in (part, part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
-                squeezed.append(preprocess.pixels(picture).permute(1, 2, 0).numpy())
+                squeezed.append(preprocess.pixels(picture))
     return np.stack(squeezed)

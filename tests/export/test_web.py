@@ -18,30 +18,24 @@ import browser
 import numpy as np
 import pytest
 import static_page
-import torch
 from conftest import draw_picture
-from numpy.typing import NDArray
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
 from static_page import Card, Folder, PageVisitor, served
-from torch import Tensor
 
+import captioner
 from captioner.errors import DeviceError, OutputError
 from captioner.export import web
 from captioner.export.web import RUNTIME, export_web
 from captioner.inference.captioner import Captioner
-from captioner.inference.decoding import decode
 from captioner.inference.results import Caption
-from captioner.inference.rules import Rules
-from captioner.inference.trust import Judge
-from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.header import find_checkpoint
 from captioner.options import DecodeOptions
 from captioner.pictures.load import load_image
 from captioner.pictures.sample_pictures import SAMPLES
 
 onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 from captioner.export.weights import coarser  # noqa: E402  # it needs onnx
 
 ROOT = Path(__file__).parent.parent.parent
@@ -161,11 +155,10 @@ def runtime() -> Path:
 
 @dataclass(frozen=True)
 class Page:
-    """A page, its address, and the checkpoint that it was made of."""
+    """A page and its address."""
 
     folder: Path
     address: str
-    checkpoint: Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +176,7 @@ def tiny(tiny_checkpoint_file: Path, runtime: Path, tmp_path_factory: pytest.Tem
 def made(checkpoint: Path, runtime: Path, folder: Path) -> Iterator[Page]:
     export_web(checkpoint, folder, runtime)
     with served(folder) as server:
-        yield Page(folder, server.address, load_checkpoint(checkpoint))
+        yield Page(folder, server.address)
 
 
 @pytest.fixture(scope="module")
@@ -202,52 +195,19 @@ def visitor(window: PageVisitor) -> PageVisitor:
     return window
 
 
-class Graphs:
-    """The networks of a page, as a decoder for Python's decoding: what a browser computes, without a browser."""
-
-    def __init__(self, page: Path) -> None:
-        contents = (gzip.decompress((page / f"{name}.onnx.gz").read_bytes()) for name in ("encoder", "start", "step"))
-        self._encoder, self._start, self._step = (
-            onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]) for content in contents
-        )
-
-    def features(self, pixels: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(self._encoder.run(["features"], {"pixels": pixels[None]})[0])
-
-    def evidence(self, features: Tensor) -> Tensor | None:
-        return self._begun(features).get("evidence")
-
-    def _begun(self, features: Tensor) -> dict[str, Tensor]:
-        names = [output.name for output in self._start.get_outputs()]
-        return {
-            name: torch.from_numpy(value)
-            for name, value in zip(names, self._start.run(names, {"features": features.numpy()}), strict=True)
-        }
-
-    def init_state(self, features: Tensor) -> tuple[Tensor, ...]:
-        found = self._begun(features)
-        return tuple(found[name] for name in ("h", "c") if name in found)
-
-    def step(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        names = ("h", "c")[: len(state)]
-        inputs = {"tokens": tokens.numpy(), **{name: part.numpy() for name, part in zip(names, state, strict=True)}}
-        logits, *after = self._step.run(["logits", *(f"{name}_next" for name in names)], inputs)
-        return torch.from_numpy(logits), tuple(map(torch.from_numpy, after))
+def model_of(page: Page) -> Captioner:
+    """The model of a page in Python, computed by onnxruntime: the same networks, decoded without a browser."""
+    if not (folder := page.folder.with_name("model")).exists():
+        folder.mkdir()
+        for name in ("encoder.onnx", "start.onnx", "step.onnx", "model.json"):
+            (folder / name).write_bytes(gzip.decompress((page.folder / f"{name}.gz").read_bytes()))
+        (folder / "model.json").rename(folder / "captioner.json")
+    return captioner.load(folder)
 
 
 def in_python(page: Page, files: list[Path]) -> list[Caption]:
-    """The captions that Python's decoding gives with the networks of a page; each with its alternatives."""
-    graphs, checkpoint = Graphs(page.folder), page.checkpoint
-    options = DecodeOptions(num_captions=3, evidence=checkpoint.model.config.evidence)
-    rules = Rules.of(options, checkpoint.vocabulary)
-    judge = Judge(checkpoint.model.decoder, checkpoint.vocabulary, checkpoint.trust)
-    captioner, captions = Captioner(checkpoint), []
-    for file in files:
-        features = graphs.features(captioner.prepare(file))
-        evidence = graphs.evidence(features)
-        hypotheses = decode(graphs, features, rules, evidence=evidence)
-        captions += judge.judged(hypotheses, features, evidence, options)
-    return captions
+    """The captions that Python gives with the networks of a page; each with its alternatives."""
+    return model_of(page).caption_batch(files, DecodeOptions(num_captions=3))
 
 
 def assert_as_in_python(card: Card, caption: Caption) -> None:
@@ -312,10 +272,11 @@ def test_the_page_is_small(shipped: Page) -> None:
 def test_the_encoder_sees_the_pixels_that_it_sees_in_python(
     visitor: PageVisitor, shipped: Page, files: list[Path]
 ) -> None:
-    captioner, size = Captioner(shipped.checkpoint), shipped.checkpoint.preprocess.size
+    model = model_of(shipped)
+    size = model.preprocess.size
     for file in files:
         pixels = np.frombuffer(visitor.pixels(file, size), dtype=np.uint8).reshape(size, size, 3).astype(int)
-        difference = np.abs(pixels - captioner.prepare(file))
+        difference = np.abs(pixels - model.prepare(file))
         # How a lossy file is decoded, and how colours are laid on white, may differ by a rounding.
         exact = file.suffix in (".png", ".gif", ".bmp") and "transparent" not in file.name
         assert difference.max() <= (0 if exact else 2), file.name
