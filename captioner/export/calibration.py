@@ -20,7 +20,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from captioner.errors import ImageError, InputError
 from captioner.export.encoder import with_small_weights, without_notes
 from captioner.network.preprocess import Preprocess
-from captioner.pictures.load import ImageSource, load_image
+from captioner.pictures.load import ImageSource
 
 Pixels: TypeAlias = NDArray[np.uint8]
 PICTURES = 100  # ranges are measured on so many at most; more hardly change them
@@ -71,11 +71,11 @@ def read(images: Sequence[ImageSource], preprocess: Preprocess) -> list[Pixels]:
     pictures, why = [], ""
     for image in images[:: -(-len(images) // PICTURES) or 1]:
         try:
-            pixels = preprocess.pixels(load_image(image))
+            pixels = preprocess.read(image)
         except ImageError as error:
             why = why or f" ({error})"
         else:
-            pictures.append(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())[None])
+            pictures.append(pixels[None])
     if not pictures:
         raise InputError(f"none of the pictures can be read{why}, so number ranges cannot be measured")
     return pictures

@@ -24,17 +24,16 @@ from captioner.errors import DeviceError, OptionError, OutputError, to_install
 from captioner.files import replacing, sha256_of
 from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
-from captioner.network.header import KEY, find_checkpoint, language_of, opened
+from captioner.network.header import EXPORT_VERSION, EXPORTED, KEY, find_checkpoint, language_of, opened
 from captioner.options import DecodeOptions
 from captioner.pictures.load import ImageSource
 
 if TYPE_CHECKING:
     import onnx
 
-VERSION = 1
 BITS = (32, 16, 8)
 ENCODER, START, STEP = "encoder.onnx", "start.onnx", "step.onnx"
-MATCHER, INDEX = "matcher.safetensors", "captioner.json"
+MATCHER = "matcher.safetensors"
 
 
 def export_model(
@@ -57,7 +56,7 @@ def export_model(
     if images is not None and bits != 8:
         raise OptionError("images are for 8 bits: set bits (--bits) to 8, or leave images (--images) out")
     file, folder = find_checkpoint(checkpoint), Path(output)
-    if (folder / INDEX).exists():
+    if (folder / EXPORTED).exists():
         raise OutputError(f"{folder}: holds an exported model already: name another folder")
     _check_installed()
     loaded = load_checkpoint(file)
@@ -69,7 +68,7 @@ def export_model(
     if loaded.model.config.match_size:
         files[MATCHER] = _write(folder / MATCHER, _matcher(file))
     # Last, because a folder without it is no model.
-    _write(folder / INDEX, json.dumps(content, ensure_ascii=False, indent=1).encode())
+    _write(folder / EXPORTED, json.dumps(content, ensure_ascii=False, indent=1).encode())
     return folder
 
 
@@ -105,7 +104,7 @@ def _index(file: Path, loaded: Checkpoint, bits: int) -> dict[str, Any]:
     options, predictor = DecodeOptions(), loaded.model.decoder.words
     rules = Rules.of(options, loaded.vocabulary)
     return {
-        "export_version": VERSION,
+        "export_version": EXPORT_VERSION,
         "bits": bits,
         "source": {"checkpoint": file.name, "sha256": sha256_of(file)},
         "language": language_of(file),

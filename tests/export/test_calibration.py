@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import draw_picture
 
 from captioner.errors import InputError
+from captioner.network.encoder import as_batch
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -28,7 +28,7 @@ def test_it_computes_with_bytes_and_nearly_the_same() -> None:
     assert len(sources) == 20
     assert sources[8:] == [["DequantizeLinear", "DequantizeLinear"]] * 12
     assert "DequantizeLinear" not in [weights for _, weights in sources[:8]], "the first ones are exact"
-    pixels = torch.stack([PREPROCESS.pixels(picture) for picture in pictures])
+    pixels = as_batch(PREPROCESS.pixels(picture) for picture in pictures)
     assert 0.0 < error(run(graph, pixels), encoded(encoder, pixels)) < 0.3
 
 

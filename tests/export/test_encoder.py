@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from captioner.errors import CheckpointError
-from captioner.network.encoder import Encoder
+from captioner.network.encoder import Encoder, normalise
 from captioner.network.preprocess import Preprocess
 
 onnx = pytest.importorskip("onnx")
@@ -46,7 +46,7 @@ def random_pixels(batch: int, seed: int = 0) -> torch.Tensor:
 
 def encoded(encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
-        return encoder(PREPROCESS.normalise(pixels))
+        return encoder(normalise(PREPROCESS, pixels))
 
 
 def error(found: torch.Tensor, wanted: torch.Tensor) -> float:

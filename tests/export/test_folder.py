@@ -22,6 +22,7 @@ from captioner.export import folder as module
 from captioner.export.folder import export_model
 from captioner.inference.reader import load_reader
 from captioner.network.checkpoint import load_checkpoint
+from captioner.network.encoder import as_batch, normalise
 from captioner.network.header import find_checkpoint
 from captioner.network.preprocess import Preprocess
 from captioner.options import DecodeOptions
@@ -50,7 +51,7 @@ def greedy(folder: Path, pictures: list[Any]) -> list[list[int]]:
     """Captions as tokens, by onnxruntime alone."""
     encoder, start, step = (onnxruntime.InferenceSession(folder / name) for name in GRAPHS)
     preprocess = Preprocess(**index_of(folder)["header"]["preprocess"])
-    pixels = np.stack([preprocess.pixels(picture).permute(1, 2, 0).numpy() for picture in pictures])
+    pixels = np.stack([preprocess.pixels(picture) for picture in pictures])
     [features] = encoder.run(["features"], {"pixels": pixels})
     h, c = start.run(["h", "c"], {"features": features})
     tokens, captions = np.full(len(pictures), START), [[] for _ in pictures]  # type: ignore[var-annotated]
@@ -72,8 +73,8 @@ class TestExported:
         pictures = [draw_picture(index) for index in range(5)]
         loaded = load_checkpoint(tiny_checkpoint_file)
         with torch.inference_mode():
-            pixels = torch.stack([loaded.preprocess.pixels(picture) for picture in pictures])
-            state = loaded.model.decoder.init_state(loaded.model.encoder(loaded.preprocess.normalise(pixels)))
+            pixels = as_batch(loaded.preprocess.pixels(picture) for picture in pictures)
+            state = loaded.model.decoder.init_state(loaded.model.encoder(normalise(loaded.preprocess, pixels)))
             tokens, wanted = torch.full((5,), START), []
             for _ in range(8):
                 logits, state = loaded.model.decoder.step(tokens, state)

@@ -57,7 +57,8 @@ def run(model: onnx.ModelProto, **inputs: torch.Tensor) -> dict[str, torch.Tenso
 
 def started(decoder: Decoder, features: torch.Tensor) -> dict[str, torch.Tensor]:
     """What `start` should give."""
-    wanted = {**named(decoder.init_state(features)), "kind": feature_inputs(decoder, features)}
+    kind = torch.from_numpy(feature_inputs(decoder.standardised(features).numpy()))
+    wanted = {**named(decoder.init_state(features)), "kind": kind}
     evidence = decoder.words.evidence(features)
     return wanted if evidence is None else {**wanted, "evidence": evidence, "words": decoder.words(features)}
 
