@@ -2,7 +2,7 @@
 
     *.html, *.css, *.js ...  the page, from the folder `page` beside this module
     onnxruntime.js, .wasm    what computes the model, from the package onnxruntime-web of npm
-    *.onnx, model.json       the model in 8 bits and less, and what captioner.json holds of it
+    *.onnx, captioner.json   the model in 8 bits and less: unpacked, a folder that `captioner.load` reads
     sw.js                    the service worker, with the list of all these files
 
 Files that only the page's own program reads are packed, and it unpacks them: not every server packs what it sends.
@@ -18,8 +18,9 @@ import tempfile
 from pathlib import Path
 
 from captioner.errors import DeviceError, OutputError
-from captioner.export.folder import ENCODER, INDEX, START, STEP, export_model
+from captioner.export.folder import ENCODER, START, STEP, export_model
 from captioner.files import replacing
+from captioner.network.header import EXPORTED
 
 RUNTIME = "1.30.0"  # of onnxruntime-web; the newest one when the page was tested
 _PAGE = Path(__file__).with_name("page")
@@ -82,7 +83,7 @@ def _runtime(folder: Path) -> dict[str, bytes]:
 
 
 def _model(checkpoint: str | os.PathLike[str] | None) -> dict[str, bytes]:
-    """The files of the model."""
+    """The files of the model, as `export_model` names them, without the matcher, which writes no captions."""
     with tempfile.TemporaryDirectory() as place:
         exported = export_model(checkpoint, Path(place) / "model", bits=8)  # it says so where onnx is missing
         import onnx
@@ -90,10 +91,10 @@ def _model(checkpoint: str | os.PathLike[str] | None) -> dict[str, bytes]:
         from captioner.export.weights import coarser
 
         networks = {name: onnx.load(exported / name) for name in (ENCODER, START, STEP)}
-        content = json.loads((exported / INDEX).read_text(encoding="utf-8"))
+        content = json.loads((exported / EXPORTED).read_text(encoding="utf-8"))
     files = {name: coarser(network, _BITS.get(name, {})).SerializeToString() for name, network in networks.items()}
-    del content["files"]  # digests of files that the page does not have
-    return {**files, "model.json": json.dumps(content, ensure_ascii=False).encode()}
+    content["files"] = {name: hashlib.sha256(network).hexdigest() for name, network in files.items()}
+    return {**files, EXPORTED: json.dumps(content, ensure_ascii=False).encode()}
 
 
 def _packed(name: str, content: bytes) -> tuple[str, bytes]:

@@ -56,7 +56,7 @@ def fake_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / there).write_text(name)
         expected[name] = (there, hashlib.sha256(name.encode()).hexdigest())
     monkeypatch.setattr(web, "_OF_RUNTIME", expected)
-    monkeypatch.setattr(web, "_model", lambda checkpoint: {"step.onnx": str(checkpoint).encode(), "model.json": b"{}"})
+    monkeypatch.setattr(web, "_model", lambda checkpoint: {"step.onnx": str(checkpoint).encode(), "captioner.json": b"{}"})
     return folder
 
 
@@ -199,9 +199,8 @@ def model_of(page: Page) -> Captioner:
     """The model of a page in Python, computed by onnxruntime: the same networks, decoded without a browser."""
     if not (folder := page.folder.with_name("model")).exists():
         folder.mkdir()
-        for name in ("encoder.onnx", "start.onnx", "step.onnx", "model.json"):
+        for name in ("encoder.onnx", "start.onnx", "step.onnx", "captioner.json"):
             (folder / name).write_bytes(gzip.decompress((page.folder / f"{name}.gz").read_bytes()))
-        (folder / "model.json").rename(folder / "captioner.json")
     return captioner.load(folder)
 
 

@@ -20,7 +20,7 @@ export class Captioner {
   static async load() {
     const model = new Captioner(), networks = ["encoder", "start", "step"];
     const [text, wasm, ...files] = await Promise.all(
-      ["model.json.gz", "onnxruntime.wasm.gz", ...networks.map((name) => `${name}.onnx.gz`)].map(load),
+      ["captioner.json.gz", "onnxruntime.wasm.gz", ...networks.map((name) => `${name}.onnx.gz`)].map(load),
     );
     model.settings = JSON.parse(new TextDecoder().decode(text));
     ort.env.wasm.wasmBinary = wasm.buffer;
