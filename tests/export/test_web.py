@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,9 @@ def fake_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / there).write_text(name)
         expected[name] = (there, hashlib.sha256(name.encode()).hexdigest())
     monkeypatch.setattr(web, "_OF_RUNTIME", expected)
-    monkeypatch.setattr(web, "_model", lambda checkpoint: {"step.onnx": str(checkpoint).encode(), "captioner.json": b"{}"})
+    monkeypatch.setattr(
+        web, "_model", lambda checkpoint: {"step.onnx": str(checkpoint).encode(), "captioner.json": b"{}"}
+    )
     return folder
 
 
@@ -116,6 +118,23 @@ def test_a_missing_or_another_runtime_is_named_with_what_gets_it(fake_runtime: P
     with pytest.raises(DeviceError, match=rf"mjs: is not that of onnxruntime-web {RUNTIME}: npm install"):
         export_web(None, tmp_path / "web", fake_runtime)
     assert not (tmp_path / "web").exists()
+
+
+def test_the_command_takes_options_of_one_kind_of_export(
+    command: Callable[..., tuple[int, str, str]], fake_runtime: Path, tmp_path: Path
+) -> None:
+    status, printed, said = command("export", "--web", tmp_path / "web", "--runtime", fake_runtime)
+    assert (status, printed) == (0, f"{tmp_path / 'web'}\n")
+    assert f"http.server --directory {tmp_path / 'web'}" in said
+    for wrong, why in (
+        (("--web", tmp_path / "web", "--bits", 16), "bits has no effect on a page"),
+        (("--web", tmp_path / "web", "--images", tmp_path), "images has no effect on a page"),
+        (("--output", tmp_path / "new", "--runtime", fake_runtime), "the runtime is for a page"),
+        (("--output", tmp_path / "new", "--web", tmp_path / "web"), "not allowed with argument"),
+        ((), "one of the arguments --output --web is required"),
+    ):
+        status, _, said = command("export", *wrong)
+        assert (status, why in said) == (2, True), said
 
 
 def test_coarser_weights_take_fewer_values_and_stay_near() -> None:
@@ -382,6 +401,19 @@ def test_a_missing_file_of_the_model_is_named(tiny: Page, tmp_path: Path) -> Non
     with served(folder) as server, PageVisitor(server.address) as visitor:
         visitor.driver.get(server.address)
         visitor.wait(lambda: "the file step.onnx.gz is missing on the server (404)" in visitor.status())
+
+
+@pytest.mark.slow
+def test_a_first_visit_that_breaks_off_says_so(tiny: Page, tmp_path: Path) -> None:
+    """Where not all files come, nothing is kept, and the next visit begins anew."""
+    folder = shutil.copytree(tiny.folder, tmp_path / "web")
+    (folder / "onnxruntime.wasm.gz").rename(tmp_path / "later")
+    with served(folder) as server, PageVisitor(server.address) as visitor:
+        visitor.driver.get(server.address)
+        visitor.wait(lambda: "onnxruntime.wasm.gz is missing on the server (404)" in visitor.status())
+        (tmp_path / "later").rename(folder / "onnxruntime.wasm.gz")
+        visitor.open()
+        assert visitor.status() == "Ready. This page now works without a network, too."
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ import { caption } from "./words.js";
 
 /** A file of this folder. What is packed comes unpacked, whether or not the server unpacks it itself. */
 async function load(name) {
-  const answer = await fetch(name);
+  const answer = await fetch(name).catch(() => {
+    throw new Error(`the file ${name} cannot be fetched, perhaps because there is no network`);
+  });
   if (!answer.ok) throw new Error(`the file ${name} is missing on the server (${answer.status})`);
   const bytes = new Uint8Array(await answer.arrayBuffer());
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
@@ -25,10 +27,8 @@ export class Captioner {
     model.settings = JSON.parse(new TextDecoder().decode(text));
     ort.env.wasm.wasmBinary = wasm.buffer;
     ort.env.wasm.numThreads = 1; // more need headers that plain servers do not send
-    // Weights of 8 bits become numbers once, and not anew at each word.
-    const options = { executionProviders: ["wasm"], extra: { session: { disable_quant_qdq: "1" } } };
     for (const [place, name] of networks.entries()) {
-      model[name] = await ort.InferenceSession.create(files[place], options);
+      model[name] = await ort.InferenceSession.create(files[place], { executionProviders: ["wasm"] });
     }
     return model;
   }
