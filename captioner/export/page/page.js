@@ -11,12 +11,13 @@ const one = (selector, parent = document) => parent.querySelector(selector);
 const say = (text) => { one("#status").textContent = text; };
 const cards = new Map(); // by the number of the picture
 const waiting = []; // what the model is asked before it is there
-let worker, language = "", number = 0;
+let worker, language = "", number = 0, outdated = false;
 
 start();
 
 async function start() {
   const missing = Object.keys(NEEDED).filter((name) => !(name in globalThis)).map((name) => NEEDED[name]);
+  one("#drop").hidden = missing.length > 0;
   if (missing.length) return say(`This browser lacks ${missing.join(", ")}. Use a newer one, please.`);
   say("Loading the model…");
   const kept = await keep();
@@ -27,7 +28,8 @@ async function start() {
     if (data.failed) return say(`The model cannot be loaded: ${data.failed}.`);
     if (data.ready) {
       language = data.language;
-      return say(kept ? "Ready. This page now works without a network, too." : "Ready.");
+      if (!outdated) say(kept ? "Ready. This page now works without a network, too." : "Ready.");
+      return undefined;
     }
     if (cards.has(data.id)) cards.get(data.id)(data);
   };
@@ -41,12 +43,16 @@ async function keep() {
   serviceWorker.onmessage = ({ data }) => {
     if (!worker) say(`Loading the model… ${percent(data.share)}`);
   };
+  if (serviceWorker.controller) {
+    serviceWorker.oncontrollerchange = () => {
+      outdated = true;
+      say("There is a new version of this page. Load it again to use it.");
+    };
+  }
   try {
-    const registration = await serviceWorker.register("sw.js"), coming = registration.installing;
-    if (registration.active) {
-      serviceWorker.oncontrollerchange = () => say("There is a new version of this page. Load it again to use it.");
-      return true;
-    }
+    const registration = await serviceWorker.register("sw.js");
+    if (registration.active) return true;
+    const coming = registration.installing ?? registration.waiting;
     await new Promise((done) => {
       coming.onstatechange = () => ["activated", "redundant"].includes(coming.state) && done();
     });
