@@ -1,10 +1,10 @@
 """An exported model is a folder: ONNX files, and `captioner.json`, which holds all that they do not.
 
-    encoder.onnx         pixels -> features
-    start.onnx           features -> the state, the evidence for words, and what familiarity depends on
-    step.onnx            a token of each caption, the state -> logits, the state
-    matcher.safetensors  what finds pictures by a sentence, where the checkpoint has it
-    captioner.json       vocabulary, preprocessing, how to decode, provenance, digests of the other files
+encoder.onnx         pixels -> features
+start.onnx           features -> the state, the evidence for words, and what familiarity depends on
+step.onnx            a token of each caption, the state -> logits, the state
+matcher.safetensors  what finds pictures by a sentence, where the checkpoint has it
+captioner.json       vocabulary, preprocessing, how to decode, provenance, digests of the other files
 """
 
 from __future__ import annotations

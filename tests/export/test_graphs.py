@@ -51,7 +51,7 @@ def random_decoder(cell: str, layers: int, words: dict[str, int | bool]) -> Deco
 def run(model: onnx.ModelProto, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-    return {output.name: torch.from_numpy(np.array(values)) for output, values in zip(session.get_outputs(), found)}
+    return {output.name: torch.from_numpy(np.array(values)) for output, values in zip(session.get_outputs(), found, strict=True)}
 
 
 def started(decoder: Decoder, features: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -69,7 +69,9 @@ def assert_equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert found[name].dtype == torch.float32
-        torch.testing.assert_close(found[name], tensor, rtol=most, atol=most, msg=lambda why, name=name: f"{name}: {why}")
+        torch.testing.assert_close(
+            found[name], tensor, rtol=most, atol=most, msg=lambda why, name=name: f"{name}: {why}"
+        )
 
 
 @pytest.fixture(autouse=True)
