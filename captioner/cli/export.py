@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     bits = "of each weight: with 16 the files are half as large, with 8 a quarter [32]"
     parser.add_argument("--bits", type=int, choices=(32, 16, 8), default=32, help=bits)
-    images = "with --bits 8: some 300 pictures like yours, so that the encoder can compute in 8 bits, which is faster"
+    images = "with --bits 8: some 100 pictures like yours, so that the encoder can compute in 8 bits, which is faster"
     parser.add_argument("--images", metavar="DIR", help=images)
 
 

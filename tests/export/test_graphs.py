@@ -51,12 +51,14 @@ def random_decoder(cell: str, layers: int, words: dict[str, int | bool]) -> Deco
 def run(model: onnx.ModelProto, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-    return {output.name: torch.from_numpy(np.array(values)) for output, values in zip(session.get_outputs(), found, strict=True)}
+    names = [output.name for output in session.get_outputs()]
+    return {name: torch.from_numpy(np.array(values)) for name, values in zip(names, found, strict=True)}
 
 
 def started(decoder: Decoder, features: torch.Tensor) -> dict[str, torch.Tensor]:
     """What `start` should give."""
-    wanted = {**named(decoder.init_state(features)), "kind": feature_inputs(decoder, features)}
+    kind = torch.from_numpy(feature_inputs(decoder.standardised(features).numpy()))
+    wanted = {**named(decoder.init_state(features)), "kind": kind}
     evidence = decoder.words.evidence(features)
     return wanted if evidence is None else {**wanted, "evidence": evidence, "words": decoder.words(features)}
 
