@@ -34,7 +34,7 @@ from captioner.cli import (
     watch,
 )
 from captioner.cli.arguments import Parser
-from captioner.errors import CaptionerError, one_line
+from captioner.errors import CaptionerError, one_line, to_install_torch
 
 _COMMANDS = (
     *(demo, app, serve, caption, watch, find, read, apply, alt, cluster),
@@ -68,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.strerror:
             reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"captioner: error: {one_line(reason)}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision"):
+            raise
+        missing = f"this command needs {error.name}, which is not installed"
+        print(f"captioner: error: {missing}: {to_install_torch()}", file=sys.stderr)
         return 2
 
 
