@@ -45,12 +45,17 @@ def to_install(extra: str) -> str:
     """How to install an extra, for a message."""
     if extra in _OF_LIGHT and _is_light():
         return f'pip install "captioner-light[{extra}]"'
-    return f'pip install "captioner[{extra}]" (in a clone: pip install -e ".[{extra}]")'
+    return f'{_before()}pip install "captioner[{extra}]" (in a clone: pip install -e ".[{extra}]")'
 
 
 def to_install_torch() -> str:
     """How to install all that the light distribution leaves out, for a message."""
-    return f"{'pip uninstall captioner-light, then ' if _is_light() else ''}pip install captioner"
+    return f"{_before()}pip install captioner"
+
+
+def _before() -> str:
+    """What has to be done first: both distributions hold the same files."""
+    return "pip uninstall captioner-light, then " if _is_light() else ""
 
 
 def _is_light() -> bool:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from conftest import draw_picture
@@ -99,7 +99,8 @@ def test_captions_in_every_format(model: tuple[object, ...]) -> None:
     assert [done.status for done in (*files, numbered, sidecar, xmp)] == [0] * 7
     captions = dict(line.split("\t") for line in Path("a.txt").read_text().splitlines())
     assert captions == {path: caption for path, caption in _rows(text.out).items() if path in captions}
-    assert {row["path"]: row["caption"] for row in map(json.loads, Path("a.jsonl").open())} == captions
+    rows = map(json.loads, Path("a.jsonl").read_text().splitlines())
+    assert {row["path"]: row["caption"] for row in rows} == captions
     assert Path("picture1.txt").read_text() == captions["picture1.jpg"] + "\n"
     assert captions["picture1.jpg"] in Path("picture1.jpg.xmp").read_text()
     assert "2 pictures have captions already" in again.err
@@ -136,7 +137,9 @@ def test_finding_knows_what_was_encoded_before(model: tuple[object, ...]) -> Non
 
 
 def test_evaluation_says_what_computed(model: tuple[object, ...]) -> None:
-    Path("captions.token.txt").write_text("".join(f"picture{n}.jpg#{m}\tA dog runs\n" for n in range(7) for m in (0, 1)))
+    Path("captions.token.txt").write_text(
+        "".join(f"picture{n}.jpg#{m}\tA dog runs\n" for n in range(7) for m in (0, 1))
+    )
     Path("written.csv").write_text("path,caption\n" + "".join(f"picture{n}.jpg,a dog\n" for n in range(7)))
     people = ("evaluate", "--captions", "captions.token.txt")
     given, written, retrieval = light(
@@ -219,9 +222,8 @@ except captioner.DeviceError as error:
 
 
 def test_help_imports_nothing_that_takes_long(tmp_path: Path) -> None:
-    names = [command.__name__.rpartition(".")[2] for command in _COMMANDS]
     code = f"""{PROCESS}
-for arguments in [[], *([name] for name in {names!r})]:
+for arguments in [[], *([name] for name in {_COMMANDS!r})]:
     assert run([*arguments, "--help"])[0] == 0
 assert not {{"numpy", "PIL", "onnxruntime", "lxml", "tqdm", "nltk"}} & sys.modules.keys()
 """
