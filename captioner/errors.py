@@ -16,6 +16,7 @@ Each message says what is wrong with what, and what to do about it. Errors of th
 import re
 from collections.abc import Sequence
 
+_OF_LIGHT = ("raw", "metadata", "watch", "serve")  # the extras of packaging/light/pyproject.toml
 # Lone surrogates, too, except those that stand for the bytes of a file name that is not valid text.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
 
@@ -42,7 +43,26 @@ def reason_of(error: Exception, path: str) -> str:
 
 def to_install(extra: str) -> str:
     """How to install an extra, for a message."""
-    return f'pip install "captioner[{extra}]" (in a clone: pip install -e ".[{extra}]")'
+    if extra in _OF_LIGHT and _is_light():
+        return f'pip install "captioner-light[{extra}]"'
+    return f'{_before()}pip install "captioner[{extra}]" (in a clone: pip install -e ".[{extra}]")'
+
+
+def to_install_torch() -> str:
+    """How to install all that the light distribution leaves out, for a message."""
+    return f"{_before()}pip install captioner"
+
+
+def _before() -> str:
+    """What has to be done first: both distributions hold the same files."""
+    return "pip uninstall captioner-light, then " if _is_light() else ""
+
+
+def _is_light() -> bool:
+    """Whether this package came with the distribution captioner-light alone."""
+    from importlib.metadata import packages_distributions  # takes long to import, and errors are rare
+
+    return set(packages_distributions().get("captioner", ())) == {"captioner-light"}
 
 
 class CaptionerError(Exception):

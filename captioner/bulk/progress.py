@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from captioner.errors import counted, one_line
-from captioner.inference.progress import progress_bar
+from captioner.inference.progress import progress_bar, write
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
@@ -39,7 +35,7 @@ class Progress:
 
     def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
         self.quiet = quiet
-        self.say = say or partial(tqdm.write, file=sys.stderr)  # which moves the bar out of the way
+        self.say = say or write
         self._done = self._captioned = self._failed = self._skipped = self._kept = self._unsure = self._moved = 0
 
     def keep(self, kept: int, total: int) -> Summary:

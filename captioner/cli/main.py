@@ -11,34 +11,15 @@ import codecs
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from captioner import __version__
-from captioner.cli import (
-    alt,
-    app,
-    apply,
-    caption,
-    cluster,
-    compare,
-    data,
-    demo,
-    evaluate,
-    export,
-    find,
-    models,
-    read,
-    sample,
-    score,
-    serve,
-    train,
-    watch,
-)
 from captioner.cli.arguments import Parser
-from captioner.errors import CaptionerError, one_line
+from captioner.errors import CaptionerError, one_line, to_install_torch
 
 _COMMANDS = (
-    *(demo, app, serve, caption, watch, find, read, apply, alt, cluster),
-    *(score, sample, evaluate, compare, models, data, train, export),
+    *("demo", "app", "serve", "caption", "watch", "find", "read", "apply", "alt", "cluster"),
+    *("score", "sample", "evaluate", "compare", "models", "data", "train", "export"),
 )
 
 
@@ -69,10 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"captioner: error: {one_line(reason)}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision"):
+            raise
+        missing = f"this command needs {error.name}, which is not installed"
+        print(f"captioner: error: {missing}: {to_install_torch()}", file=sys.stderr)
+        return 2
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    args, rest = _parser().parse_known_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # The other commands need not be imported.
+    args, rest = _parser(given[:1] if given[0] in _COMMANDS else _COMMANDS).parse_known_args(given)
     # Until Python 3.12, argparse does not take `FILE -f alt DOCUMENT`, where a flag stands between them.
     last = next((name for name in ("documents", "paths") if isinstance(getattr(args, name, None), list)), None)
     if rest and (last is None or any(text.startswith("-") for text in rest)):
@@ -94,13 +83,14 @@ def _printable(error: UnicodeError) -> tuple[str | bytes, int]:
     return letter.encode("ascii", "backslashreplace").decode(), error.start + 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(names: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
     about = "Captions for pictures, on your own machine: no network and no GPU needed."
     parser = Parser(prog="captioner", description=about)
     parser.add_argument("--version", action="version", version=f"captioner {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in _COMMANDS:
-        command = commands.add_parser(module.__name__.rpartition(".")[2], **module.ABOUT)
+    for name in names:
+        module = import_module(f"captioner.cli.{name}")
+        command = commands.add_parser(name, **module.ABOUT)
         # `data` has a function for each of its actions.
         command.set_defaults(run=getattr(module, "run", None), refuse=command.error)
         module.add_arguments(command)

@@ -104,8 +104,8 @@ class Pairs:
         self.images, self.files = images, find_files(self.references, images)
         self.note("no_picture", [name for name in self.references if name not in self.files])
         if self.files and not self.selected:
-            known = set(map(str, self.files.values()))
-            others = [path for path in find_pictures([str(images)], recursive=True) if path not in known]
+            known = set(self.files.values())
+            others = [path for path in find_pictures([str(images)], recursive=True) if Path(path) not in known]
             self.note("no_references", [os.path.relpath(path, images) for path in others])
         self.refuse()  # before minutes of work
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ from captioner.data.captions import read_captions
 from captioner.errors import DataError, ImageError
 from captioner.evaluation.pairs import Pairs
 from captioner.evaluation.run import Model
-from captioner.evaluation.scores import markdown_table, span
+from captioner.evaluation.scores import COMPUTES, markdown_table, span, version
 
 Vectors = NDArray[np.float32]
 Ranks = NDArray[np.int64]
@@ -133,7 +132,7 @@ def evaluate_retrieval(
         "refs_sha": hashlib.sha256(content.encode()).hexdigest()[:12],
         **{"precision": model.precision, "engine": model.engine, "checkpoint": digest[:12]},
         **{kind: str(len(those)) for kind, those in pairs.problems.items()},
-        **{package: version(package) for package in ("captioner", "torch")},
+        **{package: version(package) for package in ("captioner", COMPUTES[model.engine])},
     }
     recipe = "|".join(f"{name}:{value}" for name, value in parts.items())
     return Retrieval(scores, queries, recipe, pairs.files, pairs.problems)

@@ -11,7 +11,7 @@ from captioner.data.captions import read_captions
 from captioner.data.names import find_files
 from captioner.errors import OptionError, counted
 from captioner.evaluation.pairs import Pairs
-from captioner.evaluation.scores import Evaluation, recipe
+from captioner.evaluation.scores import COMPUTES, Evaluation, recipe
 from captioner.options import TOKEN_KINDS, DecodeOptions
 from captioner.vocab import fitting_tokens, tokenise
 
@@ -87,7 +87,8 @@ def evaluate(
     for line in pairs.described():
         say(f"warning: {line}")
     result = pairs.scored(tokens)
-    return replace(result, recipe=recipe(result, source, ["captioner", "nltk", *([] if predictions else ["torch"])]))
+    packages = ["captioner", "nltk", *([] if predictions else [COMPUTES[source["engine"]]])]
+    return replace(result, recipe=recipe(result, source, packages))
 
 
 def _caption(

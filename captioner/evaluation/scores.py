@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ Scores: TypeAlias = dict[str, Any]
 _Score: TypeAlias = tuple[list[int], float, float]  # of one caption: `metrics.bleu_counts`, ROUGE-L, CIDEr-D
 METRICS = {**{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}, "rouge_l": "ROUGE-L", "cider": "CIDEr"}
 EVALUATION_FORMAT = "captioner evaluation 1"
+COMPUTES = {"torch": "torch", "onnx": "onnxruntime"}  # the package behind each engine
 _TOKENISERS = {"word": "captioner-ptb-lower-nopunct", "character": "captioner-character"}  # in the recipe
 
 _MARKER = re.compile(r"</?\w+>")  # <end>, <unk>, </s>: a model writes these, people do not
@@ -255,6 +256,11 @@ def recipe(evaluation: Evaluation, source: Mapping[str, str], packages: Sequence
         **{package: version(package) for package in packages},
     }
     return "|".join(f"{name}:{value}" for name, value in parts.items())
+
+
+def version(package: str) -> str:
+    """The version of a package. It is asked itself: what it was installed as may have another name."""
+    return str(import_module(package).__version__)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

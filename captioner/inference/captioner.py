@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captioner.errors import CheckpointError, DeviceError, OptionError
+from captioner.errors import CheckpointError, DeviceError, OptionError, to_install_torch
 from captioner.files import sha256_of
 from captioner.inference.decoding import ROWS, Hypothesis, decode
 from captioner.inference.engine import Engine
@@ -81,7 +81,7 @@ def _engine(found: Path, exported: bool, device: str, precision: str) -> Engine:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        how = "install it with pip install captioner, or give the folder of an exported model"
+        how = f"install it with {to_install_torch()}, or give the folder of an exported model"
         raise DeviceError(f"{found}: this checkpoint needs torch, which is not installed: {how}") from error
     return load_engine(found, device, precision)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from captioner.errors import CheckpointError, DeviceError, OptionError, to_install
 from captioner.inference.engine import About, Look
 from captioner.inference.rules import Ids
-from captioner.machine import available_cpus, keep_freed_memory
+from captioner.machine import available_cpus, give_back_freed_memory, keep_freed_memory
 from captioner.network.header import dataclass_from, read_export
 from captioner.network.preprocess import Preprocess
 
@@ -52,16 +52,19 @@ class OnnxEngine:
         about = header.config, header.vocabulary, preprocess, header.provenance, header.trust
         self.about = About(*about, content["predicted"])
         self.workers = available_cpus()
-        keep_freed_memory()
         self._encoder, self._start, self._step = (
             _session(file.with_name(f"{name}.onnx")) for name in ("encoder", "start", "step")
         )
+        keep_freed_memory()  # only now: see `_session`
         self._states = [given.name for given in self._step.get_inputs()[1:]]
         self.feature_size = self._start.get_inputs()[0].shape[1]
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, S, S, 3) -> (B, F)"""
-        features: NDArray[np.float32] = self._encoder.run(["features"], {"pixels": pixels})[0]
+        # One by one: what is between the layers then stays in the processor's cache, and takes little memory.
+        features = np.empty((len(pixels), self.feature_size), dtype=np.float32)
+        for place in range(len(pixels)):
+            features[place] = self._encoder.run(["features"], {"pixels": pixels[place : place + 1]})[0]
         if not np.isfinite(features).all():
             raise CheckpointError("the exported encoder computes what is not a number: export the model anew")
         return features
@@ -115,6 +118,8 @@ def _session(file: Path) -> Any:
     available = onnxruntime.get_available_providers()
     wanted = [name for name in ("OpenVINOExecutionProvider", "CPUExecutionProvider") if name in available]
     try:
-        return onnxruntime.InferenceSession(file, options, providers=wanted)
+        session = onnxruntime.InferenceSession(file, options, providers=wanted)
     except Exception as error:  # onnxruntime's own classes have no base of their own
         raise CheckpointError(f"{file}: onnxruntime cannot run it: {error!s:.300}") from error
+    give_back_freed_memory()  # while it arranges the weights, onnxruntime takes several times what they need
+    return session

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any, TypeVar
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from captioner.errors import counted
+
+if TYPE_CHECKING:  # it takes long to import, and most logs and short jobs do without
+    from tqdm import tqdm
 
 T = TypeVar("T")
 SECONDS = 25.0  # between two lines of a log
@@ -63,8 +64,20 @@ class LogLines:
 def progress_bar(total: int | None, title: str, unit: str, done: int = 0, hidden: bool = False) -> tqdm[Any] | LogLines:
     """Something with `update` and `close` that shows how many of `total` units are done; None where nobody knows it."""
     if hidden or sys.stderr.isatty():
+        from tqdm import tqdm
+
         return tqdm(total=total, initial=done, desc=title, unit=f" {unit}s", leave=False, disable=hidden)
     return LogLines(total, title, unit, done)
+
+
+def write(line: str) -> None:
+    """Print a line on stderr. A bar that is there moves out of its way."""
+    if "tqdm" not in sys.modules:
+        print(line, file=sys.stderr)
+    else:
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
 
 
 def watched(items: Iterable[T], total: int | None = None, unit: str = "picture") -> Iterator[T]:

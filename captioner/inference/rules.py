@@ -106,7 +106,7 @@ class Rules:
         if self.function_words is None or not written.shape[1]:
             return evidence
         now, most = np.take_along_axis(evidence, written, 1), math.log(SAID_AGAIN) * (self.options.evidence or 0.0)
-        again = np.isin(written, self.function_words)
+        again = _among(written, self.function_words)
         found: Floats = evidence.copy()
         np.put_along_axis(found, written, np.where(again, now, np.minimum(now, most)), 1)
         return found
@@ -157,7 +157,7 @@ class Rules:
         if self.options.allow_stutter or not self.conjunctions or t < 2:
             return
         first = max(1, t - STUTTER)
-        joins = np.isin(written[:, first:], self.conjunctions)
+        joins = _among(written[:, first:], self.conjunctions)
         np.put_along_axis(scores, np.where(joins, written[:, first - 1 : -1], PAD), -np.inf, 1)
 
     def _forbid_repetition(self, scores: Floats, written: Ids) -> None:
@@ -256,3 +256,9 @@ def _neutral(
 def _with_suggestions(word: str, vocabulary: Vocabulary) -> str:
     near = get_close_matches(word, vocabulary.words[len(SPECIAL_TOKENS) :])
     return repr(word) + (f" (did you mean {' or '.join(map(repr, near))}?)" if near else "")
+
+
+def _among(written: Ids, known: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which of the tokens, of any shape, are known. `np.isin` would sort them each time."""
+    found: NDArray[np.bool_] = (written[..., None] == np.array(known)).any(-1)
+    return found

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path, PurePath
 from typing import IO, Any, Protocol, TypeAlias
@@ -47,6 +49,7 @@ MAX_FILE_BYTES = 500_000_000
 NO_ADDRESS = "is an address, and captioner fetches nothing: save the picture, and give its path"
 # Pillow reads more formats than these. For PostScript it would start Ghostscript, whatever the file is called.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000")
+_PLUGINS = ("WebP", "Avif", "Jpeg2K")  # for what Pillow does not know from the beginning
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MAX_SCANS = 100  # of a JPEG; a progressive one has about 10, and each takes as long as decoding a picture
 _HEIC = re.compile(rb"hei[cxms]|hev[cxms]|mif1|msf1")  # brands in the first bytes of such a file
@@ -306,16 +309,25 @@ def _prepare_pillow() -> tuple[str, ...]:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
     # It warns about large pictures and odd metadata. `warnings.catch_warnings` is not safe in threads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    with suppress(ImportError):  # there are machines that it is not made for
-        from pi_heif import register_heif_opener
-
-        register_heif_opener()
-    Image.init()
+    # Not with `Image.init`, which imports forty plugins for formats that are not read here.
+    Image.preinit()
+    for plugin in _PLUGINS:
+        import_module(f"PIL.{plugin}ImagePlugin")
+    if find_spec("pi_heif"):  # there are machines that it is not made for
+        Image.register_open("HEIF", _heif, lambda start: start[4:8] == b"ftyp" and bool(_HEIC.match(start, 8)))
     for order in (TiffImagePlugin.II, TiffImagePlugin.MM):  # kinds of grey that Pillow could read, but does not
         for white_or_black in (0, 1):
             TiffImagePlugin.OPEN_INFO.setdefault((order, white_or_black, (1,), 1, (12,), ()), ("I;16", "I;12"))
     TiffImagePlugin.OPEN_INFO.setdefault((TiffImagePlugin.MM, 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
     return tuple(format for format in _FORMATS if format in Image.OPEN)
+
+
+def _heif(file: Any, name: str | bytes) -> Any:
+    """The first picture in HEIC. pi-heif, which takes long to import, opens the others without this."""
+    from pi_heif import register_heif_opener
+
+    register_heif_opener()
+    return Image.OPEN["HEIF"][0](file, name)
 
 
 def thumbnail(image: ImageSource, side: int = SIDE) -> str | None:
