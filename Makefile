@@ -12,7 +12,7 @@ TEXT ?=
 LISTS = --train-list $(FLICKR8K)/Flickr_8k.trainImages.txt --val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train --images $(FLICKR8K)/images
 
-.PHONY: demo app lint format test test-slow golden fuzz soak test-lowest package package-light audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh train-flickr8k-de
+.PHONY: demo app web lint format test test-slow golden fuzz soak test-lowest package package-light audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh train-flickr8k-de
 
 .venv/installed: pyproject.toml
 	@echo "Installing captioner and what it needs into .venv. This is done once, and takes some minutes." >&2
@@ -41,6 +41,24 @@ demo: .venv/installed  ## caption photographs; make demo IMAGES="My Photos" or I
 
 app: .venv/installed  ## the web page
 	$(BIN)/python -m captioner app
+
+# What computes the model inside a browser. `captioner export` checks that it is that of this version.
+RUNTIME := $(shell sed -n 's/^RUNTIME = "\(.*\)".*/\1/p' captioner/export/web.py)
+RUNTIME_FOLDER = build/onnxruntime-web-$(RUNTIME)
+
+$(RUNTIME_FOLDER):
+	@command -v npm >/dev/null || { echo "The page in the browser needs npm: sudo apt-get install npm" >&2; exit 1; }
+	rm -rf build/runtime && mkdir -p build/runtime
+	cd build/runtime && npm pack --silent onnxruntime-web@$(RUNTIME) && tar -xzf onnxruntime-web-$(RUNTIME).tgz
+	mv build/runtime/package $@
+	rm -r build/runtime
+
+.venv/installed-onnx: .venv/installed
+	$(BIN)/pip install --quiet --editable ".[onnx]"
+	@touch $@
+
+web: .venv/installed-onnx $(RUNTIME_FOLDER)  ## the page that captions inside the browser, into web/; CHECKPOINT=flickr8k-zh
+	$(BIN)/python -m captioner export --web web --runtime $(RUNTIME_FOLDER) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

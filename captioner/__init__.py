@@ -28,6 +28,7 @@ Whole jobs, each of which is also a command
     train(captions, images, output)      captioner train: a checkpoint from your own captions, by a TrainConfig
     check_data(captions, images)         captioner data check: what a data set holds, and what is wrong with it
     export_model(checkpoint, output)     captioner export: ONNX files, for programs without torch
+    export_web(checkpoint, output, ...)  captioner export --web: a page that captions pictures inside the browser
     propose(paths, output)               captioner data next: the pictures to caption by hand next
     make_shapes(folder)                  captioner data make-shapes: a small data set to try everything on
     make_unfamiliar(folder)              captioner data make-unfamiliar: pictures that are no ordinary photographs
@@ -64,6 +65,7 @@ _HOMES = {
     "watch_folders": "bulk.watch",
     "propose": "bulk.propose",
     "export_model": "export.folder",
+    "export_web": "export.web",
     "serve": "server.run",
     "ServeOptions": "options",
     "caption_on_cluster": "bulk.cluster",

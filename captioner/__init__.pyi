@@ -23,6 +23,7 @@ from captioner.evaluation.compare import compare as compare
 from captioner.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
 from captioner.evaluation.run import evaluate as evaluate
 from captioner.export.folder import export_model as export_model
+from captioner.export.web import export_web as export_web
 from captioner.inference.captioner import Captioner as Captioner
 from captioner.inference.captioner import load as load
 from captioner.inference.results import Caption as Caption

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
@@ -76,10 +76,10 @@ def encoder_graph(encoder: Encoder, name: str, preprocess: Preprocess) -> onnx.M
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     assert program is not None  # it is None only where a file was named
-    return finished(_without_notes(program.model_proto))
+    return finished(without_notes(program.model_proto))
 
 
-def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without what torch notes in it of the programs it came from, such as names of files."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -89,16 +89,17 @@ def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def with_small_weights(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
+def with_small_weights(model: onnx.ModelProto, bits: int, halves: Collection[str] | None = None) -> onnx.ModelProto:
     """The model with weights of convolutions and linear layers kept in 16 bits, or in 8 with a scale for each output.
 
-    In 8 bits, layers of few weights have 16: these are the first ones, and those that filter each channel by itself.
-    Rounding them does most of the harm and saves next to nothing.
+    In 8 bits, the weights called `halves` have 16. By default, these are those of layers that have few: the first ones,
+    and those that filter each channel by itself. Rounding them does most of the harm and saves next to nothing.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     uses = {node.input[1]: node for node in model.graph.node if node.op_type in _WEIGHTED and node.input[1] in tensors}
     weights = {name: numpy_helper.to_array(tensors[name]) for name in uses}
-    halves = weights if bits == 16 else _few(weights)
+    if bits == 16 or halves is None:
+        halves = weights.keys() if bits == 16 else _few(weights)
     kept = [tensor for name, tensor in tensors.items() if name not in weights]
     nodes: list[onnx.NodeProto] = []
     for name, values in weights.items():

@@ -1,14 +1,15 @@
 """An exported model is a folder: ONNX files, and `captioner.json`, which holds all that they do not.
 
-    encoder.onnx         pixels -> features
-    start.onnx           features -> the state, the evidence for words, and what familiarity depends on
-    step.onnx            a token of each caption, the state -> logits, the state
-    matcher.safetensors  what finds pictures by a sentence, where the checkpoint has it
-    captioner.json       vocabulary, preprocessing, how to decode, provenance, digests of the other files
+encoder.onnx         pixels -> features
+start.onnx           features -> the state, the evidence for words, and what familiarity depends on
+step.onnx            a token of each caption, the state -> logits, the state
+matcher.safetensors  what finds pictures by a sentence, where the checkpoint has it
+captioner.json       vocabulary, preprocessing, how to decode, provenance, digests of the other files
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import json
@@ -23,17 +24,16 @@ from captioner.errors import DeviceError, OptionError, OutputError, to_install
 from captioner.files import replacing, sha256_of
 from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
-from captioner.network.header import KEY, find_checkpoint, language_of, opened
+from captioner.network.header import EXPORT_VERSION, EXPORTED, KEY, find_checkpoint, language_of, opened
 from captioner.options import DecodeOptions
 from captioner.pictures.load import ImageSource
 
 if TYPE_CHECKING:
     import onnx
 
-VERSION = 1
 BITS = (32, 16, 8)
 ENCODER, START, STEP = "encoder.onnx", "start.onnx", "step.onnx"
-MATCHER, INDEX = "matcher.safetensors", "captioner.json"
+MATCHER = "matcher.safetensors"
 
 
 def export_model(
@@ -56,19 +56,19 @@ def export_model(
     if images is not None and bits != 8:
         raise OptionError("images are for 8 bits: set bits (--bits) to 8, or leave images (--images) out")
     file, folder = find_checkpoint(checkpoint), Path(output)
-    if (folder / INDEX).exists():
+    if (folder / EXPORTED).exists():
         raise OutputError(f"{folder}: holds an exported model already: name another folder")
     _check_installed()
     loaded = load_checkpoint(file)
     content = _index(file, loaded, bits)
-    files = content["files"]
+    graphs, files = _graphs(loaded, bits, images), content["files"]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in _graphs(loaded, bits, images).items():
+    for name, graph in graphs.items():
         files[name] = _write(folder / name, graph.SerializeToString())
     if loaded.model.config.match_size:
         files[MATCHER] = _write(folder / MATCHER, _matcher(file))
     # Last, because a folder without it is no model.
-    _write(folder / INDEX, json.dumps(content, ensure_ascii=False, indent=1).encode())
+    _write(folder / EXPORTED, json.dumps(content, ensure_ascii=False, indent=1).encode())
     return folder
 
 
@@ -81,13 +81,19 @@ def _check_installed() -> None:
 
 
 def _graphs(loaded: Checkpoint, bits: int, images: Sequence[ImageSource] | None) -> dict[str, onnx.ModelProto]:
+    from captioner.export.calibration import calibrated, read
     from captioner.export.encoder import encoder_graph, with_small_weights
     from captioner.export.graphs import start_graph, step_graph
+    from captioner.export.unbiased import unbiased
 
-    decoder = loaded.model.decoder
+    decoder, pictures = loaded.model.decoder, None if images is None else read(images, loaded.preprocess)
     encoder = encoder_graph(loaded.model.encoder, loaded.model.config.encoder, loaded.preprocess)
-    if bits < 32:
-        encoder = with_small_weights(encoder, bits)
+    if pictures is not None:
+        encoder = calibrated(encoder, pictures)
+    elif bits < 32:
+        exact, encoder = copy.deepcopy(encoder), with_small_weights(encoder, bits)
+        if bits == 8:
+            encoder = unbiased(encoder, exact, loaded.preprocess)
     return {ENCODER: encoder, START: start_graph(decoder, bits), STEP: step_graph(decoder, bits)}
 
 
@@ -98,7 +104,7 @@ def _index(file: Path, loaded: Checkpoint, bits: int) -> dict[str, Any]:
     options, predictor = DecodeOptions(), loaded.model.decoder.words
     rules = Rules.of(options, loaded.vocabulary)
     return {
-        "export_version": VERSION,
+        "export_version": EXPORT_VERSION,
         "bits": bits,
         "source": {"checkpoint": file.name, "sha256": sha256_of(file)},
         "language": language_of(file),

@@ -6,6 +6,8 @@ Shapes: B pictures, R rows, F feature, H hidden, L layers, V vocabulary, W predi
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 
@@ -16,7 +18,11 @@ from captioner.network.recurrent import has_memory
 from captioner.network.words import DOUBT
 
 _OPERATORS = {"lstm": "LSTM", "peephole": "LSTM", "gru": "GRU", "rnn": "RNN", "rnn-relu": "RNN"}
-_OPTIONS = {"gru": {"linear_before_reset": 1}, "rnn": {"activations": ["Tanh"]}, "rnn-relu": {"activations": ["Relu"]}}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "gru": {"linear_before_reset": 1},
+    "rnn": {"activations": ["Tanh"]},
+    "rnn-relu": {"activations": ["Relu"]},
+}
 # In which order ONNX has the parts of torch's weights: the gates i, f, c, o of an LSTM and r, z, n of a GRU.
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 _PEEPHOLES = (0, 2, 1)  # p_i, p_f, p_o
@@ -42,7 +48,7 @@ class _DecoderGraph(Graph):
         scale = None if scale is None else in_order(scale, order)
         if lead:
             values, scale = values[None], None if scale is None else scale[None]
-        return self.weight(values, scale)
+        return self.weight(name, values, scale)
 
     def linear(self, layer: str, x: str, to: str = "") -> str:
         """The linear layer called `layer`."""
@@ -82,7 +88,7 @@ def start_graph(decoder: Decoder, bits: int) -> onnx.ModelProto:
         _state(graph, memory if config.linear_memory else graph.op("Tanh", memory), "c")
     _kind(graph, standard, len(mean))
     outputs = {
-        **{part: (config.layers, "B", config.hidden_size) for part in state_names(config.cell)},
+        **dict.fromkeys(state_names(config.cell), (config.layers, "B", config.hidden_size)),
         **({"evidence": ("B", config.vocabulary_size), "words": ("B", words)} if words else {}),
         "kind": ("B", 3),
     }
@@ -168,7 +174,7 @@ def step_graph(decoder: Decoder, bits: int) -> onnx.ModelProto:
     graph.linear("output", scaled, to="logits")
     sides = (config.layers, "R", config.hidden_size)
     outputs = {"logits": ("R", config.vocabulary_size), **{f"{part}_next": sides for part in state}}
-    return graph.model("step", {"tokens": ("R",), **{part: sides for part in state}}, outputs)
+    return graph.model("step", {"tokens": ("R",), **dict.fromkeys(state, sides)}, outputs)
 
 
 def _layers_of(graph: _DecoderGraph, part: str) -> list[str]:

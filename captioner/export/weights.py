@@ -40,6 +40,21 @@ def shrunk(name: str, values: Array, scale: Array | None) -> tuple[list[onnx.Ten
     return tensors, nodes
 
 
+def coarser(model: onnx.ModelProto, bits: Mapping[str, int]) -> onnx.ModelProto:
+    """The model with some of its weights of 8 bits rounded to fewer: to `bits` where a name begins with a key of it.
+
+    They stay int8 and take fewer different values, so that a packed file is smaller.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, left in bits.items():
+        for kept in [tensor for other, tensor in tensors.items() if other.startswith(name) and other.endswith(".kept")]:
+            scale = tensors[kept.name.removesuffix("kept") + "scale"]
+            times = np.float32(2 ** (8 - left))
+            kept.CopyFrom(_tensor(np.round(numpy_helper.to_array(kept) / times).astype(np.int8), kept.name))
+            scale.CopyFrom(_tensor(numpy_helper.to_array(scale) * times, scale.name))
+    return finished(model)
+
+
 def _tensor(values: Array, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.ascontiguousarray(values), name)
 
@@ -68,11 +83,10 @@ class Graph:
         self._tensors.append(numpy_helper.from_array(array.astype(kind), f"constant_{len(self._tensors)}"))
         return self._tensors[-1].name
 
-    def weight(self, values: Array, scale: Array | None) -> str:
-        """Weights in float32, of float32, of float16, or of int8 and their scale."""
+    def weight(self, name: str, values: Array, scale: Array | None) -> str:
+        """Weights in float32, of float32, of float16, or of int8 and their scale. In the last two they keep a name."""
         if values.dtype == np.float32:
             return self.constant(values)
-        name = f"weight_{len(self._tensors)}"
         tensors, nodes = shrunk(name, values, scale)
         self._tensors += tensors
         self._nodes += nodes

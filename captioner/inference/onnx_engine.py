@@ -115,10 +115,10 @@ def _session(file: Path) -> Any:
     # each other after every layer.
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors are raised, too
-    available = onnxruntime.get_available_providers()
-    wanted = [name for name in ("OpenVINOExecutionProvider", "CPUExecutionProvider") if name in available]
+    openvino = ("OpenVINOExecutionProvider", {"device_type": "CPU", "num_of_threads": "1"})
+    wanted: list[Any] = [openvino] if openvino[0] in onnxruntime.get_available_providers() else []
     try:
-        session = onnxruntime.InferenceSession(file, options, providers=wanted)
+        session = onnxruntime.InferenceSession(file, options, providers=[*wanted, "CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes have no base of their own
         raise CheckpointError(f"{file}: onnxruntime cannot run it: {error!s:.300}") from error
     give_back_freed_memory()  # while it arranges the weights, onnxruntime takes several times what they need

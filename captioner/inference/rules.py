@@ -27,6 +27,7 @@ MOST_REQUIRED = 3  # words; each doubles the number of beams
 SAID_AGAIN = 0.1  # the most that a picture speaks for a word which the caption has said
 CONJUNCTIONS = ("and", "or")
 STUTTER = 4  # the number of words after a conjunction that must differ from the word before it
+_FEW = 16  # so many of the largest values are found faster one after the other than by sorting
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ class Rules:
         if options.top_k or options.top_p < 1.0:
             ids = np.argsort(-ranked, axis=-1, kind="stable")[:, : options.top_k or None]
             ranked = np.take_along_axis(ranked, ids, 1)
-        probabilities = np.exp(log_softmax(ranked / options.temperature))
+        probabilities = np.exp((ranked - ranked.max(-1, keepdims=True)) / options.temperature)
+        probabilities /= probabilities.sum(-1, keepdims=True)
         if options.top_p < 1.0:
             before = probabilities.cumsum(-1) - probabilities
             probabilities[before >= options.top_p] = 0.0  # the first word always stays
@@ -204,12 +206,23 @@ def log_softmax(logits: Floats) -> Floats:
 
 
 def top(values: Floats, k: int) -> tuple[Floats, Ids]:
-    """The k largest values of each row of (R, N), the largest first, and their places, (R, k) each."""
-    places = np.argpartition(values, -k, 1)[:, -k:] if k < values.shape[1] else np.arange(values.shape[1])[None]
-    places = np.broadcast_to(places, (len(values), k))
-    found = np.take_along_axis(values, places, 1)
-    order = np.argsort(-found, 1, kind="stable")
-    return np.take_along_axis(found, order, 1), np.take_along_axis(places, order, 1)
+    """The k largest values of each row of (R, N), the largest first, and their places, (R, k) each.
+
+    What is -inf may come with the place of another.
+    """
+    if k > _FEW:
+        places = np.argpartition(values, -k, 1)[:, -k:] if k < values.shape[1] else np.argsort(values, 1)
+        found = np.take_along_axis(values, places, 1)
+        order = np.argsort(-found, 1, kind="stable")
+        return np.take_along_axis(found, order, 1), np.take_along_axis(places, order, 1)
+    left, rows = values.copy(), np.arange(len(values))
+    best = np.empty((k, len(values)), dtype=values.dtype)
+    where = np.empty((k, len(values)), dtype=np.int64)
+    for place in range(k):
+        where[place] = left.argmax(1)
+        best[place] = left[rows, where[place]]
+        left[rows, where[place]] = -np.inf
+    return best.T, where.T
 
 
 def _required(options: DecodeOptions, vocabulary: Vocabulary) -> tuple[int, ...]:

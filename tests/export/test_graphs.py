@@ -51,12 +51,14 @@ def random_decoder(cell: str, layers: int, words: dict[str, int | bool]) -> Deco
 def run(model: onnx.ModelProto, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-    return {output.name: torch.from_numpy(np.array(values)) for output, values in zip(session.get_outputs(), found)}
+    names = [output.name for output in session.get_outputs()]
+    return {name: torch.from_numpy(np.array(values)) for name, values in zip(names, found, strict=True)}
 
 
 def started(decoder: Decoder, features: torch.Tensor) -> dict[str, torch.Tensor]:
     """What `start` should give."""
-    wanted = {**named(decoder.init_state(features)), "kind": feature_inputs(decoder, features)}
+    kind = torch.from_numpy(feature_inputs(decoder.standardised(features).numpy()))
+    wanted = {**named(decoder.init_state(features)), "kind": kind}
     evidence = decoder.words.evidence(features)
     return wanted if evidence is None else {**wanted, "evidence": evidence, "words": decoder.words(features)}
 
@@ -69,7 +71,9 @@ def assert_equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert found[name].dtype == torch.float32
-        torch.testing.assert_close(found[name], tensor, rtol=most, atol=most, msg=lambda why, name=name: f"{name}: {why}")
+        torch.testing.assert_close(
+            found[name], tensor, rtol=most, atol=most, msg=lambda why, name=name: f"{name}: {why}"
+        )
 
 
 @pytest.fixture(autouse=True)

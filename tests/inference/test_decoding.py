@@ -163,7 +163,7 @@ def test_greedy_takes_the_likeliest_word_and_stops_at_end() -> None:
 @pytest.mark.parametrize("options", STRATEGIES)
 @pytest.mark.parametrize("max_length", [1, 2, 5])
 def test_a_caption_that_never_ends_is_cut_off_at_the_length_limit(options: DecodeOptions, max_length: int) -> None:
-    decoder = table({START: {A: 1.0}, A: {A: 1.0}})
+    decoder = table({word: {A: 1.0, END: 1e-15} for word in (START, A, B, C, D)})
     rules = Rules(options_of(options.strategy, max_length=max_length))
     for caption in decode(decoder, decoder.features(1), rules)[0]:
         assert caption.tokens == (A,) * max_length

@@ -175,9 +175,15 @@ def test_log_softmax_is_that_of_torch() -> None:
     np.testing.assert_allclose(log_softmax(logits), torch.from_numpy(logits).log_softmax(-1).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("k", [1, 3, 40])
+@pytest.mark.parametrize("k", [1, 3, 30, 40])
 def test_the_top_values_come_best_first(k: int) -> None:
     values = np.random.default_rng(k).permutation(np.arange(80.0)).reshape(2, 40)
     found, places = top(values, k)
     assert found.tolist() == (-np.sort(-values)[:, :k]).tolist()
     assert np.array_equal(np.take_along_axis(values, places, 1), found)
+
+
+def test_of_equal_values_the_first_comes_first_and_no_place_comes_twice() -> None:
+    found, places = top(np.array([[1.0, 2.0, 2.0, -np.inf], [-np.inf, -np.inf, 5.0, -np.inf]]), 3)
+    assert places[0].tolist() == [1, 2, 0]
+    assert found.tolist() == [[2.0, 2.0, 1.0], [5.0, -np.inf, -np.inf]]
