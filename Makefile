@@ -12,7 +12,7 @@ TEXT ?=
 LISTS = --train-list $(FLICKR8K)/Flickr_8k.trainImages.txt --val-list $(FLICKR8K)/Flickr_8k.devImages.txt
 TRAIN = $(BIN)/captioner train --images $(FLICKR8K)/images
 
-.PHONY: demo app web lint format test test-slow golden fuzz soak test-lowest package audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh train-flickr8k-de
+.PHONY: demo app web lint format test test-slow golden fuzz soak test-lowest package package-light audit coverage mutants bench train-encoder train-flickr8k train-flickr8k-zh train-flickr8k-de
 
 .venv/installed: pyproject.toml
 	@echo "Installing captioner and what it needs into .venv. This is done once, and takes some minutes." >&2
@@ -105,6 +105,19 @@ package: .venv/installed-dev  ## build wheel and sdist, and try each in an empty
 	    cd $$folder; venv/bin/pip install --quiet --force-reinstall --no-deps $$file; venv/bin/pip install --quiet $$file; \
 	    venv/bin/captioner demo; venv/bin/captioner models; \
 	done; rm -r $$folder
+
+# What it needs of the clone's environment is the export alone.
+LIGHT = build/light/$(notdir $(basename $(wildcard checkpoints/flickr8k-efficientnet*.safetensors)))
+
+package-light: .venv/installed-dev  ## build captioner-light, and try it in an empty environment outside the clone
+	rm -rf build/light dist/captioner_light-*
+	$(BIN)/captioner export --bits 8 --output $(LIGHT)
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist packaging/light
+	set -e; folder=$$(mktemp -d); $(PYTHON) -m venv $$folder/venv; cd $$folder; \
+	venv/bin/pip install --quiet $(CURDIR)/dist/captioner_light-*.whl; \
+	venv/bin/captioner demo; venv/bin/captioner models; venv/bin/captioner data make-shapes shapes >/dev/null; \
+	venv/bin/captioner caption shapes/images -r -q -o captions.csv; \
+	venv/bin/captioner find "a red ball" shapes/images -n 3; rm -r $$folder
 
 audit:  ## are there known holes in what we depend on?
 	$(PYTHON) -m venv .venv-audit

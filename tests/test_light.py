@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from conftest import draw_picture
 
@@ -202,6 +204,26 @@ def test_what_needs_torch_says_so_in_one_line(model: tuple[object, ...], tiny_ch
     assert "needs torch, which is not installed: pip install captioner" in torch.err
     assert "Streamlit" in page.err
     assert "this checkpoint needs torch, which is not installed" in found[0].err
+
+
+def test_a_folder_that_is_not_whole_is_refused(exported: Path, pictures: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(exported, changed := tmp_path / "changed")
+    with (changed / "step.onnx").open("ab") as file:
+        file.write(b"!")
+    shutil.copytree(exported, halved := tmp_path / "halved")
+    (halved / "start.onnx").unlink()
+    for folder, reason in ((changed, "step.onnx: is not the file that was exported"), (halved, "a file is missing")):
+        (done,) = light(("caption", pictures[0], "--checkpoint", folder))
+        assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+        assert reason in done.err
+
+
+def test_features_do_not_depend_on_the_pictures_beside_them(exported: Path, pictures: list[Path]) -> None:
+    loaded = captioner.load(exported)
+    together = loaded.encode(pictures)
+    assert together.shape == (7, loaded.feature_size)
+    assert np.array_equal(together, np.concatenate([loaded.encode([path]) for path in pictures]))
+    assert loaded.encode([]).shape == (0, loaded.feature_size)
 
 
 def test_python_says_it_as_an_error_of_captioner(model: tuple[object, ...]) -> None:

@@ -19,15 +19,16 @@ SECONDS = 25.0  # between two lines of a log
 
 
 class LogLines:
-    """A line every SECONDS that says what is done, how far it is and how long it will still take.
+    """A line every SECONDS that says what is done, how far it is and how long it will still take; none if `hidden`.
 
     It has the methods of tqdm that are used here. A thread writes, so that lines come also during a long step.
     """
 
-    def __init__(self, total: int | None, title: str, unit: str, done: int) -> None:
+    def __init__(self, total: int | None, title: str, unit: str, done: int, hidden: bool = False) -> None:
         self._total, self._title, self._unit, self._before, self._done = total, title, unit, done, done
         self._began, self._closed = time.monotonic(), threading.Event()
-        threading.Thread(target=self._write, daemon=True).start()
+        if not hidden:
+            threading.Thread(target=self._write, daemon=True).start()
 
     def __enter__(self) -> LogLines:
         return self
@@ -63,11 +64,11 @@ class LogLines:
 
 def progress_bar(total: int | None, title: str, unit: str, done: int = 0, hidden: bool = False) -> tqdm[Any] | LogLines:
     """Something with `update` and `close` that shows how many of `total` units are done; None where nobody knows it."""
-    if hidden or sys.stderr.isatty():
+    if sys.stderr.isatty() and not hidden:
         from tqdm import tqdm
 
-        return tqdm(total=total, initial=done, desc=title, unit=f" {unit}s", leave=False, disable=hidden)
-    return LogLines(total, title, unit, done)
+        return tqdm(total=total, initial=done, desc=title, unit=f" {unit}s", leave=False)
+    return LogLines(total, title, unit, done, hidden)
 
 
 def write(line: str) -> None:
