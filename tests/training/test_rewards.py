@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from inference.decoders import decode
 
 from captioner.evaluation.metrics import Cider, DocumentFrequencies
-from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
 from captioner.network.model import Decoder, ModelConfig
 from captioner.options import DecodeOptions
