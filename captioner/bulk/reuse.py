@@ -47,7 +47,8 @@ def store_of(
         if file is True:
             return None
         raise
-    return Reuse(index_of(captioner, file, reader, say), captioner.precision == "float32", digests, say)
+    exact = captioner.engine == "torch" and captioner.precision == "float32"
+    return Reuse(index_of(captioner, file, reader, say), exact, digests, say)
 
 
 def index_of(captioner: Captioner, file: AnyPath | bool, reader: Reader, say: Callable[[str], object]) -> IndexFile:
@@ -59,8 +60,9 @@ def index_of(captioner: Captioner, file: AnyPath | bool, reader: Reader, say: Ca
 class Reuse:
     """The store of features for `inference.store`. Where the index cannot be used, it says so once and does without.
 
-    In float32 the last digits of features depend on how many pictures are encoded together (`exact`). Features are then
-    known only for whole batches of the same size, so that captions do not depend on what was encoded before.
+    With torch in float32, the last digits of features depend on how many pictures are encoded together (`exact`).
+    Features are then known only for whole batches of the same size, so that captions do not depend on what was encoded
+    before.
     """
 
     def __init__(self, index: IndexFile, exact: bool, digests: Digests | None, say: Callable[[str], object]) -> None:
