@@ -77,8 +77,13 @@ test: .venv/installed-dev .venv/browser  ## the fast tests
 golden: .venv/installed  ## the captions that must not change from version to version, after a change of the checkpoint
 	$(BIN)/python tests/test_versions.py
 
+# Those of the first line only compute, so two processes may share the machine. The others time something, drive a
+# browser or kill processes.
+SIDE_BY_SIDE = tests/training tests/network tests/test_light.py \
+    $(addprefix tests/export/,test_calibration.py test_docs.py test_encoder.py test_folder.py)
 test-slow: .venv/installed-dev .venv/browser  ## the rest
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --durations 10 $(SIDE_BY_SIDE)
+	$(BIN)/pytest -m slow --durations 15 $(addprefix --ignore=,$(SIDE_BY_SIDE))
 
 fuzz: .venv/installed-dev  ## 20,000 changed pictures; make fuzz MUTANTS=1000000 for a night
 	$(BIN)/pytest tests/pictures/test_corpus.py -k fuzz -s --timeout 0 --mutants $(MUTANTS)

@@ -90,6 +90,7 @@ def test_training_goes_on_from_a_checkpoints_matcher(shapes: Shapes, tiny_weight
         torch.testing.assert_close(weights, before.state_dict()[name], msg=name)
 
 
+@pytest.mark.slow
 def test_a_matcher_of_another_encoder_is_left_out(shapes: Shapes, tiny_weights: Path, tmp_path: Path) -> None:
     split, one = split_of(shapes), replace(ALONE, epochs=1, match_epochs=1)
     train_on(split, tmp_path / "first", one, Start(tiny_weights), say=quiet)
