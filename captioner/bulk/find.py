@@ -25,7 +25,7 @@ from captioner.bulk.index import Floats, IndexFile, Numbers, index_folder
 from captioner.bulk.moves import Digests, stamp_of
 from captioner.bulk.outputs import Output
 from captioner.bulk.progress import Progress
-from captioner.bulk.reuse import store_of
+from captioner.bulk.reuse import is_for, store_of
 from captioner.bulk.run import check_waiting
 from captioner.data.spreadsheets import quoted
 from captioner.errors import ImageError, OptionError, OutputError, one_line
@@ -300,9 +300,7 @@ class Index:
             index = IndexFile(file, "", self._reader, self._progress.say)
             with suppress(OutputError, OSError):  # said once something is to be encoded
                 index.numbers([])
-                of, *made = index.model.split()
-                wanted = zip((self._how[name] for name in ("precision", "engine")), made, strict=False)
-                if of == digest and all(one in ("auto", other) for one, other in wanted):
+                if is_for(index.model, digest, self._how["precision"], self._how["engine"]):
                     return index
         return None
 

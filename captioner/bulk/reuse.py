@@ -19,10 +19,20 @@ if TYPE_CHECKING:  # they import torch
     from captioner.inference.store import Keep, Named
 
 
+_PIXELS = "2"  # the version of the way in which pictures become pixels
+
+
 def model_of(captioner: Captioner) -> str:
     """All that features depend on except the picture."""
-    parts = captioner.digest(), captioner.precision, captioner.engine, captioner.device.replace("cpu", "")
+    parts = captioner.digest(), captioner.precision, captioner.engine, _PIXELS, captioner.device.replace("cpu", "")
     return " ".join(filter(None, parts))
+
+
+def is_for(model: str, digest: str, precision: str, engine: str) -> bool:
+    """Whether an index is for a checkpoint, named by its digest, in this precision and by this engine, or "auto"."""
+    of, *made = model.split()
+    same = all(wanted in ("auto", found) for wanted, found in zip((precision, engine), made, strict=False))
+    return of == digest and made[2:3] == [_PIXELS] and same
 
 
 def file_of(model: str) -> Path:

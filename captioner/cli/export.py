@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -46,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
     pictures = find_pictures([args.images]) if args.images else None
     print(folder := export_model(args.checkpoint, args.output, args.bits or 32, pictures))
-    print(f"captioner: use it with --engine onnx --checkpoint {folder}", file=sys.stderr)
+    # A plain name could also be that of a shipped checkpoint.
+    named = shlex.quote(str(folder) if folder.parts[1:] else f".{os.sep}{folder}")
+    print(f"captioner: use it with --checkpoint {named}", file=sys.stderr)
     return 0
 
 

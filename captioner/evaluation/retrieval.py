@@ -132,7 +132,7 @@ def evaluate_retrieval(
         "refs_sha": hashlib.sha256(content.encode()).hexdigest()[:12],
         **{"precision": model.precision, "engine": model.engine, "checkpoint": digest[:12]},
         **{kind: str(len(those)) for kind, those in pairs.problems.items()},
-        **{package: version(package) for package in ("captioner", COMPUTES[model.engine])},
+        **{package: version(package) for package in ("captioner", *COMPUTES.get(model.engine, []))},
     }
     recipe = "|".join(f"{name}:{value}" for name, value in parts.items())
     return Retrieval(scores, queries, recipe, pairs.files, pairs.problems)

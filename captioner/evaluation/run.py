@@ -87,7 +87,7 @@ def evaluate(
     for line in pairs.described():
         say(f"warning: {line}")
     result = pairs.scored(tokens)
-    packages = ["captioner", "nltk", *([] if predictions else [COMPUTES[source["engine"]]])]
+    packages = ["captioner", "nltk", *([] if predictions else COMPUTES.get(source["engine"], []))]
     return replace(result, recipe=recipe(result, source, packages))
 
 

@@ -25,7 +25,7 @@ Scores: TypeAlias = dict[str, Any]
 _Score: TypeAlias = tuple[list[int], float, float]  # of one caption: `metrics.bleu_counts`, ROUGE-L, CIDEr-D
 METRICS = {**{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}, "rouge_l": "ROUGE-L", "cider": "CIDEr"}
 EVALUATION_FORMAT = "captioner evaluation 1"
-COMPUTES = {"torch": "torch", "onnx": "onnxruntime"}  # the package behind each engine
+COMPUTES = {"torch": ["torch"], "onnx": ["onnxruntime"]}  # the packages behind each engine
 _TOKENISERS = {"word": "captioner-ptb-lower-nopunct", "character": "captioner-character"}  # in the recipe
 
 _MARKER = re.compile(r"</?\w+>")  # <end>, <unk>, </s>: a model writes these, people do not

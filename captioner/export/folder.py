@@ -24,7 +24,7 @@ from captioner.errors import DeviceError, OptionError, OutputError, to_install
 from captioner.files import replacing, sha256_of
 from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
-from captioner.network.header import EXPORT_VERSION, EXPORTED, KEY, find_checkpoint, language_of, opened
+from captioner.network.header import EXPORT_VERSION, EXPORTED, KEY, MATCHER, find_checkpoint, language_of, opened
 from captioner.options import DecodeOptions
 from captioner.pictures.load import ImageSource
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 BITS = (32, 16, 8)
 ENCODER, START, STEP = "encoder.onnx", "start.onnx", "step.onnx"
-MATCHER = "matcher.safetensors"
 
 
 def export_model(
@@ -56,6 +55,8 @@ def export_model(
     if images is not None and bits != 8:
         raise OptionError("images are for 8 bits: set bits (--bits) to 8, or leave images (--images) out")
     file, folder = find_checkpoint(checkpoint), Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file: name a folder")
     if (folder / EXPORTED).exists():
         raise OutputError(f"{folder}: holds an exported model already: name another folder")
     _check_installed()

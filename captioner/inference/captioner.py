@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -22,11 +22,11 @@ from captioner.inference.engine import Engine
 from captioner.inference.parallel import BATCH_SIZE, in_batches, in_order
 from captioner.inference.reader import Reader, load_reader
 from captioner.inference.results import Caption, FileResult
-from captioner.inference.rules import Rules, log_softmax
+from captioner.inference.rules import Floats, Rules, log_softmax
 from captioner.inference.store import FeatureStore, Named, encode_together
 from captioner.inference.trust import Judge
 from captioner.machine import available_cpus
-from captioner.network.header import find_checkpoint, is_exported
+from captioner.network.header import DEFAULT, find_checkpoint, is_exported
 from captioner.options import ENGINES, DecodeOptions
 from captioner.pictures.find import find_pictures
 from captioner.pictures.load import ImageSource
@@ -63,7 +63,7 @@ def load(
     if engine == "torch" and exported:
         raise DeviceError(f"{found}: an exported model computes with onnxruntime: leave the engine (--engine) out")
     if engine == "onnx" and not exported:
-        how = f"write it with `captioner export --checkpoint {path or found.name} --output FOLDER`, and give the folder"
+        how = f"write it with `captioner export --checkpoint {path or DEFAULT} --output FOLDER`, and give the folder"
         raise DeviceError(f"{found}: is no exported model, which the engine onnx needs: {how}")
     captioner = Captioner(_engine(found, exported, device, precision))
     captioner.path, captioner._state = found, state
@@ -216,12 +216,18 @@ class Captioner:
         words, ids = self.vocabulary.tokenise(sentence), [*self.vocabulary.encode(sentence), END]
         unknown = tuple(dict.fromkeys(word for word, token in zip(words, ids, strict=False) if token == UNK))
         features = self._checked(features)
+        logprobs = [self._forced(features[place : place + ROWS], ids) for place in range(0, len(features), ROWS)]
+        chosen = (row for part in logprobs for row in part.tolist())
+        captions = (Caption.of(Hypothesis(tuple(ids), tuple(row)), self.vocabulary) for row in chosen)
+        return [replace(caption, text=sentence, unknown=unknown) for caption in captions]
+
+    def _forced(self, features: Features, ids: Sequence[int]) -> Floats:
+        """The log-probability of each of the tokens of a sentence (T,) for features (N, F): (N, T). Teacher forcing."""
         chosen, state = np.empty((len(features), len(ids))), self.network.look(features).state
         for place, (before, token) in enumerate(zip([START, *ids], ids, strict=False)):
-            logits, state = self.network.step(np.full(len(features), before), state)
+            logits, state = self.network.step(np.full(len(features), before, dtype=np.int64), state)
             chosen[:, place] = log_softmax(logits)[:, token]
-        captions = (Caption.of(Hypothesis(tuple(ids), tuple(row)), self.vocabulary) for row in chosen.tolist())
-        return [replace(caption, text=sentence, unknown=unknown) for caption in captions]
+        return chosen
 
     def caption_files(
         self,
@@ -297,8 +303,10 @@ class Captioner:
         return captions
 
     def _checked(self, features: Any) -> Features:
-        """Features of any kind of array as they should be."""
-        found = np.asarray(features, dtype=np.float32)
+        """Features of any kind of array or tensor as they should be."""
+        if hasattr(features, "detach"):
+            features = features.detach().cpu().float().numpy()
+        found = np.require(features, np.float32, ["C", "W"])  # as torch wants them
         if found.ndim != 2 or found.shape[1] != self.feature_size:
             raise ValueError(f"features must have shape (N, {self.feature_size}), not {found.shape}")
         return found

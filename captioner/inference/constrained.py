@@ -85,13 +85,18 @@ class Constrained:
     def best(self, number: int) -> list[list[tuple[list[int], list[float]]]]:
         """The tokens and log-probabilities of the best `number` hypotheses of each picture.
 
-        Finished ones come first, then those of the last beam that the length limit cut off.
+        Finished ones come first, then those of the last beam that the length limit cut off. Where other rules kept all
+        from having every word, they are those with the most words.
         """
         found = []
+        fullest = sorted(range(self._shape[1]), key=lambda beam: -beam.bit_count())
         for picture, done in enumerate(self._done):
             ranked = [(ids, values) for _, ids, values in sorted(done, key=lambda each: -each[0])]
-            last = (picture + 1) * self.rows - self._k
-            places = (self._sums[picture, -1] > -np.inf).nonzero()[0].tolist()
-            ranked += [(self.written[last + p].tolist(), self._logprobs[last + p].tolist()) for p in places]
+            there = self._sums[picture] > -np.inf
+            beam = next((beam for beam in fullest if there[beam].any()), fullest[0])
+            if beam == fullest[0] or not ranked:
+                first = (picture * self._shape[1] + beam) * self._k
+                rows = first + there[beam].nonzero()[0]
+                ranked += [(self.written[row].tolist(), self._logprobs[row].tolist()) for row in rows]
             found.append(ranked[:number])
         return found

@@ -105,7 +105,7 @@ class _Begun(NamedTuple):
 def _begin(decoder: StepDecoder, state: Any, pictures: int, prompt: Sequence[int]) -> _Begun:
     """Read `<start>` and the prompt, once per picture."""
     written = np.tile(np.array(prompt, dtype=np.int64), (pictures, 1))
-    logits, state = decoder.step(np.full(pictures, START), state)
+    logits, state = decoder.step(np.full(pictures, START, dtype=np.int64), state)
     logprobs = np.empty((pictures, 0), dtype=logits.dtype)
     for tokens in written.T:
         logprobs = np.concatenate([logprobs, np.take_along_axis(log_softmax(logits), tokens[:, None], 1)], 1)

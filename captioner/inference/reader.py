@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from captioner.errors import CheckpointError
 from captioner.network.config import ModelConfig
-from captioner.network.header import find_checkpoint, is_exported, opened, read_header, read_weights
+from captioner.network.header import MATCHER, find_checkpoint, is_exported, opened, read_header, read_weights
 from captioner.vocab import UNK, Vocabulary
 
 Array: TypeAlias = NDArray[np.float32]
@@ -99,7 +99,7 @@ def load_reader(path: str | os.PathLike[str] | None = None) -> Reader:
     if is_exported(file):
         if not read_header(file).config.match_size:
             raise CheckpointError(f"{file.parent}: has no matcher, so it cannot find pictures by a sentence")
-        file = file.with_name("matcher.safetensors")
+        file = file.with_name(MATCHER)
     with opened(file, "numpy") as (content, header):
         if not header.config.match_size:
             how = "train one with `captioner train --init CHECKPOINT --epochs 0 --finetune-epochs 0 --scst-epochs 0`"

@@ -55,6 +55,8 @@ class Rules:
                 f"the prompt is {counted(length, 'word')} long and max_length {most} counts them: "
                 f"set max_length (--max-length) to at least {length + 1}, or shorten the prompt"
             )
+        if length + len(set(self.required) - set(self.prompt)) > most:
+            raise OptionError(f"require: the words do not fit into max_length {most}: raise that (--max-length)")
 
     @classmethod
     def of(cls, options: DecodeOptions, vocabulary: Vocabulary, prompt: str = "") -> Rules:
@@ -80,6 +82,11 @@ class Rules:
         if language.function_words and vocabulary.tokens == "word":
             functions = tuple(sorted(token[word] for word in language.function_words if word in token))
         required, merged = _required(options, vocabulary), _neutral(options, language, vocabulary)
+        never = {token for sequence in avoided for token in sequence[-1:] if len(sequence) == 1}
+        never |= {token for gone, _ in merged for token in gone}
+        if both := [vocabulary.words[token] for token in required if token in never]:
+            why = "avoid (--avoid) or people neutral (--people) forbids"
+            raise OptionError(f"require: {why} {', '.join(map(repr, both))}: leave that out of one of them")
         return cls(options, tuple(ids), conjunctions, tuple(avoided), required, functions, merged)
 
     @property

@@ -36,7 +36,7 @@ KEY = "captioner"
 # Version 3 had no `spellings` and none of the model's options that have a default; all weights had half precision.
 # Version 4 had no matcher.
 FORMAT_VERSION = 5
-EXPORTED = "captioner.json"
+EXPORTED, MATCHER = "captioner.json", "matcher.safetensors"
 EXPORT_VERSION = 1
 _GONE = ("tie_embeddings", "variational_dropout")
 _PARTS = {"model": dict, "tokens": str, "vocabulary": list, "spellings": dict, "preprocess": dict, "provenance": dict}
@@ -83,8 +83,7 @@ def models() -> list[Model]:
     found = []
     for name, path in shipped_checkpoints().items():
         header = read_header(path)
-        parts = path.parent.iterdir() if is_exported(path) else [path]
-        config, vocabulary, size = header.config, header.vocabulary, sum(part.stat().st_size for part in parts)
+        config, vocabulary, size = header.config, header.vocabulary, size_of(path)
         scores = header.provenance.get("validation", {})
         scores = {metric: value for metric, value in scores.items() if type(value) in (int, float)}
         network = (config.encoder, config.cell, len(vocabulary), vocabulary.tokens)
@@ -124,6 +123,8 @@ def find_checkpoint(name: str | os.PathLike[str] | None = None) -> Path:
     path = Path(wanted)
     if (path / EXPORTED).is_file():
         return path / EXPORTED
+    if (path.suffix == ".onnx" or path.name == MATCHER) and path.with_name(EXPORTED).is_file():
+        raise CheckpointError(f"{path}: is a part of an exported model: give its folder")
     if path.name == wanted and not path.suffix and not path.exists():
         raise CheckpointError(f"{name}: no such checkpoint: give a file, or one of {', '.join(shipped)}")
     return path
@@ -139,6 +140,16 @@ def is_checkpoint(path: Path) -> bool:
 def is_exported(path: Path) -> bool:
     """Whether what `find_checkpoint` gives stands for the folder of an exported model."""
     return path.name == EXPORTED
+
+
+def title_of(path: Path) -> str:
+    """What a model of a person is called: as its file, or the folder of an exported one."""
+    return path.resolve().parent.name if is_exported(path) else path.stem
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a checkpoint, or of all files of an exported model."""
+    return sum(part.stat().st_size for part in (path.parent.iterdir() if is_exported(path) else [path]))
 
 
 def read_header(path: Path) -> Header:
@@ -182,8 +193,12 @@ def _read_index(path: Path) -> tuple[Header, dict[str, Any]]:
             raise ValueError("bits or predicted is not what it should be")
         if not all(isinstance(text, str) for item in content["files"].items() for text in item):
             raise ValueError("files is not what it should be")
+        if any(Path(name).name != name for name in content["files"]):
+            raise ValueError("files is not what it should be")
     except CheckpointError:
         raise
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: {error!s:.300}") from error
     return header, content
@@ -198,6 +213,8 @@ def opened(path: Path, framework: str) -> Iterator[tuple[Any, Header]]:
     """
     try:
         if path.is_dir():
+            if any(path.glob("*.onnx")):
+                raise CheckpointError(f"has no {EXPORTED}: its export was not finished")
             raise CheckpointError("is a folder; give the .safetensors file in it")
         if is_exported(path):
             raise CheckpointError("is an exported model, and this needs the .safetensors file that it was made from")

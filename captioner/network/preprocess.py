@@ -25,7 +25,7 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Squeeze an RGB picture to (S, S, 3), values from 0 to 255."""
-        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
+        return np.array(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
 
     def read(self, image: ImageSource, name: str = "the picture", max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """Any picture to (S, S, 3), as `pixels`. Raises ImageError, in which it is called `name`."""

@@ -13,7 +13,7 @@ import streamlit as st
 
 import captioner
 from captioner.errors import CheckpointError
-from captioner.network.header import DEFAULT, LANGUAGES, read_header, shipped_checkpoints
+from captioner.network.header import DEFAULT, EXPORTED, LANGUAGES, read_header, shipped_checkpoints
 from captioner.page.texts import language, say
 
 # Held while a picture goes through the encoder. One at a time is as fast as several, and bounds the memory.
@@ -32,6 +32,8 @@ def available() -> dict[str, Path]:
     """Checkpoint files by the name that the page gives them: the shipped ones, then those of the given folder."""
     files, folder = dict(shipped_checkpoints()), given_folder()
     for path in sorted(folder.glob("*.safetensors")) if folder else ():
+        if path.with_name(EXPORTED).exists():  # a part of an exported model, which cannot show the inside of a caption
+            continue
         with suppress(CheckpointError):  # other files, such as the state that `--resume` goes on from, are not offered
             read_header(path)
             files[path.stem] = path

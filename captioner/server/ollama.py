@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from captioner import __version__
 from captioner.errors import CheckpointError, OptionError
+from captioner.network.header import size_of
 from captioner.server.messages import NO_STEERING, Json, Picture, body_of, picture_of
 from captioner.server.service import Answer, Service
 
@@ -95,9 +96,9 @@ def _file(service: Service) -> dict[str, Any]:
         status = path.stat() if path else None
     except (CheckpointError, OSError):  # it was replaced or removed since
         status = None
-    if not status:
+    if not path or not status:
         return {"modified_at": _time(0), "size": 0, "digest": ""}
-    return {"modified_at": _time(status.st_mtime), "size": status.st_size, "digest": digest}
+    return {"modified_at": _time(status.st_mtime), "size": size_of(path), "digest": digest}
 
 
 def _time(seconds: float) -> str:

@@ -17,7 +17,7 @@ from captioner.errors import CaptionerError, OptionError, one_line
 from captioner.inference.captioner import Captioner
 from captioner.inference.results import Caption
 from captioner.machine import available_cpus
-from captioner.network.header import shipped_checkpoints
+from captioner.network.header import shipped_checkpoints, title_of
 from captioner.options import DecodeOptions, ServeOptions
 from captioner.server.batches import Batches, Captions, Writer
 from captioner.server.messages import NO_STEERING, TAGS, Picture, as_json, begin_with
@@ -50,7 +50,7 @@ class Service:
         self.limits, self.folder = limits or ServeOptions(), folder
         model.rules(self.options, prompt)  # what it cannot obey is refused before it listens
         shipped = {path: name for name, path in shipped_checkpoints().items()}
-        self.name = (shipped.get(model.path) or model.path.stem) if model.path else _ALIAS
+        self.name = (shipped.get(model.path) or title_of(model.path)) if model.path else _ALIAS
         self.answered = 0  # requests
         self.metrics = CollectorRegistry()
         ProcessCollector(registry=self.metrics)

@@ -34,7 +34,7 @@ from captioner.network.preprocess import Preprocess
 from captioner.pictures.load import load_image
 from captioner.training.ranks import Ranks
 
-_VERSION = 3  # of the files, and of the way in which features are computed
+_VERSION = 4  # of the files, and of the way in which features are computed
 _PATIENCE = 300.0  # seconds that a run waits while another one writes
 _TABLE = "CREATE TABLE IF NOT EXISTS features (picture BLOB PRIMARY KEY, features BLOB NOT NULL, crc INTEGER NOT NULL)"
 

@@ -152,6 +152,21 @@ def test_an_unchanged_folder_is_neither_read_nor_encoded(
     assert opened(folder, finder_checkpoint_file, precision="auto").find("a dog") == wanted
 
 
+def test_an_index_of_a_version_before_is_made_anew(
+    folder: Path, finder_checkpoint_file: Path, fresh_cache: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its features are of other pixels, and the two do not mix."""
+    with monkeypatch.context() as before:
+        before.setattr("captioner.bulk.reuse._PIXELS", "1")
+        opened(folder, finder_checkpoint_file)
+    draw_picture(20).save(folder / "new.jpg")
+    said: list[str] = []
+    index = opened(folder, finder_checkpoint_file, progress=Progress(say=said.append))
+    assert len(index.find("a dog", 20)) == 8
+    assert encoded.number == 7 + 8
+    assert not any("changes just now" in line for line in said)
+
+
 def test_a_finished_index_is_queried_without_torch(folder: Path, finder_checkpoint_file: Path) -> None:
     (folder / "broken.jpg").write_bytes(b"nothing")
     grow_old(folder / "broken.jpg")

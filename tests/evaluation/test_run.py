@@ -69,6 +69,12 @@ def test_a_model_captions_the_pictures(
     assert capfd.readouterr() == ("", ""), "nothing is printed"
 
 
+def test_a_model_may_compute_with_anything(pictures: list[Path], references: Path) -> None:
+    recipe = evaluate(references, images=pictures[0].parent, model=Model(engine="abacus")).recipe
+    assert "|engine:abacus|" in recipe
+    assert "torch" not in recipe
+
+
 def test_the_recipe_names_all_options_that_were_used(pictures: list[Path], references: Path) -> None:
     options = DecodeOptions(strategy="sample", temperature=0.5, seed=3)
     recipe = evaluate(references, images=pictures[0].parent, model=Model(), options=options).recipe

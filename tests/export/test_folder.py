@@ -152,11 +152,26 @@ class TestExported:
         given = ("--bits", 8, "--images", pictures[0].parent, "--checkpoint", tiny_checkpoint_file)
         status, out, err = command("export", "--output", output, *given)
         assert (status, out) == (0, f"{output}\n")
-        assert err == f"captioner: use it with --engine onnx --checkpoint {output}\n"
+        assert err == f"captioner: use it with --checkpoint {output}\n"
         assert index_of(output)["bits"] == 8
         assert not (output / "matcher.safetensors").exists(), "it has none"
         names = {node.op_type for node in onnx.load(output / "encoder.onnx").graph.node}
         assert "QuantizeLinear" in names
+
+
+def test_a_file_is_no_folder(tiny_checkpoint_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("my notes")
+    with pytest.raises(OutputError, match="mine: is a file: name a folder"):
+        export_model(tiny_checkpoint_file, tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "my notes"
+
+
+@pytest.mark.parametrize(("name", "shown"), [("flickr8k", "./flickr8k"), ("my models/a b", "'my models/a b'")])
+def test_the_advice_names_the_folder_so_that_a_shell_and_captioner_understand_it(
+    name: str, shown: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "export_model", lambda checkpoint, output, bits, images: output)
+    assert command("export", "--output", name) == (0, f"{name}\n", f"captioner: use it with --checkpoint {shown}\n")
 
 
 def test_the_index_of_the_shipped_checkpoint_tells_its_language_and_the_words_of_its_rules() -> None:

@@ -856,6 +856,11 @@ class TestRequiredWords:
                 assert set(required) <= set(caption.tokens)
                 assert caption.token_logprobs == pytest.approx(forced(decoder, feature[0], caption.tokens))
 
+    def test_where_other_rules_keep_all_from_having_them_there_is_a_caption_with_most(self) -> None:
+        rules = Rules(options_of(beam_size=2, max_length=3), avoided=((A, B), (B, A), (C, B), (D, B)), required=(A, B))
+        for [best] in decode(network(0, words=4), pictures(3), rules):
+            assert {A, B} & set(best.tokens)
+
     @pytest.mark.parametrize("size", [1, 3])
     def test_every_caption_has_them_and_is_that_of_the_picture_alone(self, size: int) -> None:
         decoder, features = network(0), pictures(9)

@@ -97,6 +97,13 @@ def test_sentences_are_scored_ranked_and_drawn_as_by_torch(file: Path, folder: P
     np.testing.assert_allclose(exported.encode(PICTURES), exact.encode(PICTURES), atol=1e-5)
 
 
+def test_no_pictures_are_no_captions_and_no_scores(folder: Path) -> None:
+    """onnxruntime ends the process where an LSTM gets no rows."""
+    model = captioner.load(folder)
+    assert model.caption_batch([]) == model.caption_features(model.encode([])) == []
+    assert model.score_features(model.encode([]), "a dog") == model.rank_features(model.encode([]), ["a dog"]) == []
+
+
 def test_it_says_what_it_is(file: Path, folder: Path, copy: Path) -> None:
     model = captioner.load(folder)
     assert (model.engine, model.device, model.precision) == ("onnx", "cpu", "float32")
@@ -169,6 +176,7 @@ def test_a_wrong_file_is_named(copy: Path, name: str, damage: str) -> None:
         ({"bits": 7}, "damaged: bits or predicted is not what it should be"),
         ({"predicted": ["dog"]}, "damaged: bits or predicted is not what it should be"),
         ({"files": []}, "captioner.json: damaged"),
+        ({"files": {"a/encoder.onnx": ""}}, "captioner.json: damaged: files is not what it should be"),
         (b"{", "captioner.json: damaged"),
         (b"[]", "captioner.json: damaged"),
         (b"\xff", "captioner.json: damaged"),
@@ -181,6 +189,33 @@ def test_damaged_content_is_named(copy: Path, change: dict[str, Any] | bytes, me
         change if isinstance(change, bytes) else json.dumps({**json.loads(file.read_bytes()), **change}).encode()
     )
     with pytest.raises(CheckpointError, match=message):
+        captioner.load(copy)
+
+
+def test_an_impossible_size_of_pictures_is_damage(copy: Path) -> None:
+    content = json.loads((copy / "captioner.json").read_text())
+    content["header"]["preprocess"]["size"] = 0
+    (copy / "captioner.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="damaged: impossible preprocessing"):
+        captioner.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("encoder.onnx", r"encoder\.onnx: is a part of an exported model: give its folder"),
+        ("matcher.safetensors", r"matcher\.safetensors: is a part of an exported model: give its folder"),
+        ("nothing/captioner.json", r"nothing/captioner\.json: no such checkpoint"),
+    ],
+)
+def test_what_is_no_model_by_itself_is_told_apart(folder: Path, name: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        captioner.load(folder / name)
+
+
+def test_an_export_that_was_not_finished_is_no_model(copy: Path) -> None:
+    (copy / "captioner.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no captioner\.json: its export was not finished"):
         captioner.load(copy)
 
 

@@ -151,6 +151,21 @@ def test_a_picture_speaks_less_for_a_word_that_was_said_unless_it_is_a_function_
         assert Rules.of(options, unknown).left(evidence, tokens) is evidence
 
 
+@pytest.mark.parametrize(
+    ("options", "prompt", "message"),
+    [
+        ({"require": "man", "people": "neutral"}, "", "require: avoid .* or people neutral .* forbids 'man'"),
+        ({"require": "dog,red", "avoid": "red"}, "", "forbids 'red': leave that out of one of them"),
+        ({"require": "dog red hat", "max_length": 2}, "", "require: the words do not fit into max_length 2"),
+        ({"require": "dog red", "max_length": 3}, "man hat", "require: the words do not fit into max_length 3"),
+    ],
+)
+def test_required_words_that_cannot_be_written_are_refused(options: dict[str, Any], prompt: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Rules.of(DecodeOptions(**options), PEOPLE, prompt)
+    assert Rules.of(DecodeOptions(require="dog red", max_length=3), PEOPLE, "dog hat").required
+
+
 def test_required_words_are_known_and_few() -> None:
     assert Rules.of(DecodeOptions(require="red, Hat"), PEOPLE).required == tuple(PEOPLE.encode("red hat"))
     for words, message in (

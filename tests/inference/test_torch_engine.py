@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,47 @@ from captioner.inference import torch_engine
 from captioner.inference.torch_engine import PictureEncoder, captioner_of
 from captioner.network.checkpoint import Checkpoint
 from captioner.options import DecodeOptions
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "gradients", "backwards", "read-only"])
+def test_features_may_be_any_array_or_tensor(tiny_checkpoint: Checkpoint, pictures: list[Path], kind: str) -> None:
+    model = captioner_of(tiny_checkpoint)
+    features = model.encode(pictures)
+    fixed = features.copy()
+    fixed.flags.writeable = False
+    given = {
+        "bfloat16": torch.from_numpy(features).bfloat16(),
+        "gradients": torch.from_numpy(features).clone().requires_grad_(),
+        "backwards": features[::-1],
+        "read-only": fixed,
+    }[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        captions, scores = model.caption_features(given), model.score_features(given, "a dog")
+    assert len(captions) == len(scores) == len(pictures)
+    if kind != "bfloat16":
+        order = -1 if kind == "backwards" else 1
+        assert [caption.text for caption in captions] == [
+            caption.text for caption in model.caption_features(features)[::order]
+        ]
+
+
+def test_prepared_pictures_may_be_changed(tiny_checkpoint: Checkpoint, pictures: list[Path]) -> None:
+    captioner_of(tiny_checkpoint).prepare(pictures[0])[0, 0] = 0
+
+
+def test_many_features_are_scored_in_parts(
+    tiny_checkpoint: Checkpoint, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = captioner_of(tiny_checkpoint)
+    features = model.encode(pictures)
+    whole = [caption.logprob for caption in model.score_features(features, "a dog")]
+    monkeypatch.setattr("captioner.inference.captioner.ROWS", 3)
+    sizes = list[int]()
+    step = model.network.step
+    monkeypatch.setattr(model.network, "step", lambda tokens, state: sizes.append(len(tokens)) or step(tokens, state))
+    assert [caption.logprob for caption in model.score_features(features, "a dog")] == pytest.approx(whole, abs=1e-4)
+    assert max(sizes) == 3
 
 
 def test_bfloat16_is_nearly_the_same_network(tiny_checkpoint: Checkpoint, pictures: list[Path]) -> None:

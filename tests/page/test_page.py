@@ -25,7 +25,7 @@ import captioner
 from captioner.network.checkpoint import Checkpoint, save_checkpoint
 from captioner.network.config import Trust
 from captioner.options import option_specs
-from captioner.page import pictures
+from captioner.page import models, pictures
 from captioner.page.batch import Batch
 from captioner.page.texts import TEXTS
 from captioner.page.views.compare import SEEDS
@@ -455,6 +455,16 @@ def test_about_tells_of_the_checkpoint_that_is_chosen(
     # What a person found in the shipped model's captions, and the terms of its data, say nothing of this one.
     for words in ("MobileNetV2", "GRU", "61", "Flickr8k"):
         assert words not in text
+
+
+def test_parts_of_an_exported_model_are_not_offered(
+    finder_checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "matcher.safetensors").write_bytes(finder_checkpoint_file.read_bytes())
+    monkeypatch.setattr("captioner.page.models.given_folder", lambda: tmp_path)
+    assert "matcher" in models.available()
+    (tmp_path / "captioner.json").write_text("{}")
+    assert "matcher" not in models.available()
 
 
 def test_the_language_of_the_captions_is_chosen(

@@ -8,6 +8,7 @@ from pathlib import Path
 import ollama
 import pytest
 
+from captioner.export.folder import export_model
 from captioner.inference.captioner import Captioner, load
 from captioner.options import DecodeOptions
 from server.running import Running, Start, base64_of, jpeg
@@ -30,6 +31,13 @@ def test_what_there_is(client: ollama.Client, start: Start, tiny_checkpoint_file
     assert "cannot steer" in shown.modelinfo["captioner.note"]
     for name in ("tiny", "tiny:latest", "captioner", "captioner:latest"):
         assert named.generate(name, images=[jpeg()]).response
+
+
+@pytest.mark.slow
+def test_an_exported_model_is_called_as_its_folder(start: Start, tiny_checkpoint_file: Path, tmp_path: Path) -> None:
+    folder = export_model(tiny_checkpoint_file, tmp_path / "german", bits=8)
+    [model] = ollama.Client(start(model=load(folder)).address).list().models
+    assert (model.model, model.size) == ("german:latest", sum(file.stat().st_size for file in folder.iterdir()))
 
 
 def start_named(start: Start, file: Path) -> ollama.Client:
