@@ -111,6 +111,74 @@ def test_what_else_is_in_the_folder_is_left_alone(fake_runtime: Path, tmp_path: 
         export_web(None, tmp_path / "web" / "diary.txt", fake_runtime)
 
 
+@pytest.mark.parametrize(
+    "worker",
+    [
+        "self.addEventListener('fetch', () => {});",
+        'const VERSION = "v1";\nconst CACHE = "site";\n',
+        'const VERSION = "v1";\nconst FILES = ["/"];\n',
+        'const VERSION = "0123456789abcdef";\nconst FILES = {urls: []};\n',
+        None,
+    ],
+)
+def test_the_service_worker_of_another_website_is_no_page(
+    fake_runtime: Path, tmp_path: Path, worker: str | None
+) -> None:
+    site = tmp_path / "web"
+    site.mkdir()
+    (site / "index.html").write_text("mine")
+    if worker is None:
+        (site / "sw.js").mkdir()
+    else:
+        (site / "sw.js").write_text(worker)
+    with pytest.raises(OutputError, match="holds something else than a page of captioner: name another folder"):
+        export_web(None, site, fake_runtime)
+    assert (site / "index.html").read_text() == "mine"
+    assert worker is None or (site / "sw.js").read_text() == worker
+    assert len(list(site.iterdir())) == 2
+
+
+def test_files_beside_a_page_are_never_replaced(
+    fake_runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = export_web("one", tmp_path / "web", fake_runtime)
+    for name in ("diary.txt", "more.onnx.gz"):
+        (page / name).write_text("mine")
+    export_web("two", page, fake_runtime)
+    before = {path.name: path.read_bytes() for path in page.iterdir()}
+    assert before["diary.txt"] == before["more.onnx.gz"] == b"mine"
+    monkeypatch.setattr(web, "_model", lambda checkpoint: {"step.onnx": b"three", "more.onnx": b"three"})
+    with pytest.raises(OutputError, match=r"more\.onnx\.gz: is no file of the page and would be replaced"):
+        export_web("three", page, fake_runtime)
+    assert {path.name: path.read_bytes() for path in page.iterdir()} == before
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["a new folder", "a page"])
+def test_an_export_that_broke_off_goes_on(
+    fake_runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    page, whole = tmp_path / "web", export_web("two", tmp_path / "whole", fake_runtime)
+    if there:
+        export_web("one", page, fake_runtime)
+    with monkeypatch.context() as broken:
+        write = web._write
+
+        def full(path: Path, content: bytes) -> None:
+            if path.name == "step.onnx.gz":
+                raise OSError(28, "No space left on device", str(path))
+            write(path, content)
+
+        broken.setattr(web, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            export_web("two", page, fake_runtime)
+    # Visitors keep the old version: their browsers do not take a service worker that throws.
+    assert (page / "sw.js").read_text().split("\n", 2)[2].startswith("throw new Error(")
+    export_web("two", page, fake_runtime)
+    assert {path.name: path.read_bytes() for path in page.iterdir()} == {
+        path.name: path.read_bytes() for path in whole.iterdir()
+    }
+
+
 def test_a_missing_or_another_runtime_is_named_with_what_gets_it(fake_runtime: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=rf"nowhere.*is missing.*npm install onnxruntime-web@{RUNTIME}"):
         export_web(None, tmp_path / "web", tmp_path / "nowhere")
