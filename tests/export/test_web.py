@@ -426,6 +426,26 @@ def test_it_works_without_a_network_after_the_first_visit(shipped: Page, files: 
 
 
 @pytest.mark.slow
+def test_other_pages_below_its_folder_stay_what_they_are(tiny: Page, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "web")
+    (folder / "about").mkdir()
+    for name in ("about.html", "about/index.html"):
+        (folder / name).write_text(f"<h1>This is {name}</h1>")
+    licences = (folder / "licences.txt").read_text().split()
+    server = Folder(folder)
+    with PageVisitor(server.address) as visitor:
+        visitor.open()
+        visitor.all("footer a")[0].click()
+        visitor.wait(lambda: visitor.texts("body")[0].split() == licences)
+        for address, name in (("about.html?from=page", "about.html"), ("about/", "about/index.html")):
+            visitor.driver.get(f"{server.address}/{address}")
+            assert visitor.texts("h1") == [f"This is {name}"]
+        server.stop()
+        visitor.driver.get(f"{server.address}/licences.txt")
+        assert visitor.texts("body")[0].split() == licences
+
+
+@pytest.mark.slow
 def test_a_new_version_takes_the_place_of_the_old_one(tiny: Page, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny.folder, tmp_path / "web")
     caches = "const done = arguments[0]; caches.keys().then(done)"
