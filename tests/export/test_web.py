@@ -9,8 +9,10 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,7 @@ def test_every_file_that_the_page_names_is_there(fake_runtime: Path, tmp_path: P
             continue
         text = path.read_text()
         named = re.findall(r'(?:from|import\() ?"\./([\w.]+)"|(?:src|href)="([\w.]+)"|"src": "([\w.]+)"', text)
-        named += re.findall(r'(?:Worker|register)\("([\w.]+)"', text)
+        named += re.findall(r'(?:bound|register)\("([\w.]+)"', text)
         for name in filter(None, ("".join(each) for each in named)):
             assert (page / name).is_file(), f"{path.name} names {name}"
 
@@ -602,3 +604,78 @@ def test_nothing_is_asked_of_other_hosts(visitor: PageVisitor, shipped: Page) ->
     assert all(address.startswith((shipped.address, f"blob:{shipped.address}")) for address in asked)
     done = "const done = arguments[0]; fetch('http://127.0.0.1:9/').then(() => done('sent'), () => done('refused'))"
     assert visitor.driver.execute_async_script(done) == "refused"
+
+
+# In the place of worker.js: what each way to another host comes to, and a request to the page's own.
+_ESCAPES = """const [address, free] = [OTHER, new URL("free.js", import.meta.url)];
+const tries = {
+  fetch: () => fetch(address, { mode: "no-cors" }),
+  import: () => import(address),
+  socket: () => new Promise((done, refused) => {
+    const socket = new WebSocket(address.replace("http", "ws"));
+    Object.assign(socket, { onopen: done, onclose: refused, onerror: refused });
+  }),
+  worker: () => new Promise((done, refused) => {
+    Object.assign(new Worker(free, { type: "module" }), { onmessage: done, onerror: refused });
+  }),
+  own: () => fetch(new URL("style.css", import.meta.url)),
+};
+const found = [];
+for (const [name, attempt] of Object.entries(tries)) {
+  found.push(await attempt().then(() => `${name} done`, () => `${name} refused`));
+}
+postMessage({ failed: found.join(", ") });
+"""
+
+
+@pytest.mark.slow
+def test_the_worker_that_gets_the_pictures_cannot_ask_other_hosts(tiny: Page, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    address = json.dumps(f"http://127.0.0.1:{other.server_port}/picture")
+    folder = shutil.copytree(tiny.folder, tmp_path / "web")
+    (folder / "worker.js").write_text(_ESCAPES.replace("OTHER", address))
+    (folder / "free.js").write_text(f"await fetch({address}, {{ mode: 'no-cors' }}); postMessage(0)")
+    expected = "fetch refused, import refused, socket refused, worker refused, own done"
+    try:
+        with served(folder) as server, PageVisitor(server.address) as visitor:
+            for _ in ("the first visit", "files from the service worker"):
+                visitor.driver.get(server.address)
+                visitor.wait(lambda: "cannot be loaded" in visitor.status())
+                assert visitor.status() == f"The model cannot be loaded: {expected}."
+    finally:
+        other.shutdown()
+        other.server_close()
+    assert asked == []
+
+
+@pytest.mark.slow
+def test_pictures_may_come_before_the_model(tiny: Page, tmp_path: Path) -> None:
+    files = [tmp_path / f"{index}.png" for index in range(2)]
+    for index, file in enumerate(files):
+        draw_picture(index).save(file)
+    with PageVisitor(tiny.address) as visitor:
+        visitor.driver.get(tiny.address)
+        visitor.choose(files[0])
+        visitor.wait(lambda: visitor.status().startswith("Ready"))
+        visitor.choose(files[1])
+        assert [card.name for card in visitor.finished(2)] == ["1.png", "0.png"]
+
+
+@pytest.mark.slow
+def test_a_browser_that_does_not_run_the_worker_is_told_so(tiny: Page, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "web")
+    (folder / "worker.js").write_text("no program")
+    with served(folder) as server, PageVisitor(server.address) as visitor:
+        visitor.driver.get(server.address)
+        visitor.wait(lambda: "cannot be loaded: this browser does not run it" in visitor.status())
