@@ -467,6 +467,28 @@ def test_a_new_version_takes_the_place_of_the_old_one(tiny: Page, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_browsers_do_not_take_the_service_worker_of_an_unfinished_export(tiny: Page, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "web")
+    update = """const done = arguments[0];
+        navigator.serviceWorker.getRegistration().then(found => found.update())
+          .then(() => done("taken"), () => done("refused"))"""
+    kept = "const done = arguments[0]; caches.keys().then(names => done(names.length))"
+    with served(folder) as server:
+        with PageVisitor(server.address) as visitor:
+            visitor.open()
+            listing = web._listing("0123456789abcdef", listed(folder)[1])
+            (folder / "sw.js").write_bytes(listing + web._UNFINISHED)
+            visitor.driver.get(f"{server.address}/licences.txt")  # the page's own policy would refuse any update
+            assert visitor.driver.execute_async_script(update) == "refused"
+            visitor.open()
+            assert visitor.status() == "Ready. This page now works without a network, too."
+            assert visitor.driver.execute_async_script(kept) == 1
+        with PageVisitor(server.address) as visitor:
+            visitor.open()
+            assert visitor.status() == "Ready."
+
+
+@pytest.mark.slow
 def test_a_server_may_unpack_files_itself(tiny: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some say that what is packed is the plain file in another encoding, and then the browser unpacks it."""
     end_headers = static_page._Handler.end_headers
