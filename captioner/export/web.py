@@ -14,7 +14,9 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from captioner.errors import DeviceError, OutputError
@@ -25,6 +27,10 @@ from captioner.network.header import EXPORTED
 RUNTIME = "1.30.0"  # of onnxruntime-web; the newest one when the page was tested
 _PAGE = Path(__file__).with_name("page")
 _WORKER, _HOME = "sw.js", "index.html"
+_HOME_ADDRESS = "./"  # a page is asked for by the address of its folder; some servers redirect that of index.html
+# How the service worker of a page begins, whatever its version. Other websites have a file of that name, too.
+_BEGINNING = re.compile(rb'const VERSION = "[0-9a-f]{16}";\r?\nconst FILES = (\{.*\});\r?\n')
+_UNFINISHED = b'throw new Error("The export of this page is not complete. Run captioner export --web again.");\n'
 # Its files by their names in the page, with their digests: they come over the network, from a registry.
 _OF_RUNTIME = {
     "onnxruntime.js": ("ort.wasm.bundle.min.mjs", "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90"),
@@ -49,22 +55,47 @@ def export_web(
     """Write the page with a checkpoint's model into the folder `output`, and return it.
 
     The checkpoint is named as for `captioner.load`. `runtime` is the folder `dist` of the package onnxruntime-web, or
-    the folder of the package. A page that is in the folder already is replaced; visitors get the new one at their next
-    visit. Raises CheckpointError for the checkpoint, DeviceError without the extra `onnx` and where the runtime is
-    missing or of another version, OutputError for a folder that holds other files.
+    the folder of the package. A page that is in the folder already is replaced, also one whose export broke off;
+    visitors get the new one at their next visit. Raises CheckpointError for the checkpoint, DeviceError without the
+    extra `onnx` and where the runtime is missing or of another version, OutputError for a folder without a page that
+    holds other files, and for files beside a page whose names the new one needs.
     """
     folder, files = Path(output), _runtime(Path(runtime))
-    if folder.exists() and not (folder.is_dir() and ((folder / _WORKER).exists() or not any(folder.iterdir()))):
-        raise OutputError(f"{folder}: holds something else than a page of captioner: name another folder")
+    ours = _names(folder)
     files |= {path.name: path.read_bytes() for path in _PAGE.iterdir()} | _model(checkpoint)
     files = dict(_packed(name, content) for name, content in sorted(files.items()))
-    files[_WORKER] = _listing(files).encode() + files[_WORKER]
+    for name in files:
+        if name not in ours and os.path.lexists(folder / name):
+            raise OutputError(f"{folder / name}: is no file of the page and would be replaced: name another folder")
+    worker = files.pop(_WORKER)
+    version, sizes = _version({**files, _WORKER: worker}), _sizes(files)
     folder.mkdir(parents=True, exist_ok=True)
-    # The service worker comes last: it says that there is a new version.
-    for name in sorted(files, key=lambda name: name == _WORKER):
-        with replacing(folder / name, "wb") as file:
-            file.write(files[name])
+    # The service worker comes last: it says that there is a new version. Until then another one stands in its place, by
+    # which an export that broke off knows its files again. No browser takes it.
+    old = dict.fromkeys((_HOME_ADDRESS if name == _HOME else name for name in ours - {_WORKER}), 0)
+    _write(folder / _WORKER, _listing(version, old | sizes) + _UNFINISHED)
+    for name, content in files.items():
+        _write(folder / name, content)
+    _write(folder / _WORKER, _listing(version, sizes) + worker)
     return folder
+
+
+def _names(folder: Path) -> set[str]:
+    """The names of the files of the page that is in a folder. None where the folder is empty, or is missing.
+
+    Raises OutputError where there is something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return set()
+    with suppress(OSError, ValueError):  # ValueError: FILES is no JSON
+        if found := _BEGINNING.match((folder / _WORKER).read_bytes()):
+            return {_WORKER, *(_HOME if name == _HOME_ADDRESS else name for name in json.loads(found[1]))}
+    raise OutputError(f"{folder}: holds something else than a page of captioner: name another folder")
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path, "wb") as file:
+        file.write(content)
 
 
 def _runtime(folder: Path) -> dict[str, bytes]:
@@ -103,11 +134,18 @@ def _packed(name: str, content: bytes) -> tuple[str, bytes]:
     return f"{name}.gz", gzip.compress(content, 9, mtime=0)  # no time: the same model is the same version
 
 
-def _listing(files: dict[str, bytes]) -> str:
-    """What the service worker has to know: the version, and the sizes of the files that a visit needs."""
+def _version(files: dict[str, bytes]) -> str:
     digest = hashlib.sha256()
     for name, content in sorted(files.items()):
         digest.update(f"{name} {len(content)}\n".encode() + content)
-    # A page is asked for by the address of its folder; some servers redirect that of index.html.
-    sizes = {"./" if name == _HOME else name: len(files[name]) for name in files if name != _WORKER}
-    return f"const VERSION = {json.dumps(digest.hexdigest()[:16])};\nconst FILES = {json.dumps(sizes)};\n"
+    return digest.hexdigest()[:16]
+
+
+def _sizes(files: dict[str, bytes]) -> dict[str, int]:
+    """The sizes of files by the addresses by which the page asks for them."""
+    return {_HOME_ADDRESS if name == _HOME else name: len(content) for name, content in files.items()}
+
+
+def _listing(version: str, sizes: dict[str, int]) -> bytes:
+    """What the service worker has to know: the version, and the sizes of the files that a visit needs."""
+    return f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(sizes)};\n".encode()

@@ -9,8 +9,10 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,7 @@ def test_every_file_that_the_page_names_is_there(fake_runtime: Path, tmp_path: P
             continue
         text = path.read_text()
         named = re.findall(r'(?:from|import\() ?"\./([\w.]+)"|(?:src|href)="([\w.]+)"|"src": "([\w.]+)"', text)
-        named += re.findall(r'(?:Worker|register)\("([\w.]+)"', text)
+        named += re.findall(r'(?:bound|register)\("([\w.]+)"', text)
         for name in filter(None, ("".join(each) for each in named)):
             assert (page / name).is_file(), f"{path.name} names {name}"
 
@@ -109,6 +111,74 @@ def test_what_else_is_in_the_folder_is_left_alone(fake_runtime: Path, tmp_path: 
         export_web(None, tmp_path / "web", fake_runtime)
     with pytest.raises(OutputError, match="name another folder"):
         export_web(None, tmp_path / "web" / "diary.txt", fake_runtime)
+
+
+@pytest.mark.parametrize(
+    "worker",
+    [
+        "self.addEventListener('fetch', () => {});",
+        'const VERSION = "v1";\nconst CACHE = "site";\n',
+        'const VERSION = "v1";\nconst FILES = ["/"];\n',
+        'const VERSION = "0123456789abcdef";\nconst FILES = {urls: []};\n',
+        None,
+    ],
+)
+def test_the_service_worker_of_another_website_is_no_page(
+    fake_runtime: Path, tmp_path: Path, worker: str | None
+) -> None:
+    site = tmp_path / "web"
+    site.mkdir()
+    (site / "index.html").write_text("mine")
+    if worker is None:
+        (site / "sw.js").mkdir()
+    else:
+        (site / "sw.js").write_text(worker)
+    with pytest.raises(OutputError, match="holds something else than a page of captioner: name another folder"):
+        export_web(None, site, fake_runtime)
+    assert (site / "index.html").read_text() == "mine"
+    assert worker is None or (site / "sw.js").read_text() == worker
+    assert len(list(site.iterdir())) == 2
+
+
+def test_files_beside_a_page_are_never_replaced(
+    fake_runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = export_web("one", tmp_path / "web", fake_runtime)
+    for name in ("diary.txt", "more.onnx.gz"):
+        (page / name).write_text("mine")
+    export_web("two", page, fake_runtime)
+    before = {path.name: path.read_bytes() for path in page.iterdir()}
+    assert before["diary.txt"] == before["more.onnx.gz"] == b"mine"
+    monkeypatch.setattr(web, "_model", lambda checkpoint: {"step.onnx": b"three", "more.onnx": b"three"})
+    with pytest.raises(OutputError, match=r"more\.onnx\.gz: is no file of the page and would be replaced"):
+        export_web("three", page, fake_runtime)
+    assert {path.name: path.read_bytes() for path in page.iterdir()} == before
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["a new folder", "a page"])
+def test_an_export_that_broke_off_goes_on(
+    fake_runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    page, whole = tmp_path / "web", export_web("two", tmp_path / "whole", fake_runtime)
+    if there:
+        export_web("one", page, fake_runtime)
+    with monkeypatch.context() as broken:
+        write = web._write
+
+        def full(path: Path, content: bytes) -> None:
+            if path.name == "step.onnx.gz":
+                raise OSError(28, "No space left on device", str(path))
+            write(path, content)
+
+        broken.setattr(web, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            export_web("two", page, fake_runtime)
+    # Visitors keep the old version: their browsers do not take a service worker that throws.
+    assert (page / "sw.js").read_text().split("\n", 2)[2].startswith("throw new Error(")
+    export_web("two", page, fake_runtime)
+    assert {path.name: path.read_bytes() for path in page.iterdir()} == {
+        path.name: path.read_bytes() for path in whole.iterdir()
+    }
 
 
 def test_a_missing_or_another_runtime_is_named_with_what_gets_it(fake_runtime: Path, tmp_path: Path) -> None:
@@ -358,6 +428,26 @@ def test_it_works_without_a_network_after_the_first_visit(shipped: Page, files: 
 
 
 @pytest.mark.slow
+def test_other_pages_below_its_folder_stay_what_they_are(tiny: Page, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "web")
+    (folder / "about").mkdir()
+    for name in ("about.html", "about/index.html"):
+        (folder / name).write_text(f"<h1>This is {name}</h1>")
+    licences = (folder / "licences.txt").read_text().split()
+    server = Folder(folder)
+    with PageVisitor(server.address) as visitor:
+        visitor.open()
+        visitor.all("footer a")[0].click()
+        visitor.wait(lambda: visitor.texts("body")[0].split() == licences)
+        for address, name in (("about.html?from=page", "about.html"), ("about/", "about/index.html")):
+            visitor.driver.get(f"{server.address}/{address}")
+            assert visitor.texts("h1") == [f"This is {name}"]
+        server.stop()
+        visitor.driver.get(f"{server.address}/licences.txt")
+        assert visitor.texts("body")[0].split() == licences
+
+
+@pytest.mark.slow
 def test_a_new_version_takes_the_place_of_the_old_one(tiny: Page, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny.folder, tmp_path / "web")
     caches = "const done = arguments[0]; caches.keys().then(done)"
@@ -374,6 +464,28 @@ def test_a_new_version_takes_the_place_of_the_old_one(tiny: Page, tmp_path: Path
         assert visitor.texts("h1") == ["A better sentence for your picture"]
         [after] = visitor.driver.execute_async_script(caches)
         assert before != after == before.replace(version, "the next one")
+
+
+@pytest.mark.slow
+def test_browsers_do_not_take_the_service_worker_of_an_unfinished_export(tiny: Page, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "web")
+    update = """const done = arguments[0];
+        navigator.serviceWorker.getRegistration().then(found => found.update())
+          .then(() => done("taken"), () => done("refused"))"""
+    kept = "const done = arguments[0]; caches.keys().then(names => done(names.length))"
+    with served(folder) as server:
+        with PageVisitor(server.address) as visitor:
+            visitor.open()
+            listing = web._listing("0123456789abcdef", listed(folder)[1])
+            (folder / "sw.js").write_bytes(listing + web._UNFINISHED)
+            visitor.driver.get(f"{server.address}/licences.txt")  # the page's own policy would refuse any update
+            assert visitor.driver.execute_async_script(update) == "refused"
+            visitor.open()
+            assert visitor.status() == "Ready. This page now works without a network, too."
+            assert visitor.driver.execute_async_script(kept) == 1
+        with PageVisitor(server.address) as visitor:
+            visitor.open()
+            assert visitor.status() == "Ready."
 
 
 @pytest.mark.slow
@@ -514,3 +626,78 @@ def test_nothing_is_asked_of_other_hosts(visitor: PageVisitor, shipped: Page) ->
     assert all(address.startswith((shipped.address, f"blob:{shipped.address}")) for address in asked)
     done = "const done = arguments[0]; fetch('http://127.0.0.1:9/').then(() => done('sent'), () => done('refused'))"
     assert visitor.driver.execute_async_script(done) == "refused"
+
+
+# In the place of worker.js: what each way to another host comes to, and a request to the page's own.
+_ESCAPES = """const [address, free] = [OTHER, new URL("free.js", import.meta.url)];
+const tries = {
+  fetch: () => fetch(address, { mode: "no-cors" }),
+  import: () => import(address),
+  socket: () => new Promise((done, refused) => {
+    const socket = new WebSocket(address.replace("http", "ws"));
+    Object.assign(socket, { onopen: done, onclose: refused, onerror: refused });
+  }),
+  worker: () => new Promise((done, refused) => {
+    Object.assign(new Worker(free, { type: "module" }), { onmessage: done, onerror: refused });
+  }),
+  own: () => fetch(new URL("style.css", import.meta.url)),
+};
+const found = [];
+for (const [name, attempt] of Object.entries(tries)) {
+  found.push(await attempt().then(() => `${name} done`, () => `${name} refused`));
+}
+postMessage({ failed: found.join(", ") });
+"""
+
+
+@pytest.mark.slow
+def test_the_worker_that_gets_the_pictures_cannot_ask_other_hosts(tiny: Page, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    address = json.dumps(f"http://127.0.0.1:{other.server_port}/picture")
+    folder = shutil.copytree(tiny.folder, tmp_path / "web")
+    (folder / "worker.js").write_text(_ESCAPES.replace("OTHER", address))
+    (folder / "free.js").write_text(f"await fetch({address}, {{ mode: 'no-cors' }}); postMessage(0)")
+    expected = "fetch refused, import refused, socket refused, worker refused, own done"
+    try:
+        with served(folder) as server, PageVisitor(server.address) as visitor:
+            for _ in ("the first visit", "files from the service worker"):
+                visitor.driver.get(server.address)
+                visitor.wait(lambda: "cannot be loaded" in visitor.status())
+                assert visitor.status() == f"The model cannot be loaded: {expected}."
+    finally:
+        other.shutdown()
+        other.server_close()
+    assert asked == []
+
+
+@pytest.mark.slow
+def test_pictures_may_come_before_the_model(tiny: Page, tmp_path: Path) -> None:
+    files = [tmp_path / f"{index}.png" for index in range(2)]
+    for index, file in enumerate(files):
+        draw_picture(index).save(file)
+    with PageVisitor(tiny.address) as visitor:
+        visitor.driver.get(tiny.address)
+        visitor.choose(files[0])
+        visitor.wait(lambda: visitor.status().startswith("Ready"))
+        visitor.choose(files[1])
+        assert [card.name for card in visitor.finished(2)] == ["1.png", "0.png"]
+
+
+@pytest.mark.slow
+def test_a_browser_that_does_not_run_the_worker_is_told_so(tiny: Page, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "web")
+    (folder / "worker.js").write_text("no program")
+    with served(folder) as server, PageVisitor(server.address) as visitor:
+        visitor.driver.get(server.address)
+        visitor.wait(lambda: "cannot be loaded: this browser does not run it" in visitor.status())

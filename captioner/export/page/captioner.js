@@ -7,7 +7,7 @@ import { caption } from "./words.js";
 
 /** A file of this folder. What is packed comes unpacked, whether or not the server unpacks it itself. */
 async function load(name) {
-  const answer = await fetch(name).catch(() => {
+  const answer = await fetch(new URL(name, import.meta.url)).catch(() => {
     throw new Error(`the file ${name} cannot be fetched, perhaps because there is no network`);
   });
   if (!answer.ok) throw new Error(`the file ${name} is missing on the server (${answer.status})`);

@@ -10,8 +10,8 @@ const UNREADABLE = "it is damaged, or no picture that this browser can read";
 const one = (selector, parent = document) => parent.querySelector(selector);
 const say = (text) => { one("#status").textContent = text; };
 const cards = new Map(); // by the number of the picture
-const waiting = []; // what the model is asked before it is there
-let worker, language = "", number = 0, outdated = false;
+const waiting = []; // what the model is asked before it listens
+let worker, listening = false, language = "", number = 0, outdated = false;
 
 start();
 
@@ -21,10 +21,11 @@ async function start() {
   if (missing.length) return say(`This browser lacks ${missing.join(", ")}. Use a newer one, please.`);
   say("Loading the model…");
   const kept = await keep();
-  worker = new Worker("worker.js", { type: "module" });
-  for (const question of waiting) worker.postMessage(question);
+  worker = bound("worker.js");
   worker.onerror = () => say("The model cannot be loaded: this browser does not run it. Use a newer one, please.");
   worker.onmessage = ({ data }) => {
+    listening = true;
+    for (const question of waiting.splice(0)) worker.postMessage(question);
     if (data.failed) return say(`The model cannot be loaded: ${data.failed}.`);
     if (data.ready) {
       language = data.language;
@@ -34,6 +35,18 @@ async function start() {
     if (cards.has(data.id)) cards.get(data.id)(data);
   };
   return undefined;
+}
+
+/**
+ * A worker that runs a module of this folder and is bound by the page's Content-Security-Policy. One from the module's
+ * own address would be bound by nothing: the policy would have to come with the answer, and plain servers send none.
+ */
+function bound(module) {
+  // Nor may it start other workers from addresses. index.html cannot say so: the service worker is started from one.
+  const policy = { httpEquiv: "Content-Security-Policy", content: "worker-src blob:" };
+  document.head.append(Object.assign(document.createElement("meta"), policy));
+  const program = `import(${JSON.stringify(new URL(module, import.meta.url))}).catch(reportError);`;
+  return new Worker(URL.createObjectURL(new Blob([program], { type: "text/javascript" })), { type: "module" });
 }
 
 /** Wait until the service worker has all files. Gives whether it has: where it may not run, the page works without. */
@@ -79,7 +92,7 @@ function show(file) {
   cards.set(id, (answer) => (answer.error ? refuse(card, answer.error) : fill(card, answer)));
   picture.onload = () => {
     const question = { id, file, shown: { width: picture.naturalWidth, height: picture.naturalHeight } };
-    if (worker) worker.postMessage(question);
+    if (listening) worker.postMessage(question);
     else waiting.push(question);
   };
   picture.onerror = () => refuse(card, UNREADABLE);

@@ -44,7 +44,9 @@ self.addEventListener("fetch", (event) => {
   event.respondWith(answer(request));
 });
 
+/** What is kept, else what the server has: below the page's folder there may be other pages. */
 async function answer(request) {
-  const cache = await caches.open(NAME), wanted = request.mode === "navigate" ? "./" : request;
+  const cache = await caches.open(NAME), { origin, pathname } = new URL(request.url), { scope } = self.registration;
+  const wanted = [scope, `${scope}index.html`].includes(origin + pathname) ? "./" : request;
   return (await cache.match(wanted, { ignoreSearch: true })) ?? fetch(request);
 }
