@@ -109,7 +109,7 @@ class TestExported:
     def test_the_matcher_reads_sentences_as_the_checkpoint_does(
         self, exported: Path, finder_checkpoint_file: Path
     ) -> None:
-        found, wanted = (load_reader(path) for path in (exported / "matcher.safetensors", finder_checkpoint_file))
+        found, wanted = (load_reader(path) for path in (exported, finder_checkpoint_file))
         sentences = ["a dog runs", "the red ball"]
         assert (found.sentences(sentences) == wanted.sentences(sentences)).all()
         features = np.random.default_rng(0).random((3, wanted.mean.size), dtype=np.float32)
