@@ -31,8 +31,9 @@ def model_of(captioner: Captioner) -> str:
 def is_for(model: str, digest: str, precision: str, engine: str) -> bool:
     """Whether an index is for a checkpoint, named by its digest, in this precision and by this engine, or "auto"."""
     of, *made = model.split()
-    same = all(wanted in ("auto", found) for wanted, found in zip((precision, engine), made, strict=False))
-    return of == digest and made[2:3] == [_PIXELS] and same
+    if of != digest or made[2:3] != [_PIXELS]:
+        return False
+    return precision in ("auto", made[0]) and engine in ("auto", made[1])
 
 
 def file_of(model: str) -> Path:

@@ -55,6 +55,8 @@ class Engine(StepDecoder, Protocol):
     workers: int  # threads that may compute side by side
     about: About
 
+    # `step` is never called without rows, where an LSTM of onnxruntime ends the process.
+
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (B, S, S, 3) to features (B, F). Raises CheckpointError if they are not finite."""
 

@@ -86,8 +86,6 @@ class OnnxEngine:
 
     def step(self, tokens: Ids, state: State) -> tuple[NDArray[np.float32], State]:
         """(R,), state -> logits (R, V), state"""
-        if not len(tokens):  # which ends the process in onnxruntime
-            return np.empty((0, len(self.about.vocabulary)), dtype=np.float32), state
         given = dict(zip(self._states, state, strict=True))
         after = [f"{name}_next" for name in self._states]
         logits, *state_after = self._step.run(["logits", *after], {"tokens": tokens, **given})
