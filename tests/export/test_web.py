@@ -382,12 +382,18 @@ def test_captions_are_those_of_python(visitor: PageVisitor, shipped: Page, files
     assert {card.state for card in cards} >= {"not sure", "unfamiliar"}
 
 
+def drawn(folder: Path, number: int) -> list[Path]:
+    """Files of so many drawn pictures."""
+    files = [folder / f"{index}.png" for index in range(number)]
+    for index, file in enumerate(files):
+        draw_picture(index).save(file)
+    return files
+
+
 @pytest.mark.slow
 def test_so_are_those_of_a_tiny_checkpoint(tiny: Page, tmp_path: Path) -> None:
     """It writes other words, does not know what they are worth, and lets no evidence choose them."""
-    files = [tmp_path / f"{index}.png" for index in range(12)]
-    for index, file in enumerate(files):
-        draw_picture(index).save(file)
+    files = drawn(tmp_path, 12)
     with PageVisitor(tiny.address) as visitor:
         visitor.open()
         visitor.drop(*files)
@@ -683,9 +689,7 @@ def test_the_worker_that_gets_the_pictures_cannot_ask_other_hosts(tiny: Page, tm
 
 @pytest.mark.slow
 def test_pictures_may_come_before_the_model(tiny: Page, tmp_path: Path) -> None:
-    files = [tmp_path / f"{index}.png" for index in range(2)]
-    for index, file in enumerate(files):
-        draw_picture(index).save(file)
+    files = drawn(tmp_path, 2)
     with PageVisitor(tiny.address) as visitor:
         visitor.driver.get(tiny.address)
         visitor.choose(files[0])
