@@ -25,8 +25,8 @@ from torch import nn
 from turns import answer_rounds, paired, take_turns
 
 from captioner.machine import keep_freed_memory
+from captioner.network.convolutions import folded_for_training
 from captioner.network.encoder import Encoder, channels_last, native_bfloat16
-from captioner.network.kernels import folded_for_training
 
 CONTESTANTS = ("captioner", "plain fp32", "channels last, bfloat16")
 

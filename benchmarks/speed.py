@@ -120,7 +120,7 @@ def reference(paths: list[str]) -> Callable[[], list[str]]:
 
     checkpoint = load_checkpoint(find_checkpoint())
     encoder = PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess)
-    encoder.network = checkpoint.model.encoder
+    encoder.network = checkpoint.model.encoder  # type: ignore[assignment]  # computes the same
     model = captioner_of(checkpoint, encoder)
     options = captioner.DecodeOptions("greedy")
     return lambda: [caption.text for caption in model.caption_batch(paths, options)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from captioner.errors import CheckpointError, OptionError
 from captioner.network.efficientnet_lite import VARIANTS, EfficientNetLite
@@ -71,13 +71,13 @@ class Encoder(nn.Module):
         return feature
 
 
-def channels_last(network: nn.Module) -> nn.Module:
+def channels_last(network: Network) -> Network:
     """Store the convolutions' weights in channels-last order, in place."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     return network
 
 
-def fuse_for_inference(encoder: Encoder) -> nn.Module:
+def fuse_for_inference(encoder: Encoder) -> fx.GraphModule:
     """A faster copy of the encoder, for inference only: BatchNorm is folded into the convolutions, channels come last.
 
     It computes the same (B, 3, S, S) -> (B, F), but its weights no longer fit a checkpoint. `python
@@ -85,7 +85,8 @@ def fuse_for_inference(encoder: Encoder) -> nn.Module:
     """
     from torch.fx.experimental.optimization import fuse
 
-    return channels_last(fuse(encoder.backbone).eval().requires_grad_(False))
+    fused = cast(fx.GraphModule, fuse(encoder.backbone))  # as it is, whatever torch declares
+    return channels_last(fused.eval().requires_grad_(False))
 
 
 def as_batch(pixels: Iterable[NDArray[np.uint8]]) -> Tensor:

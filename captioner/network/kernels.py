@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioner.network.encoder import Encoder
 from captioner.vocab import PAD
 
 _ROWS = 64  # of logits at a time, so that they stay in the processor's cache
@@ -52,6 +51,9 @@ class LSTM(nn.LSTM):
 
     def forward(self, inputs: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # type: ignore[override]  # never packed
         """(B, T, D), two (1, B, H) -> (B, T, H), two (1, B, H)"""
+        if _one_step(inputs):
+            h, c = torch.lstm_cell(inputs[:, 0], (state[0][0], state[1][0]), *_tensors(self))
+            return h.unsqueeze(1), (h.unsqueeze(0), c.unsqueeze(0))
         if not torch.is_grad_enabled() or inputs.device.type != "cpu":
             result: tuple[Tensor, tuple[Tensor, Tensor]] = super().forward(inputs, state)
             return result
@@ -104,11 +106,25 @@ class _LSTMSteps(torch.autograd.Function):
         return of_gates, back, of_memory, of_gates.flatten(0, 1).t() @ hidden[:-1].flatten(0, 1)
 
 
+def _one_step(inputs: Tensor) -> bool:
+    """Whether the inputs (B, T, D) are those of one step of decoding on the CPU.
+
+    For a sequence, torch puts the weights in another order first. That takes longer than a single step.
+    """
+    plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return plain and inputs.shape[1] == 1 and inputs.device.type == "cpu"
+
+
 def _weights_for(layer: nn.RNNBase, inputs: Tensor) -> tuple[torch.dtype, list[Tensor]]:
     """The type to compute in, that of autocast if it is on, and W_x, b_x, W_h and b_h in this type."""
     low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
-    names = ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")
-    return low, [layer.get_parameter(name).to(low) for name in names]
+    w_x, w_h, b_x, b_h = _tensors(layer)
+    return low, [weight.to(low) for weight in (w_x, b_x, w_h, b_h)]
+
+
+def _tensors(layer: nn.RNNBase) -> Iterator[Tensor]:
+    """W_x, W_h, b_x and b_h"""
+    return map(layer.get_parameter, ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"))
 
 
 class GRU(nn.GRU):
@@ -123,6 +139,9 @@ class GRU(nn.GRU):
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # never packed
         """(B, T, D), (1, B, H) -> (B, T, H), (1, B, H)"""
+        if _one_step(inputs):
+            h = torch.gru_cell(inputs[:, 0], state[0], *_tensors(self))
+            return h.unsqueeze(1), h.unsqueeze(0)
         if not torch.is_grad_enabled() or inputs.device.type != "cpu":
             result: tuple[Tensor, Tensor] = super().forward(inputs, state)
             return result
@@ -173,114 +192,6 @@ class _GRUSteps(torch.autograd.Function):
         of_gates = found[:, :, :3].flatten(2)  # the gradient of W_h h + b_h
         of_weight = of_gates.flatten(0, 1).t() @ hidden[:-1].flatten(0, 1)
         return found[:, :, [0, 1, 3]].flatten(2), back, of_weight, of_gates.sum((0, 1))
-
-
-def folded_for_training(encoder: Encoder) -> nn.Module:
-    """A module (B, 3, S, S) -> (B, F) that shares the encoder's weights but folds BatchNorm into the convolutions.
-
-    `python benchmarks/finetuning.py` measures how much faster it trains.
-    """
-    from torch.fx.experimental.optimization import matches_module_pattern
-
-    traced = fx.symbolic_trace(encoder.backbone)
-    modules: dict[str, Any] = dict(traced.named_modules())
-    for node in traced.graph.nodes:
-        if matches_module_pattern((nn.Conv2d, nn.BatchNorm2d), node, modules) and len(node.args[0].users) == 1:
-            before, norm, padding = node.args[0], modules[node.target], None
-            if matches_module_pattern((nn.ZeroPad2d, nn.Conv2d), before, modules) and len(before.args[0].users) == 1:
-                padding = before.args[0]
-                before.args = padding.args
-                traced.graph.erase_node(padding)
-            folded = FoldedConvolution(modules[before.target], norm, padding and modules[padding.target])
-            traced.set_submodule(before.target, folded)
-            node.replace_all_uses_with(before)
-            traced.graph.erase_node(node)
-    traced.recompile()
-    return traced.eval()
-
-
-class FoldedConvolution(nn.Module):
-    """A convolution followed by a BatchNorm whose statistics are fixed, as one convolution.
-
-    A layer that pads with zeros may come before both.
-    """
-
-    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, padding: nn.ZeroPad2d | None = None) -> None:
-        super().__init__()
-        self.convolution, self.norm, self.padding = convolution, norm, padding
-        c, half = convolution, convolution.kernel_size[0] // 2
-        # Padding is the same on all sides, or TensorFlow's for even sides: one row and one column less before.
-        on_all_sides = padding is None and c.padding == (half, half)
-        less_before = padding is not None and c.padding == (0, 0) and padding.padding == (half - 1, half) * 2
-        self._fast_depthwise = (
-            (c.groups, c.out_channels, c.dilation) == (c.in_channels, c.in_channels, (1, 1))
-            and c.kernel_size == (2 * half + 1, 2 * half + 1)
-            and (c.stride, half) in (((2, 2), 1), ((2, 2), 2), ((1, 1), 2))
-            and (on_all_sides or (less_before and c.stride == (2, 2)))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W')"""
-        conv, norm = self.convolution, cast(Any, self.norm)  # its statistics are tensors
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        weight, bias = conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
-        if conv.bias is not None:
-            bias = bias + conv.bias * scale
-        if self._fast_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            low, late = torch.get_autocast_dtype("cpu"), int(self.padding is not None)
-            return cast(Tensor, _Depthwise.apply(x.to(low), weight.to(low), bias.to(low), conv.stride[0], late))  # type: ignore[no-untyped-call]  # torch's
-        if self.padding is not None:
-            x = self.padding(x)
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-
-
-class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution with stride 1 or 2 whose gradients are fast on the CPU in bfloat16.
-
-    With stride 2, kernels are centred on pixels 0, 2, 4, ..., or with `late` 1 on pixels 1, 3, 5, ..., as in TensorFlow
-    for even sides. oneDNN has fast kernels for the forward pass and for the gradient of 3 x 3 weights, but no others:
-
-    - The gradient with respect to the input is also a depthwise convolution, with stride 1: its input is the output's
-      gradient, with zeros between the pixels where the stride is 2, and its kernel is turned round (Dumoulin and Visin
-      2016, "A guide to convolution arithmetic for deep learning", section 4).
-    - The gradient of 5 x 5 weights is put together from those of the four 3 x 3 kernels in the corners.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, late: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.late = stride, late
-        half = weight.shape[-1] // 2
-        if late:
-            x, half = F.pad(x, (half - late, half) * 2), 0
-        return F.conv2d(x, weight, bias, stride, half, 1, len(weight))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        (x, weight), stride, late = ctx.saved_tensors, ctx.stride, ctx.late
-        spread, half = gradient, weight.shape[-1] // 2
-        if stride == 2:
-            spread = torch.zeros_like(x)
-            spread[:, :, late::2, late::2] = gradient
-        of_input = F.conv2d(spread, weight.flip(2, 3), None, 1, half, 1, len(weight))
-        if half == 1 and not late:
-            return of_input, *_of_weight(x, weight, gradient, stride, 1), None, None
-        padded, of_weight = F.pad(x, (half - late, half) * 2), torch.empty_like(weight)
-        height, width = (stride * (side - 1) + 3 for side in gradient.shape[2:])  # what a 3 x 3 kernel sees
-        corners = sorted({0, 2 * half - 2})
-        for top, left in itertools.product(corners, corners):
-            seen = padded[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
-            part = of_weight[:, :, top : top + 3, left : left + 3]
-            found, of_bias = _of_weight(seen, part.contiguous(), gradient, stride, 0)
-            part.copy_(found)
-        return of_input, of_weight, of_bias, None, None
-
-
-def _of_weight(x: Tensor, weight: Tensor, gradient: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
-    """The gradients of weight and bias of a depthwise convolution, by torch."""
-    sizes = [len(weight)], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight), [False, True, True]
-    _, of_weight, of_bias = torch.ops.aten.convolution_backward(gradient, x, weight, *sizes)
-    return of_weight, of_bias
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

@@ -28,8 +28,8 @@ from captioner.inference.parallel import in_order
 from captioner.inference.progress import duration
 from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint
+from captioner.network.convolutions import folded_for_training
 from captioner.network.encoder import as_batch, normalise
-from captioner.network.kernels import folded_for_training
 from captioner.network.model import Decoder
 from captioner.options import DecodeOptions
 from captioner.pictures.load import load_image

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioner.network.encoder import Encoder
-from captioner.network.kernels import GRU, LSTM, Dropout, FoldedConvolution, folded_for_training, summed_cross_entropy
+from captioner.network.kernels import GRU, LSTM, Dropout, summed_cross_entropy
 from captioner.vocab import PAD
 
 # --- dropout ---
@@ -81,89 +78,27 @@ def test_layers_and_their_gradients_are_those_of_torch(kind: type, parts: int, d
         assert (one.double() - other).norm() <= tolerance * other.norm()
 
 
-# --- folded convolutions ---
-
-
-def encoder_of(name: str) -> Encoder:
-    """Random weights, and BatchNorm with statistics, scales and biases that are not those of an identity."""
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("kind", "parts"), [(LSTM, 2), (GRU, 1)])
+def test_decoding_step_by_step_is_reading_the_whole(
+    kind: type, parts: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(name)
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.3)
-            module.running_var.uniform_(0.5, 2)
-            torch.nn.init.uniform_(module.weight, 0.5, 2)
-            torch.nn.init.normal_(module.bias, 0, 0.3)
-    return encoder
-
-
-def gradients(encoder: Encoder, network: torch.nn.Module, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Features, and the gradients of a function of them for all weights of `encoder`."""
-    encoder.zero_grad()
-    features = network(pictures)
-    (features.double() * torch.linspace(-1, 1, features.shape[1])).sum().backward()
-    return features.detach(), {name: w.grad.clone() for name, w in encoder.named_parameters() if w.grad is not None}
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "densenet121", "efficientnet_lite2"])
-def test_features_and_gradients_are_those_of_the_encoder(name: str) -> None:
-    encoder = encoder_of(name).double()
-    pictures = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    features, expected = gradients(encoder, encoder, pictures)
-    folded, found = gradients(encoder, folded_for_training(encoder), pictures)
-    torch.testing.assert_close(folded, features)
-    assert found.keys() == expected.keys()
-    assert len(found) > 50
-    for weights in expected:
-        torch.testing.assert_close(found[weights], expected[weights])
-
-
-@pytest.mark.parametrize("side", [8, 9])
-@pytest.mark.parametrize("size", [3, 5])
-@pytest.mark.parametrize(("stride", "late"), [(1, False), (2, False), (2, True)], ids=["1", "2", "2, as TensorFlow"])
-def test_depthwise_gradients_in_bfloat16(side: int, size: int, stride: int, late: bool) -> None:
-    torch.manual_seed(0)
-    half = size // 2
-    padding = torch.nn.ZeroPad2d((half - 1, half) * 2) if late else None
-    convolution = torch.nn.Conv2d(4, 4, size, stride, padding=0 if late else half, groups=4, bias=False)
-    norm = torch.nn.BatchNorm2d(4).eval()
-    layer = FoldedConvolution(convolution, norm, padding)
-    assert layer._fast_depthwise == (stride == 2 or size == 5)
-    x = torch.randn(2, 4, side, side, requires_grad=True)
-    with torch.no_grad():
-        shape = layer(x).shape
-    weights = torch.linspace(-1, 1, shape.numel()).view(shape)
-
-    def found() -> list[Tensor]:
-        return list(torch.autograd.grad((layer(x) * weights).sum(), [x, convolution.weight, norm.bias]))
-
-    exact = found()
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = found()
-    for one, other in zip(rough, exact, strict=True):
-        assert (one - other).norm() < 0.02 * other.norm()
-
-
-def test_padding_becomes_a_part_of_the_convolution() -> None:
-    folded = folded_for_training(encoder_of("efficientnet_lite2"))
-    layers = [layer for layer in folded.modules() if isinstance(layer, FoldedConvolution)]
-    assert sum(layer.padding is not None for layer in layers) == 5
-    assert sum(layer._fast_depthwise for layer in layers) == 14
-    called = [folded.get_submodule(str(node.target)) for node in folded.graph.nodes if node.op == "call_module"]
-    assert not any(isinstance(layer, torch.nn.ZeroPad2d) for layer in called)
-
-
-def test_it_shares_the_weights() -> None:
-    encoder = encoder_of("mobilenet_v2")
-    folded = folded_for_training(encoder)
-    before = copy.deepcopy(encoder.state_dict())
-    pictures = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        first = folded(pictures)
-        for weights in encoder.parameters():
-            weights.mul_(1.01)
-        assert not torch.equal(folded(pictures), first)
-    assert encoder.state_dict().keys() == before.keys()
+    layer = kind(5, 7).to(dtype)
+    inputs, first = torch.randn(3, 6, 5, dtype=dtype), torch.randn(parts, 1, 3, 7, dtype=dtype)
+    state = tuple(first) if parts == 2 else first[0]
+    with torch.inference_mode():
+        hidden, after = layer(inputs, state)
+        # Steps are not computed as sequences are.
+        monkeypatch.setattr(kind.__base__, "forward", lambda *args: pytest.fail("as a sequence"))
+        steps = []
+        for t in range(6):
+            one, state = layer(inputs[:, t : t + 1], state)
+            steps.append(one)
+    tolerance = 1e-12 if dtype == torch.float64 else 0.03
+    torch.testing.assert_close(torch.cat(steps, 1), hidden, rtol=tolerance, atol=tolerance)
+    for one, other in zip(state, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 # --- cross-entropy ---
