@@ -13,14 +13,13 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.worker import Job, Worker
 from captioner.errors import DeviceError, InputError, OptionError, one_line, to_install
-from captioner.files import AnyPath, listed, sha256_of
+from captioner.files import AnyPath, listed
 from captioner.inference.reader import load_reader
 from captioner.inference.results import Row
 from captioner.inference.rules import Rules
@@ -31,6 +30,7 @@ from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions
 from captioner.pictures.find import STDIN, Stdin, read_stdin
 
 if TYPE_CHECKING:  # it needs the extra
+    from captioner.bulk.shards import Shards
     from captioner.bulk.sources import Unit
 
 CPUS = 0.5  # reserved for a thread, so that there is room for the workers of a lost node
@@ -60,12 +60,11 @@ def caption_on_cluster(
     """Write the captions of many pictures into a folder of shards; what `captioner cluster` does.
 
     `paths` are files, folders, patterns and "-" as in `bulk.run.caption_files`, and also webdataset tar files, parquet
-    files, and addresses such as "s3://bucket/photos/*.jpg". `output` is a folder, or its address. It gets
-    files in the `format` parquet or jsonl, and at the end one named _SUCCESS. A picture that cannot be read gets a row
-    with an error. If an earlier run with the same settings made the folder, only pictures that have no caption there
-    get rows, whether it came to its end or was killed. A picture that has a caption in its tar file (a .caption, .txt
-    or .json next to it) or table (a column caption or text) keeps it: its row is marked as `given`. With `recaption`
-    it gets a new one.
+    files, and addresses such as "s3://bucket/photos/*.jpg". `output` is a folder, or its address. It gets files in the
+    `format` parquet or jsonl, and at the end one named _SUCCESS. A picture that cannot be read gets a row with an
+    error. If an earlier run with the same settings made the folder, whether it was killed or not, only pictures without
+    a caption there get rows. A picture that has a caption in its tar file (a .caption, .txt or .json next to it) or its
+    table (a column caption or text) keeps it, in a row that is marked as `given`; with `recaption` it gets a new one.
     The cluster is the one at the address in the environment variable RAY_ADDRESS; without it, workers run on this
     machine. Every node needs pip install "captioner[ray]", and must see the pictures that are given by paths. The
     checkpoint is sent to it. `device` is cpu, cuda, or auto, which takes GPUs where there are any. With the `precision`
@@ -80,13 +79,36 @@ def caption_on_cluster(
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
     _check_usage(format, device, precision, batch_size, workers, index)
     _ray()
-    from captioner.bulk.shards import Shards  # these two need the extra, too
-    from captioner.bulk.sources import archive_of, find_sources, units
+    from captioner.bulk.shards import Shards  # it needs the extra, too
 
     file = find_checkpoint(checkpoint)
     size = load_reader(file).size if index else 0
-    rules = {"checkpoint": sha256_of(file), "precision": precision, "recaption": recaption}
-    shards = Shards(os.fspath(output), format, size, {**rules, "prompt": prompt, **asdict(options)})
+    job = Job(file.read_bytes(), options, prompt, batch_size, precision, size, recaption)
+    shards = Shards(os.fspath(output), format, size, job.settings())
+    work, known, total = _work(paths, recursive, stdin, batch_size, shards)
+    Rules.of(options, load_checkpoint(file).vocabulary, prompt)  # a wrong checkpoint or prompt is reported here
+    if not work:
+        progress.begin(total, known)
+        shards.write([])
+        return progress.finish()
+    with connected():
+        workers, threads, each = share(workers, device)
+        progress.begin(total, known)
+        progress.note(f"workers: {workers}, threads of each: {threads}, units of work: {len(work)}")
+        batches = progress.watch_batches(caption_units(work, job, workers, threads, each))
+        shards.write(batches, again=[unit["tar"] for unit in work if "tar" in unit])
+    return progress.finish()
+
+
+def _work(
+    paths: AnyPath | Iterable[AnyPath], recursive: bool, stdin: Stdin, batch_size: int, shards: Shards
+) -> tuple[list[Unit], int, int | None]:
+    """The units of those pictures that have no caption in the shards, how many have one, and how many there are in all.
+
+    Nobody knows how many are in tar files: None. Raises InputError.
+    """
+    from captioner.bulk.sources import archive_of, find_sources, units
+
     lines = read_stdin(stdin) if STDIN in (arguments := listed(paths)) else []
     if isinstance(lines, bytes):
         raise InputError("a picture on stdin is for `captioner caption -`: a cluster takes lists of paths")
@@ -95,21 +117,8 @@ def caption_on_cluster(
     work = list(units(sources, batch_size, earlier))
     if not work and not earlier.pictures:
         raise InputError("no pictures were given: every table is empty")
-    Rules.of(options, load_checkpoint(file).vocabulary, prompt)  # a wrong checkpoint or prompt is reported here
     rows, known = [unit["rows"] for unit in work], len(earlier.pictures)
-    total = None if None in rows else known + sum(rows)
-    if not work:
-        progress.begin(total, known)
-        shards.write([])
-        return progress.finish()
-    job = Job(file.read_bytes(), options, prompt, batch_size, precision, size, recaption)
-    with connected():
-        workers, threads, each = share(workers, device)
-        progress.begin(total, known)
-        progress.note(f"workers: {workers}, threads of each: {threads}, units of work: {len(work)}")
-        batches = progress.watch_batches(caption_units(work, job, workers, threads, each))
-        shards.write(batches, again=[unit["tar"] for unit in work if "tar" in unit])
-    return progress.finish()
+    return work, known, None if None in rows else known + sum(rows)
 
 
 def _ray() -> Any:

@@ -57,7 +57,7 @@ class Shards:
         self._format, self._schema = format, SCHEMA
         if vector_size:
             self._schema = SCHEMA.append(pa.field("vector", pa.list_(pa.float32(), vector_size)))
-        self._settings = {"shards": 1, "format": format, "vector_size": vector_size, **(settings or {})}
+        self._settings = {"shards": 1, "format": format, **(settings or {})}
         there = self._names()
         if there is None or (there and SETTINGS not in there):
             raise OutputError(f"{folder}: is not empty: give a new folder, or one that an earlier run made")

@@ -7,9 +7,9 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,6 +37,11 @@ class Job:
     precision: str = "auto"
     vector_size: int = 0  # of the vectors beside captions; 0 for none
     recaption: bool = False  # also pictures that have a caption in their tar file or table
+
+    def settings(self) -> dict[str, Any]:
+        """What rows depend on, as plain data."""
+        own = {name: getattr(self, name) for name in ("prompt", "precision", "vector_size", "recaption")}
+        return {"checkpoint": hashlib.sha256(self.checkpoint).hexdigest(), **own, **asdict(self.options)}
 
 
 class Worker:
