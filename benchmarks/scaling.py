@@ -6,7 +6,8 @@
 Without `--only` the script prints all four tables:
 
 - *Parts.* Each part is timed on its own, on one thread, a batch at a time: reading and decoding a JPEG file, resizing
-  it, encoding, generating with a beam of 3 (and greedily), the digest of the file, and writing a line of jsonl.
+  it, encoding, generating with a beam of 3 (and greedily), the digest of the file, and writing a line of jsonl. It is
+  the processor's time that counts, so that other programs hardly matter.
 - *Prediction.* A worker does nothing else, so the speed should be the number of workers over the sum of these costs.
   *Measured* is the speed for a whole folder, with the process bound to that many processors.
 - *Plan.* What the sum predicts for very many pictures. See `plan` for what it assumes.
@@ -53,7 +54,7 @@ CORE_HOUR, REQUEST, SHARD = 0.04, 0.4e-6, 2000  # money, money, pictures
 
 
 def parts(paths: list[str], rounds: int) -> dict[str, float]:
-    """Time each part of captioning. Returns the median milliseconds per picture."""
+    """Time each part of captioning. Returns the median milliseconds of a processor per picture."""
     model = captioner.load()
     model.network.work_alone()
     batch = paths[:BATCH]
@@ -77,9 +78,9 @@ def parts(paths: list[str], rounds: int) -> dict[str, float]:
     model.network.work_alone()  # again, because captioning the batch above reset it
     for _ in range(rounds + 1):
         for name, step in steps.items():
-            started = time.perf_counter()
+            started = time.process_time()
             step()
-            times[name].append((time.perf_counter() - started) * 1000 / BATCH)
+            times[name].append((time.process_time() - started) * 1000 / BATCH)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
