@@ -49,7 +49,7 @@ from captioner.training.ranks import joined_ranks
 from captioner.training.stages import EndToEndStage, FrozenStage, Stage
 
 BATCH = 32
-CORES, PICTURE, ROW = 16, 60e3, 600.0  # of a node; bytes of a picture, bytes of a row
+CORES, PICTURE, ROW = 16, 60e3, 1e3  # of a node; bytes of a picture, bytes of a row
 CORE_HOUR, REQUEST, SHARD = 0.04, 0.4e-6, 2000  # money, money, pictures
 
 
