@@ -1,56 +1,42 @@
-"""Caption pictures with many workers of Ray Data, on this machine or on a cluster: `caption_on_cluster`.
+"""Caption pictures with many workers of Ray, on this machine or on a cluster: `caption_on_cluster`.
 
-Pictures are cut into units of work. Each worker holds the model, and makes rows of one unit after the other. When a
-worker is killed, Ray starts another one and gives it the same unit. Only the process that called `caption_on_cluster`
-writes, and Ray Data gives it one result for each unit, so a second attempt cannot add rows.
+Pictures are cut into units of work. Each worker is a process that holds the model, and makes rows of one unit after the
+other. When it is killed, another one gets its unit. Only the process that called `caption_on_cluster` writes, and it
+takes one result of each unit, in order, so a second attempt cannot add rows.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.vectors import Vectors
+from captioner.bulk.worker import Job, Worker
 from captioner.errors import DeviceError, InputError, OptionError, one_line, to_install
 from captioner.files import AnyPath, listed
-from captioner.inference.captioner import load
 from captioner.inference.reader import load_reader
-from captioner.inference.results import Row, row_of
+from captioner.inference.results import Row
 from captioner.inference.rules import Rules
-from captioner.inference.store import Named
 from captioner.machine import available_cpus
 from captioner.network.checkpoint import load_checkpoint
 from captioner.network.header import find_checkpoint
 from captioner.options import PRECISIONS, SHARD_FORMATS, DecodeOptions
 from captioner.pictures.find import STDIN, Stdin, read_stdin
 
-CPUS = 0.5  # reserved for a thread, so that there is room for Ray Data itself and for the workers of a lost node
-ATTEMPTS = 6  # at a unit; Ray itself would never give up a unit that kills its worker every time
+if TYPE_CHECKING:  # it needs the extra
+    from captioner.bulk.shards import Shards
+    from captioner.bulk.sources import Unit
 
-
-@dataclass(frozen=True)
-class Job:
-    """How workers caption."""
-
-    checkpoint: bytes  # the content of the file
-    options: DecodeOptions
-    prompt: str = ""
-    batch_size: int = 32
-    precision: str = "auto"
-    vector_size: int = 0  # of the vectors beside captions; 0 for none
+CPUS = 0.5  # reserved for a thread, so that there is room for the workers of a lost node
+AHEAD = 3  # units a worker, from the one whose rows are written next: what may be in work or waits to be written
+COPIES = 2  # of a unit that may be in work at once
+ATTEMPTS = 6  # workers that a unit may kill
 
 
 def caption_on_cluster(
@@ -68,14 +54,17 @@ def caption_on_cluster(
     stdin: Stdin = (),
     batch_size: int = 32,
     index: bool = False,
+    recaption: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Write the captions of many pictures into a folder of shards; what `captioner cluster` does.
 
     `paths` are files, folders, patterns and "-" as in `bulk.run.caption_files`, and also webdataset tar files, parquet
-    files, and addresses such as "s3://bucket/photos/*.jpg". `output` is a new or empty folder, or its address. It gets
-    files in the `format` parquet or jsonl, and at the end one named _SUCCESS. A picture that cannot be read gets a row
-    with an error.
+    files, and addresses such as "s3://bucket/photos/*.jpg". `output` is a folder, or its address. It gets files in the
+    `format` parquet or jsonl, and at the end one named _SUCCESS. A picture that cannot be read gets a row with an
+    error. If an earlier run with the same settings made the folder, whether it was killed or not, only pictures without
+    a caption there get rows. A picture that has a caption in its tar file (a .caption, .txt or .json next to it) or its
+    table (a column caption or text) keeps it, in a row that is marked as `given`; with `recaption` it gets a new one.
     The cluster is the one at the address in the environment variable RAY_ADDRESS; without it, workers run on this
     machine. Every node needs pip install "captioner[ray]", and must see the pictures that are given by paths. The
     checkpoint is sent to it. `device` is cpu, cuda, or auto, which takes GPUs where there are any. With the `precision`
@@ -83,34 +72,53 @@ def caption_on_cluster(
     `index` adds a column `vector` to parquet: unit vectors of one size, as `Reader.pictures` in `inference/reader.py`
     makes them, by which pictures are found. It is empty where there is an error.
 
-    Raises OptionError, InputError, OutputError (the folder is not empty), CheckpointError, and DeviceError: Ray is not
-    installed, the cluster lacks what was asked for, or a worker fails for another reason than a picture.
+    Raises OptionError, InputError, OutputError (the folder holds something else, or was made with other settings),
+    CheckpointError, and DeviceError: Ray is not installed, the cluster lacks what was asked for, or a worker fails for
+    another reason than a picture.
     """
     options, progress = options or DecodeOptions(), progress or Progress(quiet=True, say=lambda line: None)
     _check_usage(format, device, precision, batch_size, workers, index)
     _ray()
-    from captioner.bulk.shards import Shards  # these two need the extra, too
-    from captioner.bulk.sources import find_sources, units
+    from captioner.bulk.shards import Shards  # it needs the extra, too
 
     file = find_checkpoint(checkpoint)
     size = load_reader(file).size if index else 0
-    shards = Shards(os.fspath(output), format, size)
+    job = Job(file.read_bytes(), options, prompt, batch_size, precision, size, recaption)
+    shards = Shards(os.fspath(output), format, size, job.settings())
+    work, known, total = _work(paths, recursive, stdin, batch_size, shards)
+    Rules.of(options, load_checkpoint(file).vocabulary, prompt)  # a wrong checkpoint or prompt is reported here
+    if not work:
+        progress.begin(total, known)
+        shards.write([])
+        return progress.finish()
+    with connected():
+        workers, threads, each = share(workers, device)
+        progress.begin(total, known)
+        progress.note(f"workers: {workers}, threads of each: {threads}, units of work: {len(work)}")
+        batches = progress.watch_batches(caption_units(work, job, workers, threads, each))
+        shards.write(batches, again=[unit["tar"] for unit in work if "tar" in unit])
+    return progress.finish()
+
+
+def _work(
+    paths: AnyPath | Iterable[AnyPath], recursive: bool, stdin: Stdin, batch_size: int, shards: Shards
+) -> tuple[list[Unit], int, int | None]:
+    """The units of those pictures that have no caption in the shards, how many have one, and how many there are in all.
+
+    Nobody knows how many are in tar files: None. Raises InputError.
+    """
+    from captioner.bulk.sources import archive_of, find_sources, units
+
     lines = read_stdin(stdin) if STDIN in (arguments := listed(paths)) else []
     if isinstance(lines, bytes):
         raise InputError("a picture on stdin is for `captioner caption -`: a cluster takes lists of paths")
-    work = list(units(find_sources(arguments, recursive, lines), batch_size))
-    if not work:
+    sources = find_sources(arguments, recursive, lines)
+    earlier = shards.earlier(source for source in sources if archive_of(source) == ".tar")
+    work = list(units(sources, batch_size, earlier))
+    if not work and not earlier.pictures:
         raise InputError("no pictures were given: every table is empty")
-    Rules.of(options, load_checkpoint(file).vocabulary, prompt)  # a wrong checkpoint or prompt is reported here
-    job = Job(file.read_bytes(), options, prompt, batch_size, precision, size)
-    rows = [unit["rows"] for unit in work]
-    with connected():
-        workers, threads, each = share(workers, device)
-        progress.begin(None if None in rows else sum(rows))
-        if not progress.quiet:
-            progress.say(f"captioner: workers: {workers}, threads of each: {threads}, units of work: {len(work)}")
-        shards.write(progress.watch(caption_units(work, job, workers, threads, each)))
-    return progress.finish()
+    rows, known = [unit["rows"] for unit in work], len(earlier.pictures)
+    return work, known, None if None in rows else known + sum(rows)
 
 
 def _ray() -> Any:
@@ -121,7 +129,6 @@ def _ray() -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
-        import ray.data
     except ImportError as error:
         raise DeviceError(f"captioning on a cluster needs Ray: {to_install('ray')}") from error
     return ray
@@ -151,11 +158,13 @@ def connected() -> Iterator[None]:
         except OSError as error:
             raise DeviceError(f"RAY_ADDRESS is {address}, where no cluster answers ({error})") from error
     local: dict[str, Any] = {} if address else {"num_cpus": available_cpus(), "include_dashboard": False}
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors also come as exceptions
     ray = _ray()
     ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
         yield
+    except ray.exceptions.RayError as error:
+        *_, reason = str(error).strip().splitlines()
+        raise DeviceError(f"the cluster failed: {one_line(reason)}") from error
     finally:
         ray.shutdown()
 
@@ -179,90 +188,60 @@ def share(workers: int | None, device: str) -> tuple[int, int, dict[str, float]]
 
 
 def caption_units(
-    units: list[dict[str, Any]], job: Job, workers: int, threads: int, each: dict[str, float]
-) -> Iterator[Row]:
-    """One row a picture, as `inference.results.row_of` makes it, in the order of the units (see `bulk.sources`).
+    units: Sequence[Unit], job: Job, workers: int, threads: int, each: Mapping[str, float]
+) -> Iterator[list[Row]]:
+    """The rows of one unit after the other, as `inference.results.row_of` makes them, with vectors if the job has any.
 
-    Raises DeviceError when a worker fails for another reason than a picture, or a result is missing or comes twice.
+    No worker takes a unit that is `AHEAD` units a worker or more behind the one that is due, so that memory holds few
+    results. A worker that would be idle then tries a unit that another one has in work, in case that one is slow or was
+    lost: the first result counts. The unit of a worker that was killed goes to another one.
+    Raises DeviceError when a worker fails for another reason than a picture, or a unit kills many of them.
     """
     ray = _ray()
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    # JSON, because Arrow does not accept every path as text. A block of one unit, so that no more than one is lost.
-    items = [{"number": number, "unit": json.dumps(unit)} for number, unit in enumerate(units)]
-    device = "cuda" if each["num_gpus"] else "cpu"
-    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
-    results = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        Worker,  # Ray restarts it and tries its units again without end
-        fn_constructor_args=(ray.put(job), attempts, threads, device, str(Path.cwd())),
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        **each,
-    )
-    done = 0
-    try:
-        for result in results.iter_rows():
-            if result["failure"]:
-                raise DeviceError(f"unit {result['number']}, {units[result['number']]!s:.200}: {result['failure']}")
-            rows = json.loads(result["rows"])
-            if result["number"] != done or units[done]["rows"] not in (None, len(rows)):
-                raise DeviceError(f"unit {result['number']} came with {len(rows)} rows where unit {done} was due")
-            yield from _with_vectors(rows, result["vectors"], job.vector_size)
-            done += 1
-    except ray.exceptions.RayError as error:
-        *_, reason = str(error).strip().splitlines()
-        raise DeviceError(f"the cluster failed: {one_line(reason)}") from error
-    if done != len(units):
-        raise DeviceError(f"only {done} of {len(units)} units came back")
+    actor = ray.remote(**each, scheduling_strategy="SPREAD")(Worker)
+    given = ray.put(job), threads, "cuda" if each["num_gpus"] else "cpu", str(Path.cwd())
+    idle = [actor.remote(*given) for _ in range(workers)]
+    running: dict[Any, tuple[Any, int]] = {}  # a worker and the number of its unit, by the reference to the result
+    done: dict[int, list[Row]] = {}
+    killed = Counter[int]()  # workers, by the number of the unit
+    for due, unit in enumerate(units):
+        while True:
+            wanted = [number for number in range(due, min(due + AHEAD * workers, len(units))) if number not in done]
+            while idle and (number := _next(wanted, running)) is not None:
+                worker = idle.pop()
+                running[worker.caption.remote(units[number])] = worker, number
+            if due in done:
+                break
+            [ready], _ = ray.wait(list(running), num_returns=1)
+            worker, number = running.pop(ready)
+            try:
+                rows = ray.get(ready)
+                if number >= due:  # otherwise another worker was faster
+                    done.setdefault(number, rows)
+            except ray.exceptions.RayTaskError as error:
+                raise _failed(number, units, f"{type(error.cause).__name__}: {error.cause}") from error
+            except ray.exceptions.RayError as error:
+                if getattr(error, "actor_init_failed", False):
+                    raise
+                killed[number] += 1
+                if killed[number] == ATTEMPTS:
+                    reason = f"ended {ATTEMPTS} workers (a picture that kills them, or too little memory?)"
+                    raise _failed(number, units, reason) from error
+                ray.kill(worker)
+                worker = actor.remote(*given)
+            idle.append(worker)
+        rows = done.pop(due)
+        if unit["rows"] not in (None, len(rows)):
+            raise _failed(due, units, f"{len(rows)} rows came for {unit['rows']} pictures")
+        yield rows
 
 
-def _with_vectors(rows: list[Row], vectors: bytes, size: int) -> list[Row]:
-    """Rows that have no error with their vectors, if there are any."""
-    found = iter(np.frombuffer(vectors, np.float32).reshape(-1, size or 1))
-    return [row if "error" in row or not size else {**row, "vector": next(found)} for row in rows]
+def _next(wanted: Iterable[int], running: Mapping[Any, tuple[Any, int]]) -> int | None:
+    """The unit for an idle worker: the first of those that fewest have in work; None if enough have each of them."""
+    copies = Counter(number for _, number in running.values())
+    number = min(wanted, key=lambda number: (copies[number], number), default=None)
+    return number if number is not None and copies[number] < COPIES else None
 
 
-class Attempts:
-    """Counts how often each unit was begun, in a process of its own that no picture can kill."""
-
-    def __init__(self) -> None:
-        self._begun = Counter[int]()
-
-    def begin(self, number: int) -> int:
-        """Count another attempt at a unit, and return how many there were."""
-        self._begun[number] += 1
-        return self._begun[number]
-
-
-class Worker:
-    """A process of the cluster that holds the model."""
-
-    def __init__(self, job: Any, attempts: Any, threads: int, device: str, folder: str) -> None:
-        with suppress(OSError):  # relative paths begin in this folder, if the node has it
-            os.chdir(folder)
-        self._job: Job = _ray().get(job)
-        self._attempts = attempts
-        torch.set_num_threads(threads)
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / "checkpoint.safetensors"
-            path.write_bytes(self._job.checkpoint)
-            self._model = load(path, device, self._job.precision)
-            self._reader = self._model.reader() if self._job.vector_size else None
-
-    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """One unit: its number, and either its rows as JSON and their vectors, or the reason why there are none."""
-        from captioner.bulk.sources import pictures
-
-        job, result = self._job, {"number": item["number"], "rows": "", "vectors": b"", "failure": ""}
-        try:
-            if _ray().get(self._attempts.begin.remote(item["number"])) > ATTEMPTS:
-                reason = f"ended {ATTEMPTS} workers (a picture that kills them, or too little memory?)"
-                return {**result, "failure": reason}
-            found: Iterable[Named] = pictures(json.loads(item["unit"]), job.batch_size)
-            store = Vectors(self._reader) if self._reader else None
-            found = store.numbered(found) if store else found
-            captions = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt, store=store)
-            rows = json.dumps(list(map(row_of, captions)))
-            return {**result, "rows": rows, "vectors": store.in_order().tobytes() if store else b""}
-        except Exception as error:  # raised here it would reach the caller inside pages of Ray's own text
-            return {**result, "failure": one_line(f"{type(error).__name__}: {error}")}
+def _failed(number: int, units: Sequence[Unit], reason: str) -> DeviceError:
+    return DeviceError(f"unit {number}, {units[number]!s:.200}: {one_line(reason)}")

@@ -61,12 +61,9 @@ class Journal:
         `settings` are plain data that fix what the captions will be. Raises OutputError when those of the interrupted
         run were different, and leaves the file as it is.
         """
+        remedy = "resume with the same settings, or delete the journal to start again"
         theirs = settings if self._settings is None else self._settings
-        for name in sorted(theirs.keys() | settings.keys()):
-            if theirs.get(name) != settings.get(name):
-                wrong = f"the interrupted run had {name} {theirs.get(name)!r}, not {settings.get(name)!r}"
-                remedy = "resume with the same settings, or delete the journal to start again"
-                raise OutputError(f"{self.path}: {wrong}: {remedy}")
+        check_same(theirs, settings, f"{self.path}: the interrupted run", remedy)
         # Unbuffered: a full disk must be reported here, and not once more when the file is closed.
         # "x" fails when another run began after this object looked, and leaves that run's journal alone.
         mode = "ab" if self._resumed else "xb"
@@ -115,6 +112,13 @@ class Journal:
         except OSError as error:  # such as a full disk; the error does not name the file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
         return [len(line) for line in lines]
+
+
+def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], run: str, remedy: str) -> None:
+    """Raise OutputError for a setting that differs from that of another run."""
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise OutputError(f"{run} had {name} {theirs.get(name)!r}, not {ours.get(name)!r}: {remedy}")
 
 
 def _check(row: Row) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from captioner.errors import counted, one_line
@@ -72,19 +73,24 @@ class Progress:
         self._total, self._skipped, self._started = total, skipped, time.monotonic()
         self._bar = progress_bar(total, "", "picture", skipped, hidden=self.quiet)
         if skipped:
-            self.note(f"captioned before: {skipped:,} of {total:,} pictures")
+            self.note(f"captioned before: {skipped:,} {'pictures' if total is None else f'of {total:,} pictures'}")
 
     def watch(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Pass rows on, count them, and name the pictures that failed."""
+        return chain.from_iterable(self.watch_batches([row] for row in rows))
+
+    def watch_batches(self, batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
+        """Like `watch`, for several rows at a time."""
         with self._bar:  # which ends also when the run is stopped
-            for row in rows:
-                if "error" in row:
-                    self.fail(row["error"])
-                self._captioned += "error" not in row
-                self._unsure += bool(row.get("unsure"))
-                self._done += 1
-                self._bar.update()
-                yield row
+            for rows in batches:
+                for row in rows:
+                    if "error" in row:
+                        self.fail(row["error"])
+                    self._captioned += "error" not in row
+                    self._unsure += bool(row.get("unsure"))
+                    self._done += 1
+                    self._bar.update()
+                yield rows
 
     def finish(self, done: str = "captioned") -> Summary:
         """Remove the bar and print the summary, unless there was one picture, for which it was `done`."""

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
+from itertools import compress
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
+from captioner.bulk.earlier import Earlier, as_text, key_of
 from captioner.bulk.formats import jsonl
+from captioner.bulk.journal import check_same
+from captioner.bulk.outputs import check_folder
 from captioner.bulk.sources import filesystem
-from captioner.errors import OutputError
-from captioner.inference.parallel import in_batches
+from captioner.errors import OutputError, one_line
+from captioner.files import replacing
 from captioner.inference.results import Row
 
-ROWS = 10_000  # in a file, and at most in memory
+T = TypeVar("T")
+ROWS = 10_000  # in a file, and in memory: at least so many, and then to the end of a unit
+SUCCESS, SETTINGS = "_SUCCESS", "_settings.json"  # programs that read a folder of parquet pass over such names
 
 _WORD = pa.struct({"word": pa.string(), "probability": pa.float64()})
 _CAPTION = {
@@ -24,44 +35,164 @@ _CAPTION = {
 }
 _OTHERS = pa.list_(pa.struct(_CAPTION))
 SCHEMA = pa.schema(
-    {"path": pa.string(), **_CAPTION, "tags": pa.list_(_WORD), "alternatives": _OTHERS, "error": pa.string()}
+    {
+        **{"path": pa.string(), **_CAPTION, "tags": pa.list_(_WORD), "alternatives": _OTHERS},
+        **{"digest": pa.string(), "given": pa.bool_(), "error": pa.string()},
+    }
 )
 
 
 class Shards:
     """A folder of part-00000.parquet and so on. `_SUCCESS` is written last: without it, the folder is incomplete.
 
-    Parquet has a column of the rows' vectors if their size is given: numbers in single precision, a list of fixed size.
-    Raises OutputError when the folder is not empty.
+    Each part is written at once and holds the rows of whole units of work. A later run with the same `settings` adds
+    parts. Parquet has a column of the rows' vectors if their size is given: numbers in single precision, a list of
+    fixed size. Raises OutputError when the folder has something else in it, or the settings are other ones.
     """
 
-    def __init__(self, folder: str, format: str, vector_size: int = 0) -> None:
+    def __init__(
+        self, folder: str, format: str, vector_size: int = 0, settings: Mapping[str, Any] | None = None
+    ) -> None:
         self._files, self._root = filesystem(folder)
-        self._format = format
-        self._schema = SCHEMA
+        self._format, self._schema = format, SCHEMA
         if vector_size:
             self._schema = SCHEMA.append(pa.field("vector", pa.list_(pa.float32(), vector_size)))
-        if self._files.exists(self._root) and (self._files.isfile(self._root) or self._files.ls(self._root)):
-            raise OutputError(f"{folder}: is not empty: give a new folder, or delete what an earlier run left there")
+        self._settings = {"shards": 1, "format": format, **(settings or {})}
+        there = self._names()
+        if there is None or (there and SETTINGS not in there):
+            raise OutputError(f"{folder}: is not empty: give a new folder, or one that an earlier run made")
+        if there:
+            theirs = self._parsed(SETTINGS, lambda data: dict(json.loads(data)))
+            remedy = "give the same settings to add to its shards, or another folder"
+            check_same(theirs, self._settings, f"{folder}: the earlier run", remedy)
+        self._parts = {name: (0, set[str]()) for name in sorted(there) if _number(name, format) is not None}
+        self._earlier = Earlier()
 
-    def write(self, rows: Iterable[Row]) -> None:
-        """Write all rows, and then _SUCCESS."""
+    def earlier(self, tars: Iterable[str] = ()) -> Earlier:
+        """The pictures that have rows, which `write` must know; `tars` are given again.
+
+        Raises OutputError for a part that cannot be read, unless it is the last one of a run that was killed.
+        """
+        self._earlier = Earlier(tars)
+        for part in list(self._parts):
+            try:
+                rows = self._parsed(part, self._rows)
+            except OutputError:
+                if part != max(self._parts) or SUCCESS in (self._names() or ()):
+                    raise
+                self._files.rm_file(self._path(part))
+                del self._parts[part]
+                continue
+            for name, failed in rows:
+                self._earlier.add(name, failed)
+            self._parts[part] = len(rows), {key_of(name) for name, failed in rows if failed}
+        return self._earlier
+
+    def write(self, units: Iterable[list[Row]], again: Iterable[str] = ()) -> None:
+        """Write the rows of all units, and then _SUCCESS. Stopped by an error, it first writes those that it has.
+
+        Rows that told an error give way to new rows of the same picture, and go if they are of a tar file in `again`.
+        """
         self._files.makedirs(self._root, exist_ok=True)
-        total = failed = files = 0
-        for part in in_batches(rows, ROWS):
-            with self._files.open(f"{self._root}/part-{files:05}.{self._format}", "wb") as file:
-                if self._format == "parquet":
-                    pq.write_table(pa.Table.from_pylist([_as_text(row) for row in part], self._schema), file)
-                else:
-                    file.writelines(line.encode() for line in jsonl(part))
-            files, total, failed = files + 1, total + len(part), failed + sum("error" in row for row in part)
-        with self._files.open(f"{self._root}/_SUCCESS", "wb") as file:
-            file.write(json.dumps({"rows": total, "failed": failed, "files": files}).encode() + b"\n")
+        if isinstance(self._files, LocalFileSystem):
+            check_folder(Path(self._root), Path(self._root))
+        if SUCCESS in (there := self._names() or set()):
+            self._files.rm_file(self._path(SUCCESS))
+        if SETTINGS not in there:
+            self._put(SETTINGS, json.dumps(self._settings).encode() + b"\n")
+        before, gone, rows = list(self._parts), set(map(key_of, again)) | self._earlier.pictures, list[Row]()
+        try:
+            for unit in units:
+                rows += unit
+                if self._earlier.failed:
+                    gone.update(key_of(row["path"]) for row in unit)
+                if len(rows) >= ROWS:
+                    self._add(rows)
+                    rows = []
+        finally:
+            if rows:
+                self._add(rows)
+        for part in before:
+            if failed := self._parts[part][1] & gone:
+                self._remove(part, failed)
+        total, failures = (
+            sum(numbers) for numbers in zip(*((n, len(f)) for n, f in self._parts.values()), strict=True)
+        )
+        facts = {"rows": total, "failed": failures, "files": len(self._parts)}
+        self._put(SUCCESS, json.dumps(facts).encode() + b"\n")
+
+    def _names(self) -> set[str] | None:
+        """The names in the folder; None where it is a file."""
+        if self._files.isfile(self._root):
+            return None
+        there = self._files.exists(self._root)
+        return {PurePath(path).name for path in self._files.ls(self._root, detail=False)} if there else set()
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _parsed(self, name: str, parse: Callable[[bytes], T]) -> T:
+        """What is in a file. Raises OutputError when it is damaged."""
+        try:
+            return parse(self._files.cat_file(self._path(name)))
+        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            reason = f"is damaged ({one_line(error)}): put it back as it was, or give a new folder"
+            raise OutputError(f"{self._path(name)}: {reason}") from error
+
+    def _rows(self, data: bytes) -> list[tuple[str, bool]]:
+        """For each row of a part the name of its picture, and whether it tells an error."""
+        if self._format == "parquet":
+            table = pq.read_table(io.BytesIO(data), columns=["path", "error"])
+            return list(zip(table["path"].to_pylist(), table["error"].is_valid().to_pylist(), strict=True))
+        if not data.endswith(b"\n"):
+            raise ValueError("it is cut off")
+        rows = map(json.loads, data.splitlines())
+        return [(row["path"], row.get("error") is not None) for row in rows]
+
+    def _add(self, rows: list[Row]) -> None:
+        """Write another part."""
+        numbers = [_number(part, self._format) or 0 for part in self._parts]
+        part = f"part-{max(numbers, default=-1) + 1:05}.{self._format}"
+        if self._files.exists(self._path(part)):
+            raise OutputError(f"{self._path(part)}: another run wrote it meanwhile: let only one write into a folder")
+        if self._format == "parquet":
+            data = _parquet(pa.Table.from_pylist([{**row, "path": as_text(row["path"])} for row in rows], self._schema))
+        else:
+            data = "".join(jsonl(rows)).encode()
+        self._put(part, data)
+        self._parts[part] = len(rows), {key_of(row["path"]) for row in rows if "error" in row}
+
+    def _remove(self, part: str, failed: set[str]) -> None:
+        """Take rows that tell an error out of a part."""
+        data = self._files.cat_file(self._path(part))
+        keep = [not (error and key_of(name) in failed) for name, error in self._rows(data)]
+        if not any(keep):
+            self._files.rm_file(self._path(part))
+            del self._parts[part]
+            return
+        if self._format == "parquet":
+            data = _parquet(pq.read_table(io.BytesIO(data)).filter(pa.array(keep)))
+        else:
+            data = b"".join(compress(data.splitlines(keepends=True), keep))
+        self._put(part, data)
+        self._parts[part] = sum(keep), self._parts[part][1] - failed
+
+    def _put(self, name: str, data: bytes) -> None:
+        """Write a file as a whole: neither a kill nor a full disk leaves half of it."""
+        if not isinstance(self._files, LocalFileSystem):
+            self._files.pipe_file(self._path(name), data)  # which stores of objects show when it is complete
+            return
+        with replacing(Path(self._path(name)), "wb") as file:
+            file.write(data)
 
 
-def _as_text(row: Row) -> Row:
-    """A row with a file name that parquet can hold, even if it is not valid text."""
-    return {
-        key: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
-        for key, value in row.items()
-    }
+def _number(name: str, format: str) -> int | None:
+    """The number of a part by its name."""
+    found = re.fullmatch(rf"part-(\d+)\.{format}", name)
+    return int(found[1]) if found else None
+
+
+def _parquet(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import glob
 import io
+import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import chain, groupby
+from contextlib import suppress
+from functools import cache, partial
+from itertools import chain, filterfalse, groupby, zip_longest
+from operator import itemgetter
 from pathlib import PurePath
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,14 +27,17 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
-from captioner.errors import ImageError, InputError, one_line
+from captioner.bulk.earlier import Earlier, as_text
+from captioner.data.readers.folders import TEXTS
+from captioner.errors import DataError, ImageError, InputError, one_line
+from captioner.files import decoded
 from captioner.inference.parallel import in_batches, in_order
 from captioner.pictures.find import find_pictures
 from captioner.pictures.load import MAX_FILE_BYTES, SUFFIXES
 
 Unit: TypeAlias = dict[str, Any]  # plain data; "rows" is the number of pictures, None when only reading will tell
-# A name, and the path, address or bytes of the picture, or the reason why there are none.
-NamedPicture: TypeAlias = tuple[str, "str | bytes | ImageError"]
+Picture: TypeAlias = "str | bytes | ImageError"  # its path, address or bytes, or the reason why there are none
+NamedPicture: TypeAlias = tuple[str, "Picture | Given"]
 
 BATCHES = 4  # of pictures in a unit of paths
 _LIMIT = MAX_FILE_BYTES + 1  # bytes to read: one more than allowed, so that the decoder refuses what is too large
@@ -39,7 +45,16 @@ _READERS = 16  # threads; they wait for the network most of the time
 _COLUMNS = (  # of parquet files, the best first
     *("image", "img", "bytes", "jpg", "jpeg", "png", "webp", "path", "file_name", "image_path", "url", "image_url"),
 )
-_COLUMN_TYPES = ("binary", "string", "large_binary", "large_string", "dictionary<values=string", "struct<")
+_TEXTS = ("caption", "text")  # columns with captions
+_STRINGS = ("string", "large_string", "dictionary<values=string")
+_COLUMN_TYPES = ("binary", "large_binary", *_STRINGS, "struct<")
+
+
+class Given(NamedTuple):
+    """A picture that has a caption in its tar file or table."""
+
+    caption: str
+    picture: Picture
 
 
 def find_sources(arguments: Iterable[str], recursive: bool = False, stdin: Iterable[str] = ()) -> list[str]:
@@ -54,32 +69,38 @@ def find_sources(arguments: Iterable[str], recursive: bool = False, stdin: Itera
     return list(dict.fromkeys(chain.from_iterable(found)))
 
 
-def units(sources: Iterable[str], batch_size: int) -> Iterator[Unit]:
+def units(sources: Iterable[str], batch_size: int, earlier: Earlier | None = None) -> Iterator[Unit]:
     """Units of work, in order: a few batches of pictures, a tar file, or a row group of a parquet file.
 
-    Raises InputError for a parquet file that cannot be read or has no column of pictures.
+    Pictures that have rows of `earlier` runs are left out. Raises InputError for a parquet file that cannot be read or
+    has no column of pictures.
     """
-    for archive, group in groupby(sources, _archive):
+    earlier = earlier or Earlier()
+    for archive, group in groupby(sources, archive_of):
         if archive == ".tar":
-            yield from ({"tar": source, "rows": None} for source in group)
+            known = ((source, earlier.members(source)) for source in group)
+            yield from ({"tar": tar, "skip": sorted(skip), "rows": None} for tar, skip in known if skip is not None)
         elif archive == ".parquet":
-            yield from chain.from_iterable(map(_row_groups, group))
+            found = chain.from_iterable(map(_row_groups, group))
+            yield from filter(itemgetter("rows"), (_without(unit, earlier) for unit in found))
         else:
-            yield from ({"paths": paths, "rows": len(paths)} for paths in in_batches(group, BATCHES * batch_size))
+            new = filterfalse(earlier.has, group)
+            yield from ({"paths": paths, "rows": len(paths)} for paths in in_batches(new, BATCHES * batch_size))
 
 
-def pictures(unit: Unit, batch_size: int) -> Iterator[NamedPicture]:
+def pictures(unit: Unit, batch_size: int, look: bool = True) -> Iterator[NamedPicture]:
     """The pictures of a unit. Those at addresses are fetched up to `batch_size` ahead.
 
     The name is ARCHIVE/MEMBER in a tar file, ARCHIVE#ROW for bytes in a parquet file, and otherwise the path or address
-    as it was given. A picture that cannot be read comes as an ImageError.
+    as it was given. A picture that cannot be read comes as an ImageError. One whose caption is in the table, or in the
+    tar file as a .caption, .txt or .json next to it, comes as Given; it is fetched if somebody will `look` at it.
     """
     if "tar" in unit:
-        yield from _members(unit["tar"])
+        yield from _members(unit["tar"], {*unit["skip"]})
         return
     found = _rows(unit) if "parquet" in unit else ((path, path) for path in unit["paths"])
     with ThreadPoolExecutor(_READERS) as pool:
-        yield from in_order(pool, _fetch, found, batch_size)
+        yield from in_order(pool, partial(_fetch, look=look), found, batch_size)
 
 
 def filesystem(address: str) -> tuple[AbstractFileSystem, str]:
@@ -104,7 +125,8 @@ def _of_pyarrow(bucket: str) -> ArrowFSWrapper:
     return ArrowFSWrapper(fs.FileSystem.from_uri(bucket)[0])
 
 
-def _archive(source: str) -> str:
+def archive_of(source: str) -> str:
+    """The suffix of a source that holds pictures: .tar, .parquet, or nothing."""
     suffix = PurePath(source).suffix.lower()
     return suffix if suffix in (".tar", ".parquet") else ""
 
@@ -121,12 +143,12 @@ def _at_address(address: str, recursive: bool) -> list[str]:
         if glob.has_magic(address) and not on_the_web:
             found = files.glob(root)
         elif address.endswith("/") or (not on_the_web and files.isdir(root)):
-            found = [path for path in files.find(root, maxdepth=None if recursive else 1) if not _archive(path)]
+            found = [path for path in files.find(root, maxdepth=None if recursive else 1) if not archive_of(path)]
         else:
             return [address]
     except Exception as error:  # each filesystem has its own errors
         raise InputError(f"{one_line(address)}: cannot be listed ({one_line(error)})") from error
-    if wanted := [path for path in sorted(found) if _is_picture(path) or _archive(path)]:
+    if wanted := [path for path in sorted(found) if _is_picture(path) or archive_of(path)]:
         return [files.unstrip_protocol(path) for path in wanted]
     raise InputError(f"{one_line(address)}: no pictures there")
 
@@ -144,66 +166,124 @@ def _row_groups(source: str) -> Iterator[Unit]:
     if column is None:
         looked = f"looked for {', '.join(_COLUMNS)} among {', '.join(map(one_line, schema.names))}"
         raise InputError(f"{one_line(source)}: no column of pictures, their paths or addresses: {looked}")
+    texts = [field.name for field in schema if field.name.lower() in _TEXTS and str(field.type).startswith(_STRINGS)]
+    kind = str(schema.field(column).type)
+    paths = [column] if kind.startswith(_STRINGS) else [f"{column}.path"] if "path: string" in kind else []
+    about = {"parquet": source, "column": column, "texts": texts, "paths_in": paths, "skip": []}
     first = 0
     for group in range(metadata.num_row_groups):
         if rows := metadata.row_group(group).num_rows:
-            yield {"parquet": source, "column": column, "group": group, "first": first, "rows": rows}
+            yield {**about, "group": group, "first": first, "rows": rows}
         first += rows
 
 
+def _values(unit: Unit, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a row group, a few at a time."""
+    files, path = filesystem(unit["parquet"])
+    with files.open(path) as file:
+        for batch in pq.ParquetFile(file).iter_batches(32, row_groups=[unit["group"]], columns=columns):
+            yield from batch.to_pylist()
+
+
+def _without(unit: Unit, earlier: Earlier) -> Unit:
+    """The unit without the rows of pictures that have captions."""
+    source, column, first, paths = unit["parquet"], unit["column"], unit["first"], []
+    with suppress(OSError, ValueError):  # a damaged table is reported when it is read as a whole
+        for row in _values(unit, unit["paths_in"]) if unit["paths_in"] and earlier.pictures else ():
+            paths.append(row[column]["path"] if isinstance(row[column], dict) else row[column])
+    named = zip_longest(range(first, first + unit["rows"]), paths)
+    skip = [n for n, path in named if earlier.has(f"{source}#{n}") or (path and earlier.has(path))]
+    return {**unit, "skip": skip, "rows": unit["rows"] - len(skip)}
+
+
 def _rows(unit: Unit) -> Iterator[NamedPicture]:
-    """The pictures of a row group: one for each row, even if the file is damaged."""
-    source, number = unit["parquet"], unit["first"]
+    """The pictures of a row group: one for each row that is wanted, even if the file is damaged."""
+    source, number, skip = unit["parquet"], unit["first"], {*unit["skip"]}
+    end = number + unit["rows"] + len(skip)
     try:
-        files, path = filesystem(source)
-        with files.open(path) as file:
-            groups = pq.ParquetFile(file).iter_batches(32, row_groups=[unit["group"]], columns=[unit["column"]])
-            for value in (value for batch in groups for value in batch.column(0).to_pylist()):
-                if isinstance(value, dict):  # the layout of Hugging Face datasets
-                    value = value.get("bytes") or value.get("path")
-                name = value if isinstance(value, str) else f"{source}#{number}"
-                yield name, value or ImageError(f"{one_line(name)}: the row holds no picture")
-                number += 1
+        for row in _values(unit, [unit["column"], *unit["texts"]]):
+            value, *texts = (row[column] for column in (unit["column"], *unit["texts"]))
+            if isinstance(value, dict):  # the layout of Hugging Face datasets
+                value = value.get("bytes") or value.get("path")
+            name = value if isinstance(value, str) else f"{source}#{number}"
+            if number not in skip:
+                yield name, _given(value or ImageError(f"{one_line(name)}: the row holds no picture"), *texts)
+            number += 1
     except (OSError, ValueError, InputError) as error:
-        for row in range(number, unit["first"] + unit["rows"]):
-            yield f"{source}#{row}", ImageError(f"{one_line(source)}#{row}: cannot be read ({one_line(error)})")
+        for rest in filterfalse(skip.__contains__, range(number, end)):
+            yield f"{source}#{rest}", ImageError(f"{one_line(source)}#{rest}: cannot be read ({one_line(error)})")
 
 
-def _members(source: str) -> Iterator[NamedPicture]:
+def _given(picture: Picture, *texts: str | None) -> Picture | Given:
+    """The picture with the first of the texts that says anything, as it is but for line ends around it."""
+    said = (text.strip("\r\n") for text in texts if text and text.strip())
+    return Given(caption, picture) if (caption := next(said, None)) else picture
+
+
+def _members(source: str, skip: set[str]) -> Iterator[NamedPicture]:
     """The pictures of a tar file. If it is damaged, those before the damage and then one error."""
-    found = False
+    found, problem = False, ""
+    stem, contents, texts = "", dict[str, bytes](), dict[str, str]()  # of the members that were read last
+
+    def sample() -> Iterator[NamedPicture]:
+        for name, content in contents.items():
+            yield f"{source}/{name}", _given(content, *(texts.get(suffix) for suffix in TEXTS))
+
     try:
         files, path = filesystem(source)
         with files.open(path) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
-            for member in archive:
-                if member.isfile() and _is_picture(member.name):
+            for member in filter(tarfile.TarInfo.isfile, archive):
+                name, suffix = member.name, PurePath(member.name).suffix.lower()
+                if stem != (stem := name[: len(name) - len(suffix)]):
+                    yield from sample()
+                    contents, texts = {}, {}
+                if _is_picture(name):
                     found = True
-                    content = archive.extractfile(member) or io.BytesIO()
-                    yield f"{source}/{member.name}", content.read(_LIMIT)
+                    if as_text(name) not in skip:
+                        contents[name] = (archive.extractfile(member) or io.BytesIO()).read(_LIMIT)
+                elif suffix in TEXTS:
+                    texts[suffix] = _text((archive.extractfile(member) or io.BytesIO()).read(_LIMIT), suffix)
             # tarfile does not notice when a file was cut off between two members, or inside a header.
             if archive.fileobj is None or archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("it is cut off")
     except (OSError, EOFError, ValueError, InputError, tarfile.TarError) as error:
-        yield source, ImageError(f"{one_line(source)}: cannot be read to its end ({one_line(error)})")
-    else:
-        if not found:
-            yield source, ImageError(f"{one_line(source)}: holds no pictures")
+        problem = f"cannot be read to its end ({one_line(error)})"
+    yield from sample()
+    if problem or not found:
+        yield source, ImageError(f"{one_line(source)}: {problem or 'holds no pictures'}")
 
 
-def _fetch(picture: NamedPicture) -> NamedPicture:
+def _text(data: bytes, suffix: str) -> str:
+    """The caption in a member of a tar file; empty if there is none."""
+    try:
+        text = decoded(data)[0]
+        content = json.loads(text) if suffix == ".json" else text  # that of img2dataset
+    except (DataError, ValueError, RecursionError):
+        return ""
+    caption = content.get("caption") if isinstance(content, dict) else content
+    return caption if isinstance(caption, str) else ""
+
+
+def _fetch(picture: NamedPicture, look: bool) -> NamedPicture:
     """The same picture, with its bytes in place of an address."""
     name, source = picture
+    if isinstance(source, Given):
+        return name, Given(source.caption, _content(name, source.picture)) if look else source
+    return name, _content(name, source)
+
+
+def _content(name: str, source: Picture) -> Picture:
     if not isinstance(source, str) or "://" not in source:
-        return picture
+        return source
     try:
         files, path = filesystem(source)
         if isinstance(files, LocalFileSystem):
-            return name, path
+            return path
         with files.open(path) as file:
-            return name, file.read(_LIMIT)
+            return file.read(_LIMIT)  # type: ignore[no-any-return]  # fsspec has no types
     except InputError as error:
-        return name, ImageError(str(error))
+        return ImageError(str(error))
     except FileNotFoundError:
-        return name, ImageError(f"{one_line(name)}: no such file")
+        return ImageError(f"{one_line(name)}: no such file")
     except Exception as error:  # each filesystem has its own errors
-        return name, ImageError(f"{one_line(name)}: cannot be read ({one_line(error) or type(error).__name__})")
+        return ImageError(f"{one_line(name)}: cannot be read ({one_line(error) or type(error).__name__})")

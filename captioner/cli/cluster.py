@@ -11,7 +11,7 @@ from captioner.options import PRECISIONS, SHARD_FORMATS
 ABOUT = {
     "help": "caption very many pictures with Ray",
     "usage": "captioner cluster PATH... --output DIR [options]",
-    "description": "Write captions into a folder of shards, with many workers of Ray Data on this machine, or on the "
+    "description": "Write captions into a folder of shards, with many workers of Ray on this machine, or on the "
     'cluster at the address in RAY_ADDRESS. Needs on every machine: pip install "captioner[ray]"',
 }
 
@@ -20,10 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     paths = "files, folders, patterns, *.tar, *.parquet, addresses such as s3://..., or - for a list on stdin"
     output, model = add_many_pictures(parser, paths)
-    output.add_argument("-o", "--output", required=True, metavar="DIR", help="a new folder, or its address")
+    output.add_argument("-o", "--output", required=True, metavar="DIR", help="a folder, or its address")
     output.add_argument("-f", "--format", choices=SHARD_FORMATS, default="parquet", help="of the shards [parquet]")
     vectors = "parquet also gets a column of vectors, by which a database finds pictures"
     output.add_argument("--index", action="store_true", help=vectors)
+    again = "caption also pictures that have a caption in their tar or parquet file [it is kept]"
+    output.add_argument("--recaption", action="store_true", help=again)
     add_checkpoint(model)
     model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="GPUs if there are any [auto]")
     model.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: chosen by each processor [auto]")
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Caption everything; 1 when a picture failed."""
     given = {
         **picked_many(args),
-        **picked(args, "format", "checkpoint", "device", "precision", "workers", "index"),
+        **picked(args, "format", "checkpoint", "device", "precision", "workers", "index", "recaption"),
         "stdin": getattr(sys.stdin, "buffer", sys.stdin),
     }
     from captioner.bulk.cluster import caption_on_cluster

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
-from unittest.mock import MagicMock
 
 import numpy as np
 import pyarrow as pa
@@ -175,31 +175,141 @@ def test_an_address_where_no_cluster_listens_is_an_error_at_once(monkeypatch: py
         pass
 
 
-@pytest.mark.parametrize(
-    ("numbers", "failure", "message"),
-    [
-        ([0, 1, 1], "", "unit 1 came with 2 rows where unit 2 was due"),
-        ([0, 2], "", "unit 2 came with 2 rows where unit 1 was due"),
-        ([0, 1], "", "only 2 of 3 units came back"),
-        ([0, 1, 2], "", "unit 2 came with 2 rows where unit 2 was due"),
-        ([0], "MemoryError: ", r"unit 0, {'rows': 2}: MemoryError"),
-    ],
-)
-def test_what_is_missing_or_comes_twice_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, numbers: list[int], failure: str, message: str
-) -> None:
+class FakeRay:
+    """A cluster in which `finishes` picks, of the calls in work, the one that ends next and what comes of it.
+
+    It is given (worker, unit) pairs in the order of the calls, and returns the place of one and rows or an exception.
+    """
+
+    class RayError(Exception):
+        """What Ray raises."""
+
+    class RayTaskError(RayError):
+        """What it raises when the method of a worker raised `cause`."""
+
+        def __init__(self, cause: Exception) -> None:
+            self.cause = cause
+
+    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+
+    def __init__(self, finishes: Callable[[list[tuple[int, int]]], tuple[int, Any]]) -> None:
+        self.finishes, self.workers, self.killed = finishes, 0, list[int]()
+        self.begun = list[tuple[int, int]]()
+
+    def remote(self, **_: Any) -> Callable[[Any], Any]:
+        return lambda _: SimpleNamespace(remote=self._start)
+
+    def _start(self, *_: Any) -> Any:
+        number = self.workers
+        self.workers += 1
+
+        def call(unit: dict[str, int]) -> Any:
+            self.begun.append((number, unit["number"]))
+            return len(self.begun), self.begun[-1]
+
+        return SimpleNamespace(caption=SimpleNamespace(remote=call), number=number)
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def wait(self, running: list[Any], num_returns: int) -> Any:
+        place, self.result = self.finishes([call for _, call in running])
+        return [running[place]], []
+
+    def get(self, _: Any) -> Any:
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+    def kill(self, worker: Any) -> None:
+        self.killed.append(worker.number)
+
+
+@pytest.fixture
+def scheduled(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[FakeRay, Iterator[list[dict[str, Any]]]]]:
+    """A fake cluster, and the rows of so many units of one picture each on it."""
     from captioner.bulk import cluster as runner
 
-    unit = {"rows": '[{"path": "a"}, {"path": "b"}]', "vectors": b"", "failure": failure}
-    results = [{**unit, "number": number} for number in numbers]
-    dataset = SimpleNamespace(map=lambda *_, **__: SimpleNamespace(iter_rows=lambda: iter(results)))
-    data = SimpleNamespace(from_items=lambda *_, **__: dataset, DataContext=MagicMock(), ActorPoolStrategy=MagicMock())
-    exceptions = SimpleNamespace(RayError=RuntimeError)
-    ray = SimpleNamespace(put=MagicMock(), remote=MagicMock(), data=data, exceptions=exceptions)
-    monkeypatch.setattr(runner, "_ray", lambda: ray)
-    job = runner.Job(b"", captioner.DecodeOptions())
-    with pytest.raises(runner.DeviceError, match=message):
-        list(runner.caption_units([{"rows": 2}, {"rows": None}, {"rows": 3}], job, 1, 1, {"num_gpus": 0.0}))
+    def scheduled(finishes: Any, units: int, workers: int) -> tuple[FakeRay, Iterator[list[dict[str, Any]]]]:
+        ray = FakeRay(finishes)
+        monkeypatch.setattr(runner, "_ray", lambda: ray)
+        work = [{"number": number, "rows": 1} for number in range(units)]
+        job = runner.Job(b"", captioner.DecodeOptions())
+        return ray, runner.caption_units(work, job, workers, 1, {"num_gpus": 0.0})
+
+    return scheduled
+
+
+def rows(number: int) -> list[dict[str, Any]]:
+    return [{"path": str(number)}]
+
+
+def test_the_unit_of_a_slow_worker_goes_to_an_idle_one_and_comes_once(scheduled: Any) -> None:
+    def all_but_the_first_worker(running: list[tuple[int, int]]) -> Any:
+        place = next(place for place, (worker, _) in enumerate(running) if worker != slow)
+        return place, rows(running[place][1])
+
+    slow = 2  # idle workers are taken from the end of the list, so it gets unit 0
+    ray, found = scheduled(all_but_the_first_worker, 50, 3)
+    assert list(found) == [rows(number) for number in range(50)]
+    assert ray.begun[0] == (slow, 0)
+    assert [worker == slow for worker, number in ray.begun if number == 0] == [True, False]
+    assert max(Counter(number for _, number in ray.begun).values()) == 2
+
+
+def test_results_wait_for_the_writer_in_small_numbers(scheduled: Any) -> None:
+    from captioner.bulk.cluster import AHEAD
+
+    ray, found = scheduled(lambda running: (len(running) - 1, rows(running[-1][1])), 100, 2)
+    for due in range(100):
+        assert next(found) == rows(due)
+        assert max(number for _, number in ray.begun) < due + 1 + 2 * AHEAD
+
+
+def test_a_slow_result_that_comes_late_is_dropped(scheduled: Any) -> None:
+    slow = (1, 0)  # the worker and its unit
+
+    def late(running: list[tuple[int, int]]) -> Any:
+        """The first call ends only after another worker has made its rows."""
+        place = next(place for place, call in enumerate(running) if call != slow)
+        if slow in running and (0, 0) in ray.begun and (0, 0) not in running:
+            return running.index(slow), [{"path": "late"}]
+        return place, rows(running[place][1])
+
+    ray, found = scheduled(late, 20, 2)
+    assert list(found) == [rows(number) for number in range(20)]
+    assert [number for worker, number in ray.begun if worker == 1][1:], "the slow worker works on"
+
+
+def test_the_unit_of_a_killed_worker_goes_to_a_new_one(scheduled: Any) -> None:
+    def kills(running: list[tuple[int, int]]) -> Any:
+        number = running[0][1]
+        first = [each for _, each in ray.begun].count(number) == 1
+        return 0, FakeRay.RayError("died") if first and number % 3 == 0 else rows(number)
+
+    ray, found = scheduled(kills, 30, 2)
+    assert list(found) == [rows(number) for number in range(30)]
+    assert len(ray.killed) == ray.workers - 2 == 10
+    for worker in ray.killed:
+        *_, last = (number for each, number in ray.begun if each == worker)
+        assert last % 3 == 0, "a worker that was killed got another unit"
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (FakeRay.RayTaskError(MemoryError("no room")), r"unit 0, {'number': 0, 'rows': 1}: MemoryError: no room"),
+        ([], "unit 0, .*: 0 rows came for 1 pictures"),
+        ([{}, {}], "unit 0, .*: 2 rows came for 1 pictures"),
+        (FakeRay.RayError("died"), "unit 0, .*: ended 6 workers"),
+    ],
+)
+def test_what_no_other_worker_could_do_better_ends_the_run(scheduled: Any, result: Any, message: str) -> None:
+    from captioner.bulk.cluster import DeviceError
+
+    _, found = scheduled(lambda running: (0, result), 3, 1)
+    with pytest.raises(DeviceError, match=message):
+        list(found)
 
 
 def by_path(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -228,7 +338,7 @@ def test_pictures_from_everywhere_get_the_captions_of_this_process(
     status, _, errors = command("cluster", *given, *fixed, "-o", output, "-f", "jsonl")
     assert status == 1, errors
     assert f"{len(same) - 4} captioned, 6 failed" in errors
-    assert sorted(path.name for path in output.iterdir()) == ["_SUCCESS", "part-00000.jsonl"]
+    assert sorted(path.name for path in output.iterdir()) == ["_SUCCESS", "_settings.json", "part-00000.jsonl"]
     rows = by_path([json.loads(line) for line in (output / "part-00000.jsonl").read_text().splitlines()])
     assert list(rows) == [*same.keys(), *missing]
     options = captioner.DecodeOptions(num_captions=2)
@@ -289,7 +399,11 @@ def kill(
 
 @pytest.mark.slow
 def test_what_is_killed_costs_no_row_and_makes_none_twice(
-    many: list[Path], tiny_checkpoint_file: Path, mark: str, kill: Callable[[set[int]], None]
+    request: pytest.FixtureRequest,
+    many: list[Path],
+    tiny_checkpoint_file: Path,
+    mark: str,
+    kill: Callable[[set[int]], None],
 ) -> None:
     folder = many[0].parent
     fixed = ["--checkpoint", tiny_checkpoint_file, "--precision", "float32", "--batch-size", "1"]
@@ -314,18 +428,58 @@ def test_what_is_killed_costs_no_row_and_makes_none_twice(
         rest = run.stderr.read()
     assert run.returncode == 1, rest
     assert "199.jpg: not a picture" in rest, "all was done before the kill"
-    assert len(seen) == 3, "no worker was started in place of the killed one"
+    # The loss of a node is noticed late. By then the other worker may have done all, also what the lost one had begun.
+    assert len(seen) == 3 or "node" in request.node.name, "no worker was started in place of the killed one"
     assert "198 captioned, 2 failed" in rest
     assert json.loads((output / "_SUCCESS").read_text()) == {"rows": 200, "failed": 2, "files": 1}
     rows = by_path(pq.read_table(output).to_pylist())
     assert list(rows) == [str(path) for path in many]
     assert [path for path, row in rows.items() if row["error"]] == [str(many[9]), str(many[199])]
     for expected in map(json.loads, local.stdout.splitlines()):
-        del expected["digest"]  # by which a second run knows pictures that were moved; shards are not added to
         row = rows[expected["path"]]
         # A column of a table is there for every caption: what is not known of this one is empty.
         row["alternatives"] = [{key: each[key] for key in expected["alternatives"][0]} for each in row["alternatives"]]
         assert {key: row[key] for key in expected} == expected
+
+
+@pytest.mark.slow
+def test_after_a_killed_run_the_same_command_adds_what_is_missing(many: list[Path], tiny_checkpoint_file: Path) -> None:
+    folder, output = many[0].parent, many[0].parent.parent / "out"
+    small = "import sys, captioner.bulk.shards as shards; shards.ROWS = 8; from captioner.cli.main import main; "
+    code = f"{small} sys.exit(main(sys.argv[1:]))"
+    fixed = ["--checkpoint", str(tiny_checkpoint_file), "--precision", "float32", "--batch-size", "1", "--workers", "1"]
+    fixed += ["--beam-size", "100", "--max-length", "200"]  # so that it takes a while
+    command = [sys.executable, "-c", code, "cluster", str(folder), *fixed, "-o", str(output)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        while not (output / "part-00002.parquet").exists():
+            assert run.poll() is None
+            time.sleep(0.02)
+        run.kill()
+    assert not (output / "_SUCCESS").exists(), "all was done before the kill"
+    parts = {path: path.read_bytes() for path in output.glob("part-*")}
+    kept = [row["path"] for row in pq.read_table(output).to_pylist() if not row["error"]]
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 1, again.stderr
+    assert f"captioned before: {len(kept)} of 200 pictures" in again.stderr
+    assert f"{198 - len(kept)} captioned, 2 failed" in again.stderr
+    assert json.loads((output / "_SUCCESS").read_text())["rows"] == 200
+    rows = by_path(pq.read_table(output).to_pylist())
+    assert rows.keys() == set(map(str, many))
+    assert {path for path, row in rows.items() if row["error"]} == {str(many[9]), str(many[199])}
+    changed = [path for path, content in parts.items() if path.read_bytes() != content]
+    assert len(changed) == 1, "only the part with the error of 009.jpg, which was tried again"
+
+    for index in (9, 199):
+        draw_picture(index).save(many[index])
+    last = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    assert "captioned before: 198 of 200 pictures" in last.stderr
+    rows = by_path(pq.read_table(output).to_pylist())
+    assert rows.keys() == set(map(str, many))
+    assert not any(row["error"] for row in rows.values())
+    nothing = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (nothing.returncode, "workers" in nothing.stderr) == (0, False)
 
 
 @pytest.mark.slow
@@ -351,7 +505,7 @@ def workers_of(mark: str) -> set[int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             ours = f"CAPTIONER_TEST={mark}".encode() in (process / "environ").read_bytes().split(b"\0")
-            if ours and b"ray::MapWorker" in (process / "cmdline").read_bytes():
+            if ours and b"ray::Worker" in (process / "cmdline").read_bytes():
                 found.add(int(process.name))
         except OSError:  # gone
             pass

@@ -1,6 +1,9 @@
 """Folders of shards: whole, complete, and readable by others."""
 
+import io
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -10,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.bulk import shards
+from captioner.bulk.earlier import as_text
 from captioner.bulk.shards import Shards
+from captioner.bulk.sources import filesystem
 from captioner.errors import OutputError
 from captioner.inference.results import Caption, FileResult, Row, row_of
 
@@ -27,7 +32,7 @@ def rows() -> list[Row]:
 
 @pytest.mark.parametrize("place", ["{}/new/folder", "file://{}/new/folder"])
 def test_parquet_has_one_schema_and_every_field(rows: list[Row], tmp_path: Path, place: str) -> None:
-    Shards(place.format(tmp_path), "parquet").write(rows)
+    Shards(place.format(tmp_path), "parquet").write([rows])
     folder = tmp_path / "new" / "folder"
     found = pq.read_table(folder).to_pylist()
     assert [row["path"] for row in found] == [*NAMES[:2], "odd\\udcff.jpg", "b.jpg", "bad.jpg"]
@@ -42,7 +47,7 @@ def test_parquet_has_one_schema_and_every_field(rows: list[Row], tmp_path: Path,
 def test_parquet_with_vectors_that_errors_lack(rows: list[Row], tmp_path: Path) -> None:
     vectors = np.arange(8, dtype=np.float32).reshape(4, 2) / 3
     given = [{**row, "vector": vector} for row, vector in zip(rows, vectors, strict=False)]
-    Shards(str(tmp_path / "out"), "parquet", 2).write([*given, rows[-1]])
+    Shards(str(tmp_path / "out"), "parquet", 2).write([[*given, rows[-1]]])
     table = pq.read_table(tmp_path / "out")
     assert table.schema.equals(shards.SCHEMA.append(pa.field("vector", pa.list_(pa.float32(), 2))))
     assert table["vector"].to_pylist() == [*vectors.tolist(), None]
@@ -50,26 +55,139 @@ def test_parquet_with_vectors_that_errors_lack(rows: list[Row], tmp_path: Path) 
 
 def test_jsonl_at_an_address_in_files_of_so_many_rows(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "ROWS", 2)
-    Shards("memory://out", "jsonl").write(iter(rows))
+    Shards("memory://out", "jsonl").write(iter([rows[:2], rows[2:3], rows[3:]]))
     store = fsspec.filesystem("memory")
-    names = [f"/out/part-0000{n}.jsonl" for n in range(3)]
-    assert sorted(store.find("/out")) == ["/out/_SUCCESS", *names]
+    names = [f"/out/part-0000{n}.jsonl" for n in range(2)]
+    assert sorted(store.find("/out")) == ["/out/_SUCCESS", "/out/_settings.json", *names]
+    assert [len(store.cat_file(name).splitlines()) for name in names] == [2, 3], "a unit is never cut"
     assert [json.loads(line) for name in names for line in store.cat_file(name).splitlines()] == rows
-    with pytest.raises(OutputError, match="memory://out: is not empty"):
-        Shards("memory://out", "jsonl")
+    store.rm("/out", recursive=True)
 
 
-def test_a_run_that_fails_leaves_no_mark_of_success_and_is_not_written_over(rows: list[Row], tmp_path: Path) -> None:
-    def failing() -> object:
-        yield from rows
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_a_run_that_fails_leaves_what_it_has_and_no_mark_of_success(
+    rows: list[Row], tmp_path: Path, format: str
+) -> None:
+    def failing() -> Iterator[list[Row]]:
+        yield rows[:2]
+        yield rows[2:]
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        Shards(str(tmp_path / "out"), "jsonl").write(failing())
+        Shards(str(tmp_path / "out"), format).write(failing())
     assert not (tmp_path / "out" / "_SUCCESS").exists()
+    earlier = Shards(str(tmp_path / "out"), format).earlier()
+    assert {row["path"] for row in rows if earlier.has(row["path"])} == {*NAMES, "b.jpg"}
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+@pytest.mark.parametrize("place", ["{}/out", "memory://out"])
+def test_a_later_run_adds_parts_and_replaces_errors(rows: list[Row], tmp_path: Path, format: str, place: str) -> None:
+    folder = place.format(tmp_path)
+    files, root = filesystem(folder)
+    torn = row_of(FileResult("torn.tar", None, "torn.tar: is cut off"))
+    still = row_of(FileResult("gone.jpg", None, "gone.jpg: no such file"))
+    Shards(folder, format).write([[*rows, torn, still]])
+    before = files.cat_file(f"{root}/part-00000.{format}")
+
+    again = Shards(folder, format)
+    assert again.earlier(["torn.tar"]).members("torn.tar") == set()
+    good = row_of(FileResult("bad.jpg", CAPTION))
+    again.write([[good], [row_of(FileResult("torn.tar/0.jpg", CAPTION))]], again=["torn.tar"])
+    assert json.loads(files.cat_file(f"{root}/_SUCCESS")) == {"rows": 7, "failed": 1, "files": 2}
+    first, second = (read(files.cat_file(f"{root}/part-0000{number}.{format}"), format) for number in range(2))
+    assert [row["path"] for row in first] == [as_text(row["path"]) for row in rows[:-1]] + ["gone.jpg"]
+    assert first == [row for row in read(before, format) if row["path"] not in ("bad.jpg", "torn.tar")]
+    assert [(row["path"], row["caption"]) for row in second] == [
+        ("bad.jpg", CAPTION.text),
+        ("torn.tar/0.jpg", CAPTION.text),
+    ]
+
+    nothing = Shards(folder, format)
+    nothing.earlier()
+    nothing.write([])
+    assert json.loads(files.cat_file(f"{root}/_SUCCESS")) == {"rows": 7, "failed": 1, "files": 2}
+    files.rm(root, recursive=True)
+
+
+def test_a_part_of_errors_alone_goes_when_all_are_mended(tmp_path: Path) -> None:
+    Shards(str(tmp_path / "out"), "parquet").write([[row_of(FileResult("a.jpg", None, "a.jpg: no such file"))]])
+    again = Shards(str(tmp_path / "out"), "parquet")
+    again.earlier()
+    again.write([[row_of(FileResult("a.jpg", CAPTION))]])
+    assert sorted(file.name for file in tmp_path.glob("out/part*")) == ["part-00001.parquet"]
+    assert json.loads((tmp_path / "out" / "_SUCCESS").read_text()) == {"rows": 1, "failed": 0, "files": 1}
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_of_a_killed_run_only_the_last_part_may_be_torn(rows: list[Row], tmp_path: Path, format: str) -> None:
+    folder = tmp_path / "out"
+    for names in (rows[:2], rows[2:]):
+        shards_there = Shards(str(folder), format)
+        shards_there.earlier()
+        shards_there.write([names])
+    last, success = folder / f"part-00001.{format}", folder / "_SUCCESS"
+    last.write_bytes(last.read_bytes()[:-9])
+    with pytest.raises(OutputError, match=rf"part-00001.{format}: is damaged"):
+        Shards(str(folder), format).earlier()
+    assert last.exists(), "of a complete run, none is deleted"
+    success.unlink()
+    earlier = Shards(str(folder), format).earlier()
+    assert not last.exists()
+    assert {row["path"] for row in rows if earlier.has(row["path"])} == set(NAMES[:2])
+    (folder / f"part-00000.{format}").write_bytes(b"{}\n")
+    last.touch()
+    with pytest.raises(OutputError, match=rf"part-00000.{format}: is damaged"):
+        Shards(str(folder), format).earlier()
+
+
+def test_another_run_in_the_same_folder_is_not_written_over(rows: list[Row], tmp_path: Path) -> None:
+    one, other = (Shards(str(tmp_path / "out"), "jsonl") for _ in range(2))
+    one.write([rows])
+    with pytest.raises(OutputError, match=r"part-00000.jsonl: another run wrote it"):
+        other.write([rows[:1]])
+    assert len((tmp_path / "out" / "part-00000.jsonl").read_text().splitlines()) == len(rows)
+
+
+def test_other_settings_are_refused_by_name(rows: list[Row], tmp_path: Path) -> None:
+    Shards(str(tmp_path / "out"), "jsonl", settings={"beam_size": 3}).write([rows])
+    with pytest.raises(OutputError, match="out: the earlier run had beam_size 3, not 5: give the same settings"):
+        Shards(str(tmp_path / "out"), "jsonl", settings={"beam_size": 5})
+    with pytest.raises(OutputError, match="the earlier run had format 'jsonl', not 'parquet'"):
+        Shards(str(tmp_path / "out"), "parquet", settings={"beam_size": 3})
+    (tmp_path / "out" / "_settings.json").write_text("[1, 2")
+    with pytest.raises(OutputError, match=r"_settings.json: is damaged"):
+        Shards(str(tmp_path / "out"), "jsonl", settings={"beam_size": 3})
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "part-00000.jsonl"])
+def test_a_folder_of_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(OutputError, match="is not empty"):
+        Shards(str(tmp_path), "jsonl")
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(OutputError, match="is not empty"):
         Shards(str(tmp_path / "out"), "jsonl")
+
+
+def test_scaling_md_lists_every_column_with_its_type() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "scaling.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+    word, others = (
+        "list of struct(word string, probability double)",
+        "list of struct of the columns from caption to unsure",
+    )
+    names = {"words": word, "tags": word, "alternatives": others}
+    assert listed == {
+        **{field.name: names.get(field.name, str(field.type)) for field in shards.SCHEMA},
+        "vector": "list of float, of fixed size",
+    }
+
+
+def read(data: bytes, format: str) -> list[Row]:
+    if format == "parquet":
+        return list(pq.read_table(io.BytesIO(data)).to_pylist())
+    return [{**row, "path": as_text(row["path"])} for row in map(json.loads, data.splitlines())]

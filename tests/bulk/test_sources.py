@@ -14,7 +14,8 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
-from captioner.bulk.sources import NamedPicture, find_sources, pictures, units
+from captioner.bulk.earlier import Earlier
+from captioner.bulk.sources import Given, NamedPicture, find_sources, pictures, units
 from captioner.errors import ImageError, InputError
 
 
@@ -134,7 +135,8 @@ def test_pictures_come_in_whole_batches_and_archives_apart(tmp_path: Path) -> No
 def test_every_member_of_a_tar_that_is_a_picture(tmp_path: Path) -> None:
     members = {"0.jpg": b"zero", "0.txt": b"a dog", "1.PNG": b"one", "._1.PNG": b"", "x/2.webp": b"two"}
     shard = write_tar(tmp_path / "shard.tar", members)
-    assert all_of(shard) == [(f"{shard}/{name}", members[name]) for name in ("0.jpg", "1.PNG", "x/2.webp")]
+    first = (f"{shard}/0.jpg", Given("a dog", b"zero"))
+    assert all_of(shard) == [first, *((f"{shard}/{name}", members[name]) for name in ("1.PNG", "x/2.webp"))]
     for size in (4097, 4000, 3584):  # in the content of x/2.webp, in its header, before it
         os.truncate(shard, size)
         *whole, torn = all_of(shard)
@@ -164,7 +166,7 @@ def test_a_column_of_paths_and_addresses(store: fsspec.AbstractFileSystem, tmp_p
 def test_hugging_faces_column_of_structs(tmp_path: Path) -> None:
     values = [{"bytes": b"0", "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}, None]
     table = write_parquet(tmp_path / "t.parquet", {"text": ["x", "y", "z"], "image": values})
-    assert all_of(table)[:2] == [(f"{table}#0", b"0"), ("b.jpg", "b.jpg")]
+    assert all_of(table)[:2] == [(f"{table}#0", Given("x", b"0")), ("b.jpg", Given("y", "b.jpg"))]
 
 
 def test_a_damaged_row_group_gives_as_many_errors_as_it_has_rows(tmp_path: Path) -> None:
@@ -176,3 +178,94 @@ def test_a_damaged_row_group_gives_as_many_errors_as_it_has_rows(tmp_path: Path)
     found = all_of(str(table))
     assert [name for name, _ in found] == [f"{table}#{row}" for row in range(6)]
     assert len(errors_of(found)) == 3
+
+
+def test_the_captions_of_a_tar_file_that_stand_next_to_their_pictures(tmp_path: Path) -> None:
+    texts = {
+        **{"a.jpg": b"a", "a.json": b'{"caption": "from json"}', "a.txt": "\ufefftwo\r\nlines \n".encode()},
+        **{
+            "b.txt": b"tags",
+            "b.caption": b"counts first",
+            "b.jpg": b"b",
+            "c.jpg": b"c",
+            "c.json": b'{"caption": null}',
+        },
+        **{"d.jpg": b"d", "d.json": b"[", "e.jpg": b"e", "e.json": b'{"caption": "only json"}', "f.jpg": b"f"},
+        **{"g.jpg": b"g", "f.txt": b"far away", "h.jpg": b"h", "h.txt": b" \n"},
+    }
+    shard = write_tar(tmp_path / "shard.tar", texts)
+    given = {name.removeprefix(f"{shard}/"): each.caption for name, each in all_of(shard) if isinstance(each, Given)}
+    assert given == {"a.jpg": "two\r\nlines ", "b.jpg": "counts first", "e.jpg": "only json"}
+    assert [name.removeprefix(f"{shard}/") for name, _ in all_of(shard)] == [f"{letter}.jpg" for letter in "abcdefgh"]
+
+
+@pytest.mark.parametrize("name", ["caption", "TEXT"])
+def test_a_column_with_captions(store: fsspec.AbstractFileSystem, tmp_path: Path, name: str) -> None:
+    captions = pa.array(["x", None, "", " y \n"], pa.large_string())
+    addresses = ["memory://photos/a.jpg", "memory://photos/b.png", "memory://photos/a.jpg", "memory://none.jpg"]
+    table = write_parquet(tmp_path / "t.parquet", {name: captions, "url": addresses, "other": ["z"] * 4}, 4)
+    [unit] = units([table], 2)
+    unread = [source for _, source in pictures(unit, 2, look=False)]
+    assert unread == [Given("x", addresses[0]), b"b.png", b"a.jpg", Given(" y ", addresses[3])]
+    first, *_, last = (source for _, source in pictures(unit, 2))
+    assert first == Given("x", b"a.jpg")
+    assert isinstance(last, Given)
+    assert isinstance(last.picture, ImageError)
+
+
+def test_lists_and_numbers_are_no_captions(tmp_path: Path) -> None:
+    columns = {"image": [b"0"], "caption": [["x", "y"]], "text": [1]}
+    assert all_of(write_parquet(tmp_path / "t.parquet", columns))[0][1] == b"0"
+
+
+def test_what_has_a_row_already_is_left_out(tmp_path: Path) -> None:
+    earlier, names = Earlier([f"{tmp_path}/{name}.tar" for name in ("whole", "torn")]), ["x.jpg", "y.jpg", "z.jpg"]
+    shards = {
+        name: write_tar(tmp_path / f"{name}.tar", {f"{n}.jpg": b"%d" % n for n in range(3)})
+        for name in ("whole", "torn")
+    }
+    images = [{"bytes": b"0", "path": "0.jpg"}, {"bytes": None, "path": "y.jpg"}, {"bytes": None, "path": "new.jpg"}]
+    tables = [
+        write_parquet(tmp_path / "bytes.parquet", {"image": [b"0", b"1", b"2"]}, 3),
+        write_parquet(tmp_path / "names.parquet", {"path": pa.array(names).dictionary_encode()}, 2),
+        write_parquet(tmp_path / "structs.parquet", {"image": images}, 3),
+        write_parquet(tmp_path / "done.parquet", {"path": ["x.jpg"]}),
+    ]
+    for name in (
+        "x.jpg",
+        "y.jpg",
+        f"{tables[0]}#1",
+        f"{tables[2]}#0",
+        *(f"{shards['whole']}/{n}.jpg" for n in range(3)),
+    ):
+        earlier.add(name, failed=False)
+    for name, failed in (("0.jpg", False), ("1.jpg", True), ("2.jpg", False)):
+        earlier.add(f"{shards['torn']}/{name}", failed)
+    work = list(units(["x.jpg", "w.jpg", *shards.values(), *tables], 2, earlier))
+    assert [unit["rows"] for unit in work] == [1, None, 2, 1, 1]
+    found = [picture for unit in work for picture in pictures(unit, 2)]
+    assert found == [
+        ("w.jpg", "w.jpg"),
+        (f"{shards['torn']}/1.jpg", b"1"),
+        *((f"{tables[0]}#{n}", b"%d" % n) for n in (0, 2)),
+        ("z.jpg", "z.jpg"),
+        ("new.jpg", "new.jpg"),
+    ]
+
+
+def test_a_tar_file_in_which_nothing_is_new_is_no_error(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "s.tar", {"0.jpg": b"0"})
+    assert list(pictures({"tar": shard, "skip": ["0.jpg"], "rows": None}, 2)) == []
+
+
+def test_of_a_damaged_row_group_only_wanted_rows_are_errors(tmp_path: Path) -> None:
+    table = tmp_path / "t.parquet"
+    write_parquet(table, {"path": [f"{n:0999}" for n in range(6)]}, rows_a_group=3)
+    start = pq.ParquetFile(table).metadata.row_group(1).column(0).data_page_offset
+    whole = table.read_bytes()
+    table.write_bytes(whole[:start] + bytes(40) + whole[start + 40 :])
+    earlier = Earlier()
+    earlier.add(f"{table}#4", failed=False)
+    earlier.add(f"{1:0999}", failed=False)
+    found = [picture for unit in units([str(table)], 2, earlier) for picture in pictures(unit, 2)]
+    assert [name for name, _ in found] == [f"{0:0999}", f"{2:0999}", f"{table}#3", f"{table}#5"]
