@@ -9,7 +9,6 @@ import csv
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
@@ -17,6 +16,7 @@ from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from captioner.bulk.on_disk import OnDisk
 from captioner.data.names import image_id
 from captioner.data.spreadsheets import quoted
 from captioner.errors import OptionError, one_line
@@ -152,11 +152,22 @@ def check_extension(extension: str) -> None:
         raise OptionError(f"extension (--extension) {extension} is that of pictures: give another")
 
 
-def sidecar_paths(paths: Iterable[str], extension: str = ".txt") -> dict[str, Path]:
-    """The text file beside each picture: photo.txt, or photo.jpg.txt where another picture is called photo as well."""
-    short = {path: Path(path).with_suffix(extension) for path in paths}
-    taken = Counter(short.values())
-    return {path: file if taken[file] == 1 else Path(path + extension) for path, file in short.items()}
+def sidecar_names(paths: Iterable[str]) -> Callable[[str, str], Path]:
+    """What gives the text file beside one of the pictures, by its path and an extension.
+
+    It is photo.txt, or photo.jpg.txt where another picture is called photo as well.
+    """
+    stems, shared = OnDisk(), set[str]()
+    for path in paths:
+        stem = str(Path(path).with_suffix(""))
+        if stems.setdefault(stem, path) != path:
+            shared.add(stem)
+
+    def name(path: str, extension: str) -> Path:
+        alone = str(Path(path).with_suffix("")) not in shared
+        return Path(path).with_suffix(extension) if alone else Path(path + extension)
+
+    return name
 
 
 def sidecar_text(row: Row, prefix: str = "", suffix: str = "") -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from captioner.bulk.on_disk import OnDisk
 from captioner.errors import OutputError
 
 if TYPE_CHECKING:  # it imports torch
@@ -20,7 +22,7 @@ if TYPE_CHECKING:  # it imports torch
 
 
 class Journal:
-    """Rows by the path of their picture. They stay on disk; memory holds where each of them begins.
+    """Rows by the path of their picture. They stay on disk, and so does where each of them begins.
 
     A new object reads the journal that an interrupted run left, if there is one. `begin` opens it for writing.
     Raises OutputError when there is one but `resume` is off, and when the file is not a journal.
@@ -28,7 +30,7 @@ class Journal:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
-        self._offsets: dict[str, int] = {}  # of captioned pictures
+        self._offsets = OnDisk()  # of the rows of captioned pictures
         self._settings: dict[str, Any] | None = None
         self._end = 0
         self._file: IO[bytes] | None = None
@@ -38,11 +40,12 @@ class Journal:
             raise OutputError(f"{path}: an interrupted run left its journal: {ways}")
         if self._resumed:
             try:
-                self._read()
+                self._offsets.put(self._read())
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise OutputError(f"{path}: not a journal of captioner: delete it to start again") from error
 
-    def _read(self) -> None:
+    def _read(self) -> Iterator[tuple[str, int]]:
+        """The captioned pictures, and where their rows begin."""
         with self.path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
@@ -50,10 +53,11 @@ class Journal:
                 content = json.loads(line)
                 if self._settings is None:
                     self._settings = {**content}
-                    self._end = len(line)
                 else:
                     _check(content)
-                    self._note(content, len(line))
+                    if "error" not in content:
+                        yield content["path"], self._end
+                self._end += len(line)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Open the file to append rows.
@@ -82,26 +86,22 @@ class Journal:
     def append(self, rows: Iterable[Row]) -> None:
         """Add rows. When this returns they are on disk, and survive a kill of the process and of the machine."""
         rows = list(rows)
-        for row, length in zip(rows, self._write(rows), strict=True):
-            self._note(row, length)
+        ends = list(accumulate(self._write(rows), initial=self._end))
+        self._end = ends[-1]
+        self._offsets.put((row["path"], start) for row, start in zip(rows, ends, strict=False) if "error" not in row)
 
     def rows(self, paths: Iterable[str]) -> Iterator[Row]:
         """The rows of those `paths` that are captioned, in the order of `paths`, read from disk one by one."""
         with self.path.open("rb") as file:
             for path in paths:
-                if path in self._offsets:
-                    file.seek(self._offsets[path])
+                if (start := self._offsets.get(path)) is not None:
+                    file.seek(start)
                     yield json.loads(file.readline())
 
     def close(self) -> None:
         """Close the file, which stays on disk."""
         if self._file:
             self._file.close()
-
-    def _note(self, row: Row, length: int) -> None:
-        if "error" not in row:
-            self._offsets[row["path"]] = self._end
-        self._end += length
 
     def _write(self, rows: list[Row]) -> list[int]:
         """Write rows as lines; the length of each in bytes."""
