@@ -22,10 +22,11 @@ from captioner.data.spreadsheets import quoted
 from captioner.errors import OptionError, one_line
 from captioner.pictures.load import NAMES, thumbnail
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch, or this module
+    from captioner.bulk.gallery import Page
     from captioner.inference.results import Row
 
-Writer: TypeAlias = "Callable[[Iterable[Row]], Iterator[str]]"
+Writer: TypeAlias = "Callable[..., Iterator[str]]"  # of rows; the one of html also takes a page
 FORMAT_OF_SUFFIX = {
     **{".txt": "text", ".tsv": "text", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"},
     **{".json": "coco", ".html": "html", ".htm": "html"},
@@ -123,15 +124,18 @@ def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[
     yield "[]\n" if separator == "[\n" else "\n]\n"
 
 
-def gallery(rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnail) -> Iterator[str]:
+def gallery(
+    rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnail, page: Page | None = None
+) -> Iterator[str]:
     """An HTML page that needs no other file: thumbnails, captions and a box to filter them.
 
-    `preview` gives the thumbnail of a picture as a `data:` URI by its path, or None when there is none.
+    `preview` gives the thumbnail of a picture as a `data:` URI by its path, or None when there is none. `page` is given
+    if there are further pages, which it has links to.
     """
     from captioner.templates import render  # imports Jinja2, for which other formats need not wait
 
     pictures = ((row, PurePath(row["path"]).name, preview(row["path"]), _sure(row)) for row in rows)
-    return render("gallery.html", pictures=pictures)
+    return render("gallery.html", pictures=pictures, page=page)
 
 
 def in_ascii(format: str, pieces: Iterable[str]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -90,13 +91,13 @@ class Journal:
         self._end = ends[-1]
         self._offsets.put((row["path"], start) for row, start in zip(rows, ends, strict=False) if "error" not in row)
 
-    def rows(self, paths: Iterable[str]) -> Iterator[Row]:
+    def rows(self, paths: Iterable[str]) -> Rows:
         """The rows of those `paths` that are captioned, in the order of `paths`, read from disk one by one."""
-        with self.path.open("rb") as file:
-            for path in paths:
-                if (start := self._offsets.get(path)) is not None:
-                    file.seek(start)
-                    yield json.loads(file.readline())
+        return Rows(self, paths)
+
+    def start(self, path: str) -> int | None:
+        """Where the row of a picture begins in the file, if it is captioned."""
+        return self._offsets.get(path)
 
     def close(self) -> None:
         """Close the file, which stays on disk."""
@@ -115,6 +116,24 @@ class Journal:
         except OSError as error:  # such as a full disk; the error does not name the file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
         return [len(line) for line in lines]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a journal; to count them takes no reading."""
+
+    journal: Journal
+    paths: Iterable[str]
+
+    def __len__(self) -> int:
+        return sum(map(self.journal.captioned, self.paths))
+
+    def __iter__(self) -> Iterator[Row]:
+        with self.journal.path.open("rb") as file:
+            for path in self.paths:
+                if (start := self.journal.start(path)) is not None:
+                    file.seek(start)
+                    yield json.loads(file.readline())
 
 
 def _check(row: Row) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, starmap
@@ -141,7 +141,7 @@ class XmpFiles(Library):
     def _skipped(self, path: str) -> str:
         return sidecars.noted(self._sidecars.file(path), "skipped")
 
-    def check(self, paths: Iterable[str]) -> None:
+    def check(self, paths: Collection[str]) -> None:
         """The folders must be writable."""
         check_folders(map(Path, dict.fromkeys(chain([str(self.journal.parent)], map(os.path.dirname, paths)))))
 

@@ -10,7 +10,7 @@ import codecs
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -62,7 +62,7 @@ class Output:
         """What a dry run says of a picture: its path, and its file where it has one of its own."""
         return one_line(path)
 
-    def check(self, paths: Iterable[str]) -> None:
+    def check(self, paths: Collection[str]) -> None:
         """Raise OutputError if captions of these pictures could not be written."""
 
     def write(self, rows: Iterable[Row]) -> None:
@@ -174,7 +174,7 @@ class OneFile(Output):
         self._write(lambda existing: existing.again(self._file, moved) if existing else ())
         self._existing = self._look()
 
-    def check(self, paths: Iterable[str]) -> None:
+    def check(self, paths: Collection[str]) -> None:
         """The file and its folder must be writable, and the file none of the pictures."""
         if not self.journal:
             return
@@ -203,13 +203,6 @@ class OneFile(Output):
                 file.write(text.encode(errors="surrogateescape"))
 
 
-def in_one(place: Path | TextIO, format: str, num_captions: int, render: Writer, overwrite: bool = False) -> Output:
-    """All captions in one place: a file or an open one. Raises what `OneFile` raises."""
-    if isinstance(place, Path):
-        return OneFile(place, format, num_captions, render, overwrite)
-    return Stream(place, format, render)
-
-
 class Sidecars(Place):
     """A text file beside each picture. One that exists is kept, even an empty one.
 
@@ -230,7 +223,7 @@ class Sidecars(Place):
         """The path and the file."""
         return f"{one_line(path)}\t{one_line(self._file(path))}"
 
-    def check(self, paths: Iterable[str]) -> None:
+    def check(self, paths: Collection[str]) -> None:
         """The folders must be writable, and no folder in the place of a file."""
         folders = {self.journal.parent: None}
         for file in map(self._file, paths):

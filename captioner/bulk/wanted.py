@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, check_extension, format_of, writer
+from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, Writer, check_extension, format_of, writer
+from captioner.bulk.gallery import Gallery
 from captioner.bulk.library import Library, Pictures, XmpFiles
 from captioner.bulk.on_disk import OnDisk
-from captioner.bulk.outputs import Output, Place, Sidecars, in_one
+from captioner.bulk.outputs import OneFile, Output, Place, Sidecars, Stream
 from captioner.bulk.progress import Progress
 from captioner.data.names import image_id, read_image_ids
 from captioner.errors import DataError, OptionError
@@ -120,6 +121,14 @@ def place_of(
     if format == "sidecar":
         return Sidecars(paths, extension, "", "", options.overwrite_edited)
     return LIBRARIES[format](paths, options, False, fail)
+
+
+def in_one(place: Path | TextIO, format: str, num_captions: int, render: Writer, overwrite: bool = False) -> Output:
+    """All captions in one place: a file or an open one. Raises what `OneFile` raises."""
+    if isinstance(place, Path):
+        kind = Gallery if format == "html" else OneFile
+        return kind(place, format, num_captions, render, overwrite)
+    return Stream(place, format, render)
 
 
 def _image_ids(paths: Iterable[str], coco_images: AnyPath | None) -> dict[str, int] | None:
