@@ -89,12 +89,14 @@ def stand_in(stop_after: int, seen: dict[str, float]) -> Any:
 def model_of(with_weights: bool, stop_after: int, seen: dict[str, float]) -> Captioner:
     """The shipped captioner, or one without weights, with the stand-in for its work."""
     import captioner
+    from captioner.network.header import find_checkpoint
 
     if with_weights:
         model = captioner.load()
     else:
         model = captioner.Captioner.__new__(captioner.Captioner)
-        model.engine, model.precision, model.path = "torch", "float32", None
+        model.engine, model.precision, model.path = "torch", "float32", find_checkpoint(None)
+        model.digest = lambda: "made up"  # type: ignore[method-assign]
     model.caption_named = stand_in(stop_after, seen)  # type: ignore[method-assign]
     return model
 
@@ -161,12 +163,13 @@ def pages_of(output: Path) -> Path:
 
 def measure(
     number: int, format: str, scratch: Path, flat: bool = False, with_weights: bool = True
-) -> dict[str, dict[str, Any]]:
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """All runs of one format. Raises RuntimeError when a resumed run does not end as a whole one."""
-    results, digests = {}, {}
     output = scratch / f"captions{SUFFIXES[format]}" if format in SUFFIXES else None
-    folder = scratch / "pictures"
+    folder, expected = scratch / "pictures", ""
     for run in RUNS:
+        if run == "again" and format in ("coco", "html"):
+            continue  # which refuse to be written again
         if run in ("whole", "killed") and (format in BESIDE or not folder.exists()):
             shutil.rmtree(folder, ignore_errors=True)
             make_pictures(folder, number, flat)
@@ -174,22 +177,17 @@ def measure(
             output.unlink()
             shutil.rmtree(pages_of(output), ignore_errors=True)
         arguments = [run, str(folder), str(output or ""), format, str(number), str(int(with_weights))]
-        if run == "again" and format in ("coco", "html"):
-            continue  # which refuse to be written again
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", *arguments], capture_output=True, text=True, check=False
-        )
-        if run == "killed":
-            if done.returncode != -signal.SIGKILL:
-                raise RuntimeError(f"was not killed: {done.stderr}")
-            continue
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-        results[run] = json.loads(done.stdout)
-        results[run]["bytes"], digests[run] = written(folder, output)
-    if len(set(digests.values())) > 1:
-        raise RuntimeError(f"{format}: the runs did not end with the same bytes")
-    return results
+        command = [sys.executable, __file__, "--one", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != (-signal.SIGKILL if run == "killed" else 0):
+            raise RuntimeError(f"{format}, {run}: ended with {done.returncode}: {done.stderr}")
+        if run != "killed":
+            found = json.loads(done.stdout)
+            found["bytes"], digest = written(folder, output)
+            yield run, found
+            expected = expected or digest
+            if digest != expected:
+                raise RuntimeError(f"{format}, {run}: did not end with the same bytes")
 
 
 def main() -> None:
@@ -209,16 +207,18 @@ def main() -> None:
         return
     print(f"{'':28}{'start':>8}{'captions':>10}{'render':>8}{'seconds':>9}{'CPU':>8}{'peak MB':>9}{'MB written':>12}")
     for number in args.numbers:
-        with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-            for format in args.formats:
-                for run, found in measure(number, format, Path(scratch), args.flat, not args.without_model).items():
-                    times = [found["start"], found["captioning"], found["rendering"], found["seconds"], found["cpu"]]
-                    cells = ["" if value is None else f"{value:.1f}" for value in times]
-                    widths = zip(cells, (8, 10, 8, 9, 8), strict=True)
-                    line = f"{format:8}{number:10,} {run:9}" + "".join(f"{cell:>{width}}" for cell, width in widths)
-                    print(f"{line}{found['peak'] / 1e6:9.0f}{found['bytes'] / 1e6:12.1f}", flush=True)
-            shutil.rmtree(Path(scratch), ignore_errors=True)
-            Path(scratch).mkdir(exist_ok=True)
+        for format in args.formats:
+            with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
+                for run, found in measure(number, format, Path(scratch), args.flat, not args.without_model):
+                    print(line_of(f"{format:8}{number:10,} {run:9}", found), flush=True)
+
+
+def line_of(name: str, found: dict[str, Any]) -> str:
+    """A line of the table."""
+    times = [found["start"], found["captioning"], found["rendering"], found["seconds"], found["cpu"]]
+    cells = ["" if value is None else f"{value:.1f}" for value in times]
+    columns = "".join(f"{cell:>{width}}" for cell, width in zip(cells, (8, 10, 8, 9, 8), strict=True))
+    return f"{name}{columns}{found['peak'] / 1e6:9.0f}{found['bytes'] / 1e6:12.1f}"
 
 
 if __name__ == "__main__":

@@ -168,8 +168,8 @@ def sidecar_names(paths: Iterable[str]) -> Callable[[str, str], Path]:
             shared.add(stem)
 
     def name(path: str, extension: str) -> Path:
-        alone = str(Path(path).with_suffix("")) not in shared
-        return Path(path).with_suffix(extension) if alone else Path(path + extension)
+        stem = str(Path(path).with_suffix(""))
+        return Path((path if stem in shared else stem) + extension)
 
     return name
 

@@ -20,6 +20,7 @@ class OnDisk(MutableMapping[str, Any]):
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._do("PRAGMA journal_mode = OFF")
+        self._do("PRAGMA cache_size = -500")  # in KiB; paths come folder by folder, so a few pages are asked for
         self._do("CREATE TABLE items (key BLOB NOT NULL UNIQUE, value)")
         self._do("BEGIN")  # and no end: nothing is to be kept
 

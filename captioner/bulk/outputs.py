@@ -254,9 +254,11 @@ class Sidecars(Place):
 
     def _file(self, path: str) -> Path:
         """The file to write to: that of the picture alone."""
-        own = {name for end in self._extensions for name in (Path(path + end), self._named(path, end))}
-        there = self._there(path)
-        return there if there and there in own else self._named(path, self._extensions[-1])
+        if there := self._there(path):
+            own = (name for end in self._extensions for name in (Path(path + end), self._named(path, end)))
+            if there in own:
+                return there
+        return self._named(path, self._extensions[-1])
 
     def _may_replace(self) -> bool:
         return self._overwrite
