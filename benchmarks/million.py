@@ -79,7 +79,8 @@ def stand_in(stop_after: int, seen: dict[str, float]) -> Any:
                 if given == stop_after:
                     os.kill(os.getpid(), signal.SIGKILL)
                 seen["last"] = time.time()
-                seen.setdefault("first", seen["last"])
+                if not given:
+                    seen["first"], seen["cpu"] = seen["last"], time.process_time()
                 given += 1
                 yield FileResult(name, captions[sum(name.encode()) % len(captions)])
 
@@ -122,6 +123,7 @@ def one_run(
     first, last, ended = seen.get("first"), seen.get("last"), time.time()
     return {
         "start": first and first - began,
+        "start_cpu": seen.get("cpu"),
         "captioning": first and last and last - first,
         "rendering": last and ended - last,
         "seconds": ended - began,
@@ -205,7 +207,9 @@ def main() -> None:
         place = Path(output) if output else None
         print(json.dumps(one_run(run, Path(folder), place, format, int(number), weights == "1")))
         return
-    print(f"{'':28}{'start':>8}{'captions':>10}{'render':>8}{'seconds':>9}{'CPU':>8}{'peak MB':>9}{'MB written':>12}")
+    print(
+        f"{'':28}{'start':>8}{'CPU':>6}{'captions':>10}{'render':>8}{'seconds':>9}{'CPU':>8}{'peak MB':>9}{'MB written':>12}"
+    )
     for number in args.numbers:
         for format in args.formats:
             with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
@@ -215,9 +219,16 @@ def main() -> None:
 
 def line_of(name: str, found: dict[str, Any]) -> str:
     """A line of the table."""
-    times = [found["start"], found["captioning"], found["rendering"], found["seconds"], found["cpu"]]
+    times = [
+        found["start"],
+        found["start_cpu"],
+        found["captioning"],
+        found["rendering"],
+        found["seconds"],
+        found["cpu"],
+    ]
     cells = ["" if value is None else f"{value:.1f}" for value in times]
-    columns = "".join(f"{cell:>{width}}" for cell, width in zip(cells, (8, 10, 8, 9, 8), strict=True))
+    columns = "".join(f"{cell:>{width}}" for cell, width in zip(cells, (8, 6, 10, 8, 9, 8), strict=True))
     return f"{name}{columns}{found['peak'] / 1e6:9.0f}{found['bytes'] / 1e6:12.1f}"
 
 

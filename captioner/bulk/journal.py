@@ -2,24 +2,29 @@
 
 Its first line holds the settings that the captions depend on. Each further line is the row of one picture, in the order
 in which they were finished. All lines are JSON. When a run is killed, only its last line can be incomplete, and the
-next run drops that line.
+next run drops that line. A check sum at the end of each row tells a resumed run that it need not look at the rest of
+it. Rows of earlier versions have none.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from zlib import crc32
 
 from captioner.bulk.on_disk import OnDisk
 from captioner.errors import OutputError
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
+
+_PATH, _CRC = b'{"path": "', b', "crc": '  # how rows begin, and how they end
+_JSON = json.JSONDecoder()
 
 
 class Journal:
@@ -51,13 +56,10 @@ class Journal:
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # cut short by a kill
-                content = json.loads(line)
                 if self._settings is None:
-                    self._settings = {**content}
-                else:
-                    _check(content)
-                    if "error" not in content:
-                        yield content["path"], self._end
+                    self._settings = {**json.loads(line)}
+                elif (path := _captioned(line)) is not None:
+                    yield path, self._end
                 self._end += len(line)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -78,16 +80,24 @@ class Journal:
         self._file = self.path.open(mode, buffering=0)
         self._file.truncate(self._end)
         if self._settings is None:
-            [self._end] = self._write([dict(settings)])
+            line = json.dumps(dict(settings)).encode() + b"\n"
+            self._write([line])
+            self._end = len(line)
 
     def captioned(self, path: str) -> bool:
         """Whether a picture has its caption. A picture that failed has none, and is tried again."""
         return path in self._offsets
 
+    def all_captioned(self, paths: Collection[str]) -> bool:
+        """Whether all of them have their captions."""
+        return self._offsets.has_all(paths)
+
     def append(self, rows: Iterable[Row]) -> None:
         """Add rows. When this returns they are on disk, and survive a kill of the process and of the machine."""
         rows = list(rows)
-        ends = list(accumulate(self._write(rows), initial=self._end))
+        lines = list(map(_line, rows))
+        self._write(lines)
+        ends = list(accumulate(map(len, lines), initial=self._end))
         self._end = ends[-1]
         self._offsets.put((row["path"], start) for row, start in zip(rows, ends, strict=False) if "error" not in row)
 
@@ -104,10 +114,8 @@ class Journal:
         if self._file:
             self._file.close()
 
-    def _write(self, rows: list[Row]) -> list[int]:
-        """Write rows as lines; the length of each in bytes."""
+    def _write(self, lines: list[bytes]) -> None:
         assert self._file
-        lines = [json.dumps(row).encode() + b"\n" for row in rows]
         rest = memoryview(b"".join(lines))
         try:
             while rest:  # an unbuffered write may take a part only
@@ -115,7 +123,6 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:  # such as a full disk; the error does not name the file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
-        return [len(line) for line in lines]
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,25 @@ class Rows:
             for path in self.paths:
                 if (start := self.journal.start(path)) is not None:
                     file.seek(start)
-                    yield json.loads(file.readline())
+                    row = json.loads(file.readline())
+                    row.pop("crc", None)
+                    yield row
+
+
+def _line(row: Row) -> bytes:
+    start = json.dumps(row).encode().removesuffix(b"}")
+    return start + _CRC + b"%d}\n" % crc32(start)
+
+
+def _captioned(line: bytes) -> str | None:
+    """The picture of a row, if it is captioned. Raises an error for a row that could not be rendered."""
+    start, _, crc = line.rpartition(_CRC)
+    if crc == b"%d}\n" % crc32(start) and start.startswith(_PATH):  # the row is as we wrote it
+        path, end = _JSON.raw_decode(start.decode(), len(_PATH) - 1)
+        return None if start.startswith(b', "error": ', end) else str(path)
+    row = json.loads(line)
+    _check(row)
+    return None if "error" in row else row["path"]
 
 
 def _check(row: Row) -> None:

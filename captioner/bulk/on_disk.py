@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
 from captioner.errors import OutputError
+from captioner.inference.parallel import in_batches
 
 
 class OnDisk(MutableMapping[str, Any]):
@@ -52,6 +53,14 @@ class OnDisk(MutableMapping[str, Any]):
             self._database.executemany(add, ((_bytes(key), value) for key, value in items))
         except sqlite3.OperationalError as error:
             raise _explained(error) from error
+
+    def has_all(self, keys: Iterable[str]) -> bool:
+        """Whether all of these different texts are there."""
+        for some in in_batches(map(_bytes, keys), 500):  # as many as every SQLite takes
+            places = ", ".join("?" * len(some))
+            if self._do(f"SELECT count(*) FROM items WHERE key IN ({places})", *some).fetchone()[0] < len(some):
+                return False
+        return True
 
     def _do(self, query: str, *values: Any) -> sqlite3.Cursor:
         try:

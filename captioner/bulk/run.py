@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from captioner.bulk.journal import Journal
 from captioner.bulk.library import Library
 from captioner.bulk.moves import Digests, follow
-from captioner.bulk.on_disk import distinct
+from captioner.bulk.on_disk import OnDisk, distinct
 from captioner.bulk.outputs import Output
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.reuse import store_of
@@ -122,26 +122,20 @@ class _Run:
 
         Captions of pictures that were moved may be in `folders`. Raises InputError, OutputError and OSError.
         """
-        kept = 0
-
-        def without() -> Iterator[str]:
-            nonlocal kept
-            for path in paths:
-                try:
-                    holds = self.target.holds(path)
-                except OutputError as error:
-                    self.progress.fail(str(error))
-                    continue
-                kept += holds
-                if not holds:
-                    yield path
-
-        waiting: Collection[str] = distinct(without())
+        others = OnDisk()  # that do not wait
+        for path in paths:
+            try:
+                if self.target.holds(path):
+                    others[path] = 1
+            except OutputError as error:
+                self.progress.fail(str(error))
+                others[path] = 0
+        waiting = distinct(path for path in paths if path not in others) if others else paths
         if waiting:
             check_waiting(waiting, self.inline, self.target)
             waiting = follow(self.target, waiting, self.digests, folders, dry_run, self.progress)
             self._name_gone()
-        return waiting, self.progress.keep(kept, len(paths))
+        return waiting, self.progress.keep(sum(others.values()), len(paths))
 
     def _name_gone(self) -> None:
         if not self.progress.quiet and (gone := self.target.gone()):
@@ -183,9 +177,7 @@ class _Run:
         Batches are cut by position, and a batch that lacks anything is captioned again as a whole. No caption then
         depends on where an earlier run stopped, as it could through the rounding that comes with another batch size.
         """
-        missing = [
-            0 if all(map(journal.captioned, batch)) else len(batch) for batch in in_batches(paths, self.batch_size)
-        ]
+        missing = [0 if journal.all_captioned(batch) else len(batch) for batch in in_batches(paths, self.batch_size)]
         batches = compress(in_batches(paths, self.batch_size), missing)
         # Before the journal is made: a wrong prompt leaves nothing.
         rows = self._rows(captioner, chain.from_iterable(batches))

@@ -27,11 +27,12 @@ def million() -> ModuleType:
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["text", "jsonl", "csv", "coco", "html", "sidecar", "xmp"])
 def test_a_run_that_was_killed_is_resumed_to_the_same_bytes(million: ModuleType, tmp_path: Path, format: str) -> None:
-    found = dict(million.measure(1100, format, tmp_path, with_weights=False))
-    assert (found["whole"]["captioned"], found["whole"]["skipped"]) == (1100, 0)
-    assert 960 <= found["resumed"]["skipped"] <= 990  # whole batches of 32
-    assert found["resumed"]["captioned"] == 1100 - found["resumed"]["skipped"]
-    assert "again" not in found or found["again"]["kept"] == 1100
+    number = 1100 if format == "html" else 300  # so that there are two pages
+    found = dict(million.measure(number, format, tmp_path, with_weights=False))
+    assert (found["whole"]["captioned"], found["whole"]["skipped"]) == (number, 0)
+    assert 0 <= number * 9 // 10 - found["resumed"]["skipped"] < 32  # whole batches
+    assert found["resumed"]["captioned"] == number - found["resumed"]["skipped"]
+    assert "again" not in found or found["again"]["kept"] == number
     assert found["whole"]["bytes"] > 10_000
 
 
