@@ -39,6 +39,7 @@ IN_FOLDER = 1000
 LINKS = 50_000  # names of one file: ext4 allows 65,000
 SUFFIXES = {"text": ".txt", "jsonl": ".jsonl", "csv": ".csv", "coco": ".json", "html": ".html"}
 BESIDE = ("sidecar", "xmp", "embed")
+WIDTHS = (8, 6, 10, 8, 9, 8, 9, 12)
 RUNS = ("whole", "killed", "resumed", "again")
 WORDS = ("A brown dog", "is running", "through", "the shallow water", "near", "two children", "with a red ball")
 
@@ -207,9 +208,8 @@ def main() -> None:
         place = Path(output) if output else None
         print(json.dumps(one_run(run, Path(folder), place, format, int(number), weights == "1")))
         return
-    print(
-        f"{'':28}{'start':>8}{'CPU':>6}{'captions':>10}{'render':>8}{'seconds':>9}{'CPU':>8}{'peak MB':>9}{'MB written':>12}"
-    )
+    titles = ("start", "CPU", "captions", "render", "seconds", "CPU", "peak MB", "MB written")
+    print(" " * 28 + "".join(f"{title:>{width}}" for title, width in zip(titles, WIDTHS, strict=True)))
     for number in args.numbers:
         for format in args.formats:
             with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
@@ -219,17 +219,10 @@ def main() -> None:
 
 def line_of(name: str, found: dict[str, Any]) -> str:
     """A line of the table."""
-    times = [
-        found["start"],
-        found["start_cpu"],
-        found["captioning"],
-        found["rendering"],
-        found["seconds"],
-        found["cpu"],
-    ]
+    times = (found[key] for key in ("start", "start_cpu", "captioning", "rendering", "seconds", "cpu"))
     cells = ["" if value is None else f"{value:.1f}" for value in times]
-    columns = "".join(f"{cell:>{width}}" for cell, width in zip(cells, (8, 6, 10, 8, 9, 8), strict=True))
-    return f"{name}{columns}{found['peak'] / 1e6:9.0f}{found['bytes'] / 1e6:12.1f}"
+    cells += [f"{found['peak'] / 1e6:.0f}", f"{found['bytes'] / 1e6:.1f}"]
+    return name + "".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
 
 
 if __name__ == "__main__":
