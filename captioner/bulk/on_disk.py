@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
+from weakref import finalize
 
 from captioner.errors import OutputError
 from captioner.inference.parallel import in_batches
@@ -20,6 +21,7 @@ class OnDisk(MutableMapping[str, Any]):
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        finalize(self, self._database.close)
         self._do("PRAGMA journal_mode = OFF")
         self._do("PRAGMA cache_size = -500")  # in KiB; paths come folder by folder, so a few pages are asked for
         self._do("CREATE TABLE items (key BLOB NOT NULL UNIQUE, value)")
@@ -41,7 +43,8 @@ class OnDisk(MutableMapping[str, Any]):
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        return map(_text, self._do("SELECT key FROM items ORDER BY rowid"))
+        for (key,) in self._do("SELECT key FROM items ORDER BY rowid"):
+            yield key.decode(errors="surrogatepass")
 
     def __len__(self) -> int:
         return int(self._do("SELECT count(*) FROM items").fetchone()[0])
@@ -83,7 +86,3 @@ def _explained(error: sqlite3.Error) -> OutputError:
 
 def _bytes(key: str) -> bytes:
     return key.encode(errors="surrogatepass")  # file names need not be valid text
-
-
-def _text(row: tuple[bytes]) -> str:
-    return row[0].decode(errors="surrogatepass")

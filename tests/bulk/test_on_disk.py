@@ -34,6 +34,7 @@ def test_none_takes_the_place_of_no_value() -> None:
 def test_each_text_comes_once() -> None:
     assert list(distinct(["b", "a", "b"])) == ["b", "a"]
     assert not distinct([])
+    assert [text for text in distinct(["a", "b"])] == ["a", "b"]  # noqa: C416  # nothing else holds it meanwhile
 
 
 def test_an_error_of_what_gives_texts_comes_out() -> None:
