@@ -9,12 +9,14 @@ import codecs
 import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from captioner.bulk.formats import caption_columns, csv_line, csv_lines, json_of, writer
+from captioner.bulk.on_disk import OnDisk
 from captioner.data.readers.documents import parsed, values_of
 from captioner.data.spreadsheets import quoted, unquoted
 from captioner.errors import DataError, OutputError, one_line
@@ -51,12 +53,11 @@ class Existing:
     """What a file of captions holds, as far as adding to it needs."""
 
     format: str
-    pictures: frozenset[str]  # the absolute paths of those that have a row
+    pictures: Mapping[str, str | None]  # the absolute path of each that has a row, with its digest or None
     line_end: str
     ends: bool  # whether its last line has a line end
     columns: tuple[str, ...] = ()  # of csv
     delimiter: str = ","
-    digests: dict[str, str] = field(default_factory=dict)  # of the pictures, by their absolute paths
 
     def holds(self, path: str) -> bool:
         """Whether a picture has a row."""
@@ -64,19 +65,25 @@ class Existing:
 
     def gone(self) -> list[str]:
         """The pictures with a row that are neither where it says nor where a later row has them."""
-        gone = {path for path in self.pictures if not os.path.lexists(path)}
+        return sorted(self._gone)
+
+    @cached_property
+    def _gone(self) -> dict[str, str | None]:
+        """They, in the order of their rows, with their digests."""
+        gone = {path: self.pictures[path] for path in self.pictures if not os.path.lexists(path)}
+        digests = {*filter(None, gone.values())}
+        alike = [(path, digest) for path, digest in self.pictures.items() if digest in digests] if digests else []
         there = set()
-        for path, digest in reversed(self.digests.items()):
+        for path, digest in reversed(alike):
             if path not in gone:
                 there.add(digest)
             elif digest in there:
-                gone.remove(path)
-        return sorted(gone)
+                del gone[path]
+        return gone
 
     def lost(self) -> dict[str, str]:
         """The pictures that are gone by their digests."""
-        gone = set(self.gone())
-        return {digest: path for path, digest in self.digests.items() if path in gone}
+        return {digest: path for path, digest in self._gone.items() if digest}
 
     def more(self, rows: Iterable[Row]) -> Iterator[str]:
         """The text that adds those rows whose pictures have none yet."""
@@ -139,16 +146,22 @@ def _read(text: IO[str], format: str, num_captions: int, ends: bool) -> Existing
     else:
         return None
     columns, delimiter = _header(first, num_captions) if format == "csv" else ((), ",")
-    pictures, digests = set(), {}
-    for line in _lines(chain(read, text), format, columns, delimiter):
+    pictures = OnDisk()
+    pictures.put(
+        (line.key, line.digest(columns) or None)
+        for line in _checked(_lines(chain(read, text), format, columns, delimiter))
+        if line.path != STDIN  # which is another picture each time
+    )
+    end = first[len(first.rstrip("\r\n")) :] or "\n"
+    return Existing(format, pictures, end, ends, columns, delimiter)
+
+
+def _checked(lines: Iterable[_Line]) -> Iterator[_Line]:
+    """The lines. Raises DataError for one that is not UTF-8."""
+    for line in lines:
         if not (_is_utf8(line.rest) and (_is_utf8(line.path) or os.path.lexists(line.path))):
             raise DataError(f"line {line.number} is not UTF-8: save the file as UTF-8")
-        if line.path != STDIN:  # which is another picture each time
-            pictures.add(line.key)
-            if digest := line.digest(columns):
-                digests[line.key] = digest
-    end = first[len(first.rstrip("\r\n")) :] or "\n"
-    return Existing(format, frozenset(pictures), end, ends, columns, delimiter, digests)
+        yield line
 
 
 def _lines(text: Iterable[str], format: str, columns: tuple[str, ...], delimiter: str) -> Iterator[_Line]:
@@ -206,4 +219,4 @@ def _is_utf8(text: str) -> bool:
 
 
 def _key(path: str) -> str:
-    return os.path.normpath(Path(path).absolute())
+    return os.path.abspath(path)  # noqa: PTH100  # a Path for each of very many pictures takes long

@@ -134,7 +134,7 @@ class Index:
         self._said.clear()
         pictures = self._pictures()
         check_waiting(pictures, {}, Output())
-        numbers, self.failed = self._numbered(one_of_each(pictures))
+        numbers, self.failed = self._numbered(list(one_of_each(pictures)))
         for reason in self.failed.values():
             if reason not in self._said:
                 self._progress.fail(reason)

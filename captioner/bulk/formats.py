@@ -9,7 +9,6 @@ import csv
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
@@ -17,15 +16,17 @@ from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from captioner.bulk.on_disk import OnDisk
 from captioner.data.names import image_id
 from captioner.data.spreadsheets import quoted
 from captioner.errors import OptionError, one_line
 from captioner.pictures.load import NAMES, thumbnail
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch, or this module
+    from captioner.bulk.gallery import Page
     from captioner.inference.results import Row
 
-Writer: TypeAlias = "Callable[[Iterable[Row]], Iterator[str]]"
+Writer: TypeAlias = "Callable[..., Iterator[str]]"  # of rows; the one of html also takes a page
 FORMAT_OF_SUFFIX = {
     **{".txt": "text", ".tsv": "text", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"},
     **{".json": "coco", ".html": "html", ".htm": "html"},
@@ -123,15 +124,18 @@ def coco(rows: Iterable[Row], ids: Mapping[str, int] | None = None) -> Iterator[
     yield "[]\n" if separator == "[\n" else "\n]\n"
 
 
-def gallery(rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnail) -> Iterator[str]:
+def gallery(
+    rows: Iterable[Row], preview: Callable[[str], str | None] = thumbnail, page: Page | None = None
+) -> Iterator[str]:
     """An HTML page that needs no other file: thumbnails, captions and a box to filter them.
 
-    `preview` gives the thumbnail of a picture as a `data:` URI by its path, or None when there is none.
+    `preview` gives the thumbnail of a picture as a `data:` URI by its path, or None when there is none. `page` is given
+    if there are further pages, which it has links to.
     """
     from captioner.templates import render  # imports Jinja2, for which other formats need not wait
 
     pictures = ((row, PurePath(row["path"]).name, preview(row["path"]), _sure(row)) for row in rows)
-    return render("gallery.html", pictures=pictures)
+    return render("gallery.html", pictures=pictures, page=page)
 
 
 def in_ascii(format: str, pieces: Iterable[str]) -> Iterator[str]:
@@ -152,11 +156,22 @@ def check_extension(extension: str) -> None:
         raise OptionError(f"extension (--extension) {extension} is that of pictures: give another")
 
 
-def sidecar_paths(paths: Iterable[str], extension: str = ".txt") -> dict[str, Path]:
-    """The text file beside each picture: photo.txt, or photo.jpg.txt where another picture is called photo as well."""
-    short = {path: Path(path).with_suffix(extension) for path in paths}
-    taken = Counter(short.values())
-    return {path: file if taken[file] == 1 else Path(path + extension) for path, file in short.items()}
+def sidecar_names(paths: Iterable[str]) -> Callable[[str, str], Path]:
+    """What gives the text file beside one of the pictures, by its path and an extension.
+
+    It is photo.txt, or photo.jpg.txt where another picture is called photo as well.
+    """
+    stems, shared = OnDisk(), set[str]()
+    for path in paths:
+        stem = str(Path(path).with_suffix(""))
+        if stems.setdefault(stem, path) != path:
+            shared.add(stem)
+
+    def name(path: str, extension: str) -> Path:
+        stem = str(Path(path).with_suffix(""))
+        return Path((path if stem in shared else stem) + extension)
+
+    return name
 
 
 def sidecar_text(row: Row, prefix: str = "", suffix: str = "") -> str:

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -42,6 +42,7 @@ _PATIENCE = 300.0  # seconds to wait while another process writes
 _FRESH = 2_000_000_000  # nanoseconds in which a file may change again at the same time: FAT counts in 2 seconds
 _BLOCK = 1024  # vectors that are multiplied at a time: few enough for the processor's cache
 _OFF = 0.01  # by which the squared length of a vector may differ from 1; damage changes it by more
+_FEW = 256  # files of one folder that are looked up one by one, since the folder may hold very many others
 _MANY = 1024  # records that are mended at a time
 _SCHEMA = f"""
 CREATE TABLE facts (model TEXT NOT NULL, vectors TEXT NOT NULL);
@@ -86,7 +87,10 @@ class IndexFile:
         def look_up(database: sqlite3.Connection) -> dict[str, File]:
             found, query = {}, "SELECT name, size, changed, digest FROM files WHERE folder = ?"
             for folder, names in folders.items():
-                for name, size, changed, digest in database.execute(query, (_absolute(folder),)):
+                of = _absolute(folder)
+                each = (database.execute(f"{query} AND name = ?", (of, name)) for name in names)
+                records = database.execute(query, (of,)) if len(names) > _FEW else chain.from_iterable(each)
+                for name, size, changed, digest in records:
                     if (path := names.get(name)) is not None and stamp_of(path) == (size, changed):
                         found[path] = File(path, (size, changed), digest)
             return found

@@ -2,25 +2,33 @@
 
 Its first line holds the settings that the captions depend on. Each further line is the row of one picture, in the order
 in which they were finished. All lines are JSON. When a run is killed, only its last line can be incomplete, and the
-next run drops that line.
+next run drops that line. A check sum at the end of each row tells a resumed run that it need not look at the rest of
+it. Rows of earlier versions have none.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from zlib import crc32
 
+from captioner.bulk.on_disk import OnDisk
 from captioner.errors import OutputError
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
 
+_PATH, _CRC = b'{"path": "', b', "crc": '  # how rows begin, and how they end
+_JSON = json.JSONDecoder()
+
 
 class Journal:
-    """Rows by the path of their picture. They stay on disk; memory holds where each of them begins.
+    """Rows by the path of their picture. They stay on disk, and so does where each of them begins.
 
     A new object reads the journal that an interrupted run left, if there is one. `begin` opens it for writing.
     Raises OutputError when there is one but `resume` is off, and when the file is not a journal.
@@ -28,7 +36,7 @@ class Journal:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
-        self._offsets: dict[str, int] = {}  # of captioned pictures
+        self._offsets = OnDisk()  # of the rows of captioned pictures
         self._settings: dict[str, Any] | None = None
         self._end = 0
         self._file: IO[bytes] | None = None
@@ -38,22 +46,21 @@ class Journal:
             raise OutputError(f"{path}: an interrupted run left its journal: {ways}")
         if self._resumed:
             try:
-                self._read()
+                self._offsets.put(self._read())
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise OutputError(f"{path}: not a journal of captioner: delete it to start again") from error
 
-    def _read(self) -> None:
+    def _read(self) -> Iterator[tuple[str, int]]:
+        """The captioned pictures, and where their rows begin."""
         with self.path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # cut short by a kill
-                content = json.loads(line)
                 if self._settings is None:
-                    self._settings = {**content}
-                    self._end = len(line)
-                else:
-                    _check(content)
-                    self._note(content, len(line))
+                    self._settings = {**json.loads(line)}
+                elif (path := _captioned(line)) is not None:
+                    yield path, self._end
+                self._end += len(line)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Open the file to append rows.
@@ -70,40 +77,42 @@ class Journal:
         self._file = self.path.open(mode, buffering=0)
         self._file.truncate(self._end)
         if self._settings is None:
-            [self._end] = self._write([dict(settings)])
+            line = json.dumps(dict(settings)).encode() + b"\n"
+            self._write([line])
+            self._end = len(line)
 
     def captioned(self, path: str) -> bool:
         """Whether a picture has its caption. A picture that failed has none, and is tried again."""
         return path in self._offsets
 
+    def all_captioned(self, paths: Collection[str]) -> bool:
+        """Whether all of them have their captions."""
+        return self._offsets.has_all(paths)
+
     def append(self, rows: Iterable[Row]) -> None:
         """Add rows. When this returns they are on disk, and survive a kill of the process and of the machine."""
         rows = list(rows)
-        for row, length in zip(rows, self._write(rows), strict=True):
-            self._note(row, length)
+        lines = list(map(_line, rows))
+        self._write(lines)
+        ends = list(accumulate(map(len, lines), initial=self._end))
+        self._end = ends[-1]
+        self._offsets.put((row["path"], start) for row, start in zip(rows, ends, strict=False) if "error" not in row)
 
-    def rows(self, paths: Iterable[str]) -> Iterator[Row]:
+    def rows(self, paths: Iterable[str]) -> Rows:
         """The rows of those `paths` that are captioned, in the order of `paths`, read from disk one by one."""
-        with self.path.open("rb") as file:
-            for path in paths:
-                if path in self._offsets:
-                    file.seek(self._offsets[path])
-                    yield json.loads(file.readline())
+        return Rows(self, paths)
+
+    def start(self, path: str) -> int | None:
+        """Where the row of a picture begins in the file, if it is captioned."""
+        return self._offsets.get(path)
 
     def close(self) -> None:
         """Close the file, which stays on disk."""
         if self._file:
             self._file.close()
 
-    def _note(self, row: Row, length: int) -> None:
-        if "error" not in row:
-            self._offsets[row["path"]] = self._end
-        self._end += length
-
-    def _write(self, rows: list[Row]) -> list[int]:
-        """Write rows as lines; the length of each in bytes."""
+    def _write(self, lines: list[bytes]) -> None:
         assert self._file
-        lines = [json.dumps(row).encode() + b"\n" for row in rows]
         rest = memoryview(b"".join(lines))
         try:
             while rest:  # an unbuffered write may take a part only
@@ -111,7 +120,42 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:  # such as a full disk; the error does not name the file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
-        return [len(line) for line in lines]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a journal; to count them takes no reading."""
+
+    journal: Journal
+    paths: Iterable[str]
+
+    def __len__(self) -> int:
+        return sum(map(self.journal.captioned, self.paths))
+
+    def __iter__(self) -> Iterator[Row]:
+        with self.journal.path.open("rb") as file:
+            for path in self.paths:
+                if (start := self.journal.start(path)) is not None:
+                    file.seek(start)
+                    row = json.loads(file.readline())
+                    row.pop("crc", None)
+                    yield row
+
+
+def _line(row: Row) -> bytes:
+    start = json.dumps(row).encode().removesuffix(b"}")
+    return start + _CRC + b"%d}\n" % crc32(start)
+
+
+def _captioned(line: bytes) -> str | None:
+    """The picture of a row, if it is captioned. Raises an error for a row that could not be rendered."""
+    start, _, crc = line.rpartition(_CRC)
+    if crc == b"%d}\n" % crc32(start) and start.startswith(_PATH):  # the row is as we wrote it
+        path, end = _JSON.raw_decode(start.decode(), len(_PATH) - 1)
+        return None if start.startswith(b', "error": ', end) else str(path)
+    row = json.loads(line)
+    _check(row)
+    return None if "error" in row else row["path"]
 
 
 def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], run: str, remedy: str) -> None:

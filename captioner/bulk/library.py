@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, starmap
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from captioner import __version__
 from captioner.bulk.moves import Digests
-from captioner.bulk.outputs import Place, check_folder, journal_beside
+from captioner.bulk.outputs import Place, check_folders, journal_beside
 from captioner.errors import DataError, OutputError, one_line, reason_of
 from captioner.metadata import embedded, sidecars
 from captioner.metadata.sidecars import Sidecars
@@ -38,7 +38,7 @@ class Library(Place):
     limits = ""  # below which pictures are skipped, if any are
 
     def __init__(
-        self, paths: list[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]
+        self, paths: Iterable[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]
     ) -> None:
         self.journal = journal_beside(paths)
         self._options, self._overwrite, self._fail = options, overwrite, fail
@@ -141,11 +141,9 @@ class XmpFiles(Library):
     def _skipped(self, path: str) -> str:
         return sidecars.noted(self._sidecars.file(path), "skipped")
 
-    def check(self, paths: list[str]) -> None:
+    def check(self, paths: Collection[str]) -> None:
         """The folders must be writable."""
-        for folder in dict.fromkeys((self.journal.parent, *(Path(path).parent for path in paths))):
-            if folder.is_dir():
-                check_folder(folder, folder)
+        check_folders(map(Path, dict.fromkeys(chain([str(self.journal.parent)], map(os.path.dirname, paths)))))
 
     def _check(self, path: str) -> None:
         for file in self._files(path):
@@ -174,7 +172,7 @@ class Pictures(XmpFiles):
     digests = False  # the caption goes where its picture goes
 
     def __init__(
-        self, paths: list[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]
+        self, paths: Iterable[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]
     ) -> None:
         embedded.require()
         super().__init__(paths, options, overwrite, fail)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from captioner.bulk.on_disk import distinct
 from captioner.files import sha256_of
 
 if TYPE_CHECKING:  # they import torch, or this module
@@ -56,6 +57,7 @@ class Digests:
         """The rows with the digest of their picture, which was read just before and is still in the system's memory."""
         for row in rows:
             yield row if "error" in row else {**row, "digest": self.of(row["path"])}
+            self._known.pop(row["path"], None)  # which is not asked for again
 
 
 def stamp_of(path: str) -> Stamp | None:
@@ -69,21 +71,22 @@ def stamp_of(path: str) -> Stamp | None:
 
 def follow(
     target: Output,
-    waiting: list[str],
+    waiting: Collection[str],
     digests: Digests,
     folders: Iterable[tuple[str, list[str]]],
     dry_run: bool,
     progress: Progress,
-) -> list[str]:
+) -> Collection[str]:
     """Give those of the waiting pictures that were moved the captions that they had. Returns those that still wait.
 
     Pictures are read only if the output has captions of some that are gone. Raises OutputError and OSError.
     """
     if not (lost := target.lost(folders)):
         return waiting
-    files = {path: [name for name in target.files(path) if digests.of(name) in lost] for path in waiting}
-    if not dry_run and any(files.values()):
+    there = ((path, [name for name in target.files(path) if digests.of(name) in lost]) for path in waiting)
+    files = {path: names for path, names in there if names}
+    if not dry_run and files:
         target.follow({name: lost[digests.of(name)] for names in files.values() for name in names})
-    moved = {path for path in waiting if files[path] and (dry_run or target.holds(path))}
+    moved = {path for path in files if dry_run or target.holds(path)}
     progress.move(len(moved), dry_run)
-    return [path for path in waiting if path not in moved]
+    return distinct(path for path in waiting if path not in moved)

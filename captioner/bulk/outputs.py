@@ -10,13 +10,14 @@ import codecs
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from captioner.bulk.existing import ADDED_TO, REMEDY, Existing, read_existing
-from captioner.bulk.formats import Writer, in_ascii, sidecar_paths, sidecar_text
+from captioner.bulk.formats import Writer, in_ascii, sidecar_names, sidecar_text
+from captioner.bulk.moves import stamp_of
 from captioner.data.readers.folders import TEXTS, beside, texts_in
 from captioner.errors import OutputError, one_line
 from captioner.files import remove_temporaries, replacing
@@ -61,7 +62,7 @@ class Output:
         """What a dry run says of a picture: its path, and its file where it has one of its own."""
         return one_line(path)
 
-    def check(self, paths: list[str]) -> None:
+    def check(self, paths: Collection[str]) -> None:
         """Raise OutputError if captions of these pictures could not be written."""
 
     def write(self, rows: Iterable[Row]) -> None:
@@ -173,7 +174,7 @@ class OneFile(Output):
         self._write(lambda existing: existing.again(self._file, moved) if existing else ())
         self._existing = self._look()
 
-    def check(self, paths: list[str]) -> None:
+    def check(self, paths: Collection[str]) -> None:
         """The file and its folder must be writable, and the file none of the pictures."""
         if not self.journal:
             return
@@ -181,8 +182,10 @@ class OneFile(Output):
         if self._file.exists() and not os.access(self._file, os.W_OK):
             raise OutputError(f"{self._file}: is write-protected")
         # What is not overwritten is known to hold captions.
-        if self._overwrite and self._file.is_file() and os.path.realpath(self._file) in map(os.path.realpath, paths):
-            raise OutputError(f"{self._file}: is one of the pictures: give another file")
+        if self._overwrite and self._file.is_file():
+            stamp, place = stamp_of(self.name), os.path.realpath(self._file)
+            if any(stamp_of(path) == stamp and os.path.realpath(path) == place for path in paths):
+                raise OutputError(f"{self._file}: is one of the pictures: give another file")
 
     def write(self, rows: Iterable[Row]) -> None:
         """Replace the file by one that begins with the same bytes."""
@@ -200,22 +203,15 @@ class OneFile(Output):
                 file.write(text.encode(errors="surrogateescape"))
 
 
-def in_one(place: Path | TextIO, format: str, num_captions: int, render: Writer, overwrite: bool = False) -> Output:
-    """All captions in one place: a file or an open one. Raises what `OneFile` raises."""
-    if isinstance(place, Path):
-        return OneFile(place, format, num_captions, render, overwrite)
-    return Stream(place, format, render)
-
-
 class Sidecars(Place):
     """A text file beside each picture. One that exists is kept, even an empty one.
 
     Without an `extension` a new file is a .txt, and a .caption that is there counts as well.
     """
 
-    def __init__(self, paths: list[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
+    def __init__(self, paths: Iterable[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
         self._extensions = (extension,) if extension else TEXTS[:2]
-        self._files = [sidecar_paths(paths, each) for each in self._extensions]
+        self._named = sidecar_names(paths)
         self._prefix, self._suffix, self._overwrite, self.whole = prefix, suffix, overwrite, overwrite
         self.journal = journal_beside(paths)
 
@@ -227,14 +223,14 @@ class Sidecars(Place):
         """The path and the file."""
         return f"{one_line(path)}\t{one_line(self._file(path))}"
 
-    def check(self, paths: list[str]) -> None:
+    def check(self, paths: Collection[str]) -> None:
         """The folders must be writable, and no folder in the place of a file."""
-        files = list(map(self._file, paths))
-        if folder := next(filter(Path.is_dir, files), None):
-            raise OutputError(f"{folder}: is a folder, where the captions of a picture should go")
-        for folder in dict.fromkeys(file.parent for file in (self.journal, *files)):
-            if folder.is_dir():  # otherwise the picture is not there either, and is reported as such
-                check_folder(folder, folder)
+        folders = {self.journal.parent: None}
+        for file in map(self._file, paths):
+            if file.is_dir():
+                raise OutputError(f"{file}: is a folder, where the captions of a picture should go")
+            folders[file.parent] = None
+        check_folders(folders)
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write a file for each picture that has a caption and still has no file."""
@@ -258,9 +254,11 @@ class Sidecars(Place):
 
     def _file(self, path: str) -> Path:
         """The file to write to: that of the picture alone."""
-        own = {Path(path + end) for end in self._extensions} | {files[path] for files in self._files}
-        there = self._there(path)
-        return there if there and there in own else self._files[-1][path]
+        if there := self._there(path):
+            own = (name for end in self._extensions for name in (Path(path + end), self._named(path, end)))
+            if there in own:
+                return there
+        return self._named(path, self._extensions[-1])
 
     def _may_replace(self) -> bool:
         return self._overwrite
@@ -273,7 +271,14 @@ class Sidecars(Place):
 
 def journal_beside(paths: Iterable[str]) -> Path:
     """The journal of captions that go beside or into pictures: in the deepest folder that holds all of them."""
-    return Path(os.path.commonpath([Path(path).absolute().parent for path in paths])) / ".captioner.journal"
+    folders = dict.fromkeys(map(os.path.dirname, paths))
+    return Path(os.path.commonpath([Path(folder).absolute() for folder in folders])) / ".captioner.journal"
+
+
+def check_folders(folders: Iterable[Path]) -> None:
+    """Call `check_folder` for those that are there. If one is not, its pictures are not either, as will be reported."""
+    for folder in filter(Path.is_dir, folders):
+        check_folder(folder, folder)
 
 
 def check_folder(folder: Path, output: Path) -> None:

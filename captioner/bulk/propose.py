@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from captioner.bulk.formats import csv_lines, format_of
 from captioner.bulk.index import Floats
-from captioner.bulk.outputs import Output, in_one
+from captioner.bulk.outputs import Output
 from captioner.bulk.read import caption_of
 from captioner.bulk.run import check_waiting, loaded
+from captioner.bulk.wanted import in_one
 from captioner.errors import DataError, ImageError, InputError, OptionError, one_line
 from captioner.files import AnyPath, listed
 from captioner.inference.parallel import in_batches, in_order

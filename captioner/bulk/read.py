@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from captioner.bulk.formats import writer
-from captioner.bulk.outputs import in_one
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.run import note_subfolders
-from captioner.bulk.wanted import chosen
+from captioner.bulk.wanted import chosen, in_one
 from captioner.data.readers.folders import beside, texts_in
 from captioner.errors import DataError, ImageError, OptionError, counted, reason_of, to_install
 from captioner.files import AnyPath, listed

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from captioner.bulk.journal import Journal
 from captioner.bulk.library import Library
 from captioner.bulk.moves import Digests, follow
+from captioner.bulk.on_disk import OnDisk, distinct
 from captioner.bulk.outputs import Output
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.reuse import store_of
@@ -29,7 +30,7 @@ from captioner.files import AnyPath, listed
 from captioner.inference.parallel import in_batches
 from captioner.network.header import language_of
 from captioner.options import DecodeOptions, MetadataOptions
-from captioner.pictures.find import STDIN, Stdin, find_pictures, folders_in, in_subfolders, read_stdin
+from captioner.pictures.find import STDIN, Stdin, each_picture, folders_in, in_subfolders, read_stdin
 from captioner.pictures.pairs import one_of_each
 
 if TYPE_CHECKING:  # they import torch, for which what is wrong or done already need not wait
@@ -115,27 +116,26 @@ class _Run:
     progress: Progress
 
     def waiting(
-        self, paths: list[str], folders: Iterable[tuple[str, list[str]]], dry_run: bool
-    ) -> tuple[list[str], Summary]:
+        self, paths: Collection[str], folders: Iterable[tuple[str, list[str]]], dry_run: bool
+    ) -> tuple[Collection[str], Summary]:
         """The pictures that get captions. Others have captions that stay, or are named as failed.
 
         Captions of pictures that were moved may be in `folders`. Raises InputError, OutputError and OSError.
         """
-        waiting, kept = [], 0
+        others = OnDisk()  # that do not wait
         for path in paths:
             try:
-                holds = self.target.holds(path)
+                if self.target.holds(path):
+                    others[path] = 1
             except OutputError as error:
                 self.progress.fail(str(error))
-                continue
-            kept += holds
-            if not holds:
-                waiting.append(path)
+                others[path] = 0
+        waiting = distinct(path for path in paths if path not in others) if others else paths
         if waiting:
             check_waiting(waiting, self.inline, self.target)
             waiting = follow(self.target, waiting, self.digests, folders, dry_run, self.progress)
             self._name_gone()
-        return waiting, self.progress.keep(kept, len(paths))
+        return waiting, self.progress.keep(sum(others.values()), len(paths))
 
     def _name_gone(self) -> None:
         if not self.progress.quiet and (gone := self.target.gone()):
@@ -144,12 +144,12 @@ class _Run:
             remedy = "to keep the captions of pictures that were moved, first correct their paths in that file"
             self.progress.say(f"captioner: note: {which}, such as {one_line(gone[0])}: {remedy}")
 
-    def show(self, waiting: list[str], total: int) -> None:
+    def show(self, waiting: Collection[str], total: int) -> None:
         """Say which of so many pictures would get captions."""
         sys.stdout.writelines(f"{self.target.place(path)}\n" for path in waiting)
         self.progress.note(f"{len(waiting):,} of {counted(total, 'picture')} would get captions")
 
-    def caption(self, paths: list[str]) -> Summary:
+    def caption(self, paths: Collection[str]) -> Summary:
         """Caption these pictures, and write the captions. Raises what `caption_files` raises."""
         captioner = loaded(self.model)
         if isinstance(self.target, Library):
@@ -171,22 +171,22 @@ class _Run:
         rows = map(row_of, captions)
         return self.digests.added_to(rows) if self.target.digests else rows
 
-    def _through(self, journal: Journal, captioner: Captioner, paths: list[str]) -> Summary:
+    def _through(self, journal: Journal, captioner: Captioner, paths: Collection[str]) -> Summary:
         """Caption the pictures that the journal lacks, batch by batch, then write all of them from the journal.
 
         Batches are cut by position, and a batch that lacks anything is captioned again as a whole. No caption then
         depends on where an earlier run stopped, as it could through the rounding that comes with another batch size.
         """
-        batches = list(in_batches(paths, self.batch_size))
-        missing = [batch for batch in batches if not all(map(journal.captioned, batch))]
+        missing = [0 if journal.all_captioned(batch) else len(batch) for batch in in_batches(paths, self.batch_size)]
+        batches = compress(in_batches(paths, self.batch_size), missing)
         # Before the journal is made: a wrong prompt leaves nothing.
-        rows = self._rows(captioner, chain.from_iterable(missing))
+        rows = self._rows(captioner, chain.from_iterable(batches))
         journal.begin(self._settings(captioner))
         try:
-            self.progress.begin(len(paths), len(paths) - sum(map(len, missing)))
+            self.progress.begin(len(paths), len(paths) - sum(missing))
             rows = self.progress.watch(rows)
-            for batch in missing:
-                journal.append(islice(rows, len(batch)))
+            for number in filter(None, missing):
+                journal.append(islice(rows, number))
             self.target.write(journal.rows(paths))
         except KeyboardInterrupt:
             self.progress.say(f"captioner: add resume (--resume) to go on from {journal.path}")
@@ -235,17 +235,18 @@ def _facts(captioner: Captioner) -> dict[str, Any]:
 
 def _found(
     paths: AnyPath | Iterable[AnyPath], format: str, recursive: bool, stdin: Stdin, progress: Progress
-) -> tuple[dict[str, bytes], list[str]]:
+) -> tuple[dict[str, bytes], Collection[str]]:
     """The bytes of the picture on stdin by its path, if there is one, and the paths of all pictures."""
     arguments = listed(paths)
     note_subfolders(arguments, recursive, progress)
     content = read_stdin(stdin) if STDIN in arguments else []
     inline, passed_over = {STDIN: content} if isinstance(content, bytes) else {}, Counter[str]()
-    found = find_pictures(arguments, recursive, [STDIN] if isinstance(content, bytes) else content, passed_over)
+    lines = [STDIN] if isinstance(content, bytes) else content
+    found = distinct(each_picture(arguments, recursive, lines, passed_over))
     for kind, number in passed_over.items():
         remedy = f": to read raw files, {to_install('raw')}" if kind == "raw file" else ""
         progress.note(f"note: {counted(number, kind)} {'is' if number == 1 else 'are'} passed over{remedy}")
-    return inline, one_of_each(found) if format in LIBRARIES else found
+    return inline, distinct(one_of_each(found)) if format in LIBRARIES else found
 
 
 def note_subfolders(arguments: list[str], recursive: bool, progress: Progress) -> None:
@@ -256,9 +257,9 @@ def note_subfolders(arguments: list[str], recursive: bool, progress: Progress) -
             progress.note(f"note: {more} in the subfolders of {one_line(folder)}: add recursive (-r)")
 
 
-def check_waiting(paths: list[str], inline: dict[str, bytes], target: Output) -> None:
+def check_waiting(paths: Collection[str], inline: dict[str, bytes], target: Output) -> None:
     """Raise InputError if none of the pictures exists, and OutputError if their captions could not be written."""
     if not any(path in inline or os.path.lexists(path) for path in paths):
         others = f", nor are the {len(paths) - 1:,} others there" if len(paths) > 1 else ""
-        raise InputError(f"{one_line(paths[0])}: no such file or folder{others}")
+        raise InputError(f"{one_line(next(iter(paths)))}: no such file or folder{others}")
     target.check(paths)

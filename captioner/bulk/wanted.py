@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, check_extension, format_of, writer
+from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, Writer, check_extension, format_of, writer
+from captioner.bulk.gallery import Gallery
 from captioner.bulk.library import Library, Pictures, XmpFiles
-from captioner.bulk.outputs import Output, Place, Sidecars, in_one
+from captioner.bulk.on_disk import OnDisk
+from captioner.bulk.outputs import OneFile, Output, Place, Sidecars, Stream
 from captioner.bulk.progress import Progress
 from captioner.data.names import image_id, read_image_ids
 from captioner.errors import DataError, OptionError
@@ -59,7 +61,7 @@ class Wanted:
                 raise OptionError(message)
         check_extension(sidecar.get("extension", ""))
 
-    def target(self, paths: list[str], inline: dict[str, bytes], progress: Progress) -> Output:
+    def target(self, paths: Iterable[str], inline: dict[str, bytes], progress: Progress) -> Output:
         """Where the captions of these pictures go; `inline` is the content of those that are no files.
 
         Raises OptionError, DataError, OutputError and DeviceError.
@@ -105,7 +107,7 @@ def check_metadata(format: str, options: MetadataOptions | None) -> None:
 
 def place_of(
     format: str,
-    paths: list[str],
+    paths: Iterable[str],
     fail: Callable[[str], object],
     options: MetadataOptions | None = None,
     extension: str = "",
@@ -121,15 +123,23 @@ def place_of(
     return LIBRARIES[format](paths, options, False, fail)
 
 
-def _image_ids(paths: list[str], coco_images: AnyPath | None) -> dict[str, int] | None:
+def in_one(place: Path | TextIO, format: str, num_captions: int, render: Writer, overwrite: bool = False) -> Output:
+    """All captions in one place: a file or an open one. Raises what `OneFile` raises."""
+    if isinstance(place, Path):
+        kind = Gallery if format == "html" else OneFile
+        return kind(place, format, num_captions, render, overwrite)
+    return Stream(place, format, render)
+
+
+def _image_ids(paths: Iterable[str], coco_images: AnyPath | None) -> dict[str, int] | None:
     """Image ids by name, if there is a list. Raises DataError when a picture has no id, or two have the same."""
     ids = read_image_ids(Path(coco_images)) if coco_images else None
-    owner: dict[int, str] = {}
+    owner = OnDisk()
     for path in paths:
         try:
             number = image_id(path, ids)
         except DataError as error:
             raise DataError(f"{error}; or write jsonl, which needs no ids") from error
-        if (other := owner.setdefault(number, path)) != path:
+        if (other := owner.setdefault(str(number), path)) != path:
             raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
     return ids

@@ -32,7 +32,8 @@ class Sidecars:
 
     def __init__(self, naming: str = "full") -> None:
         self._naming = naming
-        self._names: dict[Path, dict[str, list[str]]] = {}  # by their stem, as folders were when first looked at
+        # Names that others share but for the suffix, by their stem, as folders were when first looked at.
+        self._names: dict[Path, dict[str, list[str]]] = {}
 
     def held(self, picture: str) -> Held | None:
         """The caption in the sidecars of a picture, a person's before ours. Raises DataError and OSError."""
@@ -77,10 +78,11 @@ class Sidecars:
 
         Those that are damaged or cannot be read are left out, too.
         """
-        there = set(map(str.lower, names))
-        for file in (Path(folder, name) for name in names if name.endswith(_ENDINGS)):
+        ours = [name for name in names if name.endswith(_ENDINGS)]
+        there, stems = (set(map(str.lower, names)), by_stem(names, _SHARING)) if ours else (set(), {})
+        for file in (Path(folder, name) for name in ours):
             of = file.with_suffix("")
-            if of.name.lower() in there if of.suffix.lower() in _SHARING else self._alike(file):
+            if of.name.lower() in there if of.suffix.lower() in _SHARING else of.name.lower() in stems:
                 continue
             digest = ""
             with suppress(DataError, OSError):
@@ -103,12 +105,12 @@ class Sidecars:
         return sum(not raw or Path(name).suffix.lower() in RAW for name in names) > 1
 
     def _alike(self, picture: Path) -> list[str]:
-        """The files beside a picture that have its name but for the suffix, and may have sidecars; itself, too."""
+        """A picture, and the files beside it that have its name but for the suffix, and may have sidecars."""
         folder = picture.parent
         if folder not in self._names:
-            there = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else ()
-            self._names[folder] = by_stem(there, _SHARING)
-        return self._names[folder].get(picture.stem.lower(), [])
+            there = by_stem(sorted(file.name for file in folder.iterdir()) if folder.is_dir() else (), _SHARING)
+            self._names[folder] = {stem: names for stem, names in there.items() if len(names) > 1}
+        return self._names[folder].get(picture.stem.lower(), [picture.name])
 
 
 def read(file: Path) -> Held | None:

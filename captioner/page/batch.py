@@ -12,7 +12,7 @@ from pathlib import Path
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 import captioner
-from captioner.bulk.formats import sidecar_paths, sidecar_text
+from captioner.bulk.formats import sidecar_names, sidecar_text
 from captioner.errors import ImageError
 from captioner.inference.parallel import in_batches
 from captioner.inference.reader import Reader
@@ -117,9 +117,9 @@ class Batch(Work):
 def sidecars(work: Work) -> bytes:
     """A zip with a text file for each picture, named as the command's sidecars are."""
     rows = work.captioned()
-    paths = sidecar_paths(row["path"] for row in rows)
+    name = sidecar_names(row["path"] for row in rows)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for row in rows:
-            archive.writestr(paths[row["path"]].as_posix(), sidecar_text(row))
+            archive.writestr(name(row["path"], ".txt").as_posix(), sidecar_text(row))
     return file.getvalue()

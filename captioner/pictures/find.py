@@ -69,27 +69,38 @@ def find_pictures(
     Raises InputError when a folder or pattern holds no picture, an argument is empty or an address, or nothing was
     given.
     """
-    found: dict[str, None] = {}
-    passed_over = Counter() if passed_over is None else passed_over
+    return list(dict.fromkeys(each_picture(arguments, recursive, stdin, passed_over)))
+
+
+def each_picture(
+    arguments: Iterable[str],
+    recursive: bool = False,
+    stdin: Iterable[str] = (),
+    passed_over: Counter[str] | None = None,
+) -> Iterator[str]:
+    """Like `find_pictures`, one by one. Those that are meant by several arguments come several times."""
+    passed_over, number = Counter() if passed_over is None else passed_over, 0
     for argument in arguments:
         if not argument:
             raise InputError("one of the paths is empty: give a file, a folder or a pattern (was a variable not set?)")
         if is_address(argument):
             raise InputError(f"{one_line(argument)}: {NO_ADDRESS}")
+        pictures: Iterable[str] = [argument]
+        why = ""
         if argument == STDIN:
             pictures = _paths(stdin)
         elif os.path.isdir(argument):
-            if not (pictures := list(pictures_in(argument, recursive, passed_over))):
-                raise InputError(f"{argument}: {_why_none(argument, recursive)}{_raw_files(passed_over)}")
+            pictures = pictures_in(argument, recursive, passed_over)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
-            if not (pictures := sorted(_matching(argument))):
-                raise InputError(f"{argument}: no file matches this pattern")
-        else:
-            pictures = [argument]
-        found.update(dict.fromkeys(pictures))
-    if not found:
+            pictures, why = sorted(_matching(argument)), "no file matches this pattern"
+        before = number
+        for path in pictures:
+            number += 1
+            yield path
+        if number == before and argument != STDIN:
+            raise InputError(f"{argument}: {why or _why_none(argument, recursive) + _raw_files(passed_over)}")
+    if not number:
         raise InputError("no pictures were given")
-    return list(found)
 
 
 def _matching(pattern: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 
 from captioner.pictures.raw import RAW
 
@@ -16,6 +16,7 @@ _RANKS = {
     **dict.fromkeys(RAW, 2),
     **dict.fromkeys(LIVE, 3),
 }
+_SECONDS = RAW | LIVE
 
 
 def seconds(names: Iterable[str]) -> dict[str, str]:
@@ -24,32 +25,42 @@ def seconds(names: Iterable[str]) -> dict[str, str]:
     The other has the same name but for the suffix. It is the JPEG, or else the HEIC, or else a raw file.
     """
     found = {}
-    for files in by_stem(names, _RANKS).values():
+    for files in by_stem(_with_seconds(list(names)), _RANKS).values():
         first = min(files, key=lambda name: (_rank(name), name))
         if _rank(first) < _RANKS[".mov"]:
-            found.update({name: first for name in files if name != first and _rank(name) >= _RANKS[".dng"]})
+            found.update({name: first for name in files if name != first and _parts(name)[1] in _SECONDS})
     return found
+
+
+def _with_seconds(paths: Collection[str]) -> list[str]:
+    """The paths among which those of `seconds` are, with the others of the same name: few, or none at all."""
+    stems = {stem for stem, suffix in map(_parts, paths) if suffix in _SECONDS}
+    return [path for path in paths if _parts(path)[0] in stems] if stems else []
 
 
 def by_stem(names: Iterable[str], suffixes: Container[str]) -> dict[str, list[str]]:
     """The names that have one of the suffixes, by what is before it. Case does not count."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        stem, suffix = os.path.splitext(name.lower())
+        stem, suffix = _parts(name)
         if suffix in suffixes:
             found[stem].append(name)
     return found
 
 
-def one_of_each(paths: Iterable[str]) -> list[str]:
+def one_of_each(paths: Collection[str]) -> Iterator[str]:
     """The paths without those of which another one shows the same."""
     folders: dict[str, list[str]] = defaultdict(list)
-    paths = list(paths)
-    for path in paths:
+    for path in _with_seconds(paths):
         folders[os.path.dirname(path)].append(os.path.basename(path))
     second = {os.path.join(folder, name) for folder, names in folders.items() for name in seconds(names)}
-    return [path for path in paths if path not in second]
+    return (path for path in paths if path not in second)
 
 
 def _rank(name: str) -> int:
-    return _RANKS[os.path.splitext(name.lower())[1]]
+    return _RANKS[_parts(name)[1]]
+
+
+def _parts(path: str) -> tuple[str, str]:
+    """A path in small letters without its suffix, and the suffix."""
+    return os.path.splitext(path.lower())

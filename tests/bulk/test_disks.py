@@ -186,8 +186,8 @@ def test_a_set_of_shapes_that_does_not_fit_leaves_no_half_pictures(disk: Path) -
 
 def test_nothing_in_the_package_writes_files_in_any_other_way() -> None:
     """Only `files.replacing`, the journal, the index and the caches of features and of alternative texts, whose
-    records are checked, open files to write; the temporary file of a worker, and the members of a book inside
-    `files.replacing`.
+    records are checked, open files to write; the temporary file of a worker, lists in temporary files without a name,
+    and the members of a book inside `files.replacing`.
     """
     writing = set()
     for file in PACKAGE.rglob("*.py"):
@@ -204,5 +204,5 @@ def test_nothing_in_the_package_writes_files_in_any_other_way() -> None:
                 writing.add(file.relative_to(PACKAGE).as_posix())
     assert writing == {
         *("files.py", "bulk/journal.py", "training/features.py", "bulk/worker.py", "bulk/alt.py"),
-        *("documents/document.py", "bulk/index.py"),
+        *("documents/document.py", "bulk/index.py", "bulk/on_disk.py"),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.bulk.formats import sidecar_paths, sidecar_text, writer
+from captioner.bulk.formats import sidecar_names, sidecar_text, writer
 from captioner.bulk.outputs import Sidecars
 from captioner.errors import DataError
 from captioner.evaluation.predictions import Prediction, read_predictions
@@ -88,8 +88,9 @@ def test_coco_of_nothing_is_an_empty_list() -> None:
 
 
 def test_sidecars_of_equal_names_do_not_collide() -> None:
-    paths = sidecar_paths(["a/x.jpg", "b/x.jpg", "a/y.jpg", "a/y.png"])
-    assert [str(path) for path in paths.values()] == ["a/x.txt", "b/x.txt", "a/y.jpg.txt", "a/y.png.txt"]
+    paths = ["a/x.jpg", "b/x.jpg", "a/y.jpg", "a/y.png"]
+    name = sidecar_names(paths)
+    assert [str(name(path, ".txt")) for path in paths] == ["a/x.txt", "b/x.txt", "a/y.jpg.txt", "a/y.png.txt"]
 
 
 def test_sidecar_text_has_prefix_and_suffix_on_every_line() -> None:

@@ -310,3 +310,31 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered_by_its_old_conte
     monkeypatch.setattr(moves, "sha256_of", changing)
     some.remember([Digests().file(str(file))])
     assert some.known([str(file)]) == {}
+
+
+def test_of_a_large_folder_only_the_pictures_of_a_batch_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To go through the whole folder for each batch would take hours with a million pictures in it."""
+    some, read = opened(tmp_path / "a.sqlite"), list[object]()
+    monkeypatch.setattr(index, "stamp_of", lambda path: (1, 2))
+    files = [File(f"photos/{number}.jpg", (1, 2), digest_of(number)) for number in range(600)]
+    some.remember(files)
+
+    class Counting:
+        def __init__(self, database: sqlite3.Connection) -> None:
+            self._database = database
+
+        def execute(self, *query: Any) -> Any:
+            rows = list(self._database.execute(*query))
+            read.extend(rows)
+            return iter(rows)
+
+    once = IndexFile._once
+    monkeypatch.setattr(
+        IndexFile, "_once", lambda self, work, begin: once(self, lambda database: work(Counting(database)), begin)
+    )
+    batch = files[100:132]
+    assert some.known([file.path for file in batch]) == {file.path: file for file in batch}
+    assert len(read) == 32
+    assert len(some.known([file.path for file in files])) == 600

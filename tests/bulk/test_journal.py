@@ -1,8 +1,10 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from captioner import bulk
 from captioner.bulk.journal import Journal
 from captioner.errors import OutputError
 
@@ -125,3 +127,29 @@ def test_a_journal_that_was_changed_is_refused(tmp_path: Path, line: str) -> Non
         file.write(line + "\n")
     with pytest.raises(OutputError, match="not a journal of captioner"):
         Journal(tmp_path / "j", resume=True)
+
+
+def test_rows_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    lines = [SETTINGS, row("ä", "of ä"), {"path": "b", "error": "broken"}, row("c", "of c")]
+    (tmp_path / "j").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    journal = begun(tmp_path / "j", SETTINGS, resume=True)
+    journal.append([row("d", "of d"), {"path": "e", "error": "gone"}])
+    journal.close()
+    for found in (journal, Journal(tmp_path / "j", resume=True)):
+        assert list(found.rows(["ä", "b", "c", "d", "e"])) == [row("ä", "of ä"), row("c", "of c"), row("d", "of d")]
+        assert len(found.rows(["ä", "b", "c", "d", "e"])) == 3
+        assert found.all_captioned(["ä", "c", "d"])
+        assert not found.all_captioned(["ä", "b"])
+
+
+def test_only_a_row_that_was_changed_is_looked_at_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resuming very many rows would take long otherwise."""
+    filled(tmp_path / "j", [f"{number}" for number in range(50)])
+    content, looked = (tmp_path / "j").read_bytes(), list[Any]()
+    monkeypatch.setattr(bulk.journal, "_check", looked.append)
+    Journal(tmp_path / "j", resume=True)
+    assert looked == []
+    (tmp_path / "j").write_bytes(content.replace(b"of 7", b"of 8"))
+    journal = Journal(tmp_path / "j", resume=True)
+    assert [found["caption"] for found in looked] == ["of 8"]
+    assert journal.captioned("7")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
@@ -49,9 +50,9 @@ def read_folder(folder: Path, notes: list[str]) -> Iterator[Entry]:
 
 def beside(picture: str, suffixes: Sequence[str] = TEXTS[:2]) -> list[Path]:
     """The texts that belong to a picture, the one that counts first; photo.jpg.txt goes before photo.txt."""
-    path = Path(picture)
-    names = (name for suffix in suffixes for name in (Path(picture + suffix), path.with_suffix(suffix)))
-    return [file for file in names if file.is_file()]
+    stem = Path(picture).with_suffix("")
+    names = (f"{name}{suffix}" for suffix in suffixes for name in (picture, stem))
+    return [Path(name) for name in names if os.path.isfile(name)]  # noqa: PTH113  # faster, and there may be very many
 
 
 def read_tar(file: Path, notes: list[str]) -> Iterator[Entry]:

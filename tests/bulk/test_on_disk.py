@@ -1,0 +1,71 @@
+"""Texts that are kept on disk."""
+
+import sqlite3
+
+import pytest
+from memory import forget_peak, peak_memory
+
+from captioner.bulk.on_disk import OnDisk, distinct
+from captioner.errors import OutputError
+
+
+def test_it_is_a_dict_in_the_order_in_which_texts_came_first() -> None:
+    texts, plain = OnDisk(), dict[str, object]()
+    for number, text in enumerate(["b", "a\n", "caf\udce9", "写真", "b", "", "\ud83d"]):
+        texts[text] = plain[text] = number
+    assert list(texts.items()) == list(plain.items())
+    assert len(texts) == 6
+    assert "b" in texts
+    assert "c" not in texts
+    assert texts.get("c") is None
+    del texts["b"]
+    assert next(iter(texts)) == "a\n"
+    for wrong in (lambda: texts["b"], lambda: texts.pop("b")):
+        with pytest.raises(KeyError):
+            wrong()
+
+
+def test_none_takes_the_place_of_no_value() -> None:
+    texts = OnDisk()
+    texts.put([("a", b"1"), ("b", None), ("a", None), ("b", 2)])
+    assert dict(texts) == {"a": b"1", "b": 2}
+
+
+def test_each_text_comes_once() -> None:
+    assert list(distinct(["b", "a", "b"])) == ["b", "a"]
+    assert not distinct([])
+    assert [text for text in distinct(["a", "b"])] == ["a", "b"]  # noqa: C416  # nothing else holds it meanwhile
+
+
+def test_an_error_of_what_gives_texts_comes_out() -> None:
+    def texts() -> object:
+        yield "a"
+        raise OutputError("of theirs")
+
+    with pytest.raises(OutputError, match="of theirs"):
+        distinct(texts())  # type: ignore[arg-type]
+
+
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = OnDisk()
+
+    class Full:
+        def execute(self, *query: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        executemany = execute
+
+    monkeypatch.setattr(texts, "_database", Full())
+    with pytest.raises(OutputError, match=r"temporary files cannot be used .*full.*TMPDIR"):
+        texts["a"] = 1
+    with pytest.raises(OutputError, match="TMPDIR"):
+        len(texts)
+
+
+@pytest.mark.slow
+def test_very_many_paths_take_little_memory() -> None:
+    forget_peak()
+    before = peak_memory()
+    texts = distinct(f"photographs/of the summer/picture-{number:07}.jpg" for number in range(300_000))
+    assert sum(text in texts for text in texts) == 300_000
+    assert peak_memory() - before < 10_000_000  # a tenth of what a dict takes
