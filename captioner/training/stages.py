@@ -42,6 +42,8 @@ from captioner.training.start import Material
 from captioner.training.validation import Validation
 from captioner.training.words import word_loss
 
+_REHEARSED = 1000  # pictures
+
 
 class Stage:
     """One stage. What the stages share is here: most train the decoder alone, and most on batches of pictures."""
@@ -70,6 +72,10 @@ class Stage:
         """Do what takes long and is needed before the first step."""
         self._features = self.m.features()
         self._known = Known.of(self.m, self._features)
+
+    def rehearse(self) -> None:
+        """Do what is needed before steps whose time tells how long others will take."""
+        self.prepare()
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         """The batches of an epoch, in a random order."""
@@ -188,7 +194,7 @@ class EndToEndStage(Stage):
         """What the classifier of ImageNet says of all pictures and their mirror images, (P, 2, 1000) float16."""
         parts = self.m.features().split(1000)
         classifier, device = self._words.classifier, self.m.ranks.device
-        return torch.cat([classifier(part.to(device)).softmax(-1).half().cpu() for part in parts])
+        return torch.cat([classifier(part.to(device).float()).softmax(-1).half().cpu() for part in parts])
 
     def enter(self) -> None:
         """Take the matcher of a checkpoint out of the model, since it knows another encoder."""
@@ -252,9 +258,13 @@ class SelfCriticalStage(Stage):
         super().__init__(material)
         self._texts = texts
 
-    def prepare(self) -> None:
+    def rehearse(self) -> None:
+        """Rewards by a few captions take the same time."""
+        self.prepare(counted=_REHEARSED)
+
+    def prepare(self, counted: int | None = None) -> None:
         super().prepare()
-        self.rewards = Rewards(self._texts, self.m.vocabulary)
+        self.rewards = Rewards(self._texts, self.m.vocabulary, counted)
         # It learns from the rewards not to repeat itself.
         options = DecodeOptions("sample", max_length=int(self.m.captions.lengths().max()), no_repeat_ngram=0)
         self._rules = Rules.of(options, self.m.vocabulary)
@@ -262,7 +272,7 @@ class SelfCriticalStage(Stage):
     def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, ...]:
         """The losses and the mean reward of pictures by number, (P,)."""
         config, decoder, device = self.m.config, self.m.model.decoder, self.m.ranks.device
-        features = self._features[pictures, 0].to(device)
+        features = self._features[pictures, 0].to(device).float()
         known = self._known.of_pictures(pictures, device) if self._known else {}
         several = features.repeat_interleave(config.scst_samples, 0)
         of_samples = {name: part.repeat_interleave(config.scst_samples, 0) for name, part in known.items()}
@@ -303,7 +313,7 @@ def plan(stages: Sequence[Stage], material: Material) -> str:
 
 
 def _seconds_a_step(stage: Stage, material: Material) -> float:
-    stage.prepare()
+    stage.rehearse()
     material.model.train()
     batches = stage.batches(torch.Generator().manual_seed(0))[:4]
     losses = stage.losses(batches, "plan")
