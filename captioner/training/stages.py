@@ -31,6 +31,7 @@ from captioner.network.checkpoint import Checkpoint
 from captioner.network.encoder import as_batch, normalise
 from captioner.network.kernels import folded_for_training
 from captioner.network.model import Decoder
+from captioner.network.words import CLASSES
 from captioner.options import DecodeOptions
 from captioner.pictures.load import load_image
 from captioner.training.captions import batches_by_length
@@ -187,21 +188,28 @@ class EndToEndStage(Stage):
         self.weights.append((named("encoder", encoder), material.config.encoder_learning_rate))
         # Before a state is restored, because the classifier was made for the encoder's first weights.
         keeps = self.epochs and self._words.names and material.config.keep_weight
-        self._classes = self._of_first_weights() if keeps else None
-
-    @torch.no_grad()
-    def _of_first_weights(self) -> Tensor:
-        """What the classifier of ImageNet says of all pictures and their mirror images, (P, 2, 1000) float16."""
-        parts = self.m.features().split(1000)
-        classifier, device = self._words.classifier, self.m.ranks.device
-        return torch.cat([classifier(part.to(device).float()).softmax(-1).half().cpu() for part in parts])
+        self._first = material.features() if keeps else None
+        self._classes: Tensor | None = None
 
     def enter(self) -> None:
         """Take the matcher of a checkpoint out of the model, since it knows another encoder."""
         self.m.model.matcher, self.m.model.config = None, dataclasses.replace(self.m.model.config, match_size=0)
 
+    def rehearse(self) -> None:
+        """Any answers of the classifier take the same time."""
+        if self._first is not None:
+            self._classes = self._first.new_zeros(1, 2, CLASSES).expand(len(self._first), -1, -1)
+
+    @torch.no_grad()
     def prepare(self) -> None:
-        """Nothing, because features change with the encoder."""
+        """Ask the classifier of ImageNet about all pictures and their mirror images, (P, 2, 1000) float16.
+
+        There are no features, because they change with the encoder.
+        """
+        if self._first is not None:
+            parts, classifier, device = self._first.split(1000), self._words.classifier, self.m.ranks.device
+            answers = [classifier(part.to(device).float()).softmax(-1).half().cpu() for part in parts]
+            self._classes = torch.cat(answers)
 
     def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Any, ...]]:
         def read(picture: int) -> tuple[NDArray[np.uint8], bool]:

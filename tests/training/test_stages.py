@@ -167,6 +167,8 @@ def moved_answers(shapes: Shapes, weights: Path, keep_weight: float) -> float:
     torch.manual_seed(0)
     material = Material.of(config, split_of(shapes), Start(weights), Ranks())
     stage, classifier = EndToEndStage(material), material.model.decoder.words.classifier
+    stage.rehearse()  # of which nothing is left
+    stage.prepare()
     answers, bias = [classifier(material.features()[:, 0].float()).softmax(-1)], classifier.bias.clone()
     optimiser = Optimiser(stage.weights, 0.0, 5.0, 6)
     material.model.train()
