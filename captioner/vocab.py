@@ -134,7 +134,8 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a caption's tokens, without `<start>` and `<end>`. Unknown words become `<unk>`."""
-        return [self.ids.get(word, UNK) for word in self.tokenise(text)]
+        id_of = self.ids.get
+        return [id_of(word, UNK) for word in self.tokenise(text)]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words of token ids, without `<pad>`, `<start>` and `<end>`."""
