@@ -63,13 +63,13 @@ class FeatureCache:
 
         Returns the places of the others. A record that is damaged counts as missing.
         """
-        missing = []
+        missing, rows = [], features.numpy()  # in the same memory, and faster to reach row by row
+        size = 2 * rows[:1].size
         with self._open() as database:
             for place, picture in enumerate(pictures):
                 row = database.execute("SELECT features, crc FROM features WHERE picture = ?", (picture,)).fetchone()
-                size = 2 * features[place].numel()
                 if row and len(row[0]) == size and row[1] == zlib.crc32(row[0], zlib.crc32(picture)):
-                    features[place] = torch.frombuffer(bytearray(row[0]), dtype=torch.float16).view_as(features[place])
+                    rows[place] = np.frombuffer(row[0], np.float16).reshape(rows.shape[1:])
                 else:
                     missing.append(place)
         return missing
