@@ -78,6 +78,11 @@ class Stage:
         """Do what is needed before steps whose time tells how long others will take."""
         self.prepare()
 
+    def leave(self) -> None:
+        """Let go of what `prepare` or `rehearse` made, which may be gigabytes."""
+        for name in ("_features", "_known", "rewards"):
+            self.__dict__.pop(name, None)
+
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         """The batches of an epoch, in a random order."""
         return list(torch.randperm(len(self.m.paths), generator=generator).split(self.batch_size))
@@ -210,6 +215,10 @@ class EndToEndStage(Stage):
             parts, classifier, device = self._first.split(1000), self._words.classifier, self.m.ranks.device
             answers = [classifier(part.to(device).float()).softmax(-1).half().cpu() for part in parts]
             self._classes = torch.cat(answers)
+        self._first = self.m.computed = self.m.fitted = None  # gigabytes for a large set
+
+    def leave(self) -> None:
+        self._classes = None
 
     def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Any, ...]]:
         def read(picture: int) -> tuple[NDArray[np.uint8], bool]:
@@ -331,4 +340,5 @@ def _seconds_a_step(stage: Stage, material: Material) -> float:
         next(losses).total.backward()
         times.append(time.perf_counter() - begin)
     material.model.zero_grad()
+    stage.leave()
     return min(times[1:] or times)  # the first step is slower

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import random
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -234,3 +236,20 @@ def test_a_plan_does_not_count_the_n_grams_of_all_captions(
     plan([stage], material)
     stage.prepare()
     assert [each.documents for each in documents] == [3, len(split.train)]
+
+
+def test_a_stage_that_is_over_holds_no_features(shapes: Shapes, weights_with_classes: Path) -> None:
+    """Those of a large set and of two encoders at once would take gigabytes."""
+    split = split_of(shapes)
+    material = Material.of(TINY, split, Start(weights_with_classes), Ranks())
+    frozen, end_to_end = FrozenStage(material), EndToEndStage(material)
+    plan([frozen, end_to_end], material)
+    frozen.prepare()
+    features = weakref.ref(material.features())
+    frozen.leave()
+    assert features() is not None  # the classifier is still to be asked about them
+    end_to_end.prepare()
+    gc.collect()
+    assert features() is None
+    end_to_end.leave()
+    assert end_to_end._classes is None
