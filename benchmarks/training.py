@@ -48,12 +48,12 @@ from captioner.vocab import PAD, SPECIAL_TOKENS, Vocabulary
 WORDS = 2917  # the vocabulary of Flickr8k's training captions: see benchmarks/README.md
 
 
-def texts_of_pictures(captions: int) -> list[list[str]]:
+def texts_of_pictures(captions: int, words: int = WORDS) -> list[list[str]]:
     """Make random captions, five per picture."""
     torch.manual_seed(0)
     # Log-normal, like the lengths of Flickr8k's captions: see benchmarks/README.md.
     lengths = torch.empty(captions).log_normal_(2.41, 0.34).round().clamp(2, 40).int().tolist()
-    texts = [" ".join(f"w{index}" for index in torch.randint(WORDS - 4, (length,)).tolist()) for length in lengths]
+    texts = [" ".join(f"w{index}" for index in torch.randint(words - 4, (length,)).tolist()) for length in lengths]
     return [texts[start : start + 5] for start in range(0, captions, 5)]
 
 
@@ -62,13 +62,13 @@ class RandomMaterial(Material):
 
     def features(self) -> Tensor:
         """Random features (P, 2, F)."""
-        return torch.randn(len(self.paths), 2, self.model.encoder.feature_size)
+        return torch.randn(len(self.paths), 2, self.model.encoder.feature_size, dtype=torch.float16)
 
 
-def material(config: TrainConfig, captions: int) -> Material:
+def material(config: TrainConfig, captions: int, words: int = WORDS) -> Material:
     """Make random captions and random features."""
-    vocabulary = Vocabulary(SPECIAL_TOKENS + tuple(f"w{index}" for index in range(WORDS - 4)))
-    pictures = texts_of_pictures(captions)
+    vocabulary = Vocabulary(SPECIAL_TOKENS + tuple(f"w{index}" for index in range(words - 4)))
+    pictures = texts_of_pictures(captions, words)
     sizes = config.hidden_size, config.embedding_size
     network = ModelConfig(config.encoder, len(vocabulary), *sizes, config.dropout, config.cell, config.layers)
     model = CaptionModel.create(network)
@@ -136,7 +136,7 @@ def plain(material: Material, steps: int, eager: bool) -> Iterator[float]:
         if isinstance(layer.cell, GRU):
             layer.cell = nn.GRU(layer.cell.input_size, layer.cell.hidden_size, batch_first=True)
     adamw = torch.optim.AdamW(decoder.parameters(), lr=1e-3)
-    features = material.features()[:, 0]
+    features = material.features()[:, 0].float()
     pixels = torch.randn(size, 3, 224, 224)
     order = torch.randperm(len(captions))
     decoder.train()

@@ -44,8 +44,12 @@ def tokenise(text: str, tokens: str = "word") -> list[str]:
     that the sentence can be put together again. Training and evaluation use the same tokens. The result never contains
     special tokens: "<unk>" gives "unk".
     """
-    words = _TOKEN.findall(_CLITIC.sub(r" \1", _normalised(text).lower()))
+    words = _parts(_normalised(text).lower())
     return words if tokens == "word" else _CHARACTER.findall(" ".join(words))
+
+
+def _parts(text: str) -> list[str]:
+    return _TOKEN.findall(_CLITIC.sub(r" \1", text) if "'" in text else text)  # clitics take long to look for
 
 
 def _normalised(text: str) -> str:
@@ -104,19 +108,23 @@ class Vocabulary:
     def build(cls, captions: Iterable[str], minimum_count: int = 1, tokens: str = "word") -> Vocabulary:
         """The words that occur at least `minimum_count` times, the most frequent first."""
         counts: Counter[str] = Counter()
+        small: Counter[str] = Counter()  # how often a word has no capital; other forms are in `written`
         written: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for caption in captions:
             words = tokenise(caption, tokens)
             counts.update(words)
-            if tokens == "word":
+            if tokens == "word" and not _begins_only(caption):
                 for word, form in _forms(caption, words):
                     written[word][form] += 1
+            else:
+                small.update(words[1:])
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         kept = [word for word in ranked if counts[word] >= minimum_count]
         spellings = {}
         for word in kept:
-            form, number = max(written[word].items(), key=lambda item: item[::-1], default=(word, 0))
-            if form != word and number >= _MOSTLY * written[word].total():
+            forms = written[word] + Counter({word: small[word]})
+            form, number = max(forms.items(), key=lambda item: item[::-1], default=(word, 0))
+            if form != word and number >= _MOSTLY * forms.total():
                 spellings[word] = form
         return cls((*SPECIAL_TOKENS, *kept), tokens, spellings)
 
@@ -126,7 +134,8 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a caption's tokens, without `<start>` and `<end>`. Unknown words become `<unk>`."""
-        return [self.ids.get(word, UNK) for word in self.tokenise(text)]
+        id_of = self.ids.get
+        return [id_of(word, UNK) for word in self.tokenise(text)]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words of token ids, without `<pad>`, `<start>` and `<end>`."""
@@ -137,8 +146,13 @@ class Vocabulary:
         return join_tokens([self.spellings.get(word, word) for word in self.decode(ids)], self.tokens)
 
 
+def _begins_only(caption: str) -> bool:
+    """Whether only the first letter of a caption may be a capital, as in most, which need not be split twice."""
+    return caption.isascii() and caption[1:].islower()
+
+
 def _forms(caption: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The words of a caption and how they are written there; not the first, which has a capital for another reason."""
-    forms = _TOKEN.findall(_CLITIC.sub(r" \1", _normalised(caption)))
+    forms = _parts(_normalised(caption))
     if [form.lower() for form in forms] == words and not caption.isupper():
         yield from zip(words[1:], forms[1:], strict=True)

@@ -8,6 +8,7 @@ import unicodedata
 
 import pytest
 
+from captioner import vocab
 from captioner.vocab import (
     END,
     PAD,
@@ -196,3 +197,15 @@ def test_characters_have_no_spellings() -> None:
 def test_an_impossible_vocabulary_is_refused(words: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Vocabulary(words)
+
+
+def test_a_caption_is_split_twice_only_for_a_capital_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most captions have none, and splitting takes most of the time of building a vocabulary."""
+    split: list[str] = []
+    plain = vocab._parts
+    monkeypatch.setattr(vocab, "_parts", lambda text: split.append(text) or plain(text))
+    captions = ["A dog plays frisbee.", "the man's dog", "A dog and a Frisbee", "One Frisbee", "3 Frisbee"]
+    vocabulary = Vocabulary.build(captions)
+    assert len(split) == len(captions) + 3
+    assert vocabulary.spellings == {"frisbee": "Frisbee"}
+    assert Vocabulary.build(["A dog plays frisbee.", *captions]).spellings == {}  # 3 of 5 uses

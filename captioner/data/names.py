@@ -81,10 +81,11 @@ class KnownPictures:
         self._by_end: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for name in self._names:
-            for end in _ends(name):
+            ends = _ends(name)
+            for end in ends:
                 self._by_end.setdefault(end, []).append(name)
-            self._whole.setdefault("".join(_ends(name)[:1]), []).append(name)
-            self._by_stem.setdefault(PurePath("".join(_ends(name)[-1:])).stem, []).append(name)
+            self._whole.setdefault("".join(ends[:1]), []).append(name)
+            self._by_stem.setdefault(PurePath("".join(ends[-1:])).stem, []).append(name)
 
     def named(self, path: str) -> str | None:
         """The name that is an end of the path, or that ends with the path; None if there is none.

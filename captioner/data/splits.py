@@ -59,9 +59,8 @@ def read_split_list(file: str | Path) -> list[str]:
     return names
 
 
-def listed_names(file: str | Path, captions: Iterable[str]) -> list[str]:
+def listed_names(file: str | Path, known: KnownPictures) -> list[str]:
     """The names in a split list as the captions file writes them, where it has these pictures. Raises DataError."""
-    known = KnownPictures(captions)
     return list(dict.fromkeys(known.named(name) or name for name in read_split_list(file)))
 
 
@@ -136,9 +135,10 @@ def split_names(
         raise OptionError("val_list (--val-list) needs train_list (--train-list): give both, or leave both out")
     if train_list:
         how: dict[str, Any] = {"train_list": Path(train_list).name}
-        train = listed_names(train_list, captions.captions)
+        known = KnownPictures(captions.captions)
+        train = listed_names(train_list, known)
         if val_list:
-            validation = listed_names(val_list, captions.captions)
+            validation = listed_names(val_list, known)
             return SplitNames(train, validation, {**how, "val_list": Path(val_list).name})
     elif captions.splits:
         how = {"field": "split"}

@@ -109,7 +109,7 @@ def check_data(
         for those in (split.train, split.validation)
     )
     learned, others = (
-        [tokenise(text, tokens) for one in those for text in one.captions] for those in (train, validation)
+        (tokenise(text, tokens) for one in those for text in one.captions) for those in (train, validation)
     )
     in_both = split.overlap()
     return Survey(

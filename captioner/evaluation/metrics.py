@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -180,9 +179,12 @@ class DocumentFrequencies:
     @classmethod
     def of(cls, references: Iterable[Sequence[Words]]) -> DocumentFrequencies:
         """Count them in a corpus; `references[i]` are the tokenised captions of picture i."""
-        references = list(references)
-        counts = Counter(chain.from_iterable(set().union(*map(_ngrams, those)) for those in references))
-        return cls(counts, len(references))
+        counts: Counter[Ngram] = Counter()
+        documents = 0
+        for those in references:
+            counts.update(set().union(*map(_ngrams, those)))
+            documents += 1
+        return cls(counts, documents)
 
 
 class Cider:
@@ -197,16 +199,17 @@ class Cider:
         if not frequencies.documents:
             raise ValueError("CIDEr-D needs document frequencies of at least one picture's references")
         self._unseen = math.log(frequencies.documents)  # the weight of an n-gram that occurs in no document
-        self._seen = {ngram: self._unseen - math.log(count) for ngram, count in frequencies.counts.items()}
-        self._references = references
+        # Most n-grams occur in one document, and have the same weight as those in none.
+        several = ((ngram, count) for ngram, count in frequencies.counts.items() if count > 1)
+        self._seen = {ngram: self._unseen - math.log(count) for ngram, count in several}
         # Of the last picture only: those of a large set would take gigabytes.
         self._vectors = lru_cache(1)(lambda picture: [self._vector(words) for words in references[picture]])
 
     def score(self, picture: int, words: Words) -> float:
         """CIDEr-D of a caption against the references with index `picture`, scaled as in papers (times 100)."""
         vector, norms, length = self._vector(words)
-        total = 0.0
-        for other, other_norms, other_length in self._vectors(picture):
+        total, references = 0.0, self._vectors(picture)
+        for other, other_norms, other_length in references:
             products = [0.0] * ORDERS
             for ngram, weight in vector.items():
                 if ngram in other:
@@ -215,7 +218,7 @@ class Cider:
             cosines = (p / (n * m) for p, n, m in zip(products, norms, other_norms, strict=True) if n and m)
             total += sum(cosines) * math.exp(-((length - other_length) ** 2) / (2 * _CIDER_SIGMA**2))
         # The mean over n-gram orders and references, times the 10 of the paper, times 100.
-        return 1000.0 * total / (ORDERS * len(self._references[picture]))
+        return 1000.0 * total / (ORDERS * len(references))
 
     def _vector(self, words: Words) -> tuple[dict[Ngram, float], list[float], int]:
         """The tf-idf weight of each n-gram, the norm of these weights for each order, and the number of words."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from captioner.data.captions import CaptionSet
-from captioner.data.names import find_files, read_image_ids
+from captioner.data.names import KnownPictures, find_files, read_image_ids
 from captioner.data.splits import listed_names, names_of_split
 from captioner.errors import DataError, counted, some
 from captioner.evaluation.predictions import match, read_predictions
@@ -58,7 +58,7 @@ class Pairs:
         References without a word are left out. Raises DataError.
         """
         if split_list:
-            names = listed_names(split_list, known.captions)
+            names = listed_names(split_list, KnownPictures(known.captions))
         else:
             names = names_of_split(known, split) if split else list(known.captions)
         pairs = cls({}, selected=bool(split or split_list), allow_missing=allow_missing)

@@ -64,7 +64,7 @@ class Decoder(nn.Module):
         Features come out of a ReLU and an average, so they are positive and much the same for all pictures. Once they
         are centred and scaled, the differences between pictures are learned much faster.
         """
-        std, mean = torch.std_mean(features, dim=0)
+        std, mean = torch.std_mean(features.float(), dim=0)
         self.feature_mean.copy_(mean)
         # A feature that hardly varies is noise and must not be scaled up.
         self.feature_std.copy_(std.clamp(min=0.05 * float(std.mean()) + 1e-4))

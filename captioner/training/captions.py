@@ -56,10 +56,10 @@ class CaptionTokens:
         places = starts + torch.arange(int((ends - starts).max()))  # (B, T)
         return torch.where(places < ends, self.ids[places.clamp(max=len(self.ids) - 1)].long(), PAD)
 
-    def tokens_of(self, picture: int) -> Tensor:
-        """The tokens of all captions of a picture, (n,) int64."""
-        begin, end = self.starts[self.first[picture : picture + 2]].tolist()
-        return self.ids[begin:end].long()
+    def with_owners(self, number: int) -> tuple[Tensor, Tensor]:
+        """The tokens of all captions of the first `number` pictures, (n,) int64, and of which picture each is, (n,)."""
+        ends = self.starts[self.first[: number + 1]]
+        return self.ids[: ends[-1]].long(), torch.arange(number).repeat_interleave(ends.diff())
 
     def of_pictures(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """All captions of `pictures`, (P,): their numbers, and for each the position of its picture in `pictures`."""

@@ -59,17 +59,17 @@ class FeatureCache:
     file: Path
 
     def fill(self, features: Tensor, pictures: Sequence[bytes]) -> list[int]:
-        """Write the features of `pictures`, (2, F) each, into `features`, (N, 2, F) float32, as far as they are there.
+        """Write the features of `pictures`, (2, F) each, into `features`, (N, 2, F), as far as they are there.
 
         Returns the places of the others. A record that is damaged counts as missing.
         """
-        missing = []
+        missing, rows = [], features.numpy()  # in the same memory, and faster to reach row by row
+        size = 2 * rows[:1].size
         with self._open() as database:
             for place, picture in enumerate(pictures):
                 row = database.execute("SELECT features, crc FROM features WHERE picture = ?", (picture,)).fetchone()
-                size = 2 * features[place].numel()
                 if row and len(row[0]) == size and row[1] == zlib.crc32(row[0], zlib.crc32(picture)):
-                    features[place] = torch.frombuffer(bytearray(row[0]), dtype=torch.float16).view_as(features[place])
+                    rows[place] = np.frombuffer(row[0], np.float16).reshape(rows.shape[1:])
                 else:
                     missing.append(place)
         return missing
@@ -103,13 +103,13 @@ class FeatureCache:
 def features_of(
     paths: Sequence[str], encoder: PictureEncoder, cache: FeatureCache, progress: Callable[[int], object], ranks: Ranks
 ) -> Tensor:
-    """Features of pictures and of their mirror images, (N, 2, F) float32, from the cache as far as they are there.
+    """Features of pictures and of their mirror images, (N, 2, F) float16, from the cache as far as they are there.
 
-    They are rounded to half precision, which is far finer than dropout. Ranks share the work, and the first one has
+    Half precision is far finer than dropout. Ranks share the work, and the first one has
     the cache. `progress` is called with the number of further pictures done.
     Raises ImageError for a picture that cannot be read, OSError for a file, TrainingError for a cache.
     """
-    features = torch.empty(len(paths), 2, encoder.feature_size, dtype=torch.float32)
+    features = torch.empty(len(paths), 2, encoder.feature_size, dtype=torch.float16)
     with ThreadPoolExecutor(available_cpus()) as pool:
         mine = [Path(paths[place]) for place in ranks.share(len(paths)).tolist()]
         digests = ranks.gather_texts(list(pool.map(sha256_of, mine)), len(paths))
@@ -138,6 +138,6 @@ def features_of(
             if ranks.first:
                 cache.add(whole, computed)
             for picture, row in zip(whole, computed, strict=True):
-                features[copies[picture]] = row.to(features)
+                features[copies[picture]] = row
             progress(len(whole))
     return features

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -39,8 +41,12 @@ class Known:
         with torch.no_grad():
             if learned and not init.get("reads_words" if reads else "words"):
                 labels, standard = material.labels[:, :learned], (decoder.feature_mean.cpu(), decoder.feature_std.cpu())
-                if not reads:
+                # Once for the features of an encoder.
+                if not reads and material.fitted and material.fitted[0] is features:
+                    words.learned.load_state_dict(material.fitted[1])
+                elif not reads:
                     fit_to(words.learned, features, labels, *standard)
+                    material.fitted = features, copy.deepcopy(words.learned.state_dict())
                 # Once in a run, because features do not change where the decoder reads words.
                 elif material.cross_fitted is None:
                     material.cross_fitted = cross_fitted(features, labels, words.learned, *standard)
@@ -49,7 +55,8 @@ class Known:
             material.ranks.same(words.parameters())
             if not reads:
                 return None
-            flat = [words(part.to(material.ranks.device)).cpu() for part in features.flatten(0, 1).split(4096)]
+            device = material.ranks.device
+            flat = [words(part.to(device).float()).cpu() for part in features.flatten(0, 1).split(4096)]
             found = torch.cat(flat).view(*features.shape[:2], words.size)
             if cross is not None:
                 found[..., :learned] = cross

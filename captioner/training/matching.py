@@ -87,7 +87,7 @@ class MatchStage(Stage):
     def _of_pairs(self, rows: Tensor) -> Tensor:
         """The loss of the captions `rows`, (B,), of as many pictures: ()"""
         mirrored = torch.rand(len(rows)) < 0.5
-        features = self._features[self.m.captions.picture[rows].long(), mirrored.long()].to(self.m.ranks.device)
+        features = self._features[self.m.captions.picture[rows].long(), mirrored.long()].to(self.m.ranks.device).float()
         tokens = sentences_of(self.m.tokens(rows, mirrored)).to(self.m.ranks.device)
         hidden = (torch.rand(tokens.shape, device=tokens.device) < _UNREAD) & (tokens != PAD)
         with self.m.autocast():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -15,6 +16,19 @@ from captioner.training.losses import groups_by_length, real_targets
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, Vocabulary
 
 
+class _References(Sequence[list[list[str]]]):
+    """Captions as words with `<end>`. They are split when they are asked for: as words, they would take gigabytes."""
+
+    def __init__(self, texts: Sequence[Sequence[str]], vocabulary: Vocabulary) -> None:
+        self._texts, self._vocabulary = texts, vocabulary
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, picture: int) -> list[list[str]]:  # type: ignore[override]  # no slices
+        return [[*self._vocabulary.tokenise(text), SPECIAL_TOKENS[END]] for text in self._texts[picture]]
+
+
 class Rewards:
     """CIDEr-D of captions against the training captions, with their own document frequencies.
 
@@ -22,10 +36,12 @@ class Rewards:
     would learn to break off.
     """
 
-    def __init__(self, texts: Iterable[Sequence[str]], vocabulary: Vocabulary) -> None:
-        end = SPECIAL_TOKENS[END]
-        references = [[[*vocabulary.tokenise(text), end] for text in captions] for captions in texts]
-        self._cider = Cider(references, DocumentFrequencies.of(references))
+    def __init__(self, texts: Sequence[Sequence[str]], vocabulary: Vocabulary, counted: int | None = None) -> None:
+        """`texts[p]` are the captions of picture p. Frequencies are counted in those of the first `counted` pictures,
+        or in all of them, which takes a while.
+        """
+        references = _References(texts, vocabulary)
+        self._cider = Cider(references, DocumentFrequencies.of(islice(references, counted)))
         self._words = vocabulary.words
 
     def of(self, pictures: Sequence[int], tokens: Tensor) -> Tensor:

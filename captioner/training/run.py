@@ -324,6 +324,7 @@ class _Run:
                 best = load_checkpoint(self.output / folder.CHECKPOINT_NAME, self.ranks.device)
                 model.load_state_dict(best.model.state_dict())
             self.ranks.same(model.state_dict().values())
+        self.stages[self.standing.stage].leave()
         self.standing.stage += 1
         self._enter_stage()
 

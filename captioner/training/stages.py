@@ -31,6 +31,7 @@ from captioner.network.checkpoint import Checkpoint
 from captioner.network.convolutions import folded_for_training
 from captioner.network.encoder import as_batch, normalise
 from captioner.network.model import Decoder
+from captioner.network.words import CLASSES
 from captioner.options import DecodeOptions
 from captioner.pictures.load import load_image
 from captioner.training.captions import batches_by_length
@@ -41,6 +42,8 @@ from captioner.training.rewards import Rewards, advantages, sample_captions, sel
 from captioner.training.start import Material
 from captioner.training.validation import Validation
 from captioner.training.words import word_loss
+
+_REHEARSED = 1000  # pictures
 
 
 class Stage:
@@ -70,6 +73,15 @@ class Stage:
         """Do what takes long and is needed before the first step."""
         self._features = self.m.features()
         self._known = Known.of(self.m, self._features)
+
+    def rehearse(self) -> None:
+        """Do what is needed before steps whose time tells how long others will take."""
+        self.prepare()
+
+    def leave(self) -> None:
+        """Let go of what `prepare` or `rehearse` made, which may be gigabytes."""
+        for name in ("_features", "_known", "rewards"):
+            self.__dict__.pop(name, None)
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         """The batches of an epoch, in a random order."""
@@ -181,21 +193,32 @@ class EndToEndStage(Stage):
         self.weights.append((named("encoder", encoder), material.config.encoder_learning_rate))
         # Before a state is restored, because the classifier was made for the encoder's first weights.
         keeps = self.epochs and self._words.names and material.config.keep_weight
-        self._classes = self._of_first_weights() if keeps else None
-
-    @torch.no_grad()
-    def _of_first_weights(self) -> Tensor:
-        """What the classifier of ImageNet says of all pictures and their mirror images, (P, 2, 1000) float16."""
-        parts = self.m.features().split(1000)
-        classifier, device = self._words.classifier, self.m.ranks.device
-        return torch.cat([classifier(part.to(device)).softmax(-1).half().cpu() for part in parts])
+        self._first = material.features() if keeps else None
+        self._classes: Tensor | None = None
 
     def enter(self) -> None:
         """Take the matcher of a checkpoint out of the model, since it knows another encoder."""
         self.m.model.matcher, self.m.model.config = None, dataclasses.replace(self.m.model.config, match_size=0)
 
+    def rehearse(self) -> None:
+        """Any answers of the classifier take the same time."""
+        if self._first is not None:
+            self._classes = self._first.new_zeros(1, 2, CLASSES).expand(len(self._first), -1, -1)
+
+    @torch.no_grad()
     def prepare(self) -> None:
-        """Nothing, because features change with the encoder."""
+        """Ask the classifier of ImageNet about all pictures and their mirror images, (P, 2, 1000) float16.
+
+        There are no features, because they change with the encoder.
+        """
+        if self._first is not None:
+            parts, classifier, device = self._first.split(1000), self._words.classifier, self.m.ranks.device
+            answers = [classifier(part.to(device).float()).softmax(-1).half().cpu() for part in parts]
+            self._classes = torch.cat(answers)
+        self._first = self.m.computed = self.m.fitted = None  # gigabytes for a large set
+
+    def leave(self) -> None:
+        self._classes = None
 
     def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Any, ...]]:
         def read(picture: int) -> tuple[NDArray[np.uint8], bool]:
@@ -252,9 +275,13 @@ class SelfCriticalStage(Stage):
         super().__init__(material)
         self._texts = texts
 
-    def prepare(self) -> None:
+    def rehearse(self) -> None:
+        """Rewards by a few captions take the same time."""
+        self.prepare(counted=_REHEARSED)
+
+    def prepare(self, counted: int | None = None) -> None:
         super().prepare()
-        self.rewards = Rewards(self._texts, self.m.vocabulary)
+        self.rewards = Rewards(self._texts, self.m.vocabulary, counted)
         # It learns from the rewards not to repeat itself.
         options = DecodeOptions("sample", max_length=int(self.m.captions.lengths().max()), no_repeat_ngram=0)
         self._rules = Rules.of(options, self.m.vocabulary)
@@ -262,7 +289,7 @@ class SelfCriticalStage(Stage):
     def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, ...]:
         """The losses and the mean reward of pictures by number, (P,)."""
         config, decoder, device = self.m.config, self.m.model.decoder, self.m.ranks.device
-        features = self._features[pictures, 0].to(device)
+        features = self._features[pictures, 0].to(device).float()
         known = self._known.of_pictures(pictures, device) if self._known else {}
         several = features.repeat_interleave(config.scst_samples, 0)
         of_samples = {name: part.repeat_interleave(config.scst_samples, 0) for name, part in known.items()}
@@ -303,7 +330,7 @@ def plan(stages: Sequence[Stage], material: Material) -> str:
 
 
 def _seconds_a_step(stage: Stage, material: Material) -> float:
-    stage.prepare()
+    stage.rehearse()
     material.model.train()
     batches = stage.batches(torch.Generator().manual_seed(0))[:4]
     losses = stage.losses(batches, "plan")
@@ -313,4 +340,5 @@ def _seconds_a_step(stage: Stage, material: Material) -> float:
         next(losses).total.backward()
         times.append(time.perf_counter() - begin)
     material.model.zero_grad()
+    stage.leave()
     return min(times[1:] or times)  # the first step is slower

@@ -51,6 +51,8 @@ class Material:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     measured: CpuTimes | None = None  # when `free_cpus` was last called
     cross_fitted: Tensor | None = None  # (P, 2, W), see `known.Known.of`
+    computed: tuple[str, Tensor] | None = None  # the digest of an encoder, and features by it
+    fitted: tuple[Tensor, dict[str, Tensor]] | None = None  # features, and the word predictor that was fitted to them
 
     @classmethod
     def of(cls, config: TrainConfig, split: Split, start: Start, ranks: Ranks, texts: Texts | None = None) -> Material:
@@ -109,15 +111,19 @@ class Material:
         return Checkpoint(model, self.vocabulary, self.preprocess, {**self.provenance, "data": data})
 
     def features(self) -> Tensor:
-        """Features of all pictures and of their mirror images by the encoder as it is now, (P, 2, F).
+        """Features of all pictures and of their mirror images by the encoder as it is now, (P, 2, F) float16.
 
-        They are computed in float32, so that what is learned does not depend on the processor.
+        They are computed in float32, so that what is learned does not depend on the processor. All stages share those
+        of one encoder: to find them by their pictures' content, every picture has to be read.
         """
-        encoder = PictureEncoder(self.model.encoder, self.preprocess, str(self.ranks.device), "float32")
         digest = encoder_digest(self.model.encoder, self.preprocess, "float32")
-        cache = FeatureCache(cache_folder() / f"features-{digest}.sqlite")
-        with self.ranks.progress_bar(len(self.paths), "encoding", "picture") as bar:
-            return features_of(self.paths, encoder, cache, bar.update, self.ranks)
+        if self.computed is None or self.computed[0] != digest:
+            self.computed = None  # before others take as much memory
+            encoder = PictureEncoder(self.model.encoder, self.preprocess, str(self.ranks.device), "float32")
+            cache = FeatureCache(cache_folder() / f"features-{digest}.sqlite")
+            with self.ranks.progress_bar(len(self.paths), "encoding", "picture") as bar:
+                self.computed = digest, features_of(self.paths, encoder, cache, bar.update, self.ranks)
+        return self.computed[1]
 
     def tokens(self, rows: Tensor, mirrored: Tensor) -> Tensor:
         """The captions `rows`, (B,), with left and right exchanged where `mirrored`, (B,): (B, T)."""

@@ -55,7 +55,11 @@ class Columns:
 
     def of_pictures(self, captions: CaptionTokens, number: int) -> Tensor:
         """Which of the words the captions of each of the first `number` pictures have: (P, W) bool"""
-        return torch.stack([self.of(captions.tokens_of(picture)) for picture in range(number)])
+        tokens, owner = captions.with_owners(number)
+        found = torch.zeros(number, self._size + 1, dtype=torch.bool)
+        for columns in self._of:
+            found[owner, columns[tokens]] = True
+        return found[:, :-1].contiguous()
 
 
 @cache
@@ -87,9 +91,9 @@ def rates_of(captions: CaptionTokens, number: int, vocabulary: Vocabulary) -> Te
     """The shares of the first `number` pictures whose captions have each word of the vocabulary, (V,); 1 for special
     tokens.
     """
-    counts = torch.zeros(len(vocabulary))
-    for picture in range(number):
-        counts[captions.tokens_of(picture)] += 1.0  # each token once, however often it occurs
+    tokens, owner = captions.with_owners(number)
+    once = (owner * len(vocabulary) + tokens).unique()  # each token of a picture, however often it occurs
+    counts = torch.bincount(once % len(vocabulary), minlength=len(vocabulary)).float()
     counts[: len(SPECIAL_TOKENS)] = number
     return counts / number
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from captioner.data import names
 from captioner.data.names import KnownPictures, find_files, image_id, read_image_ids
 from captioner.errors import CaptionerError, DataError
 
@@ -145,3 +146,14 @@ class TestKnownPictures:
         assert pictures.named("dog.jpg") == "dog.jpg", "which has no number"
         with pytest.raises(DataError, match="no COCO number in this file name"):
             pictures.numbered(1)
+
+
+def test_a_name_is_taken_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred thousand names, each time takes a second."""
+    taken: list[str] = []
+    plain = names._ends
+    monkeypatch.setattr(names, "_ends", lambda path: taken.append(path) or plain(path))
+    pictures = KnownPictures(["x/a.jpg", "b.jpg"])
+    assert taken == ["x/a.jpg", "b.jpg"]
+    assert pictures.named("x/a.jpg") == "x/a.jpg"
+    assert len(taken) == 2  # it is there as it is written

@@ -346,3 +346,10 @@ def test_captions_and_references_must_match() -> None:
         bleu([], [])
     with pytest.raises(ValueError, match="no reference captions"):
         bleu([["a"], ["b"]], [[["a"]], []])
+
+
+def test_an_n_gram_of_one_document_takes_no_memory() -> None:
+    """It weighs as much as one of no document, and most n-grams of a large set occur once."""
+    references = [[w("a dog runs fast")], [w("a dog sits down")]]
+    cider = Cider(references, DocumentFrequencies.of(references))
+    assert cider._seen.keys() == {("a",), ("dog",), ("a", "dog")}

@@ -135,6 +135,7 @@ class TestKnown:
             ranks=Ranks(),
             provenance=provenance,
             cross_fitted=None,
+            fitted=None,
             autocast=nullcontext,
         )
 

@@ -135,3 +135,19 @@ def test_a_step_makes_the_rewarded_caption_likelier_and_the_other_less() -> None
     after = logprobs()
     assert after[0] > before[0]
     assert after[1] < before[1]
+
+
+def test_captions_are_split_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All captions of a large set as words would take gigabytes."""
+    split: list[str] = []
+    plain = Vocabulary.tokenise
+    monkeypatch.setattr(Vocabulary, "tokenise", lambda self, text: split.append(text) or plain(self, text))
+    rewards = Rewards(TEXTS, VOCABULARY, counted=2)
+    assert split == [*TEXTS[0], *TEXTS[1]]
+    samples = tokens_of("a cat sits", "a cat", "cat sits a")
+    split.clear()
+    assert rewards.of([1, 1, 1], samples)[0] > 0
+    assert split == [*TEXTS[1]]  # once for all samples of a picture
+    split.clear()
+    Rewards(TEXTS, VOCABULARY)
+    assert split == [text for those in TEXTS for text in those]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import random
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -13,13 +15,16 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.data.texts import read_texts
-from captioner.training import known
+from captioner.evaluation.metrics import DocumentFrequencies
+from captioner.training import known, start
+from captioner.training.features import features_of
 from captioner.training.first import Start
+from captioner.training.matching import MatchStage
 from captioner.training.optimiser import Optimiser
 from captioner.training.ranks import Ranks
-from captioner.training.stages import EndToEndStage, FrozenStage, SelfCriticalStage, augmented
+from captioner.training.stages import EndToEndStage, FrozenStage, SelfCriticalStage, augmented, plan
 from captioner.training.start import Material
-from captioner.training.words import cross_fitted
+from captioner.training.words import cross_fitted, fit_to
 from training.runs import TINY, Shapes, split_of
 
 
@@ -164,13 +169,15 @@ def moved_answers(shapes: Shapes, weights: Path, keep_weight: float) -> float:
     torch.manual_seed(0)
     material = Material.of(config, split_of(shapes), Start(weights), Ranks())
     stage, classifier = EndToEndStage(material), material.model.decoder.words.classifier
-    answers, bias = [classifier(material.features()[:, 0]).softmax(-1)], classifier.bias.clone()
+    stage.rehearse()  # of which nothing is left
+    stage.prepare()
+    answers, bias = [classifier(material.features()[:, 0].float()).softmax(-1)], classifier.bias.clone()
     optimiser = Optimiser(stage.weights, 0.0, 5.0, 6)
     material.model.train()
     torch.manual_seed(0)
     for step in stage.losses(stage.batches(torch.Generator().manual_seed(0)) * 3, "0"):
         optimiser.step(step.total)
-    answers.append(classifier(material.features()[:, 0]).softmax(-1))
+    answers.append(classifier(material.features()[:, 0].float()).softmax(-1))
     assert torch.equal(classifier.bias, bias)
     return (answers[0] - answers[1]).abs().sum(1).mean().item()
 
@@ -182,3 +189,67 @@ def test_learning_without_forgetting_keeps_what_the_classifier_answers(
     monkeypatch.setattr("captioner.training.words._ENGLISH", {"red"})
     forgetful, faithful = (moved_answers(shapes, weights_with_classes, weight) for weight in (0.0, 100.0))
     assert faithful < 0.3 * forgetful
+
+
+def test_stages_share_features_and_what_was_fitted_to_them_until_the_encoder_changes(
+    shapes: Shapes, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a large set, reading all pictures and features takes minutes, and each copy of the features gigabytes."""
+    monkeypatch.setattr("captioner.training.words._STEPS", 5)
+    read, fitted = [], []
+    monkeypatch.setattr(start, "features_of", lambda *given: read.append(given) or features_of(*given))
+    monkeypatch.setattr(known, "fit_to", lambda *given: fitted.append(given) or fit_to(*given))
+    split = split_of(shapes)
+    material = Material.of(TINY, split, Start(tiny_weights), Ranks())
+    own = [example.captions for example in split.train]
+    stages = [FrozenStage(material), SelfCriticalStage(material, own), MatchStage(material)]
+    head = material.model.decoder.words.learned
+    stages[0].prepare()
+    weight = head.weight.clone()
+    torch.nn.init.zeros_(head.weight)  # as a checkpoint rounds it
+    for stage in stages:
+        stage.prepare()
+    assert len(read) == len(fitted) == 1
+    assert torch.equal(head.weight, weight)
+    assert len({stage._features.data_ptr() for stage in stages}) == 1
+    before = material.features()
+    assert before.dtype == torch.float16
+    with torch.no_grad():
+        for weights in material.model.encoder.parameters():
+            weights.mul_(1.1)
+    stages[1].prepare()
+    assert len(read) == len(fitted) == 2
+    assert not torch.equal(material.features(), before)
+
+
+def test_a_plan_does_not_count_the_n_grams_of_all_captions(
+    shapes: Shapes, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes half a minute for a large set, and its rewards come hours later."""
+    monkeypatch.setattr("captioner.training.stages._REHEARSED", 3)
+    documents = []
+    of = DocumentFrequencies.of
+    monkeypatch.setattr(DocumentFrequencies, "of", lambda texts: documents.append(of(texts)) or documents[-1])
+    split = split_of(shapes)
+    material = Material.of(TINY, split, Start(tiny_weights), Ranks())
+    stage = SelfCriticalStage(material, [example.captions for example in split.train])
+    plan([stage], material)
+    stage.prepare()
+    assert [each.documents for each in documents] == [3, len(split.train)]
+
+
+def test_a_stage_that_is_over_holds_no_features(shapes: Shapes, weights_with_classes: Path) -> None:
+    """Those of a large set and of two encoders at once would take gigabytes."""
+    split = split_of(shapes)
+    material = Material.of(TINY, split, Start(weights_with_classes), Ranks())
+    frozen, end_to_end = FrozenStage(material), EndToEndStage(material)
+    plan([frozen, end_to_end], material)
+    frozen.prepare()
+    features = weakref.ref(material.features())
+    frozen.leave()
+    assert features() is not None  # the classifier is still to be asked about them
+    end_to_end.prepare()
+    gc.collect()
+    assert features() is None
+    end_to_end.leave()
+    assert end_to_end._classes is None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from captioner.network.header import find_checkpoint, read_header
 from captioner.network.words import CLASSES
@@ -166,3 +170,28 @@ def test_rates_are_the_shares_of_pictures_whose_captions_have_a_word() -> None:
     captions = CaptionTokens.of([["dog dog", "dog runs"], ["dog"], ["cat"], ["unknown"], ["cat"]], vocabulary)
     found = dict(zip(vocabulary.words, rates_of(captions, 4, vocabulary).tolist(), strict=True))
     assert found == {**dict.fromkeys(SPECIAL_TOKENS, 1.0), "dog": 0.5, "cat": 0.25, "runs": 0.25}
+
+
+class Calls(TorchFunctionMode):
+    """Counts what torch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_many_pictures_take_no_more_calls_than_few() -> None:
+    """A call for each of COCO's pictures would take longer than the work itself."""
+    columns, numbers = Columns(torch.tensor(VOCABULARY.encode("dog cat")), len(VOCABULARY)), []
+    for times in (1, 50):
+        captions = CaptionTokens.of(TEXTS * times, VOCABULARY)
+        with Calls() as calls:
+            labels, rates = columns.of_pictures(captions, 4 * times), rates_of(captions, 4 * times, VOCABULARY)
+        numbers.append(calls.number)
+        assert labels.sum(0).tolist() == [2 * times, times]
+        assert rates[VOCABULARY.encode("dog")].item() == 0.5
+    assert numbers[0] == numbers[1] > 0

@@ -60,4 +60,4 @@ def names_picture(text: str) -> bool:
 
 def writable(text: str) -> str:
     """Replace lone surrogates in the text. JSON can contain them, but they cannot be written to a file."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
