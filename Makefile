@@ -79,7 +79,7 @@ golden: .venv/installed  ## the captions that must not change from version to ve
 
 # Those of the first line only compute, so two processes may share the machine. The others time something, drive a
 # browser or kill processes.
-SIDE_BY_SIDE = tests/training tests/network tests/test_light.py \
+SIDE_BY_SIDE = tests/training tests/network tests/benchmarks tests/test_light.py \
     $(addprefix tests/export/,test_calibration.py test_docs.py test_encoder.py test_folder.py)
 test-slow: .venv/installed-dev .venv/browser  ## the rest
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --durations 10 $(SIDE_BY_SIDE)

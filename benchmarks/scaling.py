@@ -34,7 +34,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from speed import make_pictures
-from training import material
 
 import captioner
 from captioner.bulk.formats import writer
@@ -118,6 +117,8 @@ def folder(paths: list[str], workers: int, rounds: int) -> float:
 
 def train(paths: list[str], rounds: int) -> dict[str, float]:
     """Train in each stage as one of torchrun's processes. Returns the median seconds per step."""
+    from training import material
+
     keep_freed_memory()
     torch.set_num_threads(1)
     with joined_ranks() as ranks:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "scaling.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
 
 
 def test_the_plan_follows_from_the_cost_of_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
