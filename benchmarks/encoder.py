@@ -36,8 +36,8 @@ def measure(variant: str, encoder_name: str, batch_size: int, size: int) -> floa
     import torch
 
     from captioner.machine import keep_freed_memory
-    from captioner.network.convolutions import fused_for_inference
-    from captioner.network.encoder import Encoder, channels_last, fuse_for_inference, in_bfloat16
+    from captioner.network.convolutions import folded_for_inference, fused_for_inference
+    from captioner.network.encoder import Encoder, channels_last, in_bfloat16
 
     if "kept memory" in variant:
         keep_freed_memory()
@@ -48,7 +48,7 @@ def measure(variant: str, encoder_name: str, batch_size: int, size: int) -> floa
         images = images.contiguous(memory_format=torch.channels_last)
         network = channels_last(encoder)
     if "folded" in variant:
-        folded = fuse_for_inference(encoder)
+        folded = folded_for_inference(encoder)
         if "bfloat16" in variant:
             folded, images = in_bfloat16(folded), images.bfloat16()
         network = fused_for_inference(folded) if "fused" in variant else folded

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from captioner.errors import CheckpointError
 from captioner.export.weights import OPSET, Array, finished, quantised, shrunk
-from captioner.network.encoder import Encoder, fuse_for_inference
+from captioner.network.convolutions import folded_for_inference
+from captioner.network.encoder import Encoder
 from captioner.network.preprocess import Preprocess
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")  # operators whose second input holds nearly all weights
@@ -32,7 +33,7 @@ class _FromPixels(nn.Module):
 
     def __init__(self, encoder: Encoder, preprocess: Preprocess) -> None:
         super().__init__()
-        self.network = fuse_for_inference(encoder)
+        self.network = folded_for_inference(encoder)
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(preprocess.mean) * 255.0)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -105,6 +105,7 @@ class Captioner:
         self.path: Path | None = None  # the file that it was loaded from
         self._state: tuple[int, ...] = ()  # of that file when it was loaded
         self._digest = ""
+        self._rules_of = lru_cache(64)(Rules.of)  # for one picture, making them would take longer than obeying them
         self._judge = Judge(self.vocabulary, self.trust, about.predicted)
 
     def digest(self) -> str:
@@ -144,7 +145,7 @@ class Captioner:
         self._judge.check(options)
         if options.evidence is None:
             options = replace(options, evidence=self.config.evidence)
-        return Rules.of(options, self.vocabulary, prompt)
+        return self._rules_of(options, self.vocabulary, prompt)
 
     def encode(self, images: Images) -> Features:
         """Pictures to features (N, F), float32. Raises ImageError for the first that cannot be read."""

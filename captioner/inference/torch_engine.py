@@ -24,14 +24,14 @@ from captioner.inference.rules import Ids, Rules
 from captioner.inference.trust import feature_inputs
 from captioner.machine import available_cpus, cpu_times, free_cpus, keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
-from captioner.network.convolutions import fused_for_inference
-from captioner.network.encoder import Encoder, as_batch, computing_type, fuse_for_inference, in_bfloat16, normalise
+from captioner.network.convolutions import folded_for_inference, fused_for_inference
+from captioner.network.encoder import Encoder, as_batch, computing_type, in_bfloat16, normalise
 from captioner.network.model import Decoder
 from captioner.network.preprocess import Preprocess
 from captioner.network.recurrent import State
 from captioner.pictures.load import ImageSource
 
-_TOGETHER = 8  # pictures
+_TOGETHER = 8  # pictures for each thread
 _DAMAGED = "the checkpoint's encoder computes what is not a number: its weights are damaged"
 
 
@@ -69,7 +69,7 @@ class PictureEncoder:
         self.preprocess, self.feature_size = preprocess, encoder.feature_size
         self.device = torch.device(device)
         self.dtype = computing_type(precision, self.device.type)
-        network = fuse_for_inference(encoder)
+        network = folded_for_inference(encoder)
         # oneDNN's activations turn what is not a number into one.
         if not all(torch.isfinite(weights).all() for weights in network.parameters()):
             raise CheckpointError(_DAMAGED)
@@ -80,7 +80,8 @@ class PictureEncoder:
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S), uint8, to features (B, F), float32. Raises CheckpointError if they are not finite."""
         # On a CPU a few at a time, so that more of what flows between layers stays in the processor's cache.
-        parts = pixels.split(_TOGETHER) if self.device.type == "cpu" else [pixels]
+        some = _TOGETHER * torch.get_num_threads() if self.device.type == "cpu" else max(1, len(pixels))
+        parts = pixels.split(some)
         found = [self.network(normalise(self.preprocess, part.to(self.device)).to(self.dtype)) for part in parts]
         features = torch.cat(found)
         if not torch.isfinite(features).all():
@@ -153,11 +154,12 @@ class TorchEngine(TorchSteps):
     def look(self, features: NDArray[np.float32]) -> Look:
         """(B, F) -> what the decoder makes of them"""
         given, decoder = self.on_device(features), self.decoder
-        evidence = decoder.words.evidence(given)
+        words = decoder.words(given)
+        evidence = decoder.words.evidence(words)
         return Look(
-            decoder.init_state(given),
+            decoder.init_state(given, words),
             None if evidence is None else evidence.cpu().numpy(),
-            decoder.words(given).float().cpu().numpy(),
+            words.float().cpu().numpy(),
             feature_inputs(decoder.standardised(given).float().cpu().numpy()),
         )
 

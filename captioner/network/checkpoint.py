@@ -167,4 +167,7 @@ class _ShapesOnly(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.empty and kwargs.get("device") is None:
             kwargs = {**kwargs, "device": "meta"}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            # There is nothing to initialise, and without memory torch would import its compiler for it.
+            return next(iter([*args, *kwargs.values()]))
         return func(*args, **kwargs)

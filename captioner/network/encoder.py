@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from captioner.errors import CheckpointError, OptionError
 from captioner.network.efficientnet_lite import VARIANTS, EfficientNetLite
@@ -41,18 +41,9 @@ class Encoder(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if name not in encoder_names():
-            some = "mobilenet_v2, mobilenet_v3_large, resnet18, resnet50, efficientnet_b0, convnext_tiny"
-            hint = f"give a classification network of torchvision.models, such as {some}, or {', '.join(VARIANTS)}"
-            raise CheckpointError(f"unknown encoder {name!r}: {hint}")
-        from torchvision import models
-
-        # Inception has auxiliary classifiers, published weights for another input, and a slow initialisation that
-        # loading would overwrite.
-        inception = {"aux_logits": False, "transform_input": True, "init_weights": False}
-        extra: dict[str, Any] = inception if name in ("googlenet", "inception_v3") else {}
+        # torchvision takes a while to import, and is not needed for these.
         lite = EfficientNetLite(VARIANTS[name]) if name in VARIANTS else None
-        self.backbone: nn.Module = lite or models.get_model(name, weights=None, **extra)
+        self.backbone: nn.Module = lite or _of_torchvision(name)
         linear = [(path, layer) for path, layer in self.backbone.named_modules() if isinstance(layer, nn.Linear)]
         if not linear:
             raise CheckpointError(f"encoder {name} has no linear classifier and so no feature vector")
@@ -71,22 +62,25 @@ class Encoder(nn.Module):
         return feature
 
 
+def _of_torchvision(name: str) -> nn.Module:
+    if name not in encoder_names():
+        some = "mobilenet_v2, mobilenet_v3_large, resnet18, resnet50, efficientnet_b0, convnext_tiny"
+        hint = f"give a classification network of torchvision.models, such as {some}, or {', '.join(VARIANTS)}"
+        raise CheckpointError(f"unknown encoder {name!r}: {hint}")
+    from torchvision import models
+
+    # Inception has auxiliary classifiers, published weights for another input, and a slow initialisation that loading
+    # would overwrite.
+    inception = {"aux_logits": False, "transform_input": True, "init_weights": False}
+    extra: dict[str, Any] = inception if name in ("googlenet", "inception_v3") else {}
+    network: nn.Module = models.get_model(name, weights=None, **extra)
+    return network
+
+
 def channels_last(network: Network) -> Network:
     """Store the convolutions' weights in channels-last order, in place."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     return network
-
-
-def fuse_for_inference(encoder: Encoder) -> fx.GraphModule:
-    """A faster copy of the encoder, for inference only: BatchNorm is folded into the convolutions, channels come last.
-
-    It computes the same (B, 3, S, S) -> (B, F), but its weights no longer fit a checkpoint. `python
-    benchmarks/encoder.py` measures how much faster it is.
-    """
-    from torch.fx.experimental.optimization import fuse
-
-    fused = cast(fx.GraphModule, fuse(encoder.backbone))  # as it is, whatever torch declares
-    return channels_last(fused.eval().requires_grad_(False))
 
 
 def as_batch(pixels: Iterable[NDArray[np.uint8]]) -> Tensor:

@@ -61,17 +61,18 @@ class WordPredictor(nn.Module):
         return found.index_add_(1, names, of_classes[:, classes]).clamp_(max=1.0)  # a sum of rounded numbers
 
     @torch.no_grad()
-    def evidence(self, features: Tensor) -> Tensor | None:
-        """How far pictures speak for each word of the vocabulary: (B, F) -> (B, V) float32, logarithms of at most 0.
+    def evidence(self, words: Tensor) -> Tensor | None:
+        """How far pictures speak for each word of the vocabulary: (B, V) float32, logarithms of at most 0.
 
-        It is the logarithm of the probability that people would use the word. Of a word that is not predicted, that is
-        its rate among the training pictures. Multiplying a language model's probabilities by those of detected words is
-        from Fang et al. 2015, "From captions to visual concepts and back". None without predicted words.
+        `words` (B, W) are the probabilities of the predicted words. Evidence is the logarithm of the probability that
+        people would use the word. Of a word that is not predicted, that is its rate among the training pictures.
+        Multiplying a language model's probabilities by those of detected words is from Fang et al. 2015, "From captions
+        to visual concepts and back". None without predicted words.
         """
         if not self.size:
             return None
-        found = self(features).float()
-        rates = self.rates.float().repeat(len(features), 1)
+        found = words.float()
+        rates = self.rates.float().repeat(len(words), 1)
         # A token may be learned and a name, too.
         rates.scatter_reduce_(1, self.tokens.expand_as(found), found, "amax", include_self=False)
         return ((rates + DOUBT) / (1.0 + DOUBT)).log_()

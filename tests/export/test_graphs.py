@@ -59,7 +59,7 @@ def started(decoder: Decoder, features: torch.Tensor) -> dict[str, torch.Tensor]
     """What `start` should give."""
     kind = torch.from_numpy(feature_inputs(decoder.standardised(features).numpy()))
     wanted = {**named(decoder.init_state(features)), "kind": kind}
-    evidence = decoder.words.evidence(features)
+    evidence = decoder.words.evidence(decoder.words(features))
     return wanted if evidence is None else {**wanted, "evidence": evidence, "words": decoder.words(features)}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ from captioner.errors import CheckpointError, DeviceError
 from captioner.inference import torch_engine
 from captioner.inference.torch_engine import PictureEncoder, captioner_of
 from captioner.network.checkpoint import Checkpoint
+from captioner.network.words import WordPredictor
 from captioner.options import DecodeOptions
 
 
@@ -174,3 +177,28 @@ def test_auto_takes_cuda_then_mps_then_the_cpu(
     with pytest.raises(DeviceError):
         captioner.load(tiny_checkpoint_file)
     assert asked == [best]
+
+
+def test_captioning_imports_nothing_that_takes_a_second_and_is_not_needed() -> None:
+    """The shipped network needs no torchvision. torch's compiler is imported by what only looks harmless."""
+    code = """if True:
+        import sys
+        import numpy as np
+        import captioner
+        print(captioner.load().caption(np.zeros((64, 64, 3), dtype=np.uint8)))
+        print(sorted({"torchvision", "torch._dynamo", "sympy"} & sys.modules.keys()))
+    """
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_words_of_a_picture_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, of_names = list[int](), WordPredictor.of_names
+
+    def counted(self: WordPredictor, features: torch.Tensor) -> torch.Tensor:
+        calls.append(len(features))
+        return of_names(self, features)
+
+    monkeypatch.setattr(WordPredictor, "of_names", counted)
+    captioner.load("flickr8k").caption(draw_picture(0))
+    assert calls == [1]

@@ -13,10 +13,11 @@ from captioner.network import convolutions
 from captioner.network.convolutions import (
     FoldedConvolution,
     FusedConvolution,
+    folded_for_inference,
     folded_for_training,
     fused_for_inference,
 )
-from captioner.network.encoder import Encoder, fuse_for_inference, in_bfloat16
+from captioner.network.encoder import Encoder, in_bfloat16
 
 
 class Backbone:
@@ -114,7 +115,7 @@ def test_gradients_in_bfloat16(
 def test_only_sums_and_pooling_are_left() -> None:
     folded = folded_for_training(encoder_of("efficientnet_lite2"))
     assert {type(layer) for layer in called(folded)} == {FoldedConvolution, nn.AdaptiveAvgPool2d, nn.Identity}
-    fused = fused_for_inference(fuse_for_inference(encoder_of("efficientnet_lite2")))
+    fused = fused_for_inference(folded_for_inference(encoder_of("efficientnet_lite2")))
     assert {type(layer) for layer in called(fused)} == {FusedConvolution, nn.AdaptiveAvgPool2d, nn.Identity}
     assert not any(node.target in (operator.add, operator.iadd) for node in fused.graph.nodes)
 
@@ -142,7 +143,7 @@ def test_it_shares_the_weights() -> None:
 )
 @torch.inference_mode()
 def test_a_fused_network_computes_the_same(name: str, dtype: torch.dtype, pictures: int) -> None:
-    network = fuse_for_inference(encoder_of(name))
+    network = folded_for_inference(encoder_of(name))
     images = torch.randn(pictures, 3, 64, 64).to(memory_format=torch.channels_last)
     expected = network(images)
     if dtype == torch.bfloat16:
@@ -158,7 +159,7 @@ def test_a_fused_network_computes_the_same(name: str, dtype: torch.dtype, pictur
 
 @torch.inference_mode()
 def test_a_picture_alone_may_be_of_another_size() -> None:
-    network = fuse_for_inference(encoder_of("efficientnet_lite2"))
+    network = folded_for_inference(encoder_of("efficientnet_lite2"))
     fused = fused_for_inference(copy.deepcopy(network))
     for side in (64, 96, 64):
         image = torch.randn(1, 3, side, side)
@@ -212,7 +213,7 @@ def test_what_cannot_be_fused_stays(kind: str) -> None:
 @torch.inference_mode()
 def test_without_onednn_the_network_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    network = fuse_for_inference(encoder_of("mobilenet_v2"))
+    network = folded_for_inference(encoder_of("mobilenet_v2"))
     before = called(network)
     assert called(fused_for_inference(network)) == before
     # Training then takes torch's own gradients.

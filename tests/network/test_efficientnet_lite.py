@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captioner.errors import CheckpointError
+from captioner.network.convolutions import folded_for_inference
 from captioner.network.efficientnet_lite import PREPROCESS, VARIANTS, Block, EfficientNetLite, released_file, renamed
-from captioner.network.encoder import Encoder, fuse_for_inference, normalise
+from captioner.network.encoder import Encoder, normalise
 from captioner.training.encoder_weights import load_encoder_weights
 
 STRIDED_STAGES = (1, 2, 3, 5)
@@ -107,7 +108,7 @@ def test_released_weights_fit_and_survive_fusing(name: str) -> None:
     with torch.no_grad():
         logits = F.linear(encoder(pictures), released["_fc.weight"], released["_fc.bias"])
         torch.testing.assert_close(logits, reference(released, pictures))
-        torch.testing.assert_close(fuse_for_inference(encoder)(pictures), encoder(pictures), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(folded_for_inference(encoder)(pictures), encoder(pictures), rtol=1e-3, atol=1e-4)
 
 
 def test_pictures_enter_as_tensorflow_had_them() -> None:

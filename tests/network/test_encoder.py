@@ -9,7 +9,8 @@ from torch import nn
 
 from captioner.errors import CaptionerError, CheckpointError, OptionError
 from captioner.network import encoder as precision
-from captioner.network.encoder import Encoder, as_batch, computing_type, fuse_for_inference, in_bfloat16, normalise
+from captioner.network.convolutions import folded_for_inference
+from captioner.network.encoder import Encoder, as_batch, computing_type, in_bfloat16, normalise
 from captioner.network.preprocess import Preprocess
 
 BACKBONES = {
@@ -61,7 +62,7 @@ def test_the_fused_encoder_is_the_same_function(name: str, feature_size: int) ->
     encoder, images = Encoder(name), torch.randn(2, 3, 64, 64)
     random_statistics(encoder)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    fused = fuse_for_inference(encoder)
+    fused = folded_for_inference(encoder)
     with torch.inference_mode():
         expected, found = encoder(images), fused(images)
     assert encoder.feature_size == feature_size

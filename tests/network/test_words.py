@@ -69,7 +69,7 @@ def test_evidence_is_the_probability_of_a_word_or_its_rate_where_it_is_not_predi
     predictor.tokens.copy_(torch.tensor(tokens))
     predictor.rates.copy_(torch.rand(20))
     found = predictor(features)
-    for row, picture in zip(predictor.evidence(features), found, strict=True):
+    for row, picture in zip(predictor.evidence(predictor(features)), found, strict=True):
         for token in range(20):
             of_token = [float(picture[place]) for place in range(len(tokens)) if tokens[place] == token]
             expected = math.log((max(of_token or [float(predictor.rates[token])]) + 0.01) / 1.01)
@@ -77,7 +77,7 @@ def test_evidence_is_the_probability_of_a_word_or_its_rate_where_it_is_not_predi
 
 
 def test_a_network_without_predicted_words_has_no_evidence(features: Tensor) -> None:
-    assert Decoder(ModelConfig("none", 20, 16, 8, 0.0, "lstm", 1), FEATURE).words.evidence(features) is None
+    assert Decoder(ModelConfig("none", 20, 16, 8, 0.0, "lstm", 1), FEATURE).words.evidence(torch.empty(3, 0)) is None
 
 
 def test_a_decoder_without_words_has_no_predictor(features: Tensor) -> None:
