@@ -4,10 +4,10 @@
 
 A step is one forward and one backward pass through the encoder with random pictures. The contestants are:
 
-- *plain fp32*: torchvision's network without changes.
+- *plain fp32*: the network without changes.
 - *channels last, bfloat16*: the same network under autocast.
-- *captioner*: what `captioner train` runs. BatchNorm is folded into the convolutions, strided depthwise convolutions
-  have a different gradient, and freed memory is kept.
+- *captioner*: what `captioner train` runs. BatchNorm is folded into the convolutions, padding and activations are
+  computed with them, depthwise convolutions have other gradients, and freed memory is kept.
 
 Every contestant is a process of its own. They take turns, and each figure is the median over the rounds.
 """
@@ -56,9 +56,9 @@ def contestant(name: str, encoder_name: str, batch_size: int, size: int) -> Call
 def main() -> None:
     """Let the contestants take turns; print pictures per second and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--encoder", default="mobilenet_v2")
+    parser.add_argument("--encoder", default="efficientnet_lite2")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures, in pixels")
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures, in pixels")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
