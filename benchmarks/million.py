@@ -161,7 +161,7 @@ def written(folder: Path, output: Path | None) -> tuple[int, str]:
 
 def pages_of(output: Path) -> Path:
     """The folder of the other pages of a gallery."""
-    return output.with_name(f"{output.stem}-pages")
+    return output.with_name(f"{output.name}-pages")
 
 
 def measure(

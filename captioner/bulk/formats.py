@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -163,13 +164,13 @@ def sidecar_names(paths: Iterable[str]) -> Callable[[str, str], Path]:
     """
     stems, shared = OnDisk(), set[str]()
     for path in paths:
-        stem = str(Path(path).with_suffix(""))
+        stem = os.path.normcase(Path(path).with_suffix(""))
         if stems.setdefault(stem, path) != path:
             shared.add(stem)
 
     def name(path: str, extension: str) -> Path:
         stem = str(Path(path).with_suffix(""))
-        return Path((path if stem in shared else stem) + extension)
+        return Path((path if os.path.normcase(stem) in shared else stem) + extension)
 
     return name
 

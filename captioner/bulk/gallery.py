@@ -1,7 +1,7 @@
 """A gallery of any number of pictures: a web page, and further pages in a folder beside it.
 
-No browser opens a page of a million thumbnails. captions.html is therefore the first page, and captions-pages/2.html,
-captions-pages/3.html and so on are the others. A gallery of few pictures is one file.
+No browser opens a page of a million thumbnails. captions.html is therefore the first page, and
+captions.html-pages/2.html, captions.html-pages/3.html and so on are the others. A gallery of few pictures is one file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from captioner.bulk.existing import REMEDY
 from captioner.bulk.outputs import OneFile, check_folder
 from captioner.errors import OutputError
 from captioner.files import replacing
@@ -49,7 +50,7 @@ class Page:
 
 def page_file(file: Path, number: int) -> Path:
     """The file of one of the pages of a gallery."""
-    return file if number == 1 else file.with_name(f"{file.stem}-pages") / f"{number}.html"
+    return file if number == 1 else file.with_name(f"{file.name}-pages") / f"{number}.html"
 
 
 def _is_ours(page: Path) -> bool:
@@ -58,14 +59,17 @@ def _is_ours(page: Path) -> bool:
 
 
 class Gallery(OneFile):
-    """The file, and the folder of its other pages. Pages of a larger gallery that was there are deleted."""
+    """The file, and the folder of its other pages. Where it overwrites a larger gallery, it deletes the pages left."""
 
     def check(self, paths: Collection[str]) -> None:
-        """No other file may be where a page goes, either."""
+        """No other file may be where a page goes, nor a page of another gallery, unless it is overwritten."""
         super().check(paths)
         folder = page_file(self._file, 2).parent
         if not self.journal or len(paths) <= PICTURES or not folder.exists():
             return
+        resumed = self.journal.exists()  # a run that was killed may have written some of them
+        if page_file(self._file, 2).exists() and not (self._overwrite or resumed):
+            raise OutputError(f"{folder}: has pages of a gallery whose first page is gone: {REMEDY}")
         if not folder.is_dir():
             raise OutputError(f"{folder}: is a file, where the pages of the gallery should go: move it away")
         check_folder(folder, folder)
@@ -86,7 +90,8 @@ class Gallery(OneFile):
                 for number in range(2, last + 1):
                     with replacing(page_file(self._file, number), "wb") as other:
                         other.writelines(self._page(number, last, left))
-        self._delete_after(last)
+        if self._overwrite:
+            self._delete_after(last)
 
     def _page(self, number: int, last: int, rows: Iterator[Row]) -> Iterator[bytes]:
         pieces = self._render(islice(rows, PICTURES), page=Page(self._file, number, last))

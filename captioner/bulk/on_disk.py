@@ -12,7 +12,7 @@ from captioner.inference.parallel import in_batches
 
 
 class OnDisk(MutableMapping[str, Any]):
-    """Texts in the order in which they came first, each with a number, a text, bytes or None.
+    """Texts in the order in which they came first, each with a number, a text or None.
 
     They lie in a temporary file, which goes with the process, and little of it is in memory. A few never reach the
     disk. Threads may share it, but nothing may be added while it is gone through. Raises OutputError when the folder
@@ -30,7 +30,7 @@ class OnDisk(MutableMapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if (found := self._do("SELECT value FROM items WHERE key = ?", _bytes(key)).fetchone()) is None:
             raise KeyError(key)
-        return found[0]
+        return _text(found[0]) if isinstance(found[0], bytes) else found[0]
 
     def __contains__(self, key: object) -> bool:
         return self._do("SELECT 1 FROM items WHERE key = ?", _bytes(str(key))).fetchone() is not None
@@ -44,16 +44,16 @@ class OnDisk(MutableMapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         for (key,) in self._do("SELECT key FROM items ORDER BY rowid"):
-            yield key.decode(errors="surrogatepass")
+            yield _text(key)
 
     def __len__(self) -> int:
         return int(self._do("SELECT count(*) FROM items").fetchone()[0])
 
     def put(self, items: Iterable[tuple[str, Any]]) -> None:
         """Set many values, several times faster than one by one. A value stays where None should take its place."""
-        add = "INSERT INTO items VALUES (?, ?) ON CONFLICT DO UPDATE SET value = coalesce(excluded.value, value)"
+        add = "INSERT INTO items VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = coalesce(excluded.value, value)"
         try:
-            self._database.executemany(add, ((_bytes(key), value) for key, value in items))
+            self._database.executemany(add, ((_bytes(k), _bytes(v) if isinstance(v, str) else v) for k, v in items))
         except sqlite3.OperationalError as error:
             raise _explained(error) from error
 
@@ -79,10 +79,16 @@ def distinct(texts: Iterable[str]) -> OnDisk:
     return found
 
 
-def _explained(error: sqlite3.Error) -> OutputError:
-    remedy = "make room, or set TMPDIR to another folder"
+def _explained(error: sqlite3.Error) -> Exception:
+    if not any(reason in str(error) for reason in ("full", "unable to open", "disk I/O")):
+        return error
+    remedy = "make room, or set TMPDIR (on Windows TEMP) to another folder"
     return OutputError(f"the folder for temporary files cannot be used ({error}): {remedy}")
 
 
-def _bytes(key: str) -> bytes:
-    return key.encode(errors="surrogatepass")  # file names need not be valid text
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")  # file names need not be valid text
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="surrogatepass")

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class PictureEncoder:
         self.dtype = computing_type(precision, self.device.type)
         network = folded_for_inference(encoder)
         # oneDNN's activations turn what is not a number into one.
-        if not all(torch.isfinite(weights).all() for weights in network.parameters()):
+        if not all(torch.isfinite(weights).all() for weights in chain(network.parameters(), network.buffers())):
             raise CheckpointError(_DAMAGED)
         network = (in_bfloat16(network) if self.dtype == torch.bfloat16 else network).to(self.device)
         self.network = fused_for_inference(network) if self.device.type == "cpu" else network

@@ -135,14 +135,16 @@ class FoldedConvolution(nn.Module):
         weight, bias = conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
         if conv.bias is not None:
             bias = bias + conv.bias * scale
-        weight = _shifted(weight, self._late)
-        place = (self._around, list(conv.stride), list(conv.dilation), conv.groups)
         if self._fast and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            low = torch.get_autocast_dtype("cpu")
+            weight, low = _shifted(weight, self._late), torch.get_autocast_dtype("cpu")
+            place = (self._around, list(conv.stride), list(conv.dilation), conv.groups)
             after = (*self._activation, "")
             return cast(Tensor, _Convolution.apply(x.to(low), weight.to(low), bias.to(low), place, self._late, after))  # type: ignore[no-untyped-call]  # torch's
-        y = F.conv2d(x, weight, bias, conv.stride, cast(Any, self._around), conv.dilation, conv.groups)
-        return y if self._activation is _NONE else y.clamp(0.0, _FROM_OUTPUT[self._activation[0]])
+        around = self._around
+        if self._late:
+            x, around = F.pad(x, (around[0] - self._late, around[0]) * 2), 0
+        y = F.conv2d(x, weight, bias, conv.stride, around, conv.dilation, conv.groups)
+        return y if self._activation is _NONE else F.hardtanh(y, 0.0, _FROM_OUTPUT[self._activation[0]])
 
 
 class _Convolution(torch.autograd.Function):

@@ -47,8 +47,12 @@ def shown(page: Path) -> list[str]:
 
 def test_every_picture_is_on_one_page(tmp_path: Path) -> None:
     write(tmp_path / "captions.html", 8)
-    assert files(tmp_path) == ["captions-pages/2.html", "captions-pages/3.html", "captions.html"]
-    pages = [tmp_path / "captions.html", tmp_path / "captions-pages/2.html", tmp_path / "captions-pages/3.html"]
+    assert files(tmp_path) == ["captions.html", "captions.html-pages/2.html", "captions.html-pages/3.html"]
+    pages = [
+        tmp_path / "captions.html",
+        tmp_path / "captions.html-pages/2.html",
+        tmp_path / "captions.html-pages/3.html",
+    ]
     assert [len(shown(page)) for page in pages] == [3, 3, 2]
     assert [path for page in pages for path in shown(page)] == [row["path"] for row in rows(8)]
     assert "<title>Captions, page 2 of 3</title>" in pages[1].read_text()
@@ -58,7 +62,7 @@ def test_every_picture_is_on_one_page(tmp_path: Path) -> None:
 def test_links_lead_to_the_other_pages(tmp_path: Path) -> None:
     first = tmp_path / 'say "hi" & caf\udce9 #1%.html'
     write(first, 11)
-    for page in [first, *sorted((tmp_path / f"{first.stem}-pages").iterdir())]:
+    for page in [first, *sorted((tmp_path / f"{first.name}-pages").iterdir())]:
         text = page.read_text(errors="surrogateescape")
         links = [unquote(unescape(link), errors="surrogateescape") for link in re.findall(r'href="([^"]*)"', text)]
         assert len(links) >= 8  # twice the three other pages, and the one before or after
@@ -83,14 +87,19 @@ def test_from_far_pages_links_lead_to_near_ones_and_to_both_ends() -> None:
 
 
 def test_old_pages_of_a_larger_gallery_go_and_files_of_others_stay(tmp_path: Path) -> None:
-    first, folder = tmp_path / "captions.html", tmp_path / "captions-pages"
+    first, folder = tmp_path / "captions.html", tmp_path / "captions.html-pages"
     write(first, 14)
     (folder / "notes.txt").write_text("mine")
     (folder / "6.html").write_text("mine, too")
     with pytest.raises(OutputError, match="html cannot be added to"):
         target(first)
     write(first, 5, "cat", overwrite=True)
-    assert files(tmp_path) == ["captions-pages/2.html", "captions-pages/6.html", "captions-pages/notes.txt", first.name]
+    assert files(tmp_path) == [
+        first.name,
+        "captions.html-pages/2.html",
+        "captions.html-pages/6.html",
+        "captions.html-pages/notes.txt",
+    ]
     assert shown(folder / "2.html") == ["cat 3.jpg", "cat 4.jpg"]
     (folder / "notes.txt").unlink()
     (folder / "6.html").unlink()
@@ -98,11 +107,32 @@ def test_old_pages_of_a_larger_gallery_go_and_files_of_others_stay(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
 
 
+def test_pages_of_a_gallery_that_was_renamed_stay(tmp_path: Path) -> None:
+    first, page = tmp_path / "captions.html", tmp_path / "captions.html-pages/2.html"
+    write(first, 8)
+    first.rename(tmp_path / "old.html")
+    with pytest.raises(OutputError, match=r"captions.html-pages: has pages of a gallery whose first page is gone"):
+        target(first).check([row["path"] for row in rows(8)])
+    write(first, 2)
+    assert page.exists()
+    # A run that was killed while it wrote pages left its journal, and goes on.
+    first.unlink()
+    Path(target(first).journal).touch()
+    target(first).check([row["path"] for row in rows(8)])
+
+
+def test_galleries_that_differ_in_their_suffix_have_pages_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path / "a.html", 4)
+    write(tmp_path / "a.htm", 4, "cat")
+    assert shown(tmp_path / "a.html-pages/2.html") == ["dog 3.jpg"]
+    assert shown(tmp_path / "a.htm-pages/2.html") == ["cat 3.jpg"]
+
+
 def test_what_is_in_the_way_is_told_before_anything_is_done(tmp_path: Path) -> None:
-    first, folder = tmp_path / "captions.html", tmp_path / "captions-pages"
+    first, folder = tmp_path / "captions.html", tmp_path / "captions.html-pages"
     paths = [row["path"] for row in rows(8)]
     folder.write_text("mine")
-    with pytest.raises(OutputError, match=r"captions-pages: is a file, where the pages .*: move it away"):
+    with pytest.raises(OutputError, match=r"captions.html-pages: is a file, where the pages .*: move it away"):
         target(first).check(paths)
     target(first).check(paths[:3])  # one page needs no folder
     folder.unlink()
@@ -127,8 +157,9 @@ def test_the_first_page_comes_last(tmp_path: Path) -> None:
     assert files(tmp_path) == []
     write(tmp_path / "captions.html", 8, "cat")
     (tmp_path / "captions.html").unlink()
+    Path(target(tmp_path / "captions.html").journal).touch()
     write(tmp_path / "captions.html", 8)
-    assert shown(tmp_path / "captions-pages/2.html") == ["dog 3.jpg", "dog 4.jpg", "dog 5.jpg"]
+    assert shown(tmp_path / "captions.html-pages/2.html") == ["dog 3.jpg", "dog 4.jpg", "dog 5.jpg"]
 
 
 def test_rows_are_taken_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,20 @@ def test_it_is_a_dict_in_the_order_in_which_texts_came_first() -> None:
 
 def test_none_takes_the_place_of_no_value() -> None:
     texts = OnDisk()
-    texts.put([("a", b"1"), ("b", None), ("a", None), ("b", 2)])
-    assert dict(texts) == {"a": b"1", "b": 2}
+    texts.put([("a", "1"), ("b", None), ("a", None), ("b", 2)])
+    assert dict(texts) == {"a": "1", "b": 2}
+
+
+def test_values_need_not_be_valid_text_either() -> None:
+    texts = OnDisk()
+    texts.put([("a", "caf\udce9.jpg"), ("b", "\ud83d")])
+    assert dict(texts) == {"a": "caf\udce9.jpg", "b": "\ud83d"}
+    assert texts.setdefault("a", "other") == "caf\udce9.jpg"
+
+
+def test_an_error_that_is_not_of_the_disk_is_told_as_it_is() -> None:
+    with pytest.raises(sqlite3.OperationalError, match="syntax"):
+        OnDisk()._do("SELEKT")
 
 
 def test_each_text_comes_once() -> None:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -486,3 +487,18 @@ def test_a_coco_file_without_ids_says_which_json_needs_none(pictures: list[Path]
     odd = pictures[0].rename(pictures[0].with_name("odd name.jpg"))
     with pytest.raises(DataError, match=r"no COCO number .*; or write jsonl, which needs no ids"):
         caption_files(odd, tmp_path / "out.json", model=never)
+
+
+@pytest.mark.parametrize("format", ["text", "jsonl", "csv", "html", "sidecar", "xmp", "coco"])
+def test_names_of_files_need_not_be_valid_text(
+    model: captioner.Captioner, pictures: list[Path], tmp_path: Path, format: str
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    names = [b"caf\xe9 1.jpg", b"caf\xe9 2.jpg"]
+    for number, name in enumerate(names):
+        (folder / os.fsdecode(name)).write_bytes(pictures[number].read_bytes())
+    output = None if format in ("sidecar", "xmp") else tmp_path / f"captions.{format}"
+    for captioned in (2, 0):
+        if captioned or format in ("text", "jsonl", "csv", "sidecar", "xmp"):
+            assert caption_files(folder, output, format=format, model=model, index=False).captioned == captioned
