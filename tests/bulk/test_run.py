@@ -495,7 +495,7 @@ def test_names_of_files_need_not_be_valid_text(
 ) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
-    names = [b"caf\xe9 1.jpg", b"caf\xe9 2.jpg"]
+    names = [b"caf\xe9_000000000001.jpg", b"caf\xe9_000000000002.jpg"]
     for number, name in enumerate(names):
         (folder / os.fsdecode(name)).write_bytes(pictures[number].read_bytes())
     output = None if format in ("sidecar", "xmp") else tmp_path / f"captions.{format}"
