@@ -56,7 +56,7 @@ def make_pictures(folder: Path, number: int, flat: bool = False) -> None:
             Image.new("RGB", (16, 12), (place // LINKS * 7 % 256, 90, 160)).save(source)
         if not flat and place % IN_FOLDER == 0:
             parent.mkdir()
-        os.link(source, parent / f"picture-{place:07}.jpg")
+        os.link(source, parent / f"picture_{place:012}.jpg")
 
 
 def stand_in(stop_after: int, seen: dict[str, float]) -> Any:

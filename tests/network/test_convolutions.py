@@ -211,6 +211,13 @@ def test_what_cannot_be_fused_stays(kind: str) -> None:
 
 
 @torch.inference_mode()
+def test_a_network_in_double_precision_stays_as_it_is() -> None:
+    network = folded_for_inference(encoder_of("mobilenet_v2")).double()
+    before = called(network)
+    assert called(fused_for_inference(network)) == before
+
+
+@torch.inference_mode()
 def test_without_onednn_the_network_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     network = folded_for_inference(encoder_of("mobilenet_v2"))

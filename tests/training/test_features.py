@@ -112,7 +112,7 @@ def _encode(file: Path, checkpoint: Path, paths: list[str], delays: list[float])
 
     encoder.encode_pixels = slow  # type: ignore[method-assign]
     features = features_of(paths, encoder, FeatureCache(file), lambda number: None, Ranks())
-    assert torch.allclose(features[:, 0], encode_all(encoder, paths), atol=1e-3, rtol=1e-3)
+    assert torch.allclose(features[:, 0].float(), encode_all(encoder, paths), atol=1e-3, rtol=1e-3)
 
 
 def encode_all(encoder: PictureEncoder, paths: list[str]) -> torch.Tensor:
