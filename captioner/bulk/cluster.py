@@ -96,7 +96,7 @@ def caption_on_cluster(
         progress.begin(total, known)
         progress.note(f"workers: {workers}, threads of each: {threads}, units of work: {len(work)}")
         batches = progress.watch_batches(caption_units(work, job, workers, threads, each))
-        shards.write(batches, again=[unit["tar"] for unit in work if "tar" in unit])
+        shards.write(batches)
     return progress.finish()
 
 
@@ -115,10 +115,10 @@ def _work(
     sources = find_sources(arguments, recursive, lines)
     earlier = shards.earlier(source for source in sources if archive_of(source) == ".tar")
     work = list(units(sources, batch_size, earlier))
-    if not work and not earlier.pictures:
+    if not work and not earlier.known:
         raise InputError("no pictures were given: every table is empty")
-    rows, known = [unit["rows"] for unit in work], len(earlier.pictures)
-    return work, known, None if None in rows else known + sum(rows)
+    rows = [unit["rows"] for unit in work]
+    return work, earlier.known, None if None in rows else earlier.known + sum(rows)
 
 
 def _ray() -> Any:

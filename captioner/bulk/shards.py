@@ -88,10 +88,10 @@ class Shards:
             self._parts[part] = len(rows), {key_of(name) for name, failed in rows if failed}
         return self._earlier
 
-    def write(self, units: Iterable[list[Row]], again: Iterable[str] = ()) -> None:
+    def write(self, units: Iterable[list[Row]]) -> None:
         """Write the rows of all units, and then _SUCCESS. Stopped by an error, it first writes those that it has.
 
-        Rows that told an error give way to new rows of the same picture, and go if they are of a tar file in `again`.
+        Rows that told an error give way to new rows of the same picture, and go if what they name was asked for again.
         """
         self._files.makedirs(self._root, exist_ok=True)
         if isinstance(self._files, LocalFileSystem):
@@ -100,7 +100,8 @@ class Shards:
             self._files.rm_file(self._path(SUCCESS))
         if SETTINGS not in there:
             self._put(SETTINGS, json.dumps(self._settings).encode() + b"\n")
-        before, gone, rows = list(self._parts), set(map(key_of, again)) | self._earlier.pictures, list[Row]()
+        before, rows = list(self._parts), list[Row]()
+        gone = self._earlier.again | (self._earlier.failed & self._earlier.pictures.keys())
         try:
             for unit in units:
                 rows += unit

@@ -167,6 +167,18 @@ def test_workers_take_what_the_cluster_has_or_the_error_says_what_it_lacks(
             runner.share(workers, device)
 
 
+def test_only_pictures_that_were_asked_for_count_as_captioned_before(tmp_path: Path) -> None:
+    from captioner.bulk.cluster import _work
+    from captioner.bulk.shards import Shards
+
+    paths = [str(tmp_path / f"{number}.jpg") for number in range(5)]
+    tar = write_tar(tmp_path / "x.tar", {f"{number}.jpg": b"" for number in range(3)})
+    captioned = [*paths[:4], *(f"{tar}/{number}.jpg" for number in range(3))]
+    Shards(str(tmp_path / "out"), "jsonl").write([[{"path": path, "caption": "a"} for path in captioned]])
+    for asked, expected in (([paths[0], paths[4]], (1, 2)), ([tar], (3, 3)), ([*paths[:2], tar], (5, 5))):
+        assert _work(asked, False, (), 2, Shards(str(tmp_path / "out"), "jsonl"))[1:] == expected
+
+
 def test_an_address_where_no_cluster_listens_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from captioner.bulk import cluster as runner
 

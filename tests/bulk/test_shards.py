@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.bulk import shards
-from captioner.bulk.earlier import as_text
+from captioner.bulk.earlier import as_text, key_of
 from captioner.bulk.shards import Shards
 from captioner.bulk.sources import filesystem
 from captioner.errors import OutputError
@@ -77,7 +77,7 @@ def test_a_run_that_fails_leaves_what_it_has_and_no_mark_of_success(
         Shards(str(tmp_path / "out"), format).write(failing())
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     earlier = Shards(str(tmp_path / "out"), format).earlier()
-    assert {row["path"] for row in rows if earlier.has(row["path"])} == {*NAMES, "b.jpg"}
+    assert {row["path"] for row in rows if earlier.take(row["path"])} == {*NAMES, "b.jpg"}
 
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])
@@ -93,7 +93,7 @@ def test_a_later_run_adds_parts_and_replaces_errors(rows: list[Row], tmp_path: P
     again = Shards(folder, format)
     assert again.earlier(["torn.tar"]).members("torn.tar") == set()
     good = row_of(FileResult("bad.jpg", CAPTION))
-    again.write([[good], [row_of(FileResult("torn.tar/0.jpg", CAPTION))]], again=["torn.tar"])
+    again.write([[good], [row_of(FileResult("torn.tar/0.jpg", CAPTION))]])
     assert json.loads(files.cat_file(f"{root}/_SUCCESS")) == {"rows": 7, "failed": 1, "files": 2}
     first, second = (read(files.cat_file(f"{root}/part-0000{number}.{format}"), format) for number in range(2))
     assert [row["path"] for row in first] == [as_text(row["path"]) for row in rows[:-1]] + ["gone.jpg"]
@@ -134,7 +134,7 @@ def test_of_a_killed_run_only_the_last_part_may_be_torn(rows: list[Row], tmp_pat
     success.unlink()
     earlier = Shards(str(folder), format).earlier()
     assert not last.exists()
-    assert {row["path"] for row in rows if earlier.has(row["path"])} == set(NAMES[:2])
+    assert {row["path"] for row in rows if earlier.take(row["path"])} == set(NAMES[:2])
     (folder / f"part-00000.{format}").write_bytes(b"{}\n")
     last.touch()
     with pytest.raises(OutputError, match=rf"part-00000.{format}: is damaged"):
@@ -147,6 +147,18 @@ def test_another_run_in_the_same_folder_is_not_written_over(rows: list[Row], tmp
     with pytest.raises(OutputError, match=r"part-00000.jsonl: another run wrote it"):
         other.write([rows[:1]])
     assert len((tmp_path / "out" / "part-00000.jsonl").read_text().splitlines()) == len(rows)
+
+
+def test_errors_of_what_was_asked_for_again_go_though_the_new_rows_have_other_names(tmp_path: Path) -> None:
+    names = ["t.parquet#0", "t.parquet#1", "u.parquet#0"]
+    Shards(str(tmp_path / "out"), "jsonl").write([[row_of(FileResult(name, None, f"{name}: torn")) for name in names]])
+    again = Shards(str(tmp_path / "out"), "jsonl")
+    earlier = again.earlier()
+    assert not any(map(earlier.take, names[:2]))
+    again.write([[row_of(FileResult(f"{n}.jpg", CAPTION)) for n in range(2)]])
+    left = Shards(str(tmp_path / "out"), "jsonl").earlier()
+    assert left.failed == {key_of(names[2])}
+    assert len(left.pictures) == 2
 
 
 def test_other_settings_are_refused_by_name(rows: list[Row], tmp_path: Path) -> None:
