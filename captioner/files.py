@@ -19,7 +19,7 @@ from typing import IO, Any, TypeAlias
 from captioner.errors import DataError
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
-_TEMPORARY = ".captioner-"  # the first letters of the names of temporary files
+TEMPORARY = ".captioner-"  # the first letters of the names of temporary files
 _MARKS = {  # byte-order marks; that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8-sig",
     **dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),
@@ -44,7 +44,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     Readers see either the old content or the new one, even when the process is killed or the disk is full. Links and
     permissions stay as they are. What is not a regular file, such as /dev/stdout, is written to directly. Text is
-    UTF-8 with "\\n" line ends on every system.
+    UTF-8 with "\\n" line ends on every system. The modes "x" and "xb" are for a file that must not be there at the end.
     Raises OSError, which names `path`, also when `path` is write-protected.
     """
     # File names need not be valid text. They are written as they were read.
@@ -57,7 +57,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name does not contain that of `path`, which may already have the greatest length. It is random, so that nobody
     # can put a link in its place.
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]  # the mode is not a literal
             if path.exists():
@@ -67,6 +67,12 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if "x" in mode:
+            with suppress(OSError):  # of a file system without hard links; one that finds `path` is raised below
+                os.link(temporary, path)
+                return
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         temporary.replace(path)
     except OSError as error:
         if error.errno and error.filename in (None, str(temporary)):  # None where writing failed
@@ -82,7 +88,7 @@ def remove_temporaries(folder: Path, age: float = 0.0) -> None:
 
     Those that changed in the last `age` seconds stay. Without an age, no other process may be writing into the folder.
     """
-    for file in folder.glob(f"{_TEMPORARY}*.tmp"):
+    for file in folder.glob(f"{TEMPORARY}*.tmp"):
         with suppress(OSError):  # another process may delete them, too
             if time.time() - file.stat().st_mtime >= age:
                 file.unlink()

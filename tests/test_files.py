@@ -7,10 +7,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -23,6 +25,25 @@ def test_a_new_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
     with replacing(target) as file:
         file.write("done")
     assert target.read_text() == "done"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_that_write_a_new_file_the_first_one_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(1, "no hard links here")))
+    target = tmp_path / "new.txt"
+
+    def write(text: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        with replacing(target, "x") as file:
+            file.write(text)
+            meanwhile()
+
+    with pytest.raises(FileExistsError, match=r"new\.txt"):
+        write("second", lambda: write("first"))
+    assert target.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_the_old_content_stays_until_the_end(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,11 +92,11 @@ def caption_on_cluster(
         shards.write([])
         return progress.finish()
     with connected():
-        workers, threads, each = share(workers, device)
+        workers, threads, each = share(workers, device, COPIES * len(work))
         progress.begin(total, known)
         progress.note(f"workers: {workers}, threads of each: {threads}, units of work: {len(work)}")
         batches = progress.watch_batches(caption_units(work, job, workers, threads, each))
-        shards.write(batches, again=[unit["tar"] for unit in work if "tar" in unit])
+        shards.write(batches)
     return progress.finish()
 
 
@@ -115,10 +115,10 @@ def _work(
     sources = find_sources(arguments, recursive, lines)
     earlier = shards.earlier(source for source in sources if archive_of(source) == ".tar")
     work = list(units(sources, batch_size, earlier))
-    if not work and not earlier.pictures:
+    if not work and not earlier.known:
         raise InputError("no pictures were given: every table is empty")
-    rows, known = [unit["rows"] for unit in work], len(earlier.pictures)
-    return work, known, None if None in rows else known + sum(rows)
+    rows = [unit["rows"] for unit in work]
+    return work, earlier.known, None if None in rows else earlier.known + sum(rows)
 
 
 def _ray() -> Any:
@@ -169,14 +169,17 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
-def share(workers: int | None, device: str) -> tuple[int, int, dict[str, float]]:
-    """Workers, threads of each, and what Ray shall reserve for each. Raises DeviceError if the cluster is too small."""
+def share(workers: int | None, device: str, most: int) -> tuple[int, int, dict[str, float]]:
+    """Workers, threads of each, and what Ray shall reserve for each. There is work for so many workers at most.
+
+    Raises DeviceError if the cluster is too small.
+    """
     cluster = _ray().cluster_resources()
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     if device == "cuda" and not gpus:
         raise DeviceError("device cuda: the cluster has no GPU")
     on_gpus = gpus >= 1 and device != "cpu"
-    workers = workers or max(1, int(gpus if on_gpus else cpus))
+    workers = min(workers or max(1, int(gpus if on_gpus else cpus)), most)
     threads = max(1, int(cpus / workers)) if on_gpus else 1
     each = {"num_cpus": CPUS * threads, "num_gpus": float(on_gpus)}
     for name, needed, there in (("CPU", each["num_cpus"], cpus), ("GPU", each["num_gpus"], gpus)):
@@ -194,30 +197,32 @@ def caption_units(
 
     No worker takes a unit that is `AHEAD` units a worker or more behind the one that is due, so that memory holds few
     results. A worker that would be idle then tries a unit that another one has in work, in case that one is slow or was
-    lost: the first result counts. The unit of a worker that was killed goes to another one.
+    lost: the first result counts. The unit of a worker that was killed goes to another one. Workers that have answered
+    go first: one that has not may wait for a place in the cluster for ever.
     Raises DeviceError when a worker fails for another reason than a picture, or a unit kills many of them.
     """
     ray = _ray()
     actor = ray.remote(**each, scheduling_strategy="SPREAD")(Worker)
     given = ray.put(job), threads, "cuda" if each["num_gpus"] else "cpu", str(Path.cwd())
-    idle = [actor.remote(*given) for _ in range(workers)]
-    running: dict[Any, tuple[Any, int]] = {}  # a worker and the number of its unit, by the reference to the result
+    idle = [(actor.remote(*given), False) for _ in range(workers)]  # and whether it has answered
+    running: dict[Any, tuple[Any, bool, int]] = {}  # also the number of the unit, by the reference to the result
     done: dict[int, list[Row]] = {}
     killed = Counter[int]()  # workers, by the number of the unit
     for due, unit in enumerate(units):
         while True:
             wanted = [number for number in range(due, min(due + AHEAD * workers, len(units))) if number not in done]
-            while idle and (number := _next(wanted, running)) is not None:
-                worker = idle.pop()
-                running[worker.caption.remote(units[number])] = worker, number
+            while idle and (number := _next(wanted, idle[-1][1], running.values())) is not None:
+                worker, answered = idle.pop()
+                running[worker.caption.remote(units[number])] = worker, answered, number
             if due in done:
                 break
             [ready], _ = ray.wait(list(running), num_returns=1)
-            worker, number = running.pop(ready)
+            worker, _, number = running.pop(ready)
             try:
                 rows = ray.get(ready)
                 if number >= due:  # otherwise another worker was faster
                     done.setdefault(number, rows)
+                idle.append((worker, True))
             except ray.exceptions.RayTaskError as error:
                 raise _failed(number, units, f"{type(error.cause).__name__}: {error.cause}") from error
             except ray.exceptions.RayError as error:
@@ -228,19 +233,22 @@ def caption_units(
                     reason = f"ended {ATTEMPTS} workers (a picture that kills them, or too little memory?)"
                     raise _failed(number, units, reason) from error
                 ray.kill(worker)
-                worker = actor.remote(*given)
-            idle.append(worker)
+                idle.insert(0, (actor.remote(*given), False))
         rows = done.pop(due)
         if unit["rows"] not in (None, len(rows)):
             raise _failed(due, units, f"{len(rows)} rows came for {unit['rows']} pictures")
         yield rows
 
 
-def _next(wanted: Iterable[int], running: Mapping[Any, tuple[Any, int]]) -> int | None:
-    """The unit for an idle worker: the first of those that fewest have in work; None if enough have each of them."""
-    copies = Counter(number for _, number in running.values())
-    number = min(wanted, key=lambda number: (copies[number], number), default=None)
-    return number if number is not None and copies[number] < COPIES else None
+def _next(wanted: Iterable[int], answered: bool, running: Collection[tuple[Any, bool, int]]) -> int | None:
+    """The unit for an idle worker: the first of those that fewest have in work; None if enough have each of them.
+
+    A worker that has answered may also take a unit that only such workers have as never did.
+    """
+    copies = Counter(number for _, _, number in running)
+    safe = {number for _, has_answered, number in running if has_answered}
+    free = (number for number in wanted if copies[number] < COPIES or (answered and number not in safe))
+    return min(free, key=lambda number: (copies[number], number), default=None)
 
 
 def _failed(number: int, units: Sequence[Unit], reason: str) -> DeviceError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 _TAR = re.compile(r"\.tar(?=/|$)", re.IGNORECASE)
@@ -15,16 +16,25 @@ def as_text(name: str) -> str:
 
 
 def key_of(name: str) -> str:
-    """What two names have in common that stand for one picture: its address, or its absolute path."""
-    path = name if "://" in name else os.path.abspath(name)  # noqa: PTH100  # a Path for each of many takes long
-    return as_text(path)
+    """What two names have in common that stand for one picture: its address, or its absolute path.
+
+    The member of a tar file stays as it is: the same file may hold "a.jpg" and "./a.jpg".
+    """
+    end = found.end() if (found := _TAR.search(name)) else len(name)
+    path = name[:end]
+    path = path if "://" in path else os.path.abspath(path)  # noqa: PTH100  # a Path for each of many takes long
+    return as_text(path + name[end:])
 
 
 class Earlier:
-    """The pictures with rows by their names. The members of those tar files that are given again are kept apart."""
+    """The pictures with rows by their names. The members of those tar files that are given again are kept apart.
+
+    `known` pictures that were asked for have captions. Those of `again` were asked for, and failed before.
+    """
 
     def __init__(self, tars: Iterable[str] = ()) -> None:
-        self.pictures, self.failed = set[str](), set[str]()  # keys
+        self.pictures = Counter[str]()  # rows of each key that nobody took; a key stays when none is left
+        self.failed, self.again, self.known = set[str](), set[str](), 0
         self._members: dict[str, set[str]] = {key_of(tar): set() for tar in tars}
         self._torn = set[str]()  # tar files of which something failed
 
@@ -37,13 +47,20 @@ class Earlier:
             self.failed.add(key)
             self._torn.add(tar)
         else:
-            self.pictures.add(key)
+            self.pictures[key] += 1
             if tar:
                 self._members[tar].add(key[len(tar) + 1 :])
 
-    def has(self, name: str) -> bool:
-        """Whether a picture has a caption."""
-        return key_of(name) in self.pictures
+    def take(self, name: str) -> bool:
+        """Whether a picture has a caption. Tables may name one several times: each row is taken for one of them."""
+        key = key_of(name)
+        if key in self.failed:
+            self.again.add(key)
+        if not self.pictures.get(key):
+            return False
+        self.pictures[key] -= 1
+        self.known += 1
+        return True
 
     def members(self, tar: str) -> set[str] | None:
         """The members of a tar file that have captions; None if all have that it holds.
@@ -52,4 +69,7 @@ class Earlier:
         """
         key = key_of(tar)
         found = self._members.get(key, set())
+        self.known += len(found)
+        if key in self.failed:
+            self.again.add(key)
         return None if found and key not in self._torn else found

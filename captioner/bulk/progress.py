@@ -23,7 +23,7 @@ class Summary:
     failed: int
     skipped: int  # because the run that this one resumed had captioned them
     seconds: float
-    kept: int = 0  # because the output had their captions already
+    kept: int = 0  # because the output had their captions already, or the input of a cluster
     unsure: int = 0  # of those captioned: marked, or left without a sentence
     moved: int = 0  # because the output had their captions, where they were before
 
@@ -38,6 +38,7 @@ class Progress:
         self.quiet = quiet
         self.say = say or write
         self._done = self._captioned = self._failed = self._skipped = self._kept = self._unsure = self._moved = 0
+        self._given = 0  # of those done: with captions that they had
 
     def keep(self, kept: int, total: int) -> Summary:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
@@ -86,7 +87,10 @@ class Progress:
                 for row in rows:
                     if "error" in row:
                         self.fail(row["error"])
-                    self._captioned += "error" not in row
+                    elif row.get("given"):
+                        self._given += 1
+                    else:
+                        self._captioned += 1
                     self._unsure += bool(row.get("unsure"))
                     self._done += 1
                     self._bar.update()
@@ -99,5 +103,7 @@ class Progress:
         if self._total != 1 or self._failed or self._unsure:
             pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):,.0f} pictures/s)"
             unsure = f", {self._unsure:,} of them unsure" if self._unsure else ""
-            self.note(f"{self._captioned:,} {done}{unsure}, {self._failed:,} failed, {pace}")
-        return Summary(self._captioned, self._failed, self._skipped, seconds, self._kept, self._unsure, self._moved)
+            given = f"{self._given:,} had a caption, " if self._given else ""
+            self.note(f"{self._captioned:,} {done}{unsure}, {given}{self._failed:,} failed, {pace}")
+        kept = self._kept + self._given
+        return Summary(self._captioned, self._failed, self._skipped, seconds, kept, self._unsure, self._moved)

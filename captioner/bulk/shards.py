@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import compress
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from captioner.bulk.journal import check_same
 from captioner.bulk.outputs import check_folder
 from captioner.bulk.sources import filesystem
 from captioner.errors import OutputError, one_line
-from captioner.files import replacing
+from captioner.files import TEMPORARY, replacing
 from captioner.inference.results import Row
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Shards:
         if there is None or (there and SETTINGS not in there):
             raise OutputError(f"{folder}: is not empty: give a new folder, or one that an earlier run made")
         if there:
-            theirs = self._parsed(SETTINGS, lambda data: dict(json.loads(data)))
+            theirs = self._parsed(SETTINGS, lambda file: dict(json.load(file)))
             remedy = "give the same settings to add to its shards, or another folder"
             check_same(theirs, self._settings, f"{folder}: the earlier run", remedy)
         self._parts = {name: (0, set[str]()) for name in sorted(there) if _number(name, format) is not None}
@@ -88,10 +88,10 @@ class Shards:
             self._parts[part] = len(rows), {key_of(name) for name, failed in rows if failed}
         return self._earlier
 
-    def write(self, units: Iterable[list[Row]], again: Iterable[str] = ()) -> None:
+    def write(self, units: Iterable[list[Row]]) -> None:
         """Write the rows of all units, and then _SUCCESS. Stopped by an error, it first writes those that it has.
 
-        Rows that told an error give way to new rows of the same picture, and go if they are of a tar file in `again`.
+        Rows that told an error give way to new rows of the same picture, and go if what they name was asked for again.
         """
         self._files.makedirs(self._root, exist_ok=True)
         if isinstance(self._files, LocalFileSystem):
@@ -100,7 +100,8 @@ class Shards:
             self._files.rm_file(self._path(SUCCESS))
         if SETTINGS not in there:
             self._put(SETTINGS, json.dumps(self._settings).encode() + b"\n")
-        before, gone, rows = list(self._parts), set(map(key_of, again)) | self._earlier.pictures, list[Row]()
+        before, rows = list(self._parts), list[Row]()
+        gone = self._earlier.again | (self._earlier.failed & self._earlier.pictures.keys())
         try:
             for unit in units:
                 rows += unit
@@ -108,7 +109,6 @@ class Shards:
                     gone.update(key_of(row["path"]) for row in unit)
                 if len(rows) >= ROWS:
                     self._add(rows)
-                    rows = []
         finally:
             if rows:
                 self._add(rows)
@@ -122,50 +122,58 @@ class Shards:
         self._put(SUCCESS, json.dumps(facts).encode() + b"\n")
 
     def _names(self) -> set[str] | None:
-        """The names in the folder; None where it is a file."""
+        """The names in the folder, without those of files that a killed run began; None where it is a file."""
         if self._files.isfile(self._root):
             return None
         there = self._files.exists(self._root)
-        return {PurePath(path).name for path in self._files.ls(self._root, detail=False)} if there else set()
+        names = (PurePath(path).name for path in self._files.ls(self._root, detail=False)) if there else ()
+        return {name for name in names if not name.startswith(TEMPORARY)}
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _parsed(self, name: str, parse: Callable[[bytes], T]) -> T:
+    def _parsed(self, name: str, parse: Callable[[IO[bytes]], T]) -> T:
         """What is in a file. Raises OutputError when it is damaged."""
         try:
-            return parse(self._files.cat_file(self._path(name)))
+            with self._files.open(self._path(name)) as file:
+                return parse(file)
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
             reason = f"is damaged ({one_line(error)}): put it back as it was, or give a new folder"
             raise OutputError(f"{self._path(name)}: {reason}") from error
 
-    def _rows(self, data: bytes) -> list[tuple[str, bool]]:
+    def _rows(self, file: IO[bytes]) -> list[tuple[str, bool]]:
         """For each row of a part the name of its picture, and whether it tells an error."""
         if self._format == "parquet":
-            table = pq.read_table(io.BytesIO(data), columns=["path", "error"])
+            table = pq.read_table(file, columns=["path", "error"])
             return list(zip(table["path"].to_pylist(), table["error"].is_valid().to_pylist(), strict=True))
+        data = file.read()
         if not data.endswith(b"\n"):
             raise ValueError("it is cut off")
         rows = map(json.loads, data.splitlines())
         return [(row["path"], row.get("error") is not None) for row in rows]
 
     def _add(self, rows: list[Row]) -> None:
-        """Write another part."""
+        """Move rows to another part. After Ctrl-C, wherever it came, this may be done again with what is left."""
         numbers = [_number(part, self._format) or 0 for part in self._parts]
         part = f"part-{max(numbers, default=-1) + 1:05}.{self._format}"
-        if self._files.exists(self._path(part)):
-            raise OutputError(f"{self._path(part)}: another run wrote it meanwhile: let only one write into a folder")
         if self._format == "parquet":
-            data = _parquet(pa.Table.from_pylist([{**row, "path": as_text(row["path"])} for row in rows], self._schema))
+            data = _parquet(pa.Table.from_pylist(list(map(_valid, rows)), self._schema))
         else:
             data = "".join(jsonl(rows)).encode()
-        self._put(part, data)
-        self._parts[part] = len(rows), {key_of(row["path"]) for row in rows if "error" in row}
+        facts = len(rows), {key_of(row["path"]) for row in rows if "error" in row}
+        try:
+            self._put(part, data, "xb")
+        except FileExistsError as error:
+            if self._files.cat_file(self._path(part)) != data:  # as it is when Ctrl-C came right after writing
+                reason = "another run wrote it meanwhile: let only one write into a folder"
+                raise OutputError(f"{self._path(part)}: {reason}") from error
+        rows.clear()
+        self._parts[part] = facts
 
     def _remove(self, part: str, failed: set[str]) -> None:
         """Take rows that tell an error out of a part."""
         data = self._files.cat_file(self._path(part))
-        keep = [not (error and key_of(name) in failed) for name, error in self._rows(data)]
+        keep = [not (error and key_of(name) in failed) for name, error in self._rows(io.BytesIO(data))]
         if not any(keep):
             self._files.rm_file(self._path(part))
             del self._parts[part]
@@ -177,12 +185,17 @@ class Shards:
         self._put(part, data)
         self._parts[part] = sum(keep), self._parts[part][1] - failed
 
-    def _put(self, name: str, data: bytes) -> None:
-        """Write a file as a whole: neither a kill nor a full disk leaves half of it."""
+    def _put(self, name: str, data: bytes, mode: str = "wb") -> None:
+        """Write a file as a whole: neither a kill nor a full disk leaves half of it.
+
+        Raises FileExistsError if there is such a file and the mode is xb.
+        """
         if not isinstance(self._files, LocalFileSystem):
+            if "x" in mode and self._files.exists(self._path(name)):
+                raise FileExistsError(name)
             self._files.pipe_file(self._path(name), data)  # which stores of objects show when it is complete
             return
-        with replacing(Path(self._path(name)), "wb") as file:
+        with replacing(Path(self._path(name)), mode) as file:
             file.write(data)
 
 
@@ -190,6 +203,11 @@ def _number(name: str, format: str) -> int | None:
     """The number of a part by its name."""
     found = re.fullmatch(rf"part-(\d+)\.{format}", name)
     return int(found[1]) if found else None
+
+
+def _valid(row: Row) -> Row:
+    """A row of texts that parquet can hold: names and captions of other people need not be valid."""
+    return {key: as_text(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -84,7 +84,7 @@ def units(sources: Iterable[str], batch_size: int, earlier: Earlier | None = Non
             found = chain.from_iterable(map(_row_groups, group))
             yield from filter(itemgetter("rows"), (_without(unit, earlier) for unit in found))
         else:
-            new = filterfalse(earlier.has, group)
+            new = filterfalse(earlier.take, group)
             yield from ({"paths": paths, "rows": len(paths)} for paths in in_batches(new, BATCHES * batch_size))
 
 
@@ -192,7 +192,7 @@ def _without(unit: Unit, earlier: Earlier) -> Unit:
         for row in _values(unit, unit["paths_in"]) if unit["paths_in"] and earlier.pictures else ():
             paths.append(row[column]["path"] if isinstance(row[column], dict) else row[column])
     named = zip_longest(range(first, first + unit["rows"]), paths)
-    skip = [n for n, path in named if earlier.has(f"{source}#{n}") or (path and earlier.has(path))]
+    skip = [n for n, path in named if earlier.take(f"{source}#{n}") or (path and earlier.take(path))]
     return {**unit, "skip": skip, "rows": unit["rows"] - len(skip)}
 
 
@@ -221,7 +221,7 @@ def _given(picture: Picture, *texts: str | None) -> Picture | Given:
 
 
 def _members(source: str, skip: set[str]) -> Iterator[NamedPicture]:
-    """The pictures of a tar file. If it is damaged, those before the damage and then one error."""
+    """The pictures of a tar file. If it is damaged, those that are whole before it and then one error."""
     found, problem = False, ""
     stem, contents, texts = "", dict[str, bytes](), dict[str, str]()  # of the members that were read last
 
@@ -248,7 +248,8 @@ def _members(source: str, skip: set[str]) -> Iterator[NamedPicture]:
                 raise tarfile.ReadError("it is cut off")
     except (OSError, EOFError, ValueError, InputError, tarfile.TarError) as error:
         problem = f"cannot be read to its end ({one_line(error)})"
-    yield from sample()
+    # The caption of the last picture may lie behind the damage. Without a row, it is wanted once that is mended.
+    yield from (each for each in sample() if not problem or isinstance(each[1], Given))
     if problem or not found:
         yield source, ImageError(f"{one_line(source)}: {problem or 'holds no pictures'}")
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ from conftest import draw_picture
 import captioner
 import captioner.errors
 from bulk.test_sources import write_parquet, write_tar
+from captioner.bulk.progress import Progress
 
 Command: TypeAlias = Callable[..., tuple[int, str, str]]
 BROKEN = b"not a picture"
@@ -161,10 +163,55 @@ def test_workers_take_what_the_cluster_has_or_the_error_says_what_it_lacks(
 
     monkeypatch.setattr(runner, "_ray", lambda: SimpleNamespace(cluster_resources=lambda: cluster))
     if isinstance(expected, tuple):
-        assert runner.share(workers, device) == expected
+        assert runner.share(workers, device, 100) == expected
     else:
         with pytest.raises(runner.DeviceError, match=expected):
-            runner.share(workers, device)
+            runner.share(workers, device, 100)
+
+
+def test_no_more_workers_than_there_is_work_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_checkpoint_file: Path
+) -> None:
+    from captioner.bulk import cluster as runner
+
+    for there, threads, cpus, gpus in (({"CPU": 16.0}, 1, 0.5, 0.0), ({"CPU": 16.0, "GPU": 8.0}, 8, 4.0, 1.0)):
+        monkeypatch.setattr(runner, "_ray", lambda there=there: SimpleNamespace(cluster_resources=lambda: there))
+        for asked in (None, 4):
+            assert runner.share(asked, "auto", 2) == (2, threads, {"num_cpus": cpus, "num_gpus": gpus})
+
+    def share(workers: int | None, device: str, most: int) -> Any:
+        raise runner.DeviceError(f"{most} at most")
+
+    monkeypatch.setattr(runner, "connected", nullcontext)
+    monkeypatch.setattr(runner, "share", share)
+    with pytest.raises(runner.DeviceError, match="4 at most"):
+        runner.caption_on_cluster(
+            [f"{n}.jpg" for n in range(5)], tmp_path / "out", checkpoint=tiny_checkpoint_file, batch_size=1
+        )
+
+
+def test_only_pictures_that_were_asked_for_count_as_captioned_before(tmp_path: Path) -> None:
+    from captioner.bulk.cluster import _work
+    from captioner.bulk.shards import Shards
+
+    paths = [str(tmp_path / f"{number}.jpg") for number in range(5)]
+    tar = write_tar(tmp_path / "x.tar", {f"{number}.jpg": b"" for number in range(3)})
+    captioned = [*paths[:4], *(f"{tar}/{number}.jpg" for number in range(3))]
+    Shards(str(tmp_path / "out"), "jsonl").write([[{"path": path, "caption": "a"} for path in captioned]])
+    for asked, expected in (([paths[0], paths[4]], (1, 2)), ([tar], (3, 3)), ([*paths[:2], tar], (5, 5))):
+        assert _work(asked, False, (), 2, Shards(str(tmp_path / "out"), "jsonl"))[1:] == expected
+
+
+def test_the_summary_tells_captions_that_were_there_from_those_of_the_model() -> None:
+    lines = list[str]()
+    progress = Progress(say=lines.append)
+    progress.begin(4)
+    given = {"path": "b.jpg", "caption": "mine", "given": True}
+    new, failed = {"path": "a.jpg", "caption": "x"}, {**given, "error": "b.jpg: bad"}
+    list(progress.watch_batches([[new, given, given], [failed]]))
+    summary = progress.finish()
+    assert (summary.captioned, summary.kept, summary.failed) == (1, 2, 1)
+    assert "1 captioned, 2 had a caption, 1 failed" in lines[-1]
 
 
 def test_an_address_where_no_cluster_listens_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +340,35 @@ def test_the_unit_of_a_killed_worker_goes_to_a_new_one(scheduled: Any) -> None:
     for worker in ray.killed:
         *_, last = (number for each, number in ray.begun if each == worker)
         assert last % 3 == 0, "a worker that was killed got another unit"
+
+
+@pytest.mark.parametrize("lost_first", [False, True])
+@pytest.mark.parametrize("units", [1, 2, 3, 9])
+def test_workers_that_cannot_be_placed_hold_nothing_up(scheduled: Any, units: int, lost_first: bool) -> None:
+    """Workers 0 and 1 work. The node of 2 and 3 is lost, and Ray finds no place for those that come instead."""
+
+    def half_is_lost(running: list[tuple[int, int]]) -> Any:
+        placed = [place for place, (worker, _) in enumerate(running) if worker < 4]
+        assert placed, f"only workers that cannot be placed have work: {running}"
+        place = min(placed, key=lambda place: (running[place][0] >= 2) != lost_first)
+        worker, number = running[place]
+        return place, FakeRay.RayError("the node died") if worker >= 2 else rows(number)
+
+    _, found = scheduled(half_is_lost, units, 4)
+    assert list(found) == [rows(number) for number in range(units)]
+
+
+def test_a_worker_that_has_answered_takes_what_only_workers_without_an_answer_have() -> None:
+    from captioner.bulk.cluster import _next
+
+    pending, answered = ("w", False, 0), ("w", True, 0)
+    for running, takes in (
+        ([pending], (0, 0)),
+        ([pending, pending], (0, None)),
+        ([pending, answered], (None, None)),
+        ([answered, answered], (None, None)),
+    ):
+        assert tuple(_next([0], has_answered, running) for has_answered in (True, False)) == takes, running
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,12 @@
 import io
 import json
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count, takewhile
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -13,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.bulk import shards
-from captioner.bulk.earlier import as_text
+from captioner.bulk.earlier import as_text, key_of
 from captioner.bulk.shards import Shards
 from captioner.bulk.sources import filesystem
 from captioner.errors import OutputError
@@ -77,7 +81,7 @@ def test_a_run_that_fails_leaves_what_it_has_and_no_mark_of_success(
         Shards(str(tmp_path / "out"), format).write(failing())
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     earlier = Shards(str(tmp_path / "out"), format).earlier()
-    assert {row["path"] for row in rows if earlier.has(row["path"])} == {*NAMES, "b.jpg"}
+    assert {row["path"] for row in rows if earlier.take(row["path"])} == {*NAMES, "b.jpg"}
 
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])
@@ -93,7 +97,7 @@ def test_a_later_run_adds_parts_and_replaces_errors(rows: list[Row], tmp_path: P
     again = Shards(folder, format)
     assert again.earlier(["torn.tar"]).members("torn.tar") == set()
     good = row_of(FileResult("bad.jpg", CAPTION))
-    again.write([[good], [row_of(FileResult("torn.tar/0.jpg", CAPTION))]], again=["torn.tar"])
+    again.write([[good], [row_of(FileResult("torn.tar/0.jpg", CAPTION))]])
     assert json.loads(files.cat_file(f"{root}/_SUCCESS")) == {"rows": 7, "failed": 1, "files": 2}
     first, second = (read(files.cat_file(f"{root}/part-0000{number}.{format}"), format) for number in range(2))
     assert [row["path"] for row in first] == [as_text(row["path"]) for row in rows[:-1]] + ["gone.jpg"]
@@ -134,7 +138,7 @@ def test_of_a_killed_run_only_the_last_part_may_be_torn(rows: list[Row], tmp_pat
     success.unlink()
     earlier = Shards(str(folder), format).earlier()
     assert not last.exists()
-    assert {row["path"] for row in rows if earlier.has(row["path"])} == set(NAMES[:2])
+    assert {row["path"] for row in rows if earlier.take(row["path"])} == set(NAMES[:2])
     (folder / f"part-00000.{format}").write_bytes(b"{}\n")
     last.touch()
     with pytest.raises(OutputError, match=rf"part-00000.{format}: is damaged"):
@@ -147,6 +151,111 @@ def test_another_run_in_the_same_folder_is_not_written_over(rows: list[Row], tmp
     with pytest.raises(OutputError, match=r"part-00000.jsonl: another run wrote it"):
         other.write([rows[:1]])
     assert len((tmp_path / "out" / "part-00000.jsonl").read_text().splitlines()) == len(rows)
+
+
+@pytest.mark.parametrize("place", ["{}/out", "memory://race"])
+def test_a_part_that_another_run_puts_while_this_one_makes_its_own_is_not_written_over(
+    rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = place.format(tmp_path)
+    one, other = (Shards(folder, "jsonl") for _ in range(2))
+    render = shards.jsonl
+
+    def slow(slowly: list[Row]) -> Iterator[str]:
+        monkeypatch.setattr(shards, "jsonl", render)
+        other.write([rows])
+        yield from render(slowly)
+
+    monkeypatch.setattr(shards, "jsonl", slow)
+    with pytest.raises(OutputError, match=r"part-00000.jsonl: another run wrote it"):
+        one.write([rows[:1]])
+    files, root = filesystem(folder)
+    assert len(files.cat_file(f"{root}/part-00000.jsonl").splitlines()) == len(rows)
+    files.rm(root, recursive=True)
+
+
+def ctrl_c(number: int, write: Callable[[], None], code: set[str]) -> bool:
+    """Raise KeyboardInterrupt before the line that is the next after so many in these functions of `shards`.
+
+    Returns whether there was one.
+    """
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != shards.__file__ or frame.f_code.co_name not in code:
+            return None
+        lines += event == "line"
+        if lines > number:
+            raise KeyboardInterrupt  # which also ends the tracing
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        write()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_ctrl_c_at_any_line_of_writing_a_part_writes_each_row_once(
+    rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "ROWS", 2)
+
+    def lines_of(number: int) -> list[Row] | None:
+        folder = tmp_path / str(number)
+        writing = Shards(str(folder), "jsonl")
+        if not ctrl_c(number, lambda: writing.write(iter([rows[:2]])), {"write", "_add", "_put"}):
+            return None
+        return [json.loads(line) for part in folder.glob("part-*") for line in part.read_text().splitlines()]
+
+    found = list(takewhile(lambda lines: lines is not None, map(lines_of, count())))
+    first = next(number for number, lines in enumerate(found) if lines)  # before it, the rows were not yet taken
+    assert found == [*[[]] * first, *[rows[:2]] * (len(found) - first)]
+    assert len(found) - first > 10
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_texts_of_others_that_are_not_valid_cost_no_row(rows: list[Row], tmp_path: Path, format: str) -> None:
+    odd = row_of(FileResult("bad\udcff.jpg", None, "bad\udcff.jpg: not a picture"))
+    given = {"path": "given.jpg", "caption": "half \ud83d", "given": True}
+    Shards(str(tmp_path / "out"), format).write([rows, [odd, given]])
+    found = read((tmp_path / "out" / f"part-00000.{format}").read_bytes(), format)
+    assert len(found) == len(rows) + 2
+    assert as_text(found[-2]["error"]) == "bad\\udcff.jpg: not a picture"
+    assert as_text(found[-1]["caption"]) == "half \\ud83d"
+
+
+def test_what_a_kill_left_of_the_first_file_is_passed_over(rows: list[Row], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".captioner-0123.tmp").touch()
+    Shards(str(tmp_path / "out"), "jsonl").write([rows])
+    assert len(Shards(str(tmp_path / "out"), "jsonl").earlier().pictures) == 4
+
+
+def test_of_a_part_in_parquet_only_two_columns_are_fetched(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    Shards("memory://columns", "parquet").write([rows])
+    store = fsspec.filesystem("memory")
+    again = Shards("memory://columns", "parquet")
+    monkeypatch.setattr(type(store), "cat_file", lambda *_, **__: pytest.fail("it was fetched whole"))
+    assert len(again.earlier().pictures) == 4
+    store.rm("/columns", recursive=True)
+
+
+def test_errors_of_what_was_asked_for_again_go_though_the_new_rows_have_other_names(tmp_path: Path) -> None:
+    names = ["t.parquet#0", "t.parquet#1", "u.parquet#0"]
+    Shards(str(tmp_path / "out"), "jsonl").write([[row_of(FileResult(name, None, f"{name}: torn")) for name in names]])
+    again = Shards(str(tmp_path / "out"), "jsonl")
+    earlier = again.earlier()
+    assert not any(map(earlier.take, names[:2]))
+    again.write([[row_of(FileResult(f"{n}.jpg", CAPTION)) for n in range(2)]])
+    left = Shards(str(tmp_path / "out"), "jsonl").earlier()
+    assert left.failed == {key_of(names[2])}
+    assert len(left.pictures) == 2
 
 
 def test_other_settings_are_refused_by_name(rows: list[Row], tmp_path: Path) -> None:

@@ -199,6 +199,40 @@ def test_the_captions_of_a_tar_file_that_stand_next_to_their_pictures(tmp_path: 
     assert [name.removeprefix(f"{shard}/") for name, _ in all_of(shard)] == [f"{letter}.jpg" for letter in "abcdefgh"]
 
 
+def test_the_last_picture_of_a_torn_tar_waits_for_the_caption_behind_it(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "s.tar", {"a.jpg": b"a", "a.txt": b"mine", "b.jpg": b"b", "b.txt": b"mine, too"})
+    whole = Path(shard).read_bytes()
+    for cut, kept in ((b"b.txt", ["a.jpg"]), (b"b.jpg", ["a.jpg"]), (b"a.txt", [])):
+        Path(shard).write_bytes(whole[: whole.index(cut)])
+        *found, (name, error) = all_of(shard)
+        assert [name.removeprefix(f"{shard}/") for name, _ in found] == kept
+        assert all(isinstance(each, Given) for _, each in found)
+        assert name == shard
+        assert isinstance(error, ImageError)
+
+
+def test_rows_of_one_path_in_a_table_are_told_apart_by_their_number(tmp_path: Path) -> None:
+    paths, captions = ["p.jpg", "p.jpg", "q.jpg", "p.jpg"], ["one", "two", "three", "four"]
+    table = write_parquet(tmp_path / "t.parquet", {"path": paths, "caption": captions})
+    for stop in range(len(paths) + 1):
+        earlier = Earlier()
+        for path in paths[:stop]:
+            earlier.add(path, failed=False)
+        found = [each for unit in units([table], 2, earlier) for _, each in pictures(unit, 2, look=False)]
+        assert [each.caption for each in found if isinstance(each, Given)] == captions[stop:]
+        assert earlier.known == stop
+
+
+def test_rows_of_a_table_that_failed_by_number_are_asked_for_again(tmp_path: Path) -> None:
+    table = write_parquet(tmp_path / "t.parquet", {"path": ["a.jpg", "b.jpg"]})
+    earlier = Earlier()
+    earlier.add("a.jpg", failed=False)  # the run that mended it was killed
+    for number in range(2):
+        earlier.add(f"{table}#{number}", failed=True)
+    assert [unit["rows"] for unit in units([table], 2, earlier)] == [1]
+    assert earlier.again == earlier.failed
+
+
 @pytest.mark.parametrize("name", ["caption", "TEXT"])
 def test_a_column_with_captions(store: fsspec.AbstractFileSystem, tmp_path: Path, name: str) -> None:
     captions = pa.array(["x", None, "", " y \n"], pa.large_string())
@@ -232,8 +266,8 @@ def test_what_has_a_row_already_is_left_out(tmp_path: Path) -> None:
         write_parquet(tmp_path / "done.parquet", {"path": ["x.jpg"]}),
     ]
     for name in (
-        "x.jpg",
-        "y.jpg",
+        *["x.jpg"] * 3,  # as often as they are given
+        *["y.jpg"] * 2,
         f"{tables[0]}#1",
         f"{tables[2]}#0",
         *(f"{shards['whole']}/{n}.jpg" for n in range(3)),
