@@ -67,11 +67,13 @@ def plain_loop(paths: list[str]) -> Callable[[], list[str]]:
 
     from captioner.network.checkpoint import load_checkpoint
     from captioner.network.header import find_checkpoint
+    from captioner.network.torchvision_compat import prepare_torchvision
     from captioner.vocab import END, PAD, START, UNK
 
-    checkpoint = load_checkpoint(find_checkpoint())  # comes first, because it prepares the import of torchvision
+    prepare_torchvision()
     from torchvision import transforms
 
+    checkpoint = load_checkpoint(find_checkpoint())
     model, preprocess = checkpoint.model, checkpoint.preprocess
     transform = transforms.Compose(
         [
