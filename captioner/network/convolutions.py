@@ -56,7 +56,7 @@ def fused_for_inference(network: fx.GraphModule) -> fx.GraphModule:
         return network
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
-        if not _calls(node, modules, nn.Conv2d) or modules[node.target].padding_mode != "zeros":
+        if not _calls(node, modules, nn.Conv2d) or not _is_plain(modules[node.target]):
             continue
         convolution, after = modules[node.target], node.next
         padding, activation = _padding(network, node, modules), _activation(network, node, modules)
@@ -126,7 +126,7 @@ class FoldedConvolution(nn.Module):
         super().__init__()
         self.convolution, self.norm, self._activation = convolution, norm, activation
         self._late, self._around = _shift(convolution, padding)
-        self._fast = convolution.padding_mode == "zeros" and _supported(torch.bfloat16)
+        self._fast = _is_plain(convolution) and _supported(torch.bfloat16)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')"""
@@ -144,7 +144,7 @@ class FoldedConvolution(nn.Module):
         if self._late:
             x, around = F.pad(x, (around[0] - self._late, around[0]) * 2), 0
         y = F.conv2d(x, weight, bias, conv.stride, around, conv.dilation, conv.groups)
-        return y if self._activation is _NONE else F.hardtanh(y, 0.0, _FROM_OUTPUT[self._activation[0]])
+        return y if self._activation == _NONE else F.hardtanh(y, 0.0, _FROM_OUTPUT[self._activation[0]])
 
 
 class _Convolution(torch.autograd.Function):
@@ -219,6 +219,11 @@ def _supported(dtype: torch.dtype) -> bool:
         return False
     low = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return dtype == torch.float32 or bool(low)
+
+
+def _is_plain(convolution: nn.Conv2d) -> bool:
+    """Whether it pads with zeros, and says how many."""
+    return convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
 
 
 def _calls(node: Any, modules: dict[str, Any], *kinds: type) -> bool:

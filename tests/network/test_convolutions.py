@@ -174,11 +174,14 @@ class Tail(nn.Module):
         self.kind, self.activation = kind, nn.ReLU(inplace=True)
         self.padding = nn.ZeroPad2d((2, 0, 0, 1))
         self.convolution = nn.Conv2d(3, 3, 3)
+        self.same = nn.Conv2d(3, 3, 3, padding="same")
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "padding of its own on each side":
             return self.convolution(self.padding(x))
         y = self.convolution(x)
+        if self.kind == "padding by name":
+            return self.activation(self.same(x))
         if self.kind == "a number is added":
             return y + 1.0
         if self.kind == "it is added to itself":
@@ -196,6 +199,7 @@ class Tail(nn.Module):
     "kind",
     [
         "padding of its own on each side",
+        "padding by name",
         "a number is added",
         "it is added to itself",
         "it is used twice",
