@@ -94,9 +94,8 @@ class Journal:
         rows = list(rows)
         lines = list(map(_line, rows))
         self._write(lines)
-        ends = list(accumulate(map(len, lines), initial=self._end))
-        self._end = ends[-1]
-        self._offsets.put((row["path"], start) for row, start in zip(rows, ends[:-1], strict=True) if "error" not in row)
+        *starts, self._end = accumulate(map(len, lines), initial=self._end)
+        self._offsets.put((row["path"], start) for row, start in zip(rows, starts, strict=True) if "error" not in row)
 
     def rows(self, paths: Iterable[str]) -> Rows:
         """The rows of those `paths` that are captioned, in the order of `paths`, read from disk one by one."""
