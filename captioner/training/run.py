@@ -23,7 +23,7 @@ from captioner.data.splits import Split, choose_split
 from captioner.data.texts import Texts, read_texts
 from captioner.errors import ImageError, OptionError, OutputError, TrainingError, counted
 from captioner.files import remove_temporaries, replacing
-from captioner.machine import keep_freed_memory
+from captioner.machine import give_back_freed_memory, keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint
 from captioner.training import folder
 from captioner.training.config import Given, StrPath, TrainConfig, read_run
@@ -132,8 +132,10 @@ def train_on(
             while standing.epoch < stage.epochs and not standing.stopped_early:
                 started = time.monotonic()
                 run.train_epoch(stage)
+                give_back_freed_memory()  # validation needs blocks of other sizes: both would be held
                 run.validate_epoch(stage, started)
                 run.save()
+                give_back_freed_memory()
             run.leave_stage()
         if ranks.first:
             made = {**material.checkpoint(material.model).provenance, "training": asdict(material.config)}

@@ -27,6 +27,7 @@ from captioner.errors import counted
 from captioner.inference.parallel import in_order
 from captioner.inference.progress import duration
 from captioner.inference.rules import Rules
+from captioner.machine import give_back_freed_memory
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.convolutions import folded_for_training
 from captioner.network.encoder import as_batch, normalise
@@ -80,8 +81,9 @@ class Stage:
 
     def leave(self) -> None:
         """Let go of what `prepare` or `rehearse` made, which may be gigabytes."""
-        for name in ("_features", "_known", "rewards"):
+        for name in ("_features", "_known", "rewards", "_classes"):
             self.__dict__.pop(name, None)
+        give_back_freed_memory()  # the next stage needs blocks of other sizes: both would be held
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         """The batches of an epoch, in a random order."""
@@ -183,6 +185,7 @@ class EndToEndStage(Stage):
     """Trains encoder and decoder on augmented pictures, each with all its captions."""
 
     name, prefix = "end to end", "finetune_"
+    _classes: Tensor | None = None  # (P, 2, 1000) float16, see `prepare`
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
@@ -194,7 +197,6 @@ class EndToEndStage(Stage):
         # Before a state is restored, because the classifier was made for the encoder's first weights.
         keeps = self.epochs and self._words.names and material.config.keep_weight
         self._first = material.features() if keeps else None
-        self._classes: Tensor | None = None
 
     def enter(self) -> None:
         """Take the matcher of a checkpoint out of the model, since it knows another encoder."""
@@ -207,18 +209,15 @@ class EndToEndStage(Stage):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Ask the classifier of ImageNet about all pictures and their mirror images, (P, 2, 1000) float16.
+        """Ask the classifier of ImageNet about all pictures and their mirror images.
 
         There are no features, because they change with the encoder.
         """
         if self._first is not None:
-            parts, classifier, device = self._first.split(1000), self._words.classifier, self.m.ranks.device
-            answers = [classifier(part.to(device).float()).softmax(-1).half().cpu() for part in parts]
-            self._classes = torch.cat(answers)
+            self._classes = self._first.new_empty(*self._first.shape[:2], CLASSES)
+            for part, answers in zip(self._first.split(1000), self._classes.split(1000), strict=True):
+                answers.copy_(self._words.classifier(part.to(self.m.ranks.device).float()).softmax(-1))
         self._first = self.m.computed = self.m.fitted = None  # gigabytes for a large set
-
-    def leave(self) -> None:
-        self._classes = None
 
     def _inputs(self, batches: Sequence[Tensor], places: Sequence[Tensor], seed: str) -> Iterator[tuple[Any, ...]]:
         def read(picture: int) -> tuple[NDArray[np.uint8], bool]:
@@ -276,14 +275,19 @@ class SelfCriticalStage(Stage):
         self._texts = texts
 
     def rehearse(self) -> None:
-        """Rewards by a few captions take the same time."""
-        self.prepare(counted=_REHEARSED)
+        """Rewards by a few captions take the same time. Samples end where captions do on average: those of a network
+        that has not learned to end them would be longer.
+        """
+        self._prepare(int(self.m.captions.lengths().float().mean()), _REHEARSED)
 
-    def prepare(self, counted: int | None = None) -> None:
+    def prepare(self) -> None:
+        self._prepare(int(self.m.captions.lengths().max()))
+
+    def _prepare(self, longest: int, counted: int | None = None) -> None:
         super().prepare()
         self.rewards = Rewards(self._texts, self.m.vocabulary, counted)
         # It learns from the rewards not to repeat itself.
-        options = DecodeOptions("sample", max_length=int(self.m.captions.lengths().max()), no_repeat_ngram=0)
+        options = DecodeOptions("sample", max_length=longest, no_repeat_ngram=0)
         self._rules = Rules.of(options, self.m.vocabulary)
 
     def _loss(self, pictures: Tensor, weight: float, targets: int, number: int) -> tuple[Tensor, ...]:

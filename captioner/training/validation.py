@@ -28,6 +28,7 @@ from captioner.training.trust import measure
 from captioner.vocab import Vocabulary
 
 ENOUGH = 20  # validation pictures; of fewer, one caption may fit all
+_TOGETHER = 64  # captions whose logits are in memory at the same time
 SAMPLES = 10  # validation pictures whose captions are shown after each epoch
 
 
@@ -88,7 +89,7 @@ class Validation:
         features, _ = self._encoded(checkpoint)
         return [
             (features[self._captions.picture[rows].long()], self._captions.batch(rows).to(self._ranks.device))
-            for rows in torch.arange(len(self._captions)).split(256)
+            for rows in torch.arange(len(self._captions)).split(_TOGETHER)
         ]
 
     def trust(self, checkpoint: Checkpoint) -> tuple[Trust | None, dict[str, Any]]:

@@ -27,6 +27,8 @@ from captioner.data.shapes import make_shapes
 from captioner.errors import OptionError, OutputError, TrainingError
 from captioner.evaluation.scores import score_captions
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioner.training import run as training_run
+from captioner.training import stages
 from captioner.training.config import TrainConfig
 from captioner.training.first import Start
 from captioner.training.folder import Standing, load_state, save_state
@@ -111,6 +113,32 @@ def test_without_matplotlib_a_run_only_lacks_its_curves(
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
     there, all_files = ({file.name for file in folder.iterdir()} for folder in (tmp_path / "run", finished[0]))
     assert all_files - there == {"curves.png", "reliability.png"}
+
+
+def test_freed_memory_is_given_back_between_steps_and_validation(
+    shapes: tuple[Path, Path, Path, Path], tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They need blocks of different sizes. At COCO's size, holding both kinds takes more than a gigabyte."""
+    done = []
+
+    def watch(owner: object, name: str) -> None:
+        plain = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given: done.append(name) or plain(*given))
+
+    for owner, name in ((training_run._Run, "train_epoch"), (training_run._Run, "validate_epoch")):
+        watch(owner, name)
+    watch(training_run, "give_back_freed_memory")
+    watch(stages, "give_back_freed_memory")
+    config = dataclasses.replace(TINY, epochs=2, finetune_epochs=0, scst_epochs=0, match_epochs=0)
+    train_on(split_of(shapes), tmp_path / "run", config, Start(tiny_weights), say=quiet)
+    given = "give_back_freed_memory"
+    of_an_epoch = ["train_epoch", given, "validate_epoch", given]
+    assert done == [
+        given,
+        *of_an_epoch,
+        *of_an_epoch,
+        given,
+    ]  # the first one is after the rehearsal, the last after the stage
 
 
 def test_a_log_says_how_far_it_is_and_explains_itself(

@@ -162,6 +162,13 @@ class TestCaptionsWithoutPictures:
         assert len(fitted) == 1
         assert fitted[0][2] is material.model.decoder.words.learned
 
+    def test_samples_of_a_rehearsal_are_as_long_as_captions_are_on_average(self, material: Material) -> None:
+        stage, lengths = SelfCriticalStage(material, [("a red ball",)] * 48), material.captions.lengths()
+        stage.rehearse()
+        assert stage._rules.options.max_length == lengths.sum() // len(lengths)
+        stage.prepare()
+        assert stage._rules.options.max_length == lengths.max()
+
 
 def moved_answers(shapes: Shapes, weights: Path, keep_weight: float) -> float:
     """How far the classifier's probabilities move in six steps end to end."""
