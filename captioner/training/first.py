@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from captioner.network.encoder import Encoder
 from captioner.network.header import find_checkpoint, models
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
 from captioner.network.recurrent import has_memory
+from captioner.training.captions import CaptionTokens
 from captioner.training.config import FIXED_BY_INIT, StrPath, TrainConfig, refuse_fixed
 from captioner.training.encoder_weights import load_encoder_weights
 from captioner.training.words import frequent_words, names_in
-from captioner.vocab import UNK, Vocabulary, fitting_tokens
+from captioner.vocab import END, START, UNK, Vocabulary, fitting_tokens
 
 # A word of captions without pictures enters the vocabulary when one in so many of them has it.
 _TEXT_CAPTIONS_PER_WORD = 7500
@@ -61,19 +62,20 @@ class Start:
 
 def first_checkpoint(
     config: TrainConfig, captions: Sequence[Sequence[str]], texts: Texts | None, start: Start
-) -> tuple[Checkpoint, TrainConfig]:
-    """The network before the first step, with where its weights came from, and the config that describes it.
+) -> tuple[Checkpoint, TrainConfig, CaptionTokens]:
+    """The network before the first step, with where its weights came from, the config that describes it, and all
+    captions in the tokens of its vocabulary.
 
-    `captions[p]` are those of picture p, and `texts` are captions without pictures.
+    `captions[p]` are those of picture p, and `texts` are captions without pictures, which come after them.
     """
     if start.init:
         return warm_start(config, captions, texts, start.init)
-    vocabulary = _vocabulary(config, captions, texts)
+    vocabulary, tokens = _read(config, captions, texts)
     encoder = Encoder(config.encoder)
     source, preprocess, classifier = load_encoder_weights(encoder, config.encoder, start.encoder_weights)
     preprocess = dataclasses.replace(preprocess, size=config.image_size or preprocess.size)
     config = dataclasses.replace(config, image_size=preprocess.size)
-    learned = frequent_words(captions, vocabulary, config.concepts)
+    learned = frequent_words(tokens, len(captions), vocabulary, config.concepts)
     names, links = names_in(vocabulary) if classifier else (learned[:0], learned.new_empty(2, 0))
     options = [field.name for field in dataclasses.fields(ModelConfig) if hasattr(config, field.name)]
     sizes: dict[str, Any] = {name: getattr(config, name) for name in options}
@@ -91,15 +93,16 @@ def first_checkpoint(
     if classifier and len(names):
         decoder.words.classifier.load_state_dict(classifier)
         decoder.words.links.copy_(links)
-    return Checkpoint(
-        CaptionModel(network, encoder, decoder), vocabulary, preprocess, {"encoder_weights": source}
-    ), config
+    model = CaptionModel(network, encoder, decoder)
+    return Checkpoint(model, vocabulary, preprocess, {"encoder_weights": source}), config, tokens
 
 
-def _vocabulary(
+def _read(
     config: TrainConfig, captions: Sequence[Sequence[str]], texts: Texts | None, known: Vocabulary | None = None
-) -> Vocabulary:
-    """The words of `known`, the frequent words of the captions, and those of `texts`, which only have to be known."""
+) -> tuple[Vocabulary, CaptionTokens]:
+    """A vocabulary and all captions in its tokens. Its words are those of `known`, the frequent words of the captions,
+    and those of `texts`, which only have to be known.
+    """
     of_pictures = [text for those in captions for text in those]
     tokens = known.tokens if known else fitting_tokens(of_pictures) if config.tokens == "auto" else config.tokens
     parts = [known] if known else []
@@ -110,13 +113,15 @@ def _vocabulary(
     # The first part that has a word decides how it is spelled.
     written = {word: part.spellings.get(word, word) for part in reversed(parts) for word in part.words}
     spellings = {word: form for word, form in written.items() if form != word}
-    return Vocabulary(tuple(dict.fromkeys(word for part in parts for word in part.words)), tokens, spellings)
+    vocabulary = Vocabulary(tuple(dict.fromkeys(word for part in parts for word in part.words)), tokens, spellings)
+    return vocabulary, CaptionTokens.of(chain(captions, texts.captions if texts else ()), vocabulary)
 
 
 def warm_start(
     config: TrainConfig, captions: Sequence[Sequence[str]], texts: Texts | None, path: Path
-) -> tuple[Checkpoint, TrainConfig]:
-    """The captioner in `path` with the new words of the captions in its vocabulary, and the config that fits it.
+) -> tuple[Checkpoint, TrainConfig, CaptionTokens]:
+    """The captioner in `path` with the new words of the captions in its vocabulary, the config that fits it, and all
+    captions in its tokens.
 
     A new word begins as a copy of `<unk>`, which stood for it before. Everything in FIXED_BY_INIT is as in the
     checkpoint. A checkpoint without a word predictor gets one, and with `texts` one that does not read words begins to
@@ -129,9 +134,10 @@ def warm_start(
     fixed = {name: of_checkpoint[name] for name in FIXED_BY_INIT}
     standard = TrainConfig()
     refuse_fixed(name for name in fixed if getattr(config, name) not in (fixed[name], getattr(standard, name)))
-    vocabulary = _vocabulary(config, captions, texts, known)
+    vocabulary, tokens = _read(config, captions, texts, known)
     words = vocabulary.words
-    learned = frequent_words(captions, vocabulary, 0 if old.words or old.word_inputs else config.concepts)
+    wanted = 0 if old.words or old.word_inputs else config.concepts
+    learned = frequent_words(tokens, len(captions), vocabulary, wanted)
     network = dataclasses.replace(old, vocabulary_size=len(words), words=old.words or len(learned))
     if network.words and not old.words:
         network = dataclasses.replace(network, evidence=EVIDENCE[-1])
@@ -169,19 +175,23 @@ def warm_start(
     source = {"source": f"checkpoint {path.name}", "sha256": sha256_of(path)}
     init = {**source, "words": old.words, "reads_words": old.word_inputs, "provenance": checkpoint.provenance}
     origin = {"encoder_weights": source, "init": init}
-    return Checkpoint(model, vocabulary, checkpoint.preprocess, origin), dataclasses.replace(config, **fixed)
+    return Checkpoint(model, vocabulary, checkpoint.preprocess, origin), dataclasses.replace(config, **fixed), tokens
 
 
-def nearest_source(captions: Sequence[Sequence[str]], texts: Texts, vocabulary: Vocabulary) -> int:
-    """The number of the source whose words are most like those of the captions of pictures."""
+def nearest_source(captions: CaptionTokens, pictures: int, texts: Texts, words: int) -> int:
+    """The number of the source whose words are most like those in the captions of the first `pictures`, by the tokens
+    of all captions in a vocabulary of so many words.
+    """
+    owned, owner = captions.with_owners(len(captions.first) - 1)
+    source = torch.cat([torch.full((pictures,), -1), torch.tensor(texts.source)])[owner]
 
-    def counts(groups: Sequence[Sequence[str]]) -> Tensor:
-        found = Counter(token for those in groups for text in those for token in vocabulary.encode(text))
-        return torch.tensor([float(found[token]) for token in range(len(vocabulary))])
+    def counts(number: int) -> Tensor:
+        found = torch.bincount(owned[source == number], minlength=words).float()
+        found[[START, END]] = 0.0
+        return found
 
-    own, surprises = counts(captions), []
+    own, surprises = counts(-1), []
     for number in range(len(texts.sources)):
-        groups = [those for those, source in zip(texts.captions, texts.source, strict=True) if source == number]
-        theirs = counts(groups) + 1.0  # no word is impossible
+        theirs = counts(number) + 1.0  # no word is impossible
         surprises.append(float(-(own * (theirs / theirs.sum()).log()).sum()))
     return surprises.index(min(surprises))

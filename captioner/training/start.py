@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
-from itertools import chain
 from platform import python_version
 from typing import Any
 
@@ -64,7 +63,7 @@ class Material:
         own = [example.captions for example in split.train]
         config = config.for_set(sum(map(len, own)), len(own), bool(texts))
         torch.manual_seed(config.seed)
-        first, config = first_checkpoint(config, own, texts, start)
+        first, config, captions = first_checkpoint(config, own, texts, start)
         model, vocabulary = first.model, first.vocabulary
         # Before an optimiser sees the weights, because it keeps its moments in the same memory layout.
         channels_last(model.to(ranks.device).encoder)
@@ -73,9 +72,8 @@ class Material:
         sources = torch.zeros(len(own), dtype=torch.int64)
         if texts:
             origin["text"] = texts.origin
-            sources += nearest_source(own, texts, vocabulary)
+            sources += nearest_source(captions, len(own), texts, len(vocabulary))
             sources = torch.cat([sources, torch.tensor(texts.source)])
-        captions = CaptionTokens.of(chain(own, texts.captions if texts else ()), vocabulary)
         tokens = model.decoder.words.tokens.cpu() if model.decoder.words.size else sources[:0]
         labels = Columns(tokens, len(vocabulary)).of_pictures(captions, len(own))
         if model.decoder.words.size:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from torch.nn import functional as F
 from captioner.network.encoder import native_bfloat16
 from captioner.network.words import CLASSES
 from captioner.training.captions import CaptionTokens
-from captioner.vocab import SPECIAL_TOKENS, UNK, Vocabulary
+from captioner.vocab import SPECIAL_TOKENS, Vocabulary
 
 FOLDS = 5
 _ENGLISH = {"a", "the", "with"}  # which tell English captions from others
@@ -24,17 +22,13 @@ _RARE = 0.005  # share of the training pictures below which a word in their capt
 _STEPS, _BATCH, _RATE, _DECAY = 400, 512, 2e-3, 0.3  # of fitting a predictor to features
 
 
-def frequent_words(texts: Iterable[Sequence[str]], vocabulary: Vocabulary, number: int) -> Tensor:
-    """The tokens of the most frequent words in the captions `texts[p]` of each picture, (W,) int64, W <= `number`.
+def frequent_words(captions: CaptionTokens, pictures: int, vocabulary: Vocabulary, number: int) -> Tensor:
+    """The tokens of the most frequent words in the captions of the first `pictures`, (W,) int64, W <= `number`.
 
     Words that more than half of the pictures have are left out, because they do not tell pictures apart.
     """
-    counts: Counter[int] = Counter()
-    pictures = 0
-    for captions in texts:
-        counts.update({token for text in captions for token in vocabulary.encode(text)})
-        pictures += 1
-    kept = [token for token in counts if token != UNK and counts[token] <= pictures / 2]
+    counts = _pictures_with(captions, pictures, vocabulary).tolist()
+    kept = [token for token in range(len(SPECIAL_TOKENS), len(vocabulary)) if 0 < counts[token] <= pictures / 2]
     return torch.tensor(sorted(kept, key=lambda t: (-counts[t], vocabulary.words[t]))[:number], dtype=torch.int64)
 
 
@@ -91,11 +85,16 @@ def rates_of(captions: CaptionTokens, number: int, vocabulary: Vocabulary) -> Te
     """The shares of the first `number` pictures whose captions have each word of the vocabulary, (V,); 1 for special
     tokens.
     """
-    tokens, owner = captions.with_owners(number)
-    once = (owner * len(vocabulary) + tokens).unique()  # each token of a picture, however often it occurs
-    counts = torch.bincount(once % len(vocabulary), minlength=len(vocabulary)).float()
+    counts = _pictures_with(captions, number, vocabulary).float()
     counts[: len(SPECIAL_TOKENS)] = number
     return counts / number
+
+
+def _pictures_with(captions: CaptionTokens, number: int, vocabulary: Vocabulary) -> Tensor:
+    """How many of the first `number` pictures have captions with each word of the vocabulary, (V,) int64."""
+    tokens, owner = captions.with_owners(number)
+    once = (owner * len(vocabulary) + tokens).unique()  # each token of a picture, however often it occurs
+    return torch.bincount(once % len(vocabulary), minlength=len(vocabulary))
 
 
 def strange_classes(links: Tensor, labels: Tensor) -> Tensor:

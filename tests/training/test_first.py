@@ -14,6 +14,7 @@ from captioner.data.texts import Texts
 from captioner.errors import CheckpointError, OptionError
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioner.network.header import find_checkpoint
+from captioner.training.captions import CaptionTokens
 from captioner.training.config import TrainConfig
 from captioner.training.first import Start, first_checkpoint, nearest_source, warm_start
 from captioner.vocab import UNK, Vocabulary
@@ -24,7 +25,7 @@ def test_old_words_keep_their_logits_and_new_ones_begin_as_unknown(tmp_path: Pat
     save_checkpoint(tmp_path / "old.safetensors", old)
     stored = load_checkpoint(tmp_path / "old.safetensors")
     config = TrainConfig(minimum_count=2, dropout=0.3)
-    checkpoint, config = warm_start(
+    checkpoint, config, _ = warm_start(
         config, [["a zebra runs", "the zebra"], ["one okapi"]], None, tmp_path / "old.safetensors"
     )
 
@@ -46,7 +47,9 @@ def test_what_the_checkpoint_fixes_cannot_be_asked_for_otherwise(tiny_checkpoint
         flag = name.replace("_", "-")
         with pytest.raises(OptionError, match=rf"\(--init\) fixes {name}: leave out {name} \(--{flag}\)"):
             warm_start(TrainConfig(**{name: value}), [["a"]], None, tiny_checkpoint_file)
-    _, config = warm_start(TrainConfig(cell="lstm", hidden_size=24, image_size=64), [["a"]], None, tiny_checkpoint_file)
+    _, config, _ = warm_start(
+        TrainConfig(cell="lstm", hidden_size=24, image_size=64), [["a"]], None, tiny_checkpoint_file
+    )
     assert (config.cell, config.hidden_size, config.image_size) == ("lstm", 24, 64)
 
 
@@ -71,7 +74,7 @@ def test_pictures_are_as_large_as_those_that_the_encoder_knows_unless_told_other
 ) -> None:
     config = TrainConfig(encoder=TINY_ENCODER, image_size=asked, minimum_count=1)
     start = Start(encoder_weights=tiny_checkpoint_file)
-    checkpoint, config = first_checkpoint(config, [["a dog runs"]], None, start)
+    checkpoint, config, _ = first_checkpoint(config, [["a dog runs"]], None, start)
     assert checkpoint.preprocess.size == config.image_size == size
 
 
@@ -174,7 +177,7 @@ def test_the_first_captions_that_have_a_word_decide_how_it_is_spelled(
 
 def test_texts_are_as_the_captions_of_pictures_are_characters_or_words(tiny_weights: Path) -> None:
     config = TrainConfig(encoder=TINY_ENCODER, minimum_count=1, hidden_size=8)
-    chinese, _ = first_checkpoint(config, [["一只狗"]], texts_of(one=[["一只猫"]]), Start(tiny_weights))
+    chinese, *_ = first_checkpoint(config, [["一只狗"]], texts_of(one=[["一只猫"]]), Start(tiny_weights))
     assert chinese.vocabulary.tokens == "character"
     assert "猫" in chinese.vocabulary.words
 
@@ -182,9 +185,9 @@ def test_texts_are_as_the_captions_of_pictures_are_characters_or_words(tiny_weig
 def test_the_nearest_source_is_the_one_with_the_most_similar_words() -> None:
     vocabulary = Vocabulary.build(["a dog cat runs zebra the umbrella"])
     texts = texts_of(zebras=[["the zebra"]] * 9, dogs=[["a dog runs"], ["a cat"]], nothing=[["okapi"]])
-    assert nearest_source(OWN, texts, vocabulary) == 1
-    assert nearest_source([["the zebra"]], texts, vocabulary) == 0
-    assert nearest_source([["okapi"]], texts, vocabulary) == 2
+    for own, nearest in ((OWN, 1), ([["the zebra"]], 0), ([["okapi"]], 2)):
+        captions = CaptionTokens.of([*own, *texts.captions], vocabulary)
+        assert nearest_source(captions, len(own), texts, len(vocabulary)) == nearest
 
 
 class TestInit:
@@ -197,7 +200,7 @@ class TestInit:
         old = load_checkpoint(file).model
         captions = [["a zebra runs", "the zebra"], ["a zebra"]]
         for texts in (None, texts_of(one=[["an okapi"]], two=[["okapi", "okapi"]])):
-            first, _ = warm_start(TrainConfig(minimum_count=1, concepts=50), captions, texts, file)
+            first, *_ = warm_start(TrainConfig(minimum_count=1, concepts=50), captions, texts, file)
             assert (first.model.config.words, first.model.config.manner) == (3, True)
             new = first.model.decoder.words.state_dict()
             rates = new.pop("rates")
@@ -210,7 +213,7 @@ class TestInit:
             assert first.model.decoder.h0.weight.shape == old.decoder.h0.weight.shape
 
     def test_a_checkpoint_without_a_predictor_gets_one(self, tiny_checkpoint_file: Path) -> None:
-        first, _ = warm_start(
+        first, *_ = warm_start(
             TrainConfig(minimum_count=1), [["a dog"], ["a dog"], ["a zebra"]], None, tiny_checkpoint_file
         )
         config, predictor = first.model.config, first.model.decoder.words
@@ -221,7 +224,7 @@ class TestInit:
     def test_one_with_names_alone_keeps_them(self, tiny_checkpoint: Checkpoint, tmp_path: Path, reads: bool) -> None:
         old = with_words(tiny_checkpoint, words=0, word_inputs=reads, manner=False)
         save_checkpoint(tmp_path / "c", old)
-        first, _ = warm_start(TrainConfig(minimum_count=1), [["a dog"], ["a dog"], ["a zebra"]], None, tmp_path / "c")
+        first, *_ = warm_start(TrainConfig(minimum_count=1), [["a dog"], ["a dog"], ["a zebra"]], None, tmp_path / "c")
         predictor = first.model.decoder.words
         # A decoder that reads names has no place for more words.
         assert (first.model.config.words, first.model.config.names) == (0 if reads else 1, 2)
@@ -234,7 +237,7 @@ class TestInit:
         monkeypatch.setattr("captioner.training.words._ENGLISH", {"a"} if english else {"a", "and no other"})
         save_checkpoint(tmp_path / "c", with_words(tiny_checkpoint, word_inputs=False, manner=False))
         old = load_checkpoint(tmp_path / "c").model.decoder
-        first, _ = warm_start(TrainConfig(minimum_count=1), OWN, TEXTS, tmp_path / "c")
+        first, *_ = warm_start(TrainConfig(minimum_count=1), OWN, TEXTS, tmp_path / "c")
         new = first.model.decoder.eval()
         assert (new.config.word_inputs, new.config.manner) == (True, True)
         names = [first.vocabulary.words[token] for token in new.words.tokens[new.config.words :]]

@@ -31,10 +31,11 @@ VOCABULARY = Vocabulary.build(["a dog runs", "cat man"])  # zebra is unknown
 
 
 def test_frequent_words_are_those_that_tell_pictures_apart() -> None:
-    found = frequent_words(TEXTS, VOCABULARY, 2)
+    captions = CaptionTokens.of([*TEXTS, ["runs runs man"]], VOCABULARY)
+    found = frequent_words(captions, 4, VOCABULARY, 2)
     assert [VOCABULARY.words[token] for token in found] == ["dog", "cat"]  # "a" is everywhere; ties by the alphabet
-    assert len(frequent_words(TEXTS, VOCABULARY, 100)) == 4
-    assert frequent_words(TEXTS, VOCABULARY, 0).shape == (0,)
+    assert len(frequent_words(captions, 4, VOCABULARY, 100)) == 4
+    assert frequent_words(captions, 4, VOCABULARY, 0).shape == (0,)
 
 
 def test_a_token_may_have_two_columns() -> None:
