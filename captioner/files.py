@@ -38,6 +38,12 @@ def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
     return [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
+def without_suffix(path: str) -> str:
+    """A path without the suffix of its name, as pathlib has it; a Path for each of very many takes long."""
+    stem, suffix = os.path.splitext(path)  # noqa: PTH122
+    return stem if len(suffix) > 1 else path
+
+
 @contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file that takes the place of `path` when the block ends without an error.

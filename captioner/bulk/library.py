@@ -47,7 +47,7 @@ class Library(Place):
     def holds(self, path: str) -> bool:
         """Whether the picture has a caption that stays. Raises OutputError if none could be written for it."""
         edited = self._options.overwrite_edited
-        if not Path(path).exists():  # as captioning will report
+        if not os.path.exists(path):  # noqa: PTH110  # as captioning will report; a Path takes long
             return False
         try:
             if (there := self.here(path)) and there.stays(self._overwrite, edited):
@@ -143,7 +143,7 @@ class XmpFiles(Library):
 
     def check(self, paths: Collection[str]) -> None:
         """The folders must be writable."""
-        check_folders(map(Path, dict.fromkeys(chain([str(self.journal.parent)], map(os.path.dirname, paths)))))
+        check_folders(chain([str(self.journal.parent)], map(os.path.dirname, paths)))
 
     def _check(self, path: str) -> None:
         for file in self._files(path):

@@ -209,7 +209,7 @@ class Sidecars(Place):
     Without an `extension` a new file is a .txt, and a .caption that is there counts as well.
     """
 
-    def __init__(self, paths: Iterable[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
+    def __init__(self, paths: Collection[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
         self._extensions = (extension,) if extension else TEXTS[:2]
         self._named = sidecar_names(paths)
         self._prefix, self._suffix, self._overwrite, self.whole = prefix, suffix, overwrite, overwrite
@@ -225,12 +225,11 @@ class Sidecars(Place):
 
     def check(self, paths: Collection[str]) -> None:
         """The folders must be writable, and no folder in the place of a file."""
-        folders = {self.journal.parent: None}
-        for file in map(self._file, paths):
-            if file.is_dir():
+        for path in paths:
+            file = self._named(path, self._extensions[-1])
+            if os.path.isdir(file) and not self._there(path):  # noqa: PTH112  # a Path for each takes long
                 raise OutputError(f"{file}: is a folder, where the captions of a picture should go")
-            folders[file.parent] = None
-        check_folders(folders)
+        check_folders([str(self.journal.parent), *map(os.path.dirname, paths)])
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write a file for each picture that has a caption and still has no file."""
@@ -255,10 +254,10 @@ class Sidecars(Place):
     def _file(self, path: str) -> Path:
         """The file to write to: that of the picture alone."""
         if there := self._there(path):
-            own = (name for end in self._extensions for name in (Path(path + end), self._named(path, end)))
-            if there in own:
+            own = (name for end in self._extensions for name in (path + end, self._named(path, end)))
+            if there in map(Path, own):
                 return there
-        return self._named(path, self._extensions[-1])
+        return Path(self._named(path, self._extensions[-1]))
 
     def _may_replace(self) -> bool:
         return self._overwrite
@@ -275,9 +274,9 @@ def journal_beside(paths: Iterable[str]) -> Path:
     return Path(os.path.commonpath([Path(folder).absolute() for folder in folders])) / ".captioner.journal"
 
 
-def check_folders(folders: Iterable[Path]) -> None:
+def check_folders(folders: Iterable[str]) -> None:
     """Call `check_folder` for those that are there. If one is not, its pictures are not either, as will be reported."""
-    for folder in filter(Path.is_dir, folders):
+    for folder in filter(Path.is_dir, map(Path, dict.fromkeys(folders))):
         check_folder(folder, folder)
 
 

@@ -232,7 +232,7 @@ def test_sidecars_that_a_person_wrote_after_the_interruption_stay(
     interrupt(model, 4, monkeypatch, paths=pictures, format="sidecar")
     pictures[3].with_suffix(".txt").write_text("mine")
     summary = caption_files(pictures, format="sidecar", model=model, resume=True, batch_size=1)
-    assert (summary.captioned, summary.skipped, summary.kept) == (3, 3, 1)
+    assert (summary.captioned, summary.skipped, summary.kept) == (3, 4, 0)
     assert pictures[3].with_suffix(".txt").read_text() == "mine"
     assert pictures[0].with_suffix(".txt").read_text() == f"{model.caption(pictures[0])}\n"
     assert not list(pictures[0].parent.glob(".*"))
@@ -278,10 +278,10 @@ def test_a_sidecar_that_a_person_writes_during_the_run_stays(
 ) -> None:
     write = Journal.rows
 
-    def late(journal: Journal, paths: list[str]) -> Iterator[Row]:
+    def late(journal: Journal) -> Iterator[Row]:
         pictures[3].with_suffix(".txt").write_text("mine")
         (pictures[0].parent / "table").write_text(f"{pictures[3]}\tmine\n")
-        return write(journal, paths)
+        return write(journal)
 
     monkeypatch.setattr(Journal, "rows", late)
     caption_files(pictures, format="sidecar", model=model)
