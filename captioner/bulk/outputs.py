@@ -10,8 +10,11 @@ import codecs
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,13 +23,14 @@ from captioner.bulk.formats import Writer, in_ascii, sidecar_names, sidecar_text
 from captioner.bulk.moves import stamp_of
 from captioner.data.readers.folders import TEXTS, beside, texts_in
 from captioner.errors import OutputError, one_line
-from captioner.files import remove_temporaries, replacing
+from captioner.files import remove_temporaries, replacing, without_suffix
 from captioner.metadata.xmp import Held
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
 
 _ABANDONED = 3600.0  # seconds after which no run can still be writing a temporary file
+_FEW = 16  # pictures of a folder that are looked at one by one before its names are listed
 _WITH_DIGESTS = ("jsonl", "csv")
 
 
@@ -41,6 +45,10 @@ class Output:
     def holds(self, path: str) -> bool:
         """Whether a picture has captions that stay. Raises OutputError if none could be written for this picture."""
         return False
+
+    def perhaps(self, paths: Iterable[str]) -> Iterable[str]:
+        """Those pictures that `holds` has to be asked about: of the others, it is plain that it holds none."""
+        return paths
 
     def gone(self) -> list[str]:
         """The pictures with captions here that are not where their path says."""
@@ -157,6 +165,10 @@ class OneFile(Output):
             raise OutputError(f"{self._file}: exists, and {self._format} cannot be added to: {REMEDY}")
         return None
 
+    def perhaps(self, paths: Iterable[str]) -> Iterable[str]:
+        """None where there is no file yet."""
+        return paths if self._existing else ()
+
     def holds(self, path: str) -> bool:
         """Whether the picture has a row in the file."""
         return self._existing is not None and self._existing.holds(path)
@@ -215,6 +227,17 @@ class Sidecars(Place):
         self._prefix, self._suffix, self._overwrite, self.whole = prefix, suffix, overwrite, overwrite
         self.journal = journal_beside(paths)
 
+    def perhaps(self, paths: Iterable[str]) -> Iterator[str]:
+        """Those with a text beside them: to list a folder once is faster than to look for the texts of each picture."""
+        for folder, some in groupby(() if self._overwrite else paths, os.path.dirname):
+            names: set[str] | None = None
+            for number, path in enumerate(some):
+                if number == _FEW:  # the folder may have very many files of which few are asked for
+                    names = _texts(folder, self._extensions)
+                name = _alike(os.path.basename(path))  # noqa: PTH119
+                if names is None or not names.isdisjoint((name, without_suffix(name))):
+                    yield path
+
     def holds(self, path: str) -> bool:
         """Whether the picture has a file."""
         return not self._overwrite and self._there(path) is not None
@@ -225,11 +248,12 @@ class Sidecars(Place):
 
     def check(self, paths: Collection[str]) -> None:
         """The folders must be writable, and no folder in the place of a file."""
-        for path in paths:
-            file = self._named(path, self._extensions[-1])
-            if os.path.isdir(file) and not self._there(path):  # noqa: PTH112  # a Path for each takes long
+        folders = dict.fromkeys(map(os.path.dirname, paths))
+        extension = self._extensions[-1]
+        for path in paths if any(_has_folder(folder, extension) for folder in folders) else ():
+            if (file := self._file(path)).is_dir():
                 raise OutputError(f"{file}: is a folder, where the captions of a picture should go")
-        check_folders([str(self.journal.parent), *map(os.path.dirname, paths)])
+        check_folders([str(self.journal.parent), *folders])
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write a file for each picture that has a caption and still has no file."""
@@ -266,6 +290,29 @@ class Sidecars(Place):
         others = (self._lines(path) or [""])[1:]
         with replacing(self._file(path)) as file:
             file.writelines(f"{line}\n" for line in [one_line(text), *others] if line)
+
+
+def _texts(folder: str, extensions: Iterable[str]) -> set[str] | None:
+    """The names in a folder that have one of the extensions, without it; None if it cannot be listed."""
+    ends = tuple(map(_alike, extensions))
+    try:
+        names = [name for name in map(_alike, os.listdir(folder or ".")) if name.endswith(ends)]  # noqa: PTH208
+    except OSError:
+        return None
+    return {name.removesuffix(end) for name in names for end in ends if name.endswith(end)}
+
+
+def _has_folder(folder: str, extension: str) -> bool:
+    """Whether one of the folders in a folder has this extension, as far as it can be listed."""
+    end = _alike(extension)
+    with suppress(OSError), os.scandir(folder or ".") as entries:
+        return any(_alike(entry.name).endswith(end) and entry.is_dir() for entry in entries)
+    return False
+
+
+def _alike(name: str) -> str:
+    """What names have in common that some disks take for the same."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def journal_beside(paths: Iterable[str]) -> Path:

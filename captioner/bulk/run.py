@@ -123,7 +123,7 @@ class _Run:
         moved may be in `folders`. Raises InputError, OutputError and OSError.
         """
         total, kept = len(paths), 0
-        for some in in_batches(paths.unset(), 500):
+        for some in in_batches(self.target.perhaps(paths.unset()), 500):
             others = []
             for path in some:
                 try:

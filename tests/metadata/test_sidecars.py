@@ -30,6 +30,7 @@ def picture(tmp_path: Path) -> str:
         (("photo.xmp",), "full", "photo.xmp"),
         (("photo.XMP",), "full", "photo.XMP"),
         (("photo.jpg.xmp",), "stem", "photo.jpg.xmp"),
+        (("photo.jpg.XMP",), "stem", "photo.jpg.XMP"),
         (("photo.xmp", "photo.jpg.xmp"), "stem", "photo.jpg.xmp"),
         (("photo.NEF",), "stem", "photo.jpg.xmp"),
         (("photo.NEF", "photo.xmp"), "full", "photo.jpg.xmp"),
