@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, starmap
@@ -43,6 +43,11 @@ class Library(Place):
         self.journal = journal_beside(paths)
         self._options, self._overwrite, self._fail = options, overwrite, fail
         self._sidecars, self._digests = Sidecars(options.xmp_name), Digests()
+
+    def perhaps(self, paths: Iterable[str]) -> Iterator[str]:
+        """All pictures. The names in their folders are not asked for again until the last one."""
+        with self._sidecars.gone_through():
+            yield from paths
 
     def holds(self, path: str) -> bool:
         """Whether the picture has a caption that stays. Raises OutputError if none could be written for it."""

@@ -10,11 +10,9 @@ import codecs
 import os
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -23,14 +21,13 @@ from captioner.bulk.formats import Writer, in_ascii, sidecar_names, sidecar_text
 from captioner.bulk.moves import stamp_of
 from captioner.data.readers.folders import TEXTS, beside, texts_in
 from captioner.errors import OutputError, one_line
-from captioner.files import remove_temporaries, replacing, without_suffix
+from captioner.files import Beside, remove_temporaries, replacing, without_suffix
 from captioner.metadata.xmp import Held
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
 
 _ABANDONED = 3600.0  # seconds after which no run can still be writing a temporary file
-_FEW = 16  # pictures of a folder that are looked at one by one before its names are listed
 _WITH_DIGESTS = ("jsonl", "csv")
 
 
@@ -229,14 +226,10 @@ class Sidecars(Place):
 
     def perhaps(self, paths: Iterable[str]) -> Iterator[str]:
         """Those with a text beside them: to list a folder once is faster than to look for the texts of each picture."""
-        for folder, some in groupby(() if self._overwrite else paths, os.path.dirname):
-            names: set[str] | None = None
-            for number, path in enumerate(some):
-                if number == _FEW:  # the folder may have very many files of which few are asked for
-                    names = _texts(folder, self._extensions)
-                name = _alike(os.path.basename(path))  # noqa: PTH119
-                if names is None or not names.isdisjoint((name, without_suffix(name))):
-                    yield path
+        beside = Beside(self._extensions)
+        for path in () if self._overwrite else paths:
+            if beside.may_be(path) or beside.may_be(without_suffix(path)):
+                yield path
 
     def holds(self, path: str) -> bool:
         """Whether the picture has a file."""
@@ -292,27 +285,12 @@ class Sidecars(Place):
             file.writelines(f"{line}\n" for line in [one_line(text), *others] if line)
 
 
-def _texts(folder: str, extensions: Iterable[str]) -> set[str] | None:
-    """The names in a folder that have one of the extensions, without it; None if it cannot be listed."""
-    ends = tuple(map(_alike, extensions))
-    try:
-        names = [name for name in map(_alike, os.listdir(folder or ".")) if name.endswith(ends)]  # noqa: PTH208
-    except OSError:
-        return None
-    return {name.removesuffix(end) for name in names for end in ends if name.endswith(end)}
-
-
 def _has_folder(folder: str, extension: str) -> bool:
     """Whether one of the folders in a folder has this extension, as far as it can be listed."""
-    end = _alike(extension)
+    end = extension.lower()
     with suppress(OSError), os.scandir(folder or ".") as entries:
-        return any(_alike(entry.name).endswith(end) and entry.is_dir() for entry in entries)
+        return any(entry.name.lower().endswith(end) and entry.is_dir() for entry in entries)
     return False
-
-
-def _alike(name: str) -> str:
-    """What names have in common that some disks take for the same."""
-    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def journal_beside(paths: Iterable[str]) -> Path:

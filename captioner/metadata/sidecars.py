@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captioner.errors import DataError
-from captioner.files import replacing, without_suffix
+from captioner.files import Beside, replacing, without_suffix
 from captioner.metadata import xmp
 from captioner.metadata.xmp import Entry, Held, held, merged
 from captioner.pictures.load import NAMES
@@ -33,13 +33,23 @@ class Sidecars:
 
     def __init__(self, naming: str = "full") -> None:
         self._naming = naming
+        self._beside: Beside | None = None  # while the folders are gone through
         # Names that others share but for the suffix, by their stem, as folders were when first looked at.
         self._names: dict[str, dict[str, list[str]]] = {}
+
+    @contextmanager
+    def gone_through(self) -> Iterator[None]:
+        """Meanwhile, take the names that are in a folder at first for those that stay: it is listed once."""
+        self._beside = Beside(_ENDINGS)
+        try:
+            yield
+        finally:
+            self._beside = None
 
     def held(self, picture: str) -> Held | None:
         """The caption in the sidecars of a picture, a person's before ours. Raises DataError and OSError."""
         bases = dict.fromkeys(base for path in (picture, *self._others(picture)) for base in _bases(path))
-        if not (files := [file for base in bases if (file := _existing(base))]):
+        if not (files := [file for base in bases if (file := self._existing(base))]):
             return None
         target = self.file(picture)
         found = [(file, caption) for file in files if (caption := read(file))]
@@ -50,9 +60,14 @@ class Sidecars:
         """The sidecar that a caption is written to."""
         full, stem = _bases(picture)
         shared = self._shared(picture)
-        if there := _existing(full) or (None if shared else _existing(stem)):
+        if there := self._existing(full) or (None if shared else self._existing(stem)):
             return there
         return Path((stem if self._naming == "stem" and not shared else full) + _ENDINGS[0])
+
+    def _existing(self, base: str) -> Path | None:
+        if self._beside and not self._beside.may_be(base):
+            return None
+        return next((Path(base + ending) for ending in _ENDINGS if os.path.isfile(base + ending)), None)
 
     def write(self, picture: str, entry: Entry) -> None:
         """Put a caption into the sidecar, and leave all else in it as it is. Raises DataError and OSError."""
@@ -148,7 +163,3 @@ def _content(file: Path) -> bytes | None:
 def _bases(picture: str) -> tuple[str, str]:
     """What the names of sidecars are made of: the picture's name with and without its suffix."""
     return picture, without_suffix(picture)
-
-
-def _existing(base: str) -> Path | None:
-    return next((Path(base + ending) for ending in _ENDINGS if os.path.isfile(base + ending)), None)

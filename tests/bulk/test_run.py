@@ -262,7 +262,7 @@ def test_names_in_a_folder_tell_which_pictures_may_have_texts(tmp_path: Path) ->
     """All but the first few, for which it is not listed; some disks take names for the same that are not alike."""
     for name in ("e.txt", "f.jpg.txt", "G.TXT", "h.caption", "i.xmp", "Cafe\u0301.jpg.txt", "n.jpg.bak.txt"):
         (tmp_path / name).touch()
-    few = [str(tmp_path / f"{number}.jpg") for number in range(16)]
+    few = [str(tmp_path / f"{number}.jpg") for number in range(32)]
     others = [str(tmp_path / f"{name}.jpg") for name in ("e", "f", "g", "h", "i", "caf\u00e9", "n", "n.jpg")]
     elsewhere = [str(tmp_path / "gone" / f"{number}.jpg") for number in range(20)]
     paths = [*few, *others, *elsewhere]
