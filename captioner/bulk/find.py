@@ -20,7 +20,7 @@ import numpy as np
 
 from captioner.bulk.duplicates import grouped
 from captioner.bulk.formats import csv_line, format_of, gallery, jsonl
-from captioner.bulk.index import Floats, IndexFile, Numbers, index_folder
+from captioner.bulk.index import FEW, NONE, Floats, IndexFile, Numbers, index_folder
 from captioner.bulk.moves import Digests, File, stamp_of
 from captioner.bulk.outputs import Output
 from captioner.bulk.progress import Progress
@@ -29,6 +29,7 @@ from captioner.bulk.run import check_waiting
 from captioner.data.spreadsheets import quoted
 from captioner.errors import ImageError, OptionError, OutputError, one_line
 from captioner.files import AnyPath, listed, replacing, sha256_of
+from captioner.inference.parallel import in_batches
 from captioner.inference.reader import load_reader
 from captioner.machine import available_cpus
 from captioner.network.header import find_checkpoint
@@ -45,8 +46,6 @@ if TYPE_CHECKING:  # they import torch
 SAME = 0.88  # the similarity of features from which pictures are nearly the same: see docs/finding.md
 _ROUGH = 0.15  # by which the vectors of such pictures may be less similar than their features
 _PIECE = 1000  # results that are sorted at a time
-_NONE = -1  # in the place of the number of a picture that has none
-_TOGETHER = 256  # pictures that are looked up at a time: the index looks for so many one by one
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class Index:
         for reason in self.failed.values():
             if reason not in self._said:
                 self._progress.fail(reason)
-        order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers == _NONE) :]
+        order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers == NONE) :]
         self._paths = [paths[place] for place in order]
         self._numbers, starts = np.unique(numbers[order], return_index=True)
         self._starts = np.append(starts, len(order))
@@ -239,40 +238,26 @@ class Index:
         return self._index.products(np.asarray(numbers, np.int64), np.eye(self._reader.size, dtype=np.float32))
 
     def _numbered(self, paths: list[str]) -> tuple[Numbers, dict[str, str]]:
-        """The numbers (N,) of pictures, and the reasons why some, with `_NONE`, cannot be read. New ones are encoded.
-
-        What is known of a picture is forgotten at once if it is in the index, since there may be very many.
-        """
-        numbers, left = np.full(len(paths), _NONE, np.int64), dict[int, File]()
+        """The numbers (N,) of pictures, and the reasons why some, with `NONE`, cannot be read. New ones are encoded."""
+        index, read, moved, contents = self._index, Digests(), list[File](), list[bytes]()
         with ThreadPoolExecutor(available_cpus()) as pool:
-            for start in range(0, len(paths), _TOGETHER):
-                some, digests, index = paths[start : start + _TOGETHER], Digests(), self._index
+            for some in in_batches(paths, FEW):
                 unchanged = index.known(some) if index else {}
-                digests.know(unchanged.values())
-                list(pool.map(digests.file, [path for path in some if path not in unchanged]))
-                files = [digests.file(path) for path in some]
-                known = index.numbers(file.digest for file in files) if index else {}
-                for place, file in enumerate(files, start):
-                    numbers[place] = known.get(file.digest, _NONE)
-                    if file.digest not in known:
-                        left[place] = file
-                if index and (moved := [file for file in files if file.digest and file.path not in unchanged]):
-                    index.remember(moved)
-        new = {file.digest: file.path for file in left.values() if file.digest}
-        reasons = self._index.failures(new) if self._index else {}
+                moved += pool.map(read.file, [path for path in some if path not in unchanged])
+                contents += [(unchanged.get(path) or read.file(path)).digest for path in some]
+        numbers = index.numbers(contents) if index else np.full(len(paths), NONE)
+        new = {contents[place]: paths[place] for place in np.flatnonzero(numbers == NONE) if contents[place]}
+        reasons = index.failures(new) if index else {}
         if new.keys() - reasons.keys():  # those that could not be read are then tried again
-            digests = Digests()
-            digests.know(left.values())
-            index, reasons = self._encode(new, digests)
-            known = index.numbers(new)
-            for place, file in left.items():
-                numbers[place] = known.get(file.digest, _NONE)
-            index.remember([file for file in left.values() if file.digest])
+            index, reasons = self._encode(new, read)
+            numbers = index.numbers(contents)
+        if index and moved:
+            index.remember([file for file in moved if file.digest])
         failed = {}
-        for place, file in left.items():
-            if numbers[place] == _NONE:
-                why = "changes just now" if os.path.lexists(file.path) else "no such file"
-                failed[file.path] = f"{file.path}: {reasons.get(file.digest, why)}"
+        for place in np.flatnonzero(numbers == NONE):
+            path = paths[place]
+            why = "changes just now" if os.path.lexists(path) else "no such file"
+            failed[path] = f"{path}: {reasons.get(contents[place], why)}"
         return numbers, failed
 
     def _encode(self, pictures: dict[bytes, str], digests: Digests) -> tuple[IndexFile, dict[bytes, str]]:
