@@ -11,6 +11,7 @@ import re
 import secrets
 import stat
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,12 +31,55 @@ _NOT_WESTERN = re.compile(r"[^\x00-\x7f\xa0À-ÖØ-öø-ÿŒœŠšŽžŸ‘’�
 _BINARY = re.compile(r"[\0-\x08\x0e-\x1f\x7f\ufffd-\uffff]")
 _CODE_PAGES = ["cp1250", "cp1251", "cp1253", "gb18030", "cp932", "cp949", "big5"]  # and Windows-1252
 _TELLING = 4  # so many letters tell other code pages apart
+_FEW = 32  # questions about a folder before it is listed: it may have very many files
 _SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods begin, which are zip files, and .xls
 
 
 def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
     """One path or several, as the texts that stand for them in results."""
     return [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+
+
+def without_suffix(path: str) -> str:
+    """A path without the suffix of its name, as pathlib has it; a Path for each of very many takes long."""
+    stem, suffix = os.path.splitext(path)  # noqa: PTH122
+    return stem if len(suffix) > 1 else path
+
+
+class Beside:
+    """Which files with some endings there may be, by the names that were in their folder when it was first asked about.
+
+    To list a folder once is faster than to look for very many files that are not there. It remembers one folder, and is
+    for one pass over files that come folder by folder.
+    """
+
+    def __init__(self, endings: Iterable[str]) -> None:
+        self._endings = tuple(map(_alike, endings))
+        self._folder, self._asked = "", 0
+        self._names: set[str] | None = None
+
+    def may_be(self, base: str) -> bool:
+        """Whether there may be a file that is called so, with one of the endings after it."""
+        folder, name = os.path.split(base)
+        if folder != self._folder:
+            self._folder, self._asked, self._names = folder, 0, None
+        self._asked += 1
+        if self._asked == _FEW:
+            self._names = self._listed(folder)
+        return self._names is None or _alike(name) in self._names
+
+    def _listed(self, folder: str) -> set[str] | None:
+        """The names in a folder that have one of the endings, without it; None if it cannot be listed."""
+        try:
+            names = [name for name in map(_alike, os.listdir(folder or ".")) if name.endswith(self._endings)]  # noqa: PTH208
+        except OSError:
+            return None
+        return {name.removesuffix(end) for name in names for end in self._endings if name.endswith(end)}
+
+
+def _alike(name: str) -> str:
+    """What names have in common that some disks take for the same."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 @contextmanager

@@ -17,7 +17,16 @@ from unittest.mock import Mock
 import pytest
 
 from captioner.errors import DataError
-from captioner.files import cache_folder, decoded, read_json, remove_temporaries, replacing, sha256_of
+from captioner.files import (
+    Beside,
+    cache_folder,
+    decoded,
+    read_json,
+    remove_temporaries,
+    replacing,
+    sha256_of,
+    without_suffix,
+)
 
 
 def test_a_new_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
@@ -301,3 +310,25 @@ def test_the_folder_of_the_cache_can_be_chosen(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("CAPTIONER_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "captioner"
+
+
+@pytest.mark.parametrize(
+    ("path", "stem"),
+    [("a/b.jpg", "a/b"), ("a.b/c", "a.b/c"), ("a.", "a."), ("a/.jpg", "a/.jpg"), ("b.tar.gz", "b.tar"), ("", "")],
+)
+def test_a_suffix_is_what_pathlib_takes_for_one(path: str, stem: str) -> None:
+    assert without_suffix(path) == stem
+    assert Path(stem) == (Path(path).with_suffix("") if Path(path).name else Path(path))
+
+
+def test_a_folder_is_listed_only_when_many_questions_are_asked(tmp_path: Path) -> None:
+    (tmp_path / "7.xmp").touch()
+    (tmp_path / "x").mkdir()
+    beside = Beside([".xmp"])
+    assert all(beside.may_be(str(tmp_path / f"{number}")) for number in range(31))
+    assert [number for number in range(40) if beside.may_be(str(tmp_path / f"{number}"))] == [7]
+    assert beside.may_be(str(tmp_path / "x" / "1"))
+    (tmp_path / "9.XMP").touch()
+    assert all(beside.may_be(str(tmp_path / f"{number}")) for number in range(31))  # it looks anew when it comes again
+    assert [number for number in range(40) if beside.may_be(str(tmp_path / f"{number}"))] == [7, 9]
+    assert all(beside.may_be(str(tmp_path / "gone" / f"{number}")) for number in range(40))

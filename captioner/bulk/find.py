@@ -6,7 +6,6 @@ Nothing here needs torch while all pictures are in the index.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,8 +20,8 @@ import numpy as np
 
 from captioner.bulk.duplicates import grouped
 from captioner.bulk.formats import csv_line, format_of, gallery, jsonl
-from captioner.bulk.index import Floats, IndexFile, Numbers, index_folder
-from captioner.bulk.moves import Digests, stamp_of
+from captioner.bulk.index import FEW, NONE, Floats, IndexFile, Numbers, index_folder
+from captioner.bulk.moves import Digests, File, stamp_of
 from captioner.bulk.outputs import Output
 from captioner.bulk.progress import Progress
 from captioner.bulk.reuse import is_for, store_of
@@ -30,6 +29,7 @@ from captioner.bulk.run import check_waiting
 from captioner.data.spreadsheets import quoted
 from captioner.errors import ImageError, OptionError, OutputError, one_line
 from captioner.files import AnyPath, listed, replacing, sha256_of
+from captioner.inference.parallel import in_batches
 from captioner.inference.reader import load_reader
 from captioner.machine import available_cpus
 from captioner.network.header import find_checkpoint
@@ -117,14 +117,14 @@ class Index:
         self._reader = load_reader(self._checkpoint)
         self._file = file
         self._index = self._existing()
-        self._paths: dict[int, list[str]] = {}
-        self._numbers = np.empty(0, np.int64)
+        self._paths: list[str] = []  # in the order of the numbers of their vectors
+        self._numbers = self._starts = np.empty(0, np.int64)  # each number once, and where its paths begin and end
         self._said: set[str] = set()  # which of the pictures failed, while they were encoded
         self.failed: dict[str, str] = {}  # the pictures that cannot be read, and why
 
     def __len__(self) -> int:
         """The number of pictures that can be found."""
-        return sum(map(len, self._paths.values()))
+        return len(self._paths)
 
     def update(self) -> None:
         """Look at the folders again: encode pictures that came or changed, and forget those that are gone.
@@ -134,15 +134,15 @@ class Index:
         self._said.clear()
         pictures = self._pictures()
         check_waiting(pictures, {}, Output())
-        numbers, self.failed = self._numbered(list(one_of_each(pictures)))
+        paths = list(one_of_each(pictures))
+        numbers, self.failed = self._numbered(paths)
         for reason in self.failed.values():
             if reason not in self._said:
                 self._progress.fail(reason)
-        places = defaultdict(list)
-        for path, number in numbers.items():
-            places[number].append(path)
-        self._paths = dict(sorted(places.items()))
-        self._numbers = np.fromiter(self._paths, np.int64)
+        order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers == NONE) :]
+        self._paths = [paths[place] for place in order]
+        self._numbers, starts = np.unique(numbers[order], return_index=True)
+        self._starts = np.append(starts, len(order))
 
     def find(self, text: str = "", n: int = 20, *, like: ImageSource | None = None, without: str = "") -> list[Match]:
         """The `n` pictures that a sentence describes best, the best first.
@@ -182,12 +182,12 @@ class Index:
             self._vectors(numbers), lambda places: index.standardised(numbers[places]), threshold - _ROUGH, threshold
         )
         together = {place for group in groups for place in group}
-        copies = {place for place, paths in enumerate(self._paths.values()) if len(paths) > 1}
+        copies = {*np.flatnonzero(np.diff(self._starts) > 1).tolist()}
         groups += [{place: 1.0} for place in sorted(copies - together)]
         found = []
         for group in groups:
             group |= dict.fromkeys(group.keys() & copies, 1.0)
-            paths = {path: value for place, value in group.items() for path in self._paths[int(numbers[place])]}
+            paths = {path: value for place, value in group.items() for path in self._at(place)}
             sizes = {path: stamp[0] for path in paths if (stamp := stamp_of(path))}
             if len(sizes) > 1:
                 found.append(
@@ -201,9 +201,13 @@ class Index:
             return
         scores = score(self._index.products(self._numbers, np.stack(queries, 1)))
         for place in best_first(scores):
-            for path in self._paths[int(self._numbers[place])]:
+            for path in self._at(place):
                 if os.path.lexists(path):
                     yield Match(path, float(scores[place]))
+
+    def _at(self, place: int) -> list[str]:
+        """The pictures that share the vector at this place: copies."""
+        return self._paths[self._starts[place] : self._starts[place + 1]]
 
     def unknown(self, text: str) -> tuple[str, ...]:
         """The words of a sentence that the model does not know. Raises OptionError if it knows none."""
@@ -226,35 +230,35 @@ class Index:
         numbers, failed = self._numbered([path])
         if failed:
             raise ImageError(failed[path])
-        return np.asarray(self._vectors([numbers[path]])[0])
+        return np.asarray(self._vectors(numbers)[0])
 
     def _vectors(self, numbers: Sequence[int] | Numbers) -> Floats:
         """Vectors (N, D) by their numbers."""
         assert self._index
         return self._index.products(np.asarray(numbers, np.int64), np.eye(self._reader.size, dtype=np.float32))
 
-    def _numbered(self, paths: list[str]) -> tuple[dict[str, int], dict[str, str]]:
-        """The number of each picture, and the reasons why others cannot be read. Those that are new are encoded."""
-        digests, index = Digests(), self._index
-        unchanged = index.known(paths) if index else {}
-        digests.know(unchanged.values())
+    def _numbered(self, paths: list[str]) -> tuple[Numbers, dict[str, str]]:
+        """The numbers (N,) of pictures, and the reasons why some, with `NONE`, cannot be read. New ones are encoded."""
+        index, read, moved, contents = self._index, Digests(), list[File](), list[bytes]()
         with ThreadPoolExecutor(available_cpus()) as pool:
-            files = list(pool.map(digests.file, paths))
-        contents = {file.digest for file in files} - {b""}
-        numbers, reasons = (index.numbers(contents), index.failures(contents)) if index else ({}, {})
-        new = {file.digest: file.path for file in files if file.digest and file.digest not in numbers}
-        if (index is None and new) or new.keys() - reasons.keys():  # those that could not be read are then tried again
-            index, reasons = self._encode(new, digests)
+            for some in in_batches(paths, FEW):
+                unchanged = index.known(some) if index else {}
+                moved += pool.map(read.file, [path for path in some if path not in unchanged])
+                contents += [(unchanged.get(path) or read.file(path)).digest for path in some]
+        numbers = index.numbers(contents) if index else np.full(len(paths), NONE)
+        new = {contents[place]: paths[place] for place in np.flatnonzero(numbers == NONE) if contents[place]}
+        reasons = index.failures(new) if index else {}
+        if new.keys() - reasons.keys():  # those that could not be read are then tried again
+            index, reasons = self._encode(new, read)
             numbers = index.numbers(contents)
-        moved = [file for file in files if file.digest and file.path not in unchanged]
         if index and moved:
-            index.remember(moved)
+            index.remember([file for file in moved if file.digest])
         failed = {}
-        for file in files:
-            if file.digest not in numbers:
-                why = "changes just now" if os.path.lexists(file.path) else "no such file"
-                failed[file.path] = f"{file.path}: {reasons.get(file.digest, why)}"
-        return {file.path: numbers[file.digest] for file in files if file.digest in numbers}, failed
+        for place in np.flatnonzero(numbers == NONE):
+            path = paths[place]
+            why = "changes just now" if os.path.lexists(path) else "no such file"
+            failed[path] = f"{path}: {reasons.get(contents[place], why)}"
+        return numbers, failed
 
     def _encode(self, pictures: dict[bytes, str], digests: Digests) -> tuple[IndexFile, dict[bytes, str]]:
         """Encode pictures, whose paths stand by their digests. Returns the index, and why some could not be read."""

@@ -10,17 +10,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from captioner.bulk.on_disk import OnDisk
+from captioner.bulk.on_disk import distinct
 from captioner.data.names import image_id
 from captioner.data.spreadsheets import quoted
 from captioner.errors import OptionError, one_line
+from captioner.files import without_suffix
 from captioner.pictures.load import NAMES, thumbnail
 
 if TYPE_CHECKING:  # they import torch, or this module
@@ -157,22 +158,29 @@ def check_extension(extension: str) -> None:
         raise OptionError(f"extension (--extension) {extension} is that of pictures: give another")
 
 
-def sidecar_names(paths: Iterable[str]) -> Callable[[str, str], Path]:
+def sidecar_names(paths: Collection[str]) -> Callable[[str, str], str]:
     """What gives the text file beside one of the pictures, by its path and an extension.
 
     It is photo.txt, or photo.jpg.txt where another picture is called photo as well.
     """
-    stems, shared = OnDisk(), set[str]()
-    for path in paths:
-        stem = os.path.normcase(Path(path).with_suffix(""))
-        if stems.setdefault(stem, path) != path:
-            shared.add(stem)
+    stems, shared = distinct(map(_stem, paths)), set[str]()
+    if len(stems) < len(paths):
+        left = iter(stems)
+        first = next(left)
+        for stem in map(_stem, paths):
+            if stem == first:
+                first = next(left, "")
+            else:
+                shared.add(stem)
 
-    def name(path: str, extension: str) -> Path:
-        stem = str(Path(path).with_suffix(""))
-        return Path((path if os.path.normcase(stem) in shared else stem) + extension)
+    def name(path: str, extension: str) -> str:
+        return (path if shared and _stem(path) in shared else without_suffix(path)) + extension
 
     return name
+
+
+def _stem(path: str) -> str:
+    return os.path.normcase(os.path.normpath(without_suffix(path)))
 
 
 def sidecar_text(row: Row, prefix: str = "", suffix: str = "") -> str:

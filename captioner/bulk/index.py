@@ -42,7 +42,8 @@ _PATIENCE = 300.0  # seconds to wait while another process writes
 _FRESH = 2_000_000_000  # nanoseconds in which a file may change again at the same time: FAT counts in 2 seconds
 _BLOCK = 1024  # vectors that are multiplied at a time: few enough for the processor's cache
 _OFF = 0.01  # by which the squared length of a vector may differ from 1; damage changes it by more
-_FEW = 256  # files of one folder that are looked up one by one, since the folder may hold very many others
+FEW = 256  # files of one folder that are looked up one by one, since the folder may hold very many others
+NONE = -1  # in the place of the number of a picture that has none
 _MANY = 1024  # records that are mended at a time
 _SCHEMA = f"""
 CREATE TABLE facts (model TEXT NOT NULL, vectors TEXT NOT NULL);
@@ -89,7 +90,7 @@ class IndexFile:
             for folder, names in folders.items():
                 of = _absolute(folder)
                 each = (database.execute(f"{query} AND name = ?", (of, name)) for name in names)
-                records = database.execute(query, (of,)) if len(names) > _FEW else chain.from_iterable(each)
+                records = database.execute(query, (of,)) if len(names) > FEW else chain.from_iterable(each)
                 for name, size, changed, digest in records:
                     if (path := names.get(name)) is not None and stamp_of(path) == (size, changed):
                         found[path] = File(path, (size, changed), digest)
@@ -97,13 +98,13 @@ class IndexFile:
 
         return self._do(look_up)
 
-    def numbers(self, digests: Iterable[bytes]) -> dict[bytes, int]:
-        """The numbers of the vectors of those pictures that were encoded."""
-        query = "SELECT number FROM pictures WHERE digest = ? ORDER BY number LIMIT 1"
+    def numbers(self, digests: Sequence[bytes]) -> Numbers:
+        """The numbers (N,) of the vectors of pictures, and `NONE` for those that were not encoded."""
+        query = "SELECT coalesce(min(number), ?) FROM pictures WHERE digest = ?"
 
-        def look_up(database: sqlite3.Connection) -> dict[bytes, int]:
-            rows = ((digest, database.execute(query, (digest,)).fetchone()) for digest in set(digests))
-            return {digest: row[0] for digest, row in rows if row}
+        def look_up(database: sqlite3.Connection) -> Numbers:
+            found = (database.execute(query, (NONE, digest)).fetchone()[0] for digest in digests)
+            return np.fromiter(found, np.int64, len(digests))
 
         return self._do(look_up)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -19,6 +19,7 @@ from zlib import crc32
 
 from captioner.bulk.on_disk import OnDisk
 from captioner.errors import OutputError
+from captioner.inference.parallel import in_batches
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
@@ -28,15 +29,14 @@ _JSON = json.JSONDecoder()
 
 
 class Journal:
-    """Rows by the path of their picture. They stay on disk, and so does where each of them begins.
+    """The rows of pictures, which get the places of their rows as their values: None is for those without a caption.
 
     A new object reads the journal that an interrupted run left, if there is one. `begin` opens it for writing.
     Raises OutputError when there is one but `resume` is off, and when the file is not a journal.
     """
 
-    def __init__(self, path: Path, resume: bool) -> None:
-        self.path = path
-        self._offsets = OnDisk()  # of the rows of captioned pictures
+    def __init__(self, path: Path, resume: bool, pictures: OnDisk) -> None:
+        self.path, self._pictures = path, pictures
         self._settings: dict[str, Any] | None = None
         self._end = 0
         self._file: IO[bytes] | None = None
@@ -46,7 +46,7 @@ class Journal:
             raise OutputError(f"{path}: an interrupted run left its journal: {ways}")
         if self._resumed:
             try:
-                self._offsets.put(self._read())
+                self._pictures.fill(self._read())
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise OutputError(f"{path}: not a journal of captioner: delete it to start again") from error
 
@@ -81,13 +81,10 @@ class Journal:
             self._write([line])
             self._end = len(line)
 
-    def captioned(self, path: str) -> bool:
-        """Whether a picture has its caption. A picture that failed has none, and is tried again."""
-        return path in self._offsets
-
-    def all_captioned(self, paths: Collection[str]) -> bool:
-        """Whether all of them have their captions."""
-        return self._offsets.has_all(paths)
+    def lacking(self, batch_size: int) -> list[int]:
+        """For each batch of the pictures, its length if it lacks any caption. A picture that failed is tried again."""
+        batches = in_batches(self._pictures.in_order(), batch_size)
+        return [len(batch) if None in batch else 0 for batch in batches]
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add rows. When this returns they are on disk, and survive a kill of the process and of the machine."""
@@ -95,15 +92,11 @@ class Journal:
         lines = list(map(_line, rows))
         self._write(lines)
         *starts, self._end = accumulate(map(len, lines), initial=self._end)
-        self._offsets.put((row["path"], start) for row, start in zip(rows, starts, strict=True) if "error" not in row)
+        self._pictures.fill((row["path"], start) for row, start in zip(rows, starts, strict=True) if "error" not in row)
 
-    def rows(self, paths: Iterable[str]) -> Rows:
-        """The rows of those `paths` that are captioned, in the order of `paths`, read from disk one by one."""
-        return Rows(self, paths)
-
-    def start(self, path: str) -> int | None:
-        """Where the row of a picture begins in the file, if it is captioned."""
-        return self._offsets.get(path)
+    def rows(self) -> Rows:
+        """The rows of the pictures that are captioned, in their order, read from disk one by one."""
+        return Rows(self.path, self._pictures)
 
     def close(self) -> None:
         """Close the file, which stays on disk."""
@@ -125,16 +118,16 @@ class Journal:
 class Rows:
     """Rows of a journal; to count them takes no reading."""
 
-    journal: Journal
-    paths: Iterable[str]
+    journal: Path
+    pictures: OnDisk
 
     def __len__(self) -> int:
-        return sum(map(self.journal.captioned, self.paths))
+        return sum(start is not None for start in self.pictures.in_order())
 
     def __iter__(self) -> Iterator[Row]:
-        with self.journal.path.open("rb") as file:
-            for path in self.paths:
-                if (start := self.journal.start(path)) is not None:
+        with self.journal.open("rb") as file:
+            for start in self.pictures.in_order():
+                if start is not None:
                     file.seek(start)
                     row = json.loads(file.readline())
                     row.pop("crc", None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, starmap
@@ -44,10 +44,15 @@ class Library(Place):
         self._options, self._overwrite, self._fail = options, overwrite, fail
         self._sidecars, self._digests = Sidecars(options.xmp_name), Digests()
 
+    def perhaps(self, paths: Iterable[str]) -> Iterator[str]:
+        """All pictures. The names in their folders are not asked for again until the last one."""
+        with self._sidecars.gone_through():
+            yield from paths
+
     def holds(self, path: str) -> bool:
         """Whether the picture has a caption that stays. Raises OutputError if none could be written for it."""
         edited = self._options.overwrite_edited
-        if not Path(path).exists():  # as captioning will report
+        if not os.path.exists(path):  # noqa: PTH110  # as captioning will report; a Path takes long
             return False
         try:
             if (there := self.here(path)) and there.stays(self._overwrite, edited):
@@ -143,7 +148,7 @@ class XmpFiles(Library):
 
     def check(self, paths: Collection[str]) -> None:
         """The folders must be writable."""
-        check_folders(map(Path, dict.fromkeys(chain([str(self.journal.parent)], map(os.path.dirname, paths)))))
+        check_folders(chain([str(self.journal.parent)], map(os.path.dirname, paths)))
 
     def _check(self, path: str) -> None:
         for file in self._files(path):

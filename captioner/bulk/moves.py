@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from captioner.bulk.on_disk import distinct
 from captioner.files import sha256_of
 
 if TYPE_CHECKING:  # they import torch, or this module
@@ -77,16 +76,16 @@ def follow(
     dry_run: bool,
     progress: Progress,
 ) -> Collection[str]:
-    """Give those of the waiting pictures that were moved the captions that they had. Returns those that still wait.
+    """Give those of the waiting pictures that were moved the captions that they had. Returns them.
 
     Pictures are read only if the output has captions of some that are gone. Raises OutputError and OSError.
     """
     if not (lost := target.lost(folders)):
-        return waiting
+        return ()
     there = ((path, [name for name in target.files(path) if digests.of(name) in lost]) for path in waiting)
     files = {path: names for path, names in there if names}
     if not dry_run and files:
         target.follow({name: lost[digests.of(name)] for names in files.values() for name in names})
     moved = {path for path in files if dry_run or target.holds(path)}
     progress.move(len(moved), dry_run)
-    return distinct(path for path in waiting if path not in moved)
+    return moved

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, MutableMapping
+from itertools import chain
 from typing import Any
 from weakref import finalize
 
 from captioner.errors import OutputError
 from captioner.inference.parallel import in_batches
 
+_TOGETHER = 50  # items that are set by one statement; every SQLite takes 499
+
 
 class OnDisk(MutableMapping[str, Any]):
     """Texts in the order in which they came first, each with a number, a text or None.
 
     They lie in a temporary file, which goes with the process, and little of it is in memory. A few never reach the
-    disk. Threads may share it, but nothing may be added while it is gone through. Raises OutputError when the folder
-    for temporary files is full.
+    disk. Threads may share it. While it is gone through, values may change, but nothing may be added. Raises
+    OutputError when the folder for temporary files is full.
     """
 
     def __init__(self) -> None:
@@ -28,46 +31,58 @@ class OnDisk(MutableMapping[str, Any]):
         self._do("BEGIN")  # and no end: nothing is to be kept
 
     def __getitem__(self, key: str) -> Any:
-        if (found := self._do("SELECT value FROM items WHERE key = ?", _bytes(key)).fetchone()) is None:
+        if (found := self._do("SELECT value FROM items WHERE key = ?", key).fetchone()) is None:
             raise KeyError(key)
-        return _text(found[0]) if isinstance(found[0], bytes) else found[0]
+        return _whole(found[0])
 
     def __contains__(self, key: object) -> bool:
-        return self._do("SELECT 1 FROM items WHERE key = ?", _bytes(str(key))).fetchone() is not None
+        return self._do("SELECT 1 FROM items WHERE key = ?", str(key)).fetchone() is not None
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.put([(key, value)])
 
     def __delitem__(self, key: str) -> None:
-        if not self._do("DELETE FROM items WHERE key = ?", _bytes(key)).rowcount:
+        if not self._do("DELETE FROM items WHERE key = ?", key).rowcount:
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        for (key,) in self._do("SELECT key FROM items ORDER BY rowid"):
-            yield _text(key)
+        yield from self._column("key FROM items")
 
     def __len__(self) -> int:
         return int(self._do("SELECT count(*) FROM items").fetchone()[0])
 
     def put(self, items: Iterable[tuple[str, Any]]) -> None:
         """Set many values, several times faster than one by one. A value stays where None should take its place."""
-        add = "INSERT INTO items VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = coalesce(excluded.value, value)"
-        try:
-            self._database.executemany(add, ((_bytes(k), _bytes(v) if isinstance(v, str) else v) for k, v in items))
-        except sqlite3.OperationalError as error:
-            raise _explained(error) from error
+        rest = "ON CONFLICT (key) DO UPDATE SET value = coalesce(excluded.value, value)"
+        for some in in_batches(items, _TOGETHER):
+            places = ", ".join(["(?, ?)"] * len(some))
+            self._do(f"INSERT INTO items VALUES {places} {rest}", *chain.from_iterable(some))
 
-    def has_all(self, keys: Iterable[str]) -> bool:
-        """Whether all of these different texts are there."""
-        for some in in_batches(map(_bytes, keys), 500):  # as many as every SQLite takes
-            places = ", ".join("?" * len(some))
-            if self._do(f"SELECT count(*) FROM items WHERE key IN ({places})", *some).fetchone()[0] < len(some):
-                return False
-        return True
+    def fill(self, items: Iterable[tuple[str, Any]]) -> None:
+        """Like `put`, but for texts that are there: others do not come in."""
+        last = self._do("SELECT coalesce(max(rowid), 0) FROM items").fetchone()[0]
+        self.put(items)
+        self._do("DELETE FROM items WHERE rowid > ?", last)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Drop those of the texts that are there, also while the others are gone through."""
+        for some in in_batches(keys, _TOGETHER):
+            self._do(f"DELETE FROM items WHERE key IN ({', '.join('?' * len(some))})", *some)
+
+    def in_order(self) -> Iterator[Any]:
+        """The values in the order of the texts, without looking for each."""
+        return self._column("value FROM items")
+
+    def unset(self) -> Iterator[str]:
+        """The texts without a value."""
+        return self._column("key FROM items WHERE value IS NULL")
+
+    def _column(self, of: str) -> Iterator[Any]:
+        return (_whole(each) for (each,) in self._do(f"SELECT {of} ORDER BY rowid"))
 
     def _do(self, query: str, *values: Any) -> sqlite3.Cursor:
         try:
-            return self._database.execute(query, values)
+            return self._database.execute(query, [_bytes(each) if isinstance(each, str) else each for each in values])
         except sqlite3.OperationalError as error:
             raise _explained(error) from error
 
@@ -87,8 +102,8 @@ def _explained(error: sqlite3.Error) -> Exception:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")  # file names need not be valid text
+    return text.encode("utf-8", "surrogatepass")  # file names need not be valid text
 
 
-def _text(data: bytes) -> str:
-    return data.decode(errors="surrogatepass")
+def _whole(value: Any) -> Any:
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value

@@ -10,7 +10,8 @@ import codecs
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,7 +21,7 @@ from captioner.bulk.formats import Writer, in_ascii, sidecar_names, sidecar_text
 from captioner.bulk.moves import stamp_of
 from captioner.data.readers.folders import TEXTS, beside, texts_in
 from captioner.errors import OutputError, one_line
-from captioner.files import remove_temporaries, replacing
+from captioner.files import Beside, remove_temporaries, replacing, without_suffix
 from captioner.metadata.xmp import Held
 
 if TYPE_CHECKING:  # it imports torch
@@ -41,6 +42,10 @@ class Output:
     def holds(self, path: str) -> bool:
         """Whether a picture has captions that stay. Raises OutputError if none could be written for this picture."""
         return False
+
+    def perhaps(self, paths: Iterable[str]) -> Iterable[str]:
+        """Those pictures that `holds` has to be asked about: of the others, it is plain that it holds none."""
+        return paths
 
     def gone(self) -> list[str]:
         """The pictures with captions here that are not where their path says."""
@@ -157,6 +162,10 @@ class OneFile(Output):
             raise OutputError(f"{self._file}: exists, and {self._format} cannot be added to: {REMEDY}")
         return None
 
+    def perhaps(self, paths: Iterable[str]) -> Iterable[str]:
+        """None where there is no file yet."""
+        return paths if self._existing else ()
+
     def holds(self, path: str) -> bool:
         """Whether the picture has a row in the file."""
         return self._existing is not None and self._existing.holds(path)
@@ -209,11 +218,18 @@ class Sidecars(Place):
     Without an `extension` a new file is a .txt, and a .caption that is there counts as well.
     """
 
-    def __init__(self, paths: Iterable[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
+    def __init__(self, paths: Collection[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
         self._extensions = (extension,) if extension else TEXTS[:2]
         self._named = sidecar_names(paths)
         self._prefix, self._suffix, self._overwrite, self.whole = prefix, suffix, overwrite, overwrite
         self.journal = journal_beside(paths)
+
+    def perhaps(self, paths: Iterable[str]) -> Iterator[str]:
+        """Those with a text beside them: to list a folder once is faster than to look for the texts of each picture."""
+        beside = Beside(self._extensions)
+        for path in () if self._overwrite else paths:
+            if beside.may_be(path) or beside.may_be(without_suffix(path)):
+                yield path
 
     def holds(self, path: str) -> bool:
         """Whether the picture has a file."""
@@ -225,12 +241,12 @@ class Sidecars(Place):
 
     def check(self, paths: Collection[str]) -> None:
         """The folders must be writable, and no folder in the place of a file."""
-        folders = {self.journal.parent: None}
-        for file in map(self._file, paths):
-            if file.is_dir():
+        folders = dict.fromkeys(map(os.path.dirname, paths))
+        extension = self._extensions[-1]
+        for path in paths if any(_has_folder(folder, extension) for folder in folders) else ():
+            if (file := self._file(path)).is_dir():
                 raise OutputError(f"{file}: is a folder, where the captions of a picture should go")
-            folders[file.parent] = None
-        check_folders(folders)
+        check_folders([str(self.journal.parent), *folders])
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write a file for each picture that has a caption and still has no file."""
@@ -255,10 +271,10 @@ class Sidecars(Place):
     def _file(self, path: str) -> Path:
         """The file to write to: that of the picture alone."""
         if there := self._there(path):
-            own = (name for end in self._extensions for name in (Path(path + end), self._named(path, end)))
-            if there in own:
+            own = (name for end in self._extensions for name in (path + end, self._named(path, end)))
+            if there in map(Path, own):
                 return there
-        return self._named(path, self._extensions[-1])
+        return Path(self._named(path, self._extensions[-1]))
 
     def _may_replace(self) -> bool:
         return self._overwrite
@@ -269,15 +285,23 @@ class Sidecars(Place):
             file.writelines(f"{line}\n" for line in [one_line(text), *others] if line)
 
 
+def _has_folder(folder: str, extension: str) -> bool:
+    """Whether one of the folders in a folder has this extension, as far as it can be listed."""
+    end = extension.lower()
+    with suppress(OSError), os.scandir(folder or ".") as entries:
+        return any(entry.name.lower().endswith(end) and entry.is_dir() for entry in entries)
+    return False
+
+
 def journal_beside(paths: Iterable[str]) -> Path:
     """The journal of captions that go beside or into pictures: in the deepest folder that holds all of them."""
     folders = dict.fromkeys(map(os.path.dirname, paths))
     return Path(os.path.commonpath([Path(folder).absolute() for folder in folders])) / ".captioner.journal"
 
 
-def check_folders(folders: Iterable[Path]) -> None:
+def check_folders(folders: Iterable[str]) -> None:
     """Call `check_folder` for those that are there. If one is not, its pictures are not either, as will be reported."""
-    for folder in filter(Path.is_dir, folders):
+    for folder in filter(Path.is_dir, map(Path, dict.fromkeys(folders))):
         check_folder(folder, folder)
 
 

@@ -66,7 +66,10 @@ class Progress:
     def fail(self, reason: str, captioned: bool = False) -> None:
         """Name a picture that failed. It may have been captioned before, with a caption that could not be written."""
         self._failed += 1
-        self._captioned -= captioned
+        if captioned and self._captioned:
+            self._captioned -= 1
+        elif captioned:  # by the run that this one resumes
+            self._skipped -= 1
         self.say(f"captioner: {one_line(reason)}")
 
     def begin(self, total: int | None, skipped: int = 0) -> None:

@@ -88,13 +88,14 @@ def caption_files(
     wanted.check(output, batch_size, resume)
     inline, found = _found(paths, format, recursive, stdin, progress)
     target = wanted.target(found, inline, progress)
-    kept = Journal(Path(journal or target.journal), resume) if target.journal else None
+    kept = Journal(Path(journal or target.journal), resume, found) if target.journal else None
     run = _Run(target, kept, inline, Digests(inline), options, prompt, batch_size, model, index, progress)
-    waiting, summary = run.waiting(found, _around(listed(paths) + listed(moved_from), recursive), dry_run)
+    total = len(found)
+    summary = run.keep_waiting(found, _around(listed(paths) + listed(moved_from), recursive), dry_run)
     if dry_run:
-        run.show(waiting, len(found))
-    elif waiting:
-        return run.caption(waiting)
+        run.show(found, total)
+    elif found:
+        return run.caption(found)
     elif kept and resume:
         kept.path.unlink(missing_ok=True)
     return summary
@@ -115,27 +116,29 @@ class _Run:
     index: AnyPath | bool
     progress: Progress
 
-    def waiting(
-        self, paths: Collection[str], folders: Iterable[tuple[str, list[str]]], dry_run: bool
-    ) -> tuple[Collection[str], Summary]:
-        """The pictures that get captions. Others have captions that stay, or are named as failed.
+    def keep_waiting(self, paths: OnDisk, folders: Iterable[tuple[str, list[str]]], dry_run: bool) -> Summary:
+        """Take away the pictures that get no captions: they have some that stay, or are named as failed.
 
-        Captions of pictures that were moved may be in `folders`. Raises InputError, OutputError and OSError.
+        Those with a caption in the journal wait to be written, and are looked at then. Captions of pictures that were
+        moved may be in `folders`. Raises InputError, OutputError and OSError.
         """
-        others = OnDisk()  # that do not wait
-        for path in paths:
-            try:
-                if self.target.holds(path):
-                    others[path] = 1
-            except OutputError as error:
-                self.progress.fail(str(error))
-                others[path] = 0
-        waiting = distinct(path for path in paths if path not in others) if others else paths
-        if waiting:
-            check_waiting(waiting, self.inline, self.target)
-            waiting = follow(self.target, waiting, self.digests, folders, dry_run, self.progress)
+        total, kept = len(paths), 0
+        for some in in_batches(self.target.perhaps(paths.unset()), 500):
+            others = []
+            for path in some:
+                try:
+                    if not self.target.holds(path):
+                        continue
+                    kept += 1
+                except OutputError as error:
+                    self.progress.fail(str(error))
+                others.append(path)
+            paths.remove(others)
+        if paths:
+            check_waiting(paths, self.inline, self.target)
+            paths.remove(follow(self.target, paths, self.digests, folders, dry_run, self.progress))
             self._name_gone()
-        return waiting, self.progress.keep(sum(others.values()), len(paths))
+        return self.progress.keep(kept, total)
 
     def _name_gone(self) -> None:
         if not self.progress.quiet and (gone := self.target.gone()):
@@ -149,7 +152,7 @@ class _Run:
         sys.stdout.writelines(f"{self.target.place(path)}\n" for path in waiting)
         self.progress.note(f"{len(waiting):,} of {counted(total, 'picture')} would get captions")
 
-    def caption(self, paths: Collection[str]) -> Summary:
+    def caption(self, paths: OnDisk) -> Summary:
         """Caption these pictures, and write the captions. Raises what `caption_files` raises."""
         captioner = loaded(self.model)
         if isinstance(self.target, Library):
@@ -171,13 +174,13 @@ class _Run:
         rows = map(row_of, captions)
         return self.digests.added_to(rows) if self.target.digests else rows
 
-    def _through(self, journal: Journal, captioner: Captioner, paths: Collection[str]) -> Summary:
+    def _through(self, journal: Journal, captioner: Captioner, paths: OnDisk) -> Summary:
         """Caption the pictures that the journal lacks, batch by batch, then write all of them from the journal.
 
         Batches are cut by position, and a batch that lacks anything is captioned again as a whole. No caption then
         depends on where an earlier run stopped, as it could through the rounding that comes with another batch size.
         """
-        missing = [0 if journal.all_captioned(batch) else len(batch) for batch in in_batches(paths, self.batch_size)]
+        missing = journal.lacking(self.batch_size)
         batches = compress(in_batches(paths, self.batch_size), missing)
         # Before the journal is made: a wrong prompt leaves nothing.
         rows = self._rows(captioner, chain.from_iterable(batches))
@@ -187,7 +190,7 @@ class _Run:
             rows = self.progress.watch(rows)
             for number in filter(None, missing):
                 journal.append(islice(rows, number))
-            self.target.write(journal.rows(paths))
+            self.target.write(journal.rows())
         except KeyboardInterrupt:
             self.progress.say(f"captioner: add resume (--resume) to go on from {journal.path}")
             raise
@@ -235,7 +238,7 @@ def _facts(captioner: Captioner) -> dict[str, Any]:
 
 def _found(
     paths: AnyPath | Iterable[AnyPath], format: str, recursive: bool, stdin: Stdin, progress: Progress
-) -> tuple[dict[str, bytes], Collection[str]]:
+) -> tuple[dict[str, bytes], OnDisk]:
     """The bytes of the picture on stdin by its path, if there is one, and the paths of all pictures."""
     arguments = listed(paths)
     note_subfolders(arguments, recursive, progress)
@@ -246,7 +249,8 @@ def _found(
     for kind, number in passed_over.items():
         remedy = f": to read raw files, {to_install('raw')}" if kind == "raw file" else ""
         progress.note(f"note: {counted(number, kind)} {'is' if number == 1 else 'are'} passed over{remedy}")
-    return inline, distinct(one_of_each(found)) if format in LIBRARIES else found
+    paths = one_of_each(found) if format in LIBRARIES else found
+    return inline, found if paths is found else distinct(paths)
 
 
 def note_subfolders(arguments: list[str], recursive: bool, progress: Progress) -> None:

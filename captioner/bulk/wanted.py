@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ class Wanted:
                 raise OptionError(message)
         check_extension(sidecar.get("extension", ""))
 
-    def target(self, paths: Iterable[str], inline: dict[str, bytes], progress: Progress) -> Output:
+    def target(self, paths: Collection[str], inline: dict[str, bytes], progress: Progress) -> Output:
         """Where the captions of these pictures go; `inline` is the content of those that are no files.
 
         Raises OptionError, DataError, OutputError and DeviceError.
@@ -107,7 +107,7 @@ def check_metadata(format: str, options: MetadataOptions | None) -> None:
 
 def place_of(
     format: str,
-    paths: Iterable[str],
+    paths: Collection[str],
     fail: Callable[[str], object],
     options: MetadataOptions | None = None,
     extension: str = "",

@@ -6,12 +6,13 @@ raw file if photo.jpg and photo.nef are there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captioner.errors import DataError
-from captioner.files import replacing
+from captioner.files import Beside, replacing, without_suffix
 from captioner.metadata import xmp
 from captioner.metadata.xmp import Entry, Held, held, merged
 from captioner.pictures.load import NAMES
@@ -32,13 +33,24 @@ class Sidecars:
 
     def __init__(self, naming: str = "full") -> None:
         self._naming = naming
+        self._beside: Beside | None = None  # while the folders are gone through
         # Names that others share but for the suffix, by their stem, as folders were when first looked at.
-        self._names: dict[Path, dict[str, list[str]]] = {}
+        self._names: dict[str, dict[str, list[str]]] = {}
+
+    @contextmanager
+    def gone_through(self) -> Iterator[None]:
+        """Meanwhile, take the names that are in a folder at first for those that stay: it is listed once."""
+        self._beside = Beside(_ENDINGS)
+        try:
+            yield
+        finally:
+            self._beside = None
 
     def held(self, picture: str) -> Held | None:
         """The caption in the sidecars of a picture, a person's before ours. Raises DataError and OSError."""
         bases = dict.fromkeys(base for path in (picture, *self._others(picture)) for base in _bases(path))
-        files = [file for base in bases if (file := _existing(base))]
+        if not (files := [file for base in bases if (file := self._existing(base))]):
+            return None
         target = self.file(picture)
         found = [(file, caption) for file in files if (caption := read(file))]
         kept = [caption for file, caption in found if not caption.ours or file == target]
@@ -47,10 +59,15 @@ class Sidecars:
     def file(self, picture: str) -> Path:
         """The sidecar that a caption is written to."""
         full, stem = _bases(picture)
-        shared = self._shared(Path(picture))
-        if there := _existing(full) or (None if shared else _existing(stem)):
+        shared = self._shared(picture)
+        if there := self._existing(full) or (None if shared else self._existing(stem)):
             return there
         return Path((stem if self._naming == "stem" and not shared else full) + _ENDINGS[0])
+
+    def _existing(self, base: str) -> Path | None:
+        if self._beside and not self._beside.may_be(base):
+            return None
+        return next((Path(base + ending) for ending in _ENDINGS if os.path.isfile(base + ending)), None)
 
     def write(self, picture: str, entry: Entry) -> None:
         """Put a caption into the sidecar, and leave all else in it as it is. Raises DataError and OSError."""
@@ -92,25 +109,27 @@ class Sidecars:
 
     def seconds(self, picture: str) -> list[str]:
         """The other files that show the same, unless one of them stands for the picture."""
-        return [] if Path(picture).name in seconds(self._alike(Path(picture))) else self._others(picture)
+        return [] if os.path.basename(picture) in seconds(self._alike(picture)) else self._others(picture)
 
     def _others(self, picture: str) -> list[str]:
-        path, alike = Path(picture), self._alike(Path(picture))
+        folder, itself = os.path.split(picture)
+        if len(alike := self._alike(picture)) == 1:
+            return []
         second = seconds(alike)
-        first = second.get(path.name, path.name)
-        return [str(path.with_name(name)) for name in alike if name != path.name and first in (name, second.get(name))]
+        first = second.get(itself, itself)
+        return [os.path.join(folder, name) for name in alike if name != itself and first in (name, second.get(name))]
 
-    def _shared(self, picture: Path) -> bool:
-        names, raw = self._alike(picture), picture.suffix.lower() in RAW
-        return sum(not raw or Path(name).suffix.lower() in RAW for name in names) > 1
+    def _shared(self, picture: str) -> bool:
+        names, raw = self._alike(picture), os.path.splitext(picture)[1].lower() in RAW
+        return sum(not raw or os.path.splitext(name)[1].lower() in RAW for name in names) > 1
 
-    def _alike(self, picture: Path) -> list[str]:
+    def _alike(self, picture: str) -> list[str]:
         """A picture, and the files beside it that have its name but for the suffix, and may have sidecars."""
-        folder = picture.parent
+        folder, name = os.path.split(picture)
         if folder not in self._names:
-            there = by_stem(sorted(file.name for file in folder.iterdir()) if folder.is_dir() else (), _SHARING)
+            there = by_stem(sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else (), _SHARING)
             self._names[folder] = {stem: names for stem, names in there.items() if len(names) > 1}
-        return self._names[folder].get(picture.stem.lower(), [picture.name])
+        return self._names[folder].get(os.path.splitext(name.lower())[0], [name])
 
 
 def read(file: Path) -> Held | None:
@@ -143,8 +162,4 @@ def _content(file: Path) -> bytes | None:
 
 def _bases(picture: str) -> tuple[str, str]:
     """What the names of sidecars are made of: the picture's name with and without its suffix."""
-    return picture, str(Path(picture).with_suffix(""))
-
-
-def _existing(base: str) -> Path | None:
-    return next((file for ending in _ENDINGS if (file := Path(base + ending)).is_file()), None)
+    return picture, without_suffix(picture)

@@ -117,9 +117,9 @@ class Batch(Work):
 def sidecars(work: Work) -> bytes:
     """A zip with a text file for each picture, named as the command's sidecars are."""
     rows = work.captioned()
-    name = sidecar_names(row["path"] for row in rows)
+    name = sidecar_names([row["path"] for row in rows])
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for row in rows:
-            archive.writestr(name(row["path"], ".txt").as_posix(), sidecar_text(row))
+            archive.writestr(Path(name(row["path"], ".txt")).as_posix(), sidecar_text(row))
     return file.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable
 
 from captioner.pictures.raw import RAW
 
@@ -34,8 +34,11 @@ def seconds(names: Iterable[str]) -> dict[str, str]:
 
 def _with_seconds(paths: Collection[str]) -> list[str]:
     """The paths among which those of `seconds` are, with the others of the same name: few, or none at all."""
+    ends = {path[path.rfind(".") :] for path in paths}  # few, while to take very many paths apart takes long
+    if _SECONDS.isdisjoint(map(str.lower, ends)):
+        return []
     stems = {stem for stem, suffix in map(_parts, paths) if suffix in _SECONDS}
-    return [path for path in paths if _parts(path)[0] in stems] if stems else []
+    return [path for path in paths if _parts(path)[0] in stems]
 
 
 def by_stem(names: Iterable[str], suffixes: Container[str]) -> dict[str, list[str]]:
@@ -48,13 +51,13 @@ def by_stem(names: Iterable[str], suffixes: Container[str]) -> dict[str, list[st
     return found
 
 
-def one_of_each(paths: Collection[str]) -> Iterator[str]:
-    """The paths without those of which another one shows the same."""
+def one_of_each(paths: Collection[str]) -> Iterable[str]:
+    """The paths without those of which another one shows the same; themselves if there are none."""
     folders: dict[str, list[str]] = defaultdict(list)
     for path in _with_seconds(paths):
         folders[os.path.dirname(path)].append(os.path.basename(path))
     second = {os.path.join(folder, name) for folder, names in folders.items() for name in seconds(names)}
-    return (path for path in paths if path not in second)
+    return (path for path in paths if path not in second) if second else paths
 
 
 def _rank(name: str) -> int:

@@ -18,6 +18,7 @@ import captioner
 from captioner.bulk import find
 from captioner.bulk.duplicates import grouped
 from captioner.bulk.find import Index, best_first, score
+from captioner.bulk.index import IndexFile
 from captioner.bulk.progress import Progress
 from captioner.errors import CheckpointError, ImageError, InputError, OptionError
 from captioner.inference.captioner import Captioner
@@ -125,6 +126,35 @@ def test_each_content_is_encoded_once_wherever_it_is(
     first.update()
     assert "moved.jpg" in names(first.find("a dog"))
     assert encoded.number == 7
+
+
+def test_what_is_known_of_very_many_pictures_is_not_in_memory_at_once(
+    folder: Path, tmp_path: Path, finder_checkpoint_file: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many, originals = tmp_path / "many", sorted(folder.iterdir())
+    many.mkdir()
+    for number in range(600):
+        os.link(originals[number % len(originals)], many / f"{number:03}.jpg")
+    (many / "300.jpg").unlink()
+    (many / "300.jpg").write_text("broken")
+    known, asked = IndexFile.known, list[int]()
+    monkeypatch.setattr(
+        IndexFile, "known", lambda self, paths: asked.append(len(given := list(paths))) or known(self, given)
+    )
+    index = opened(many, finder_checkpoint_file)
+    assert (len(index), list(index.failed), encoded.number) == (599, [str(many / "300.jpg")], len(originals))
+    again = opened(many, finder_checkpoint_file)
+    assert (len(again), list(again.failed), encoded.number) == (599, [str(many / "300.jpg")], len(originals))
+    assert sum(asked) > 600
+    assert max(asked) <= 256
+    [first, *_] = index.like(originals[3], n=len(index))
+    alike = index.like(originals[3], n=86)
+    assert first.score == pytest.approx(1, abs=1e-3)
+    assert {int(Path(match.path).stem) % len(originals) for match in alike[:85]} == {3}
+    groups = index.duplicates(threshold=1)
+    assert sorted(map(len, groups)) == sorted(
+        sum(number % len(originals) == kind for number in range(600) if number != 300) for kind in range(len(originals))
+    )
 
 
 def test_a_folder_that_changes_is_followed(folder: Path, finder_checkpoint_file: Path, encoded: Encoded) -> None:

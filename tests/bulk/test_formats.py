@@ -90,7 +90,16 @@ def test_coco_of_nothing_is_an_empty_list() -> None:
 def test_sidecars_of_equal_names_do_not_collide() -> None:
     paths = ["a/x.jpg", "b/x.jpg", "a/y.jpg", "a/y.png"]
     name = sidecar_names(paths)
-    assert [str(name(path, ".txt")) for path in paths] == ["a/x.txt", "b/x.txt", "a/y.jpg.txt", "a/y.png.txt"]
+    assert [name(path, ".txt") for path in paths] == ["a/x.txt", "b/x.txt", "a/y.jpg.txt", "a/y.png.txt"]
+
+
+def test_sidecars_of_equal_names_do_not_collide_however_the_paths_are_written() -> None:
+    paths = ["a/x.jpg", "./a/x.png", "b/z.jpg", "a//x.gif", "c", "d.", "b/.z.jpg", "a.b/c"]
+    name = sidecar_names(paths)
+    names = [name(path, ".txt") for path in paths]
+    assert names[:4] == ["a/x.jpg.txt", "./a/x.png.txt", "b/z.txt", "a//x.gif.txt"]
+    assert names[4:] == ["c.txt", "d..txt", "b/.z.txt", "a.b/c.txt"]
+    assert sidecar_names([])("a.jpg", ".txt") == "a.txt"
 
 
 def test_sidecar_text_has_prefix_and_suffix_on_every_line() -> None:

@@ -114,6 +114,25 @@ def test_overwrite_renews_ours_and_only_overwrite_edited_what_a_person_wrote(
     )
 
 
+def test_a_sidecar_that_was_damaged_after_an_interruption_is_told_and_stays(
+    pictures: list[Path], tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tiny_checkpoint_file)
+    with monkeypatch.context() as patch:
+        patch.setattr(XmpFiles, "write", lambda self, rows: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            captioner.caption_files(pictures, format="xmp", model=model)
+    damaged = Path(f"{pictures[1]}.xmp")
+    damaged.write_text("damaged")
+    said = list[str]()
+    progress = Progress(quiet=True, say=said.append)
+    summary = captioner.caption_files(pictures, format="xmp", model=model, resume=True, progress=progress)
+    assert (summary.captioned, summary.failed, summary.skipped) == (0, 1, 6)
+    assert str(damaged) in said[0]
+    assert damaged.read_text() == "damaged"
+    assert all(Path(f"{path}.xmp").is_file() for path in pictures)
+
+
 @pytest.mark.skipif(not embedded.available(), reason="needs exiv2")
 @pytest.mark.parametrize(("there", "place"), [("embed", "xmp"), ("xmp", "embed")])
 def test_what_a_person_wrote_elsewhere_is_not_hidden(

@@ -7,6 +7,7 @@ from memory import forget_peak, peak_memory
 
 from captioner.bulk.on_disk import OnDisk, distinct
 from captioner.errors import OutputError
+from captioner.inference.parallel import in_batches
 
 
 def test_it_is_a_dict_in_the_order_in_which_texts_came_first() -> None:
@@ -29,6 +30,34 @@ def test_none_takes_the_place_of_no_value() -> None:
     texts = OnDisk()
     texts.put([("a", "1"), ("b", None), ("a", None), ("b", 2)])
     assert dict(texts) == {"a": "1", "b": 2}
+
+
+def test_very_many_at_once_come_in_one_by_one() -> None:
+    texts, plain = OnDisk(), dict[str, object]()
+    items = [(f"{number % 130}", number) for number in range(301)]  # some stand in one statement twice
+    texts.put(items)
+    plain.update(items)
+    assert list(texts.items()) == list(plain.items())
+
+
+def test_only_texts_that_are_there_are_filled() -> None:
+    texts = distinct(["b", "a", "caf\udce9"])
+    texts.fill([("a", 7), ("not there", 1), ("caf\udce9", "x\udce9")])
+    assert list(texts) == ["b", "a", "caf\udce9"]
+    assert list(texts.in_order()) == [None, 7, "x\udce9"]
+    assert list(texts.unset()) == ["b"]
+
+
+def test_texts_may_go_and_values_may_change_while_others_are_gone_through() -> None:
+    texts, seen = distinct(f"{number}" for number in range(5000)), list[str]()
+    for some in in_batches(texts.unset(), 100):
+        seen += some
+        texts.fill((text, 1) for text in some[:60])
+        texts.remove(some[50:90])
+    assert seen == [f"{number}" for number in range(5000)]
+    assert list(texts) == [text for text in seen if not 50 <= int(text) % 100 < 90]
+    assert len(list(texts.unset())) == 500
+    assert not texts.remove([])
 
 
 def test_values_need_not_be_valid_text_either() -> None:

@@ -16,6 +16,9 @@ from conftest import draw_picture
 
 import captioner
 from captioner.bulk.journal import Journal
+from captioner.bulk.library import XmpFiles
+from captioner.bulk.on_disk import OnDisk
+from captioner.bulk.outputs import Output, Sidecars
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.run import caption_files
 from captioner.data.captions import read_captions
@@ -226,13 +229,77 @@ def interrupt(model: captioner.Captioner, after: int, monkeypatch: pytest.Monkey
             caption_files(model=model, batch_size=1, **given)
 
 
+@pytest.mark.parametrize(("format", "place"), [("sidecar", Sidecars), ("xmp", XmpFiles)])
+def test_a_resumed_run_looks_at_captioned_pictures_only_when_it_writes(
+    model: captioner.Captioner, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, format: str, place: type[Output]
+) -> None:
+    """To look at the files of very many pictures takes long."""
+    interrupt(model, 4, monkeypatch, paths=pictures, format=format)
+    holds, begin, asked, before = place.holds, Journal.begin, list[str](), list[str]()
+    monkeypatch.setattr(place, "holds", lambda self, path: asked.append(path) or holds(self, path))
+    monkeypatch.setattr(Journal, "begin", lambda *given: before.extend(asked) or begin(*given))
+    assert caption_files(pictures, format=format, model=model, resume=True, batch_size=1).skipped == 4
+    assert before == [str(path) for path in pictures[4:]]
+    assert set(asked) == {str(path) for path in pictures}
+
+
+def test_no_row_of_the_journal_is_looked_up_by_itself(
+    model: captioner.Captioner, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million of such questions takes long."""
+
+    def asked(texts: OnDisk, key: object) -> None:
+        raise AssertionError(key)
+
+    interrupt(model, 4, monkeypatch, paths=pictures, output=tmp_path / "out.csv")
+    monkeypatch.setattr(OnDisk, "__getitem__", asked)
+    monkeypatch.setattr(OnDisk, "__contains__", asked)
+    caption_files(pictures, tmp_path / "out.csv", model=model, resume=True, batch_size=1)
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 8
+
+
+def test_names_in_a_folder_tell_which_pictures_may_have_texts(tmp_path: Path) -> None:
+    """All but the first few, for which it is not listed; some disks take names for the same that are not alike."""
+    for name in ("e.txt", "f.jpg.txt", "G.TXT", "h.caption", "i.xmp", "Cafe\u0301.jpg.txt", "n.jpg.bak.txt"):
+        (tmp_path / name).touch()
+    few = [str(tmp_path / f"{number}.jpg") for number in range(32)]
+    others = [str(tmp_path / f"{name}.jpg") for name in ("e", "f", "g", "h", "i", "caf\u00e9", "n", "n.jpg")]
+    elsewhere = [str(tmp_path / "gone" / f"{number}.jpg") for number in range(20)]
+    paths = [*few, *others, *elsewhere]
+
+    def named(*given: str) -> list[str]:
+        return [Path(path).stem for path in Sidecars(paths, *given).perhaps(paths) if path not in few]
+
+    gone = [Path(path).stem for path in elsewhere]
+    assert named("", "", "", False) == ["e", "f", "g", "h", "caf\u00e9", *gone]  # type: ignore[arg-type]
+    assert named(".bak.txt", "", "", False) == ["n", "n.jpg", *gone]  # type: ignore[arg-type]
+    assert named("", "", "", True) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("folder", ["photo.txt", "photo.jpg.txt"])
+def test_a_folder_in_the_place_of_a_text_is_told_before_anything_is_captioned(tmp_path: Path, folder: str) -> None:
+    for name in ("photo.jpg", "other.jpg", *(["photo.png"] if folder == "photo.jpg.txt" else [])):
+        draw_picture(0).save(tmp_path / name)
+    (tmp_path / folder).mkdir()
+    with pytest.raises(OutputError, match=f"{folder}: is a folder, where the captions of a picture should go"):
+        caption_files(tmp_path, format="sidecar", model=never)
+    (tmp_path / "photo.caption").write_text("mine")
+    if folder == "photo.txt":
+        with pytest.raises(AssertionError, match="went on"):
+            caption_files(tmp_path, format="sidecar", model=went_on)
+
+
+def went_on() -> captioner.Captioner:
+    raise AssertionError("went on")
+
+
 def test_sidecars_that_a_person_wrote_after_the_interruption_stay(
     model: captioner.Captioner, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt(model, 4, monkeypatch, paths=pictures, format="sidecar")
     pictures[3].with_suffix(".txt").write_text("mine")
     summary = caption_files(pictures, format="sidecar", model=model, resume=True, batch_size=1)
-    assert (summary.captioned, summary.skipped, summary.kept) == (3, 3, 1)
+    assert (summary.captioned, summary.skipped, summary.kept) == (3, 4, 0)
     assert pictures[3].with_suffix(".txt").read_text() == "mine"
     assert pictures[0].with_suffix(".txt").read_text() == f"{model.caption(pictures[0])}\n"
     assert not list(pictures[0].parent.glob(".*"))
@@ -278,10 +345,10 @@ def test_a_sidecar_that_a_person_writes_during_the_run_stays(
 ) -> None:
     write = Journal.rows
 
-    def late(journal: Journal, paths: list[str]) -> Iterator[Row]:
+    def late(journal: Journal) -> Iterator[Row]:
         pictures[3].with_suffix(".txt").write_text("mine")
         (pictures[0].parent / "table").write_text(f"{pictures[3]}\tmine\n")
-        return write(journal, paths)
+        return write(journal)
 
     monkeypatch.setattr(Journal, "rows", late)
     caption_files(pictures, format="sidecar", model=model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,23 @@ def picture(tmp_path: Path) -> str:
     return str(tmp_path / "photo.jpg")
 
 
+@pytest.mark.parametrize("name", ["photo.jpg.xmp", "photo.XMP", "photo.jpg.XMP"])
+def test_while_folders_are_gone_through_they_are_listed_and_not_asked(
+    picture: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask for each file that is not there takes long for very many pictures."""
+    isfile, asked, them = os.path.isfile, list[str](), Sidecars()
+    monkeypatch.setattr(os.path, "isfile", lambda path: asked.append(path) or isfile(path))
+    (Path(picture).parent / name).write_bytes(sidecar(description("My dog")))
+    with them.gone_through():
+        for number in range(1000):
+            assert them.held(f"{Path(picture).parent}/{number}.jpg") is None
+        assert len(asked) < 100
+        assert them.held(picture) == Held("My dog", False)
+        (Path(picture).parent / "7.xmp").write_bytes(sidecar(description("My cat")))
+    assert them.held(f"{Path(picture).parent}/7.jpg") == Held("My cat", False)
+
+
 @pytest.mark.parametrize(
     ("there", "naming", "written"),
     [
@@ -30,6 +48,7 @@ def picture(tmp_path: Path) -> str:
         (("photo.xmp",), "full", "photo.xmp"),
         (("photo.XMP",), "full", "photo.XMP"),
         (("photo.jpg.xmp",), "stem", "photo.jpg.xmp"),
+        (("photo.jpg.XMP",), "stem", "photo.jpg.XMP"),
         (("photo.xmp", "photo.jpg.xmp"), "stem", "photo.jpg.xmp"),
         (("photo.NEF",), "stem", "photo.jpg.xmp"),
         (("photo.NEF", "photo.xmp"), "full", "photo.jpg.xmp"),

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from captioner.data.readers.base import Entry, read_text
 from captioner.data.readers.documents import entry_of, parsed
 from captioner.errors import DataError, InputError
-from captioner.files import decoded
+from captioner.files import decoded, without_suffix
 from captioner.pictures.find import find_pictures
 from captioner.pictures.load import SUFFIXES
 
@@ -50,8 +50,8 @@ def read_folder(folder: Path, notes: list[str]) -> Iterator[Entry]:
 
 def beside(picture: str, suffixes: Sequence[str] = TEXTS[:2]) -> list[Path]:
     """The texts that belong to a picture, the one that counts first; photo.jpg.txt goes before photo.txt."""
-    stem = Path(picture).with_suffix("")
-    names = (f"{name}{suffix}" for suffix in suffixes for name in (picture, stem))
+    stem = without_suffix(picture)
+    names = (name + suffix for suffix in suffixes for name in (picture, stem))
     return [Path(name) for name in names if os.path.isfile(name)]  # noqa: PTH113  # faster, and there may be very many
 
 
