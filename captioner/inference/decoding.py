@@ -117,7 +117,7 @@ def _weighed(logprobs: Floats, evidence: Floats | None, rules: Rules, written: I
     """Log-probabilities of the next word after `written` (R, t), with the evidence for each word, both (R, V)."""
     if evidence is None:
         return rules.merge(logprobs)
-    return rules.merge(log_softmax(logprobs + rules.left(evidence, written)))
+    return rules.merge(log_softmax(rules.weigh(logprobs, evidence, written)))
 
 
 def _independent(decoder: StepDecoder, begun: _Begun, rules: Rules, evidence: Floats | None) -> list[list[Hypothesis]]:
@@ -138,20 +138,20 @@ def _draw(
     written, logprobs, logits = begun.written.repeat(n, 0), begun.logprobs.repeat(n, 0), begun.logits.repeat(n, 0)
     state = decoder.pick(begun.state, np.arange(pictures).repeat(n))
     going = np.arange(len(written))  # the rows without an `<end>`; others cost nothing
+    evidence = evidence.repeat(n, 0) if evidence is not None else None
     for t in range(written.shape[1], rules.options.max_length):
-        full = log_softmax(logits)
-        of_rows = evidence[going // n] if evidence is not None else None
-        weighed = _weighed(full, of_rows, rules, written[going])
-        full = rules.merge(full)
-        tokens = rules.next_token(rules.scores(weighed, written[going]), random[going, t])
+        full, so_far = log_softmax(logits), written[going]
+        # What is added to all words of a row changes neither the likeliest nor the drawn one: no need to divide again.
+        weighed = rules.merge(full if evidence is None else rules.weigh(full, evidence, so_far))
+        tokens = rules.next_token(rules.scores(weighed, so_far), random[going, t])
         written, logprobs = _pad(written), _pad(logprobs)
-        written[going, t], logprobs[going, t] = tokens, full[np.arange(len(going)), tokens]
+        written[going, t], logprobs[going, t] = tokens, rules.merge(full)[np.arange(len(going)), tokens]
         on = (tokens != END).nonzero()[0]
         if t + 1 == rules.options.max_length or not len(on):
             break
         if len(on) < len(going):
             going, tokens = going[on], tokens[on]
-            state = decoder.pick(state, on)
+            state, evidence = decoder.pick(state, on), evidence[on] if evidence is not None else None
         logits, state = decoder.step(tokens, state)
     hypotheses = _collect(written, logprobs)
     return [hypotheses[i : i + n] for i in range(0, len(hypotheses), n)]

@@ -100,22 +100,25 @@ class Rules:
         Every picture gets the same, so its captions do not depend on the batch it is in. Rows do not depend on N.
         """
         shape = self.options.num_captions, self.options.max_length
+        if self.options.strategy != "sample":  # nothing is drawn, and making the generator takes longer than a word
+            return np.zeros(shape)
         # 53 bits of the Mersenne Twister each, as torch's generator took them when decoding was torch's: the same seed
         # still draws the same captions.
         halves = np.random.RandomState(self.options.seed % 2**32).randint(0, 2**32, (*shape, 2), dtype=np.uint64)
         return ((halves[..., 0] << 32 | halves[..., 1]) & (2**53 - 1)) / 2.0**53
 
-    def left(self, evidence: Floats, written: Ids) -> Floats:
-        """What is left of the evidence for each word, (R, V), once the tokens `written` (R, t) are said.
+    def weigh(self, logprobs: Floats, evidence: Floats, written: Ids) -> Floats:
+        """Log-probabilities of the next word (R, V), to which the evidence for it (R, V) is added.
 
-        Otherwise, "a crowd in front of a crowd" would be likely: the picture speaks for the second one, too.
+        For words among the tokens `written` (R, t), less evidence is left. Otherwise, "a crowd in front of a crowd"
+        would be likely: the picture speaks for the second one, too.
         """
-        if self.function_words is None or not written.shape[1]:
-            return evidence
-        now, most = np.take_along_axis(evidence, written, 1), math.log(SAID_AGAIN) * (self.options.evidence or 0.0)
-        again = _among(written, self.function_words)
-        found: Floats = evidence.copy()
-        np.put_along_axis(found, written, np.where(again, now, np.minimum(now, most)), 1)
+        found: Floats = logprobs + evidence
+        if self.function_words is not None:
+            places = np.arange(len(written))[:, None], written
+            now, most = evidence[places], math.log(SAID_AGAIN) * (self.options.evidence or 0.0)
+            again = _among(written, self.function_words)
+            found[places] = logprobs[places] + np.where(again, now, np.minimum(now, most))
         return found
 
     def merge(self, logprobs: Floats) -> Floats:
@@ -165,16 +168,16 @@ class Rules:
             return
         first = max(1, t - STUTTER)
         joins = _among(written[:, first:], self.conjunctions)
-        np.put_along_axis(scores, np.where(joins, written[:, first - 1 : -1], PAD), -np.inf, 1)
+        scores[np.arange(len(scores))[:, None], np.where(joins, written[:, first - 1 : -1], PAD)] = -np.inf
 
     def _forbid_repetition(self, scores: Floats, written: Ids) -> None:
         """Forbid, in place, the tokens that would repeat a sequence of `no_repeat_ngram` tokens."""
         n, t = self.options.no_repeat_ngram, written.shape[1]
         if n and t >= n:
-            windows = np.lib.stride_tricks.sliding_window_view(written, n, 1)  # (R, t - n + 1, n)
+            windows = written[:, np.arange(t - n + 1)[:, None] + np.arange(n)]  # (R, t - n + 1, n)
             # Windows that begin with the last n - 1 tokens written: repeating their last token would repeat them.
             repeats = (windows[:, :, :-1] == written[:, None, t - n + 1 :]).all(-1)
-            np.put_along_axis(scores, np.where(repeats, windows[:, :, -1], PAD), -np.inf, 1)
+            scores[np.arange(len(scores))[:, None], np.where(repeats, windows[:, :, -1], PAD)] = -np.inf
 
     def next_token(self, scores: Floats, uniform: NDArray[np.float64]) -> Ids:
         """The next token of each row, (R,), from `scores` (R, V).

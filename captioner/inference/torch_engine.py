@@ -28,6 +28,7 @@ from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.convolutions import folded_for_inference, fused_for_inference
 from captioner.network.encoder import Encoder, as_batch, computing_type, in_bfloat16, normalise
 from captioner.network.model import Decoder
+from captioner.network.packed import packed_for_decoding
 from captioner.network.preprocess import Preprocess
 from captioner.network.recurrent import State
 from captioner.pictures.load import ImageSource
@@ -129,7 +130,8 @@ class TorchEngine(TorchSteps):
         self.device, self.feature_size = self.encoder.device.type, self.encoder.feature_size
         self.precision = str(self.encoder.dtype).removeprefix("torch.")  # "float32" or "bfloat16"
         copied = in_bfloat16 if self.encoder.dtype == torch.bfloat16 else copy.deepcopy
-        self.decoder = copied(checkpoint.model.decoder).eval().requires_grad_(False).to(self.encoder.device)
+        decoder = copied(checkpoint.model.decoder).eval().requires_grad_(False).to(self.encoder.device)
+        self.decoder = packed_for_decoding(decoder) if self.device == "cpu" else decoder
         super().__init__(self.decoder)
         predictor = self.decoder.words
         self.about = About(

@@ -213,8 +213,12 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, place: Any, aft
 
 
 def _supported(dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes in a type. torch has these operators only under private names."""
-    names = ("_convolution_pointwise", "_reorder_convolution_weight", "_is_mkldnn_bf16_supported")
+    return computes(dtype, "_convolution_pointwise", "_reorder_convolution_weight")
+
+
+def computes(dtype: torch.dtype, *operators: str) -> bool:
+    """Whether oneDNN has operators and computes in a type. torch has them only under private names."""
+    names = (*operators, "_is_mkldnn_bf16_supported")
     if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
         return False
     low = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()

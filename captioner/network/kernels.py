@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from captioner.vocab import PAD
 
-_ROWS = 64  # of logits at a time, so that they stay in the processor's cache
+_LOGITS = 2**18  # so many at a time stay in the processor's cache
 
 
 class Dropout(nn.Module):
@@ -209,16 +209,17 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         gradient = torch.empty_like(logits)
         parts, even = [], smoothing / logits.shape[1]
-        for some, those, out in zip(*(t.split(_ROWS) for t in (logits, targets, gradient)), strict=True):
-            exact, real = some.float(), (those != PAD).float()[:, None]
-            # One exponential for each logit: the probability of the largest gives the logarithm of their sum.
-            difference = exact.softmax(-1)  # minus the smoothed target distribution, below
-            log_total = exact.amax(-1, keepdim=True) - difference.amax(-1, keepdim=True).log()
+        rows = max(1, _LOGITS // logits.shape[1])
+        for some, those, out in zip(*(t.split(rows) for t in (logits, targets, gradient)), strict=True):
+            exact, real = some.to(torch.float32, copy=True), (those != PAD).float()[:, None]
             smoothed = (1.0 - smoothing) * exact.gather(1, those[:, None]) + smoothing * exact.mean(-1, keepdim=True)
-            parts.append(((smoothed - log_total) * real).sum())
-            difference.sub_(even).scatter_add_(1, those[:, None], torch.full_like(real, smoothing - 1.0))
-            torch.mul(difference, real, out=difference)
-            out.copy_(difference)
+            most = exact.amax(-1, keepdim=True)
+            powers = exact.sub_(most).exp_()
+            total = powers.sum(-1, keepdim=True)
+            parts.append(((smoothed - most - total.log()) * real).sum())
+            # The probabilities minus the smoothed target distribution, and 0 for padding.
+            difference = powers.mul_(real / total).sub_(even * real)
+            out.copy_(difference.scatter_add_(1, those[:, None], (smoothing - 1.0) * real))
         ctx.save_for_backward(gradient)
         return -torch.stack(parts).sum()
 

@@ -127,8 +127,9 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., H) -> logits (..., V)."""
-        logits: Tensor = self.output(hidden * self.config.hidden_scale)
-        return logits
+        # As rows: for states of several steps in another order in memory, torch adds the bias on its own.
+        rows: Tensor = self.output((hidden * self.config.hidden_scale).reshape(-1, hidden.shape[-1]))
+        return rows.view(*hidden.shape[:-1], rows.shape[-1])
 
 
 class CaptionModel(nn.Module):

@@ -141,14 +141,16 @@ def test_a_picture_speaks_less_for_a_word_that_was_said_unless_it_is_a_function_
     evidence = np.zeros((2, len(PEOPLE)))
     evidence[:, ids["hat"]] = -9.0
     written = np.array([PEOPLE.encode("a dog in"), PEOPLE.encode("a red hat")])
-    left = rules.left(evidence, written)
+    logprobs = np.random.default_rng(0).normal(size=evidence.shape)
+    left = rules.weigh(logprobs, evidence, written) - logprobs
     expected = evidence.copy()
     expected[0, ids["dog"]] = expected[1, ids["red"]] = 2 * math.log(0.1)
     np.testing.assert_allclose(left, expected)
     for unknown in (WORDS, Vocabulary.build(["狗在草地上跑"], tokens="character")):
         tokens = np.full((1, 2), 5)
         evidence = np.zeros((1, len(unknown)))
-        assert Rules.of(options, unknown).left(evidence, tokens) is evidence
+        found = Rules.of(options, unknown).weigh(np.ones((1, len(unknown))), evidence, tokens)
+        assert np.array_equal(found, evidence + 1.0)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +184,11 @@ def test_random_numbers_are_those_that_the_generator_of_torch_gives(seed: int) -
     rules = Rules(options_of("sample", num_captions=3, max_length=5, seed=seed))
     generator = torch.Generator().manual_seed(seed)
     assert np.array_equal(rules.uniforms(), torch.rand(3, 5, generator=generator, dtype=torch.float64).numpy())
+
+
+def test_only_sampling_makes_a_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np.random, "RandomState", lambda seed: pytest.fail("made a generator"))
+    assert Rules(options_of("greedy", max_length=5)).uniforms().shape == (1, 5)
 
 
 def test_log_softmax_is_that_of_torch() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioner.network import kernels
 from captioner.network.kernels import GRU, LSTM, Dropout, summed_cross_entropy
 from captioner.vocab import PAD
 
@@ -105,13 +108,28 @@ def test_decoding_step_by_step_is_reading_the_whole(
 
 
 @pytest.mark.parametrize("rows", [1, 64, 150])
+@pytest.mark.parametrize("together", [7, 3200, 2**18])  # logits: fewer than a row has, some rows, all rows
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_cross_entropy_and_its_gradient_are_those_of_torch(rows: int, smoothing: float) -> None:
+def test_the_cross_entropy_and_its_gradient_are_those_of_torch(
+    rows: int, together: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_LOGITS", together)
     torch.manual_seed(0)
     logits, targets = torch.randn(rows, 50, requires_grad=True), torch.randint(1, 50, (rows,))
     targets[1::3] = PAD
+    before = logits.detach().clone()
     found = summed_cross_entropy(logits, targets, smoothing)
+    assert torch.equal(logits, before)
     wanted = F.cross_entropy(logits, targets, ignore_index=PAD, reduction="sum", label_smoothing=smoothing)
     torch.testing.assert_close(found, wanted)
     (gradient,), (expected,) = torch.autograd.grad(3 * found, logits), torch.autograd.grad(3 * wanted, logits)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_logits_far_apart_overflow_nothing() -> None:
+    logits = torch.tensor([[300.0, -300.0, 0.0], [-400.0, -400.0, -400.0]], requires_grad=True)
+    loss = summed_cross_entropy(logits, torch.tensor([1, 2]), 0.0)
+    assert loss.item() == pytest.approx(600.0 + math.log(3), rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    third = 1 / 3
+    torch.testing.assert_close(gradient, torch.tensor([[1.0, -1.0, 0.0], [third, third, third - 1.0]]))
