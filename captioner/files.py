@@ -42,15 +42,16 @@ def listed(paths: AnyPath | Iterable[AnyPath]) -> list[str]:
 
 def without_suffix(path: str) -> str:
     """A path without the suffix of its name, as pathlib has it; a Path for each of very many takes long."""
-    stem, suffix = os.path.splitext(path)  # noqa: PTH122
-    return stem if len(suffix) > 1 else path
+    name = os.path.basename(path)  # noqa: PTH119
+    dot = name.rfind(".")
+    return path[: dot - len(name)] if 0 < dot < len(name) - 1 else path
 
 
 class Beside:
-    """Which files with some endings there may be, by the names that were in their folder when it was first asked about.
+    """Which files with some endings there may be, by the names that were in their folder when it was listed.
 
-    To list a folder once is faster than to look for very many files that are not there. It remembers one folder, and is
-    for one pass over files that come folder by folder.
+    To list a folder once is faster than to look for very many files that are not there. So it is listed after a few
+    questions. One folder is remembered, because files come folder by folder. This is for a single pass over them.
     """
 
     def __init__(self, endings: Iterable[str]) -> None:
@@ -72,7 +73,7 @@ class Beside:
         """The names in a folder that have one of the endings, without it; None if it cannot be listed."""
         try:
             names = [name for name in map(_alike, os.listdir(folder or ".")) if name.endswith(self._endings)]  # noqa: PTH208
-        except OSError:
+        except (OSError, ValueError):  # its name may not be valid text
             return None
         return {name.removesuffix(end) for name in names for end in self._endings if name.endswith(end)}
 

@@ -314,7 +314,14 @@ def test_the_folder_of_the_cache_can_be_chosen(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize(
     ("path", "stem"),
-    [("a/b.jpg", "a/b"), ("a.b/c", "a.b/c"), ("a.", "a."), ("a/.jpg", "a/.jpg"), ("b.tar.gz", "b.tar"), ("", "")],
+    [
+        ("a/b.jpg", "a/b"),
+        ("a.b/c", "a.b/c"),
+        ("a.", "a."),
+        ("a/.jpg", "a/.jpg"),
+        ("b.tar.gz", "b.tar"),
+        ("", ""),
+    ],
 )
 def test_a_suffix_is_what_pathlib_takes_for_one(path: str, stem: str) -> None:
     assert without_suffix(path) == stem

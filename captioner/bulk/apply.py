@@ -86,7 +86,7 @@ def apply_captions(
     if format == "alt":
         _fill(find_documents(listed(documents)), captions, done, dry_run)
         return done
-    place = place_of(format, list(captions), done.failed.append, options, extension)
+    place = place_of(format, list(captions), options, extension)
     for path, given in captions.items():
         try:
             _put(place, path, given, options.overwrite_edited, done, dry_run)

@@ -29,7 +29,7 @@ _JSON = json.JSONDecoder()
 
 
 class Journal:
-    """The rows of pictures, which get the places of their rows as their values: None is for those without a caption.
+    """The rows of pictures. The value of a captioned picture becomes the place of its row; that of others stays None.
 
     A new object reads the journal that an interrupted run left, if there is one. `begin` opens it for writing.
     Raises OutputError when there is one but `resume` is off, and when the file is not a journal.
@@ -38,7 +38,7 @@ class Journal:
     def __init__(self, path: Path, resume: bool, pictures: OnDisk) -> None:
         self.path, self._pictures = path, pictures
         self._settings: dict[str, Any] | None = None
-        self._end = 0
+        self.end = 0  # of the rows that are whole, in bytes
         self._file: IO[bytes] | None = None
         self._resumed = path.exists()
         if self._resumed and not resume:
@@ -59,8 +59,8 @@ class Journal:
                 if self._settings is None:
                     self._settings = {**json.loads(line)}
                 elif (path := _captioned(line)) is not None:
-                    yield path, self._end
-                self._end += len(line)
+                    yield path, self.end
+                self.end += len(line)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Open the file to append rows.
@@ -75,11 +75,11 @@ class Journal:
         # "x" fails when another run began after this object looked, and leaves that run's journal alone.
         mode = "ab" if self._resumed else "xb"
         self._file = self.path.open(mode, buffering=0)
-        self._file.truncate(self._end)
+        self._file.truncate(self.end)
         if self._settings is None:
             line = json.dumps(dict(settings)).encode() + b"\n"
             self._write([line])
-            self._end = len(line)
+            self.end = len(line)
 
     def lacking(self, batch_size: int) -> list[int]:
         """For each batch of the pictures, its length if it lacks any caption. A picture that failed is tried again."""
@@ -91,7 +91,7 @@ class Journal:
         rows = list(rows)
         lines = list(map(_line, rows))
         self._write(lines)
-        *starts, self._end = accumulate(map(len, lines), initial=self._end)
+        *starts, self.end = accumulate(map(len, lines), initial=self.end)
         self._pictures.fill((row["path"], start) for row, start in zip(rows, starts, strict=True) if "error" not in row)
 
     def rows(self) -> Rows:

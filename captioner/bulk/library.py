@@ -32,29 +32,32 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Library(Place):
-    """A place of captions for each picture. `fail` takes what to say of a picture whose caption cannot be written."""
+    """A place of captions for each picture.
+
+    `fail` takes the path of a picture whose caption cannot be written, and what to say of it.
+    """
 
     language = ""  # of the captions, once the model is known
     limits = ""  # below which pictures are skipped, if any are
 
     def __init__(
-        self, paths: Iterable[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]
+        self, paths: Iterable[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str, str], object]
     ) -> None:
         self.journal = journal_beside(paths)
         self._options, self._overwrite, self._fail = options, overwrite, fail
         self._sidecars, self._digests = Sidecars(options.xmp_name), Digests()
 
     def perhaps(self, paths: Iterable[str]) -> Iterator[str]:
-        """All pictures. The names in their folders are not asked for again until the last one."""
+        """All pictures. Until they are gone through, the names in their folders are asked for only once."""
         with self._sidecars.gone_through():
             yield from paths
 
     def holds(self, path: str) -> bool:
         """Whether the picture has a caption that stays. Raises OutputError if none could be written for it."""
         edited = self._options.overwrite_edited
-        if not os.path.exists(path):  # noqa: PTH110  # as captioning will report; a Path takes long
-            return False
         try:
+            if not _exists(path):  # as captioning will report
+                return False
             if (there := self.here(path)) and there.stays(self._overwrite, edited):
                 return True
             with suppress(DataError):  # it stays as it is
@@ -73,11 +76,13 @@ class Library(Place):
             path = row["path"]
             try:
                 if (row["caption"] or row.get("tags") or self.limits) and not self.holds(path):
+                    if not _exists(path):  # so it was not asked what a person wrote for it
+                        raise OutputError(f"{path}: is gone since it was captioned")
                     self._put_ours(row)
             except (DataError, OutputError, OSError) as error:
                 if isinstance(error, OSError) and error.errno in _FULL:
                     raise
-                self._fail(reason_of(error, path))
+                self._fail(path, reason_of(error, path))
 
     def current(self, path: str) -> Held | None:
         """A person's caption before ours, and one in this place before one elsewhere."""
@@ -108,6 +113,15 @@ class Library(Place):
 
     def _put(self, path: str, entry: Entry) -> None:
         raise NotImplementedError
+
+
+def _exists(path: str) -> bool:
+    """Whether there is a file. Raises OSError where the disk does not tell."""
+    try:
+        os.stat(path)  # noqa: PTH116  # a Path for each of very many pictures takes long
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return True
 
 
 class XmpFiles(Library):
@@ -177,7 +191,7 @@ class Pictures(XmpFiles):
     digests = False  # the caption goes where its picture goes
 
     def __init__(
-        self, paths: Iterable[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str], object]
+        self, paths: Iterable[str], options: MetadataOptions, overwrite: bool, fail: Callable[[str, str], object]
     ) -> None:
         embedded.require()
         super().__init__(paths, options, overwrite, fail)

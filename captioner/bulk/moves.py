@@ -6,9 +6,11 @@ import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from captioner.errors import OutputError
 from captioner.files import sha256_of
 
 if TYPE_CHECKING:  # they import torch, or this module
@@ -76,16 +78,25 @@ def follow(
     dry_run: bool,
     progress: Progress,
 ) -> Collection[str]:
-    """Give those of the waiting pictures that were moved the captions that they had. Returns them.
+    """Give those of the waiting pictures that were moved the captions that they had. Returns these pictures.
 
     Pictures are read only if the output has captions of some that are gone. Raises OutputError and OSError.
     """
     if not (lost := target.lost(folders)):
         return ()
-    there = ((path, [name for name in target.files(path) if digests.of(name) in lost]) for path in waiting)
+    free = filter(partial(_is_free, target), waiting)
+    there = ((path, [name for name in target.files(path) if digests.of(name) in lost]) for path in free)
     files = {path: names for path, names in there if names}
     if not dry_run and files:
         target.follow({name: lost[digests.of(name)] for names in files.values() for name in names})
     moved = {path for path in files if dry_run or target.holds(path)}
     progress.move(len(moved), dry_run)
     return moved
+
+
+def _is_free(target: Output, path: str) -> bool:
+    """Whether a picture has no caption that stays. A problem is reported when a caption is written for it."""
+    try:
+        return not target.holds(path)
+    except OutputError:
+        return False

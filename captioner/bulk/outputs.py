@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -44,7 +43,7 @@ class Output:
         return False
 
     def perhaps(self, paths: Iterable[str]) -> Iterable[str]:
-        """Those pictures that `holds` has to be asked about: of the others, it is plain that it holds none."""
+        """The pictures that may have captions here. Only for these, `holds` has to be asked."""
         return paths
 
     def gone(self) -> list[str]:
@@ -163,7 +162,7 @@ class OneFile(Output):
         return None
 
     def perhaps(self, paths: Iterable[str]) -> Iterable[str]:
-        """None where there is no file yet."""
+        """All pictures if there is a file, and otherwise not one."""
         return paths if self._existing else ()
 
     def holds(self, path: str) -> bool:
@@ -286,11 +285,13 @@ class Sidecars(Place):
 
 
 def _has_folder(folder: str, extension: str) -> bool:
-    """Whether one of the folders in a folder has this extension, as far as it can be listed."""
+    """Whether one of the folders in a folder may have this extension: yes, if it cannot be listed."""
     end = extension.lower()
-    with suppress(OSError), os.scandir(folder or ".") as entries:
-        return any(entry.name.lower().endswith(end) and entry.is_dir() for entry in entries)
-    return False
+    try:
+        with os.scandir(folder or ".") as entries:
+            return any(entry.name.lower().endswith(end) and entry.is_dir() for entry in entries)
+    except (OSError, ValueError):  # its name may not be valid text
+        return True
 
 
 def journal_beside(paths: Iterable[str]) -> Path:

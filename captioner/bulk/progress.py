@@ -39,6 +39,9 @@ class Progress:
         self.say = say or write
         self._done = self._captioned = self._failed = self._skipped = self._kept = self._unsure = self._moved = 0
         self._given = 0  # of those done: with captions that they had
+        self._unreadable = set[str]()
+        # Whether the caption of a picture is that of the run which this one resumes.
+        self.earlier: Callable[[str], bool] = lambda path: False
 
     def keep(self, kept: int, total: int) -> Summary:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
@@ -63,14 +66,21 @@ class Progress:
         if not self.quiet:
             self.say(f"captioner: {text}")
 
-    def fail(self, reason: str, captioned: bool = False) -> None:
-        """Name a picture that failed. It may have been captioned before, with a caption that could not be written."""
+    def fail(self, reason: str) -> None:
+        """Name a picture that failed."""
         self._failed += 1
-        if captioned and self._captioned:
-            self._captioned -= 1
-        elif captioned:  # by the run that this one resumes
-            self._skipped -= 1
         self.say(f"captioner: {one_line(reason)}")
+
+    def fail_to_write(self, path: str, reason: str) -> None:
+        """Name a picture whose caption could not be written. It counts as failed once, and not as captioned."""
+        self.say(f"captioner: {one_line(reason)}")
+        if path in self._unreadable:
+            return
+        self._failed += 1
+        if self.earlier(path):
+            self._skipped -= 1
+        else:
+            self._captioned -= 1
 
     def begin(self, total: int | None, skipped: int = 0) -> None:
         """Start the clock. `total` is None where nobody knows it; `skipped` pictures have captions already."""
@@ -90,6 +100,7 @@ class Progress:
                 for row in rows:
                     if "error" in row:
                         self.fail(row["error"])
+                        self._unreadable.add(row["path"])
                     elif row.get("given"):
                         self._given += 1
                     else:

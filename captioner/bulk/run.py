@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # they import torch, for which what is wrong or done already 
     from captioner.inference.captioner import Captioner
     from captioner.inference.results import Row
 
+_TOGETHER = 500  # pictures that are taken away at a time
 _IN_MEMORY: WeakKeyDictionary[Captioner, str] = WeakKeyDictionary()  # what tells apart models that have no file
 
 
@@ -119,21 +120,23 @@ class _Run:
     def keep_waiting(self, paths: OnDisk, folders: Iterable[tuple[str, list[str]]], dry_run: bool) -> Summary:
         """Take away the pictures that get no captions: they have some that stay, or are named as failed.
 
-        Those with a caption in the journal wait to be written, and are looked at then. Captions of pictures that were
-        moved may be in `folders`. Raises InputError, OutputError and OSError.
+        A picture with a caption in the journal is looked at when that is written, and now only if nothing else is left
+        to do. Captions of pictures that were moved may be in `folders`. Raises InputError, OutputError and OSError.
         """
-        total, kept = len(paths), 0
-        for some in in_batches(self.target.perhaps(paths.unset()), 500):
-            others = []
-            for path in some:
-                try:
-                    if not self.target.holds(path):
-                        continue
-                    kept += 1
-                except OutputError as error:
-                    self.progress.fail(str(error))
-                others.append(path)
-            paths.remove(others)
+        total, kept, others = len(paths), 0, list[str]()
+        finished = next(paths.unset(), None) is None
+        for path in self.target.perhaps(paths if dry_run or finished else paths.unset()):
+            try:
+                if not self.target.holds(path):
+                    continue
+                kept += 1
+            except OutputError as error:
+                self.progress.fail(str(error))
+            others.append(path)
+            if len(others) == _TOGETHER:
+                paths.remove(others)
+                others.clear()
+        paths.remove(others)
         if paths:
             check_waiting(paths, self.inline, self.target)
             paths.remove(follow(self.target, paths, self.digests, folders, dry_run, self.progress))
@@ -186,6 +189,8 @@ class _Run:
         rows = self._rows(captioner, chain.from_iterable(batches))
         journal.begin(self._settings(captioner))
         try:
+            end = journal.end
+            self.progress.earlier = lambda path: paths[path] < end
             self.progress.begin(len(paths), len(paths) - sum(missing))
             rows = self.progress.watch(rows)
             for number in filter(None, missing):

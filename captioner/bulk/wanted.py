@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -71,8 +70,8 @@ class Wanted:
         if self.format == "sidecar":
             return Sidecars(paths, overwrite=self.overwrite, **self.sidecar or {})
         if self.format in LIBRARIES:
-            fail = partial(progress.fail, captioned=True)
-            library = LIBRARIES[self.format](paths, self.metadata or MetadataOptions(), self.overwrite, fail)
+            options = self.metadata or MetadataOptions()
+            library = LIBRARIES[self.format](paths, options, self.overwrite, progress.fail_to_write)
             if self.options.unsure == "skip":
                 library.limits = f"confidence {self.options.min_confidence}, familiar {self.options.min_familiar}"
             return library
@@ -108,14 +107,14 @@ def check_metadata(format: str, options: MetadataOptions | None) -> None:
 def place_of(
     format: str,
     paths: Collection[str],
-    fail: Callable[[str], object],
     options: MetadataOptions | None = None,
     extension: str = "",
+    fail: Callable[[str, str], object] = lambda path, reason: None,
 ) -> Place:
     """A place of its own for the caption of each picture: format is xmp, embed or sidecar, with this extension.
 
-    `fail` takes what to say of a picture whose caption cannot be written. Raises DeviceError without the extra
-    [metadata] for embed.
+    `fail` takes the path of a picture whose caption `write` cannot write, and what to say of it. Raises DeviceError
+    without the extra [metadata] for embed.
     """
     options = options or MetadataOptions()
     if format == "sidecar":

@@ -62,7 +62,7 @@ class Folder(Work):
         self._root = os.path.realpath(folder)
         pictures = [path for path in find_pictures([self._root], recursive=True) if self._inside(path)]
         self._files = {path[len(self._root.rstrip(os.sep)) + 1 :]: path for path in pictures}
-        self._place = place_of(format, pictures, self._fail)
+        self._place = place_of(format, pictures, fail=self._fail)
         self._place.check(pictures)
         self._unread, self._waiting = dict.fromkeys(self._files), list[str]()
         self._least = 0.0  # the confidence from which a caption is sure
@@ -142,7 +142,7 @@ class Folder(Work):
             return self.refuse(path, text, "" if other else self._named(error))
         return True
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, path: str, reason: str) -> None:
         self._problem = reason.replace(self._root + os.sep, "")
 
     def _named(self, error: Exception) -> str:

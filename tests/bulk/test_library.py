@@ -20,6 +20,7 @@ from metadata.test_xmp import description, facts, sidecar
 from PIL import Image
 
 import captioner
+from bulk.test_run import interrupt
 from captioner.bulk.library import XmpFiles
 from captioner.bulk.outputs import Sidecars
 from captioner.bulk.progress import Progress
@@ -131,6 +132,63 @@ def test_a_sidecar_that_was_damaged_after_an_interruption_is_told_and_stays(
     assert str(damaged) in said[0]
     assert damaged.read_text() == "damaged"
     assert all(Path(f"{path}.xmp").is_file() for path in pictures)
+
+
+def test_a_damaged_sidecar_does_not_stop_a_resumed_run_that_looks_for_moved_pictures(
+    pictures: list[Path], tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, gone = load(tiny_checkpoint_file), pictures[0].with_name("gone.jpg")
+    draw_picture(9).save(gone)
+    captioner.caption_files(gone, format="xmp", model=model)
+    gone.unlink()
+    interrupt(model, 4, monkeypatch, paths=pictures, format="xmp")
+    Path(f"{pictures[1]}.xmp").write_text("damaged")
+    summary = captioner.caption_files(pictures, format="xmp", model=model, batch_size=1, resume=True)
+    assert (summary.captioned, summary.failed, summary.skipped) == (3, 1, 3)
+    assert Path(f"{pictures[1]}.xmp").read_text() == "damaged"
+    assert all(Path(f"{path}.xmp").is_file() for path in pictures)
+
+
+def test_a_picture_counts_as_failed_once_although_neither_it_nor_its_sidecar_can_be_read(
+    pictures: list[Path], tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch is captioned again as a whole if it lacks one of its pictures."""
+    model = load(tiny_checkpoint_file)
+    pictures[1].write_text("no picture")
+    with monkeypatch.context() as patch:
+        patch.setattr(XmpFiles, "write", lambda self, rows: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            captioner.caption_files(pictures[:2], format="xmp", model=model)
+    pictures[0].write_text("no picture")
+    Path(f"{pictures[0]}.xmp").write_text("damaged")
+    summary = captioner.caption_files(pictures[:2], format="xmp", model=model, resume=True)
+    assert (summary.captioned, summary.failed, summary.skipped) == (0, 2, 0)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_a_person_wrote_for_a_picture_that_is_gone_or_cannot_be_looked_at_stays(
+    pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    """A picture may be converted to another format while the run goes on, and a disk of the network may fail."""
+    path, written, failed = pictures[0], pictures[0].with_suffix(".xmp"), list[str]()
+    library = XmpFiles([str(path)], MetadataOptions(), False, lambda path, reason: failed.append(reason))
+    written.write_bytes(sidecar(description("My dog")))
+    before, stat = written.read_bytes(), os.stat
+    if gone:
+        path.rename(path.with_suffix(".png"))
+    else:
+
+        def fails(of: Any, *arguments: Any, **named: Any) -> os.stat_result:
+            if of == str(path):
+                raise OSError(errno.EIO, "Input/output error", of)
+            return stat(of, *arguments, **named)
+
+        monkeypatch.setattr(os, "stat", fails)
+    library.write([{"path": str(path), "caption": "A cat"}])
+    assert len(failed) == 1
+    assert str(path) in failed[0]
+    assert written.read_bytes() == before
+    assert not Path(f"{path}.xmp").exists()
 
 
 @pytest.mark.skipif(not embedded.available(), reason="needs exiv2")

@@ -243,6 +243,65 @@ def test_a_resumed_run_looks_at_captioned_pictures_only_when_it_writes(
     assert set(asked) == {str(path) for path in pictures}
 
 
+def test_a_dry_run_of_a_resumed_run_looks_at_captioned_pictures_too(
+    model: captioner.Captioner,
+    pictures: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    interrupt(model, 4, monkeypatch, paths=pictures, format="sidecar")
+    pictures[2].with_suffix(".txt").write_text("mine")
+    caption_files(pictures, format="sidecar", model=never, resume=True, dry_run=True)
+    assert [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()] == [
+        str(path) for path in pictures if path != pictures[2]
+    ]
+
+
+def test_a_run_that_was_killed_after_its_last_sidecar_needs_no_model(
+    model: captioner.Captioner, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            caption_files(pictures, format="sidecar", model=model)
+    assert caption_files(pictures, format="sidecar", model=never, resume=True, batch_size=3).kept == 7
+    assert not list(pictures[0].parent.glob(".*"))
+
+
+def test_a_corrected_row_is_not_doubled_by_a_copy_that_is_gone(
+    model: captioner.Captioner, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was killed after it had written the file, and before it deleted its journal."""
+    output, copy = tmp_path / "out.csv", pictures[0].with_name("copy.jpg")
+    shutil.copy(pictures[0], copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            caption_files([pictures[0], copy], output, model=model)
+    rows = list(csv.reader(output.read_text(encoding="utf-8-sig").splitlines()))
+    rows[1][rows[0].index("caption")] = "My own words"
+    with output.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    copy.unlink()
+    before = output.read_bytes()
+    caption_files([pictures[0]], output, model=model, resume=True)
+    assert output.read_bytes() == before
+
+
+def test_names_that_are_not_valid_text_stop_nothing_else(model: captioner.Captioner, pictures: list[Path]) -> None:
+    strange = ["\ud83d/x.jpg", "a\0b/x.jpg"]
+    summary = caption_files([str(pictures[0]), *strange], format="sidecar", model=model)
+    assert (summary.captioned, summary.failed) == (1, 2)
+
+
+def test_a_folder_is_in_the_way_although_something_beside_it_cannot_be_looked_at(pictures: list[Path]) -> None:
+    pictures[0].with_suffix(".txt").mkdir()
+    loop = pictures[0].with_name("loop.txt")
+    loop.symlink_to(loop)
+    with pytest.raises(OutputError, match="is a folder, where the captions of a picture should go"):
+        caption_files(pictures, format="sidecar", model=never)
+
+
 def test_no_row_of_the_journal_is_looked_up_by_itself(
     model: captioner.Captioner, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
