@@ -95,6 +95,6 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Return to the kernel what `keep_freed_memory` kept. For servers, which may idle for hours."""
+    """Return to the kernel what `keep_freed_memory` kept: before blocks of other sizes are needed, or before idling."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

@@ -328,6 +328,11 @@ def test_a_suffix_is_what_pathlib_takes_for_one(path: str, stem: str) -> None:
     assert Path(stem) == (Path(path).with_suffix("") if Path(path).name else Path(path))
 
 
+def test_a_name_of_dots_and_a_suffix_has_a_suffix() -> None:
+    """Python 3.14's pathlib sees none there. A text of an earlier run is found only if this stays as it was."""
+    assert without_suffix("a/..jpg") == "a/."
+
+
 def test_a_folder_is_listed_only_when_many_questions_are_asked(tmp_path: Path) -> None:
     (tmp_path / "7.xmp").touch()
     (tmp_path / "x").mkdir()

@@ -77,7 +77,7 @@ class Library(Place):
             try:
                 if (row["caption"] or row.get("tags") or self.limits) and not self.holds(path):
                     if not _exists(path):  # so it was not asked what a person wrote for it
-                        raise OutputError(f"{path}: is gone since it was captioned")
+                        raise OutputError(f"{path}: has gone since it was captioned")
                     self._put_ours(row)
             except (DataError, OutputError, OSError) as error:
                 if isinstance(error, OSError) and error.errno in _FULL:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
+import platform
 from typing import Any, cast
 
 import torch
@@ -217,8 +218,13 @@ def _supported(dtype: torch.dtype) -> bool:
 
 
 def computes(dtype: torch.dtype, *operators: str) -> bool:
-    """Whether oneDNN has operators and computes in a type. torch has them only under private names."""
+    """Whether oneDNN has operators and computes in a type. torch has them only under private names.
+
+    Other processors than those of Intel's kind get torch's public operators: nobody has tried these there.
+    """
     names = (*operators, "_is_mkldnn_bf16_supported")
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
     if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
         return False
     low = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -208,10 +208,10 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         gradient = torch.empty_like(logits)
-        parts, even = [], smoothing / logits.shape[1]
-        rows = max(1, _LOGITS // logits.shape[1])
+        parts, even, exactly = [], smoothing / logits.shape[1], torch.promote_types(logits.dtype, torch.float32)
+        rows = max(1, _LOGITS // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
         for some, those, out in zip(*(t.split(rows) for t in (logits, targets, gradient)), strict=True):
-            exact, real = some.to(torch.float32, copy=True), (those != PAD).float()[:, None]
+            exact, real = some.to(exactly, copy=True), (those != PAD).to(exactly)[:, None]
             smoothed = (1.0 - smoothing) * exact.gather(1, those[:, None]) + smoothing * exact.mean(-1, keepdim=True)
             most = exact.amax(-1, keepdim=True)
             powers = exact.sub_(most).exp_()

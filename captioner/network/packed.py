@@ -34,7 +34,10 @@ def packed_for_decoding(decoder: Decoder) -> Decoder:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer (R, N) -> (R, M) for weights (M, N). The same numbers come out for any R up to 32."""
+    """A linear layer (R, N) -> (R, M) for weights (M, N).
+
+    A row gets the same numbers for any R up to 32, in float32 only if N is at most 1,024.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()

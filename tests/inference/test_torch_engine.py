@@ -19,6 +19,7 @@ from captioner.errors import CheckpointError, DeviceError
 from captioner.inference import torch_engine
 from captioner.inference.torch_engine import PictureEncoder, captioner_of
 from captioner.network.checkpoint import Checkpoint
+from captioner.network.packed import PackedLinear
 from captioner.network.words import WordPredictor
 from captioner.options import DecodeOptions
 
@@ -202,3 +203,15 @@ def test_the_words_of_a_picture_are_found_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(WordPredictor, "of_names", counted)
     captioner.load("flickr8k").caption(draw_picture(0))
     assert calls == [1]
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_decoder_of_the_cpu_is_packed_where_that_was_tried(
+    tiny_checkpoint: Checkpoint, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    wanted = captioner_of(tiny_checkpoint).caption(pictures[0]).text
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    found = captioner_of(tiny_checkpoint)
+    assert isinstance(found.network.decoder.output, PackedLinear) == (machine == "x86_64")
+    assert found.caption(pictures[0]).text == wanted

@@ -109,13 +109,13 @@ def test_decoding_step_by_step_is_reading_the_whole(
 
 @pytest.mark.parametrize("rows", [1, 64, 150])
 @pytest.mark.parametrize("together", [7, 3200, 2**18])  # logits: fewer than a row has, some rows, all rows
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("smoothing", "dtype"), [(0.0, torch.float32), (0.1, torch.float32), (0.1, torch.float64)])
 def test_the_cross_entropy_and_its_gradient_are_those_of_torch(
-    rows: int, together: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
+    rows: int, together: int, smoothing: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "_LOGITS", together)
     torch.manual_seed(0)
-    logits, targets = torch.randn(rows, 50, requires_grad=True), torch.randint(1, 50, (rows,))
+    logits, targets = torch.randn(rows, 50, dtype=dtype, requires_grad=True), torch.randint(1, 50, (rows,))
     targets[1::3] = PAD
     before = logits.detach().clone()
     found = summed_cross_entropy(logits, targets, smoothing)
