@@ -39,7 +39,7 @@ class Progress:
         self.say = say or write
         self._done = self._captioned = self._failed = self._skipped = self._kept = self._unsure = self._moved = 0
         self._given = 0  # of those done: with captions that they had
-        self._unreadable = set[str]()
+        self._unreadable = set[str]()  # pictures that failed, so that none counts twice
         # Whether the caption of a picture is that of the run which this one resumes.
         self.earlier: Callable[[str], bool] = lambda path: False
 

@@ -64,8 +64,8 @@ def train(
     exactly as if it had not been interrupted. What is None is then as the folder of the run says; all else must be as
     it was. `say` is called with messages.
 
-    While it trains, the process keeps memory that it frees, which is faster. A run uses as many threads as processors
-    are free, or as OMP_NUM_THREADS says. Of several processes of torchrun, the first writes files and messages.
+    From now on the process keeps memory that it frees, which is faster. A run uses as many threads as processors are
+    free, or as OMP_NUM_THREADS says. Of several processes of torchrun, the first writes files and messages.
 
     Raises OptionError, DataError, CheckpointError, ImageError or OutputError before anything is trained; TrainingError
     when training diverges, a picture has disappeared, the disk is full or another process of the run has died; and
