@@ -133,12 +133,12 @@ def in_one(place: Path | TextIO, format: str, num_captions: int, render: Writer,
 def _image_ids(paths: Iterable[str], coco_images: AnyPath | None) -> dict[str, int] | None:
     """Image ids by name, if there is a list. Raises DataError when a picture has no id, or two have the same."""
     ids = read_image_ids(Path(coco_images)) if coco_images else None
-    owner = OnDisk()
-    for path in paths:
-        try:
-            number = image_id(path, ids)
-        except DataError as error:
-            raise DataError(f"{error}; or write jsonl, which needs no ids") from error
-        if (other := owner.setdefault(str(number), path)) != path:
-            raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
+    owner = OnDisk()  # the last picture with each id; its ids come in the order of the pictures
+    try:
+        owner.put((str(image_id(path, ids)), path) for path in paths)
+    except DataError as error:
+        raise DataError(f"{error}; or write jsonl, which needs no ids") from error
+    for path, last in zip(paths, owner.in_order(), strict=False):
+        if path != last:
+            raise DataError(f"{last}: has the same image id as {path}: give coco_images (--coco-images FILE)")
     return ids

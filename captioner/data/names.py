@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import TypeVar
 from captioner.data.readers.base import names_picture
 from captioner.data.readers.documents import values_of
 from captioner.errors import DataError
-from captioner.files import read_json
+from captioner.files import read_json, without_suffix
 
 Id = TypeVar("Id", bound=int | str)
 
@@ -141,7 +142,7 @@ def image_id(path: str, ids: Mapping[str, Id] | None) -> Id | int:
             if candidate in ids:
                 return ids[candidate]
         raise DataError(f"{path}: not among the {len(ids)} pictures of coco_images (--coco-images)")
-    match = _NUMBER.fullmatch(PurePath(path).stem)
+    match = _NUMBER.fullmatch(os.path.basename(without_suffix(path)))  # noqa: PTH119  # a Path takes long
     if match is None:
         raise DataError(
             f"{path}: no COCO number in this file name, such as the 42 of COCO_val2014_000000000042.jpg: give "

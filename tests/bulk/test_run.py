@@ -115,6 +115,11 @@ def test_progress_goes_where_it_is_sent(model: captioner.Captioner, pictures: li
         ({"paths": "taken"}, InputError, "no pictures in this folder"),
         ({"format": "coco", "paths": "a.jpg"}, DataError, "no COCO number"),
         ({"format": "coco", "paths": ["a/7.jpg", "b/7.jpg"]}, DataError, "has the same image id as a/7.jpg"),
+        (
+            {"format": "coco", "paths": ["a/3.jpg", "a/7.jpg", "b/2.jpg", "x_07.jpg", "b/9.jpg"]},
+            DataError,
+            "x_07.jpg: has the same image id as a/7.jpg",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(
