@@ -5,12 +5,16 @@
 As many other processes as there are processors count without end. A program that shares every processor with one of
 them has half of the time, so its fair share is twice the seconds. Threads that wait for each other lose more. Each job
 is the command that a user types, start-up included. It runs once alone and once beside the others in each round.
+
+Processor seconds tell where the rest goes. If they grow, the processors themselves do less while they are shared, with
+their caches, for example. If they stay, the job waited.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -38,11 +42,12 @@ def others(number: int) -> Iterator[None]:
             process.wait()
 
 
-def seconds(command: list[str], place: Path) -> float:
-    """How long a command of captioner's takes that ends with the place of its output."""
-    started = time.perf_counter()
+def seconds(command: list[str], place: Path) -> tuple[float, float]:
+    """How long a command of captioner's takes that ends with the place of its output, and its processor seconds."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "captioner", *command, str(place)], check=True, capture_output=True)
-    return time.perf_counter() - started
+    elapsed, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return elapsed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def jobs(folder: Path, pictures: int, training: int) -> dict[str, list[str]]:
@@ -76,7 +81,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(f"{os.cpu_count()} processors, {args.rounds} rounds")
-        print("| command | alone, s | beside others, s | times as long | fair share |\n|---|---:|---:|---:|---:|")
+        print("| command | alone, s | beside others, s | times as long | fair share | processor s | times as many |")
+        print("|---|---:|---:|---:|---:|---:|---:|")
         for name, command in jobs(Path(folder), args.pictures, args.training).items():
             alone, beside = [], []
             seconds(command, Path(folder, f"{name}, first"))  # it fills caches
@@ -84,11 +90,18 @@ def main() -> None:
                 alone.append(seconds(command, Path(folder, f"{name}, alone {number}")))
                 with others(available_cpus()):
                     beside.append(seconds(command, Path(folder, f"{name}, beside {number}")))
-            ratio = statistics.median(b / a for a, b in zip(alone, beside, strict=True))
-            print(
-                f"| {name} | {statistics.median(alone):.1f} | {statistics.median(beside):.1f} | {ratio:.2f} | 2 |",
-                flush=True,
+            (clock, cpu), (clock_beside, cpu_beside) = medians(alone), medians(beside)
+            ratio, ratio_cpu = medians([(b[0] / a[0], b[1] / a[1]) for a, b in zip(alone, beside, strict=True)])
+            times = (
+                f"{clock:.1f} | {clock_beside:.1f} | {ratio:.2f} | 2 | {cpu:.1f} and {cpu_beside:.1f} | {ratio_cpu:.2f}"
             )
+            print(f"| {name} | {times} |", flush=True)
+
+
+def medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    """The medians of the first and of the second numbers."""
+    first, second = zip(*pairs, strict=True)
+    return statistics.median(first), statistics.median(second)
 
 
 if __name__ == "__main__":
