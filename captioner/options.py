@@ -6,9 +6,9 @@ This module imports nothing heavy, so that `captioner --help` stays fast.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from captioner.errors import OptionError
@@ -59,10 +59,15 @@ def option(default: Any, help: str, *, kind: type | None = None, unset: str = ""
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
-def option_specs(options: type) -> Iterator[OptionSpec]:
+def option_specs(options: type) -> tuple[OptionSpec, ...]:
     """The options of a dataclass whose fields were declared with `option`, in their order."""
-    for field in dataclasses.fields(options):
-        yield dataclasses.replace(field.metadata["spec"], name=field.name)
+    return _specs(options)
+
+
+@cache  # the options of each caption are checked, and to gather these would take a noticeable part of its time
+def _specs(options: type) -> tuple[OptionSpec, ...]:
+    fields = dataclasses.fields(options)
+    return tuple(dataclasses.replace(field.metadata["spec"], name=field.name) for field in fields)
 
 
 def check_ranges(options: Any) -> None:
