@@ -1,6 +1,6 @@
 """Caption very many pictures in every format: start, memory, resume after a kill, and how fast rows are written.
 
-    python benchmarks/million.py [--numbers 10000 1000000] [--formats csv jsonl ...] [--flat] [--without-model]
+    python benchmarks/million.py [--numbers 10000 1000000] [--formats csv ...] [--starts] [--flat] [--without-model]
 
 The pictures are a few tiny JPEGs under many names (hard links), in folders of 1,000, or with `--flat` in one folder.
 Their captions come from a stand-in that costs next to nothing; all else is the real thing, and the process holds torch
@@ -10,6 +10,9 @@ and the shipped checkpoint, unless `--without-model`. Each run is a process of i
 - *killed*: one that kills itself when 90 % of the captions are in the journal;
 - *resumed*: one that goes on from there, and has to end with the same bytes;
 - *again*: the same command once more, which finds that nothing is left to do.
+
+With `--starts`, only the way to the first caption is measured: in a run from the beginning (*started*) and in one that
+goes on after a kill (*restarted*). To write into very many pictures takes hours.
 
 Seconds are from the start of the process. CPU seconds stand beside them, for machines that are busy.
 """
@@ -28,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +45,12 @@ SUFFIXES = {"text": ".txt", "jsonl": ".jsonl", "csv": ".csv", "coco": ".json", "
 BESIDE = ("sidecar", "xmp", "embed")
 WIDTHS = (8, 6, 10, 8, 9, 8, 9, 12)
 RUNS = ("whole", "killed", "resumed", "again")
+STARTS = ("started", "killed", "restarted")
 WORDS = ("A brown dog", "is running", "through", "the shallow water", "near", "two children", "with a red ball")
+
+
+class FirstCaption(Exception):
+    """No other is wanted."""
 
 
 def make_pictures(folder: Path, number: int, flat: bool = False) -> None:
@@ -60,7 +69,10 @@ def make_pictures(folder: Path, number: int, flat: bool = False) -> None:
 
 
 def stand_in(stop_after: int, seen: dict[str, float]) -> Any:
-    """A `caption_named` that reads no pictures, and kills the process before it gives a later result."""
+    """A `caption_named` that reads no pictures.
+
+    Before it gives a result after so many, it kills the process, or raises FirstCaption if it has given one.
+    """
     from captioner.inference.parallel import in_batches
     from captioner.inference.results import Caption, FileResult
 
@@ -77,6 +89,8 @@ def stand_in(stop_after: int, seen: dict[str, float]) -> Any:
         given = 0
         for batch in in_batches(pictures, batch_size):
             for name, _ in batch:
+                if given == stop_after == 1:
+                    raise FirstCaption
                 if given == stop_after:
                     os.kill(os.getpid(), signal.SIGKILL)
                 seen["last"] = time.time()
@@ -109,18 +123,21 @@ def one_run(
     """Caption the folder in this process. Returns seconds, CPU seconds, bytes and numbers of pictures."""
     began = time.time() - time.process_time()  # what importing took so far
     seen: dict[str, float] = {}
+    from captioner.bulk.progress import Summary
     from captioner.bulk.run import caption_files
 
-    stop_after = number * 9 // 10 if run == "killed" else -1
-    summary = caption_files(
-        folder,
-        output,
-        format=format,
-        model=lambda: model_of(with_weights, stop_after, seen),
-        recursive=True,
-        resume=run == "resumed",
-        index=False,
-    )
+    stop_after = {"killed": number * 9 // 10, "started": 1, "restarted": 1}.get(run, -1)
+    summary = Summary(0, 0, 0, 0.0)
+    with suppress(FirstCaption):
+        summary = caption_files(
+            folder,
+            output,
+            format=format,
+            model=lambda: model_of(with_weights, stop_after, seen),
+            recursive=True,
+            resume=run in ("resumed", "restarted"),
+            index=False,
+        )
     first, last, ended = seen.get("first"), seen.get("last"), time.time()
     return {
         "start": first and first - began,
@@ -165,19 +182,20 @@ def pages_of(output: Path) -> Path:
 
 
 def measure(
-    number: int, format: str, scratch: Path, flat: bool = False, with_weights: bool = True
+    number: int, format: str, scratch: Path, flat: bool = False, with_weights: bool = True, starts: bool = False
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All runs of one format. Raises RuntimeError when a resumed run does not end as a whole one."""
+    """All runs of one format, or only `starts`. Raises RuntimeError when a resumed run does not end as a whole one."""
     output = scratch / f"captions{SUFFIXES[format]}" if format in SUFFIXES else None
     folder, expected = scratch / "pictures", ""
-    for run in RUNS:
+    for run in STARTS if starts else RUNS:
         if run == "again" and format in ("coco", "html"):
             continue  # which refuse to be written again
-        if run in ("whole", "killed") and (format in BESIDE or not folder.exists()):
+        if run in ("whole", "started", "killed") and (format in BESIDE or not folder.exists()):
             shutil.rmtree(folder, ignore_errors=True)
             make_pictures(folder, number, flat)
         if run == "killed" and output:
-            output.unlink()
+            output.unlink(missing_ok=True)
+            output.with_name(f"{output.name}.journal").unlink(missing_ok=True)
             shutil.rmtree(pages_of(output), ignore_errors=True)
         arguments = [run, str(folder), str(output or ""), format, str(number), str(int(with_weights))]
         command = [sys.executable, __file__, "--one", *arguments]
@@ -186,7 +204,7 @@ def measure(
             raise RuntimeError(f"{format}, {run}: ended with {done.returncode}: {done.stderr}")
         if run != "killed":
             found = json.loads(done.stdout)
-            found["bytes"], digest = written(folder, output)
+            found["bytes"], digest = (0, "") if starts else written(folder, output)
             yield run, found
             expected = expected or digest
             if digest != expected:
@@ -200,6 +218,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", choices=[*SUFFIXES, *BESIDE], default=[*SUFFIXES, *BESIDE])
     parser.add_argument("--flat", action="store_true", help="all pictures in one folder")
     parser.add_argument("--without-model", action="store_true", help="neither torch nor a checkpoint")
+    parser.add_argument("--starts", action="store_true", help="no more than the way to the first caption")
     parser.add_argument("--scratch", type=Path, help="a folder for what is made; deleted at the end")
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -213,7 +232,8 @@ def main() -> None:
     for number in args.numbers:
         for format in args.formats:
             with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-                for run, found in measure(number, format, Path(scratch), args.flat, not args.without_model):
+                options = args.flat, not args.without_model, args.starts
+                for run, found in measure(number, format, Path(scratch), *options):
                     print(line_of(f"{format:8}{number:10,} {run:9}", found), flush=True)
 
 

@@ -37,6 +37,14 @@ def test_a_run_that_was_killed_is_resumed_to_the_same_bytes(million: ModuleType,
 
 
 @pytest.mark.slow
+def test_a_run_that_ends_with_its_first_caption_goes_on_after_a_kill(million: ModuleType, tmp_path: Path) -> None:
+    found = dict(million.measure(300, "csv", tmp_path, with_weights=False, starts=True))
+    assert list(found) == ["started", "restarted"]
+    assert all(run["start"] > 0 for run in found.values())
+    assert 240 < (tmp_path / "captions.csv.journal").read_text().count('"caption"') < 300
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of a child is not known elsewhere")
 @pytest.mark.parametrize("format", ["csv", "sidecar"])
 def test_memory_does_not_grow_with_the_number_of_pictures(million: ModuleType, tmp_path: Path, format: str) -> None:
