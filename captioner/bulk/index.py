@@ -187,20 +187,19 @@ class IndexFile:
 
     def standardised(self, numbers: Numbers) -> Floats:
         """The features (N, F) of pictures, as the matcher sees them, scaled to unit length; zeros if damaged."""
-        query = "SELECT digest, features, crc FROM pictures WHERE number = ?"
-        rows = self._do(lambda database: [database.execute(query, (n,)).fetchone() for n in numbers.tolist()])
-        features = [_unpacked(*row) if row else None for row in rows]
+        features = self._kept(numbers.tolist())
         return self.reader.alike(np.stack([self.reader.mean if row is None else row for row in features]))
+
+    def _kept(self, numbers: list[int]) -> list[Floats | None]:
+        """The features (F,) of pictures by their numbers; None for those that are damaged or gone."""
+        query = "SELECT digest, features, crc FROM pictures WHERE number = ?"
+        rows = self._do(lambda database: [database.execute(query, (number,)).fetchone() for number in numbers])
+        return [_unpacked(*row) if row else None for row in rows]
 
     def _mended(self, numbers: list[int], file: Path) -> Floats:
         """Vectors (N, D), computed again. Pictures whose features are damaged, too, get zeros, and are forgotten."""
-        query = "SELECT digest, features, crc FROM pictures WHERE number = ?"
-        rows = self._do(lambda database: [database.execute(query, (number,)).fetchone() for number in numbers])
-        features = {
-            number: feature
-            for number, row in zip(numbers, rows, strict=True)
-            if row and (feature := _unpacked(*row)) is not None
-        }
+        found = zip(numbers, self._kept(numbers), strict=True)
+        features = {number: row for number, row in found if row is not None}
         vectors = dict.fromkeys(numbers, np.zeros(self.reader.size, np.float32))
         if features:
             vectors |= dict(zip(features, self.reader.pictures(np.stack([*features.values()])), strict=True))

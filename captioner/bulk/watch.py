@@ -15,9 +15,10 @@ from contextlib import suppress
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from captioner.bulk.formats import FORMAT_OF_SUFFIX
+from captioner.bulk.moves import Stamp, stamp_of
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.run import caption_files, loaded
 from captioner.bulk.wanted import LIBRARIES, check_metadata
@@ -29,7 +30,6 @@ from captioner.pictures.find import pictures_in
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.captioner import Captioner
 
-Stamp: TypeAlias = "tuple[int, int]"  # size in bytes, time of the last change in nanoseconds
 MOST = 256  # pictures a go, so that their captions appear soon
 _POLL, _RESCAN, _RETRY = 5.0, 60.0, 60.0  # seconds between looks without and with events, and after an error
 
@@ -130,11 +130,8 @@ class _Folder:
         return bool(batch) and now >= self._again and self._caption(batch, not new) and len(batch) < len(ready)
 
     def _list(self) -> dict[str, Stamp]:
-        found = {}
-        for path in pictures_in(self.path, self._recursive, failed=self._complain):
-            with suppress(OSError):  # it was removed meanwhile
-                found[path] = _stamp(path)
-        return found
+        paths = pictures_in(self.path, self._recursive, failed=self._complain)
+        return {path: stamp for path in paths if (stamp := stamp_of(path))}  # without those removed meanwhile
 
     def _caption(self, batch: list[str], renew: bool) -> bool:
         """Caption pictures, and remember how they are then. Returns whether that went well."""
@@ -158,10 +155,10 @@ class _Folder:
         for line in lines:
             self._progress.say(line)
         for path in batch:
-            with suppress(OSError):
-                # Of a picture that changed meanwhile, the caption is not that of what is there now.
-                self._seen[path] = _stamp(path) if self._given["format"] == "embed" else self._changing[path][0]
-            self._changing.pop(path, None)
+            was, _ = self._changing.pop(path)
+            # Of a picture that changed meanwhile, the caption is not that of what is there now.
+            if stamp := stamp_of(path) if self._given["format"] == "embed" else was:
+                self._seen[path] = stamp
         self.captioned, self.failed = self.captioned + done.captioned, self.failed + done.failed
         if done.captioned or done.failed:
             self._progress.note(f"{self.path}: {done.captioned:,} captioned, {done.failed:,} failed")
@@ -215,11 +212,6 @@ class _Waiter:
                 if changed or time.monotonic() >= end:
                     return
         self._watched = self._changes = None
-
-
-def _stamp(path: str) -> Stamp:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
 
 
 def _format(format: str | None, output: AnyPath | None) -> str:
