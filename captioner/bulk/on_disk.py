@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 from weakref import finalize
@@ -14,7 +14,7 @@ from captioner.inference.parallel import in_batches
 _TOGETHER = 50  # items that are set by one statement; every SQLite takes 499
 
 
-class OnDisk(MutableMapping[str, Any]):
+class OnDisk(Mapping[str, Any]):
     """Texts in the order in which they came first, each with a number, a text or None.
 
     They lie in a temporary file, which goes with the process, and little of it is in memory. A few never reach the
@@ -37,13 +37,6 @@ class OnDisk(MutableMapping[str, Any]):
 
     def __contains__(self, key: object) -> bool:
         return self._do("SELECT 1 FROM items WHERE key = ?", str(key)).fetchone() is not None
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.put([(key, value)])
-
-    def __delitem__(self, key: str) -> None:
-        if not self._do("DELETE FROM items WHERE key = ?", key).rowcount:
-            raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._column("key FROM items")

@@ -18,7 +18,7 @@ from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from captioner.bulk.journal import Journal
-from captioner.bulk.library import Library
+from captioner.bulk.library import XmpFiles
 from captioner.bulk.moves import Digests, follow
 from captioner.bulk.on_disk import OnDisk, distinct
 from captioner.bulk.outputs import Output
@@ -158,7 +158,7 @@ class _Run:
     def caption(self, paths: OnDisk) -> Summary:
         """Caption these pictures, and write the captions. Raises what `caption_files` raises."""
         captioner = loaded(self.model)
-        if isinstance(self.target, Library):
+        if isinstance(self.target, XmpFiles):
             self.target.language = language_of(captioner.path)
         if self.journal:
             return self._through(self.journal, captioner, paths)

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, Writer, check_extension, format_of, writer
 from captioner.bulk.gallery import Gallery
-from captioner.bulk.library import Library, Pictures, XmpFiles
+from captioner.bulk.library import Pictures, XmpFiles
 from captioner.bulk.on_disk import OnDisk
 from captioner.bulk.outputs import OneFile, Output, Place, Sidecars, Stream
 from captioner.bulk.progress import Progress
@@ -21,7 +21,7 @@ from captioner.files import AnyPath
 from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, option_specs
 from captioner.pictures.load import thumbnail
 
-LIBRARIES: dict[str, type[Library]] = {"xmp": XmpFiles, "embed": Pictures}
+LIBRARIES: dict[str, type[XmpFiles]] = {"xmp": XmpFiles, "embed": Pictures}
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,7 @@ def _image_ids(paths: Iterable[str], coco_images: AnyPath | None) -> dict[str, i
             number = image_id(path, ids)
         except DataError as error:
             raise DataError(f"{error}; or write jsonl, which needs no ids") from error
-        if (other := owner.setdefault(str(number), path)) != path:
+        if (other := owner.get(str(number), path)) != path:
             raise DataError(f"{path}: has the same image id as {other}: give coco_images (--coco-images FILE)")
+        owner.put([(str(number), path)])
     return ids
