@@ -98,7 +98,7 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(texts, "_database", Full())
     with pytest.raises(OutputError, match=r"temporary files cannot be used .*full.*TMPDIR"):
-        texts["a"] = 1
+        texts.put([("a", 1)])
     with pytest.raises(OutputError, match="TMPDIR"):
         len(texts)
 
