@@ -86,7 +86,7 @@ def apply_captions(
     if format == "alt":
         _fill(find_documents(listed(documents)), captions, done, dry_run)
         return done
-    place = place_of(format, list(captions), options, extension)
+    place = place_of(format, list(captions), options, extension=extension)
     for path, given in captions.items():
         try:
             _put(place, path, given, options.overwrite_edited, done, dry_run)
@@ -187,7 +187,7 @@ def _fill(documents: list[str], captions: dict[str, _Given], done: Applied, dry_
 
 def _picture(gap: Gap, inside: dict[str, str]) -> str:
     """The file that a document shows, by its path, or in an EPUB by its content."""
-    source = gap.found.source
+    source = gap.source
     if not source or source.remote:
         return ""
     if not source.member:

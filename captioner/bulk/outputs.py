@@ -215,7 +215,9 @@ class Sidecars(Place):
     Without an `extension` a new file is a .txt, and a .caption that is there counts as well.
     """
 
-    def __init__(self, paths: Collection[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
+    def __init__(
+        self, paths: Collection[str], overwrite: bool = False, extension: str = "", prefix: str = "", suffix: str = ""
+    ) -> None:
         self._extensions = (extension,) if extension else TEXTS[:2]
         self._named = sidecar_names(paths)
         self._prefix, self._suffix, self._overwrite = prefix, suffix, overwrite

@@ -28,17 +28,6 @@ _SHOWN = 80  # characters of an address
 
 
 @dataclass(frozen=True)
-class Found:
-    """What it takes to fill a gap."""
-
-    path: str  # of the file that holds the document
-    digest: str  # of that file, SHA-256
-    member: str  # of an EPUB
-    image: Image
-    source: Source | None
-
-
-@dataclass(frozen=True)
 class Gap:
     """A picture without alternative text.
 
@@ -60,7 +49,12 @@ class Gap:
     picture: str  # its address as the document has it
     state: State
     note: str  # details of the state, in words
-    found: Found = field(repr=False)
+    # What it takes to fill it.
+    path: str = field(repr=False)  # of the file that holds the document
+    digest: str = field(repr=False)  # of that file, SHA-256
+    member: str = field(repr=False)  # of an EPUB
+    image: Image = field(repr=False)
+    source: Source | None = field(repr=False)
     text: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,8 +80,8 @@ def find_gaps(path: str) -> Iterator[Gap]:
                 if state and not (image.markdown and state == "decorative"):
                     row = bisect_right(lines, image.start)
                     place = (f"{path}/{page.member}" if page.member else path, row, image.start - lines[row - 1] + 1)
-                    found = Found(path, digest, page.member, image, source)
-                    yield Gap(*place, _shown(_address(image)), state, note, found)
+                    shown = _shown(_address(image))
+                    yield Gap(*place, shown, state, note, path, digest, page.member, image, source)
     except DataError as error:
         raise DataError(f"{one_line(path)}: {error}") from error
 

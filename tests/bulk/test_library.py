@@ -382,7 +382,7 @@ def test_a_correction_that_is_taken_back_leaves_our_caption(pictures: list[Path]
 
 def test_a_correction_of_a_text_file_keeps_its_other_captions(pictures: list[Path]) -> None:
     picture, file = str(pictures[0]), pictures[0].with_suffix(".txt")
-    texts = Sidecars([picture], ".txt", "", "", overwrite=False)
+    texts = Sidecars([picture], extension=".txt")
     assert texts.current(picture) is None
     texts.correct(picture, "A cat")
     file.write_text("A cat\nA grey cat\n")
@@ -601,7 +601,7 @@ def test_a_text_file_that_two_pictures_share_is_kept_and_hidden_by_none(caption:
     draw_picture(9).save(twin)
     caption("-f", "sidecar")
     assert not Path(picture + ".txt").exists()
-    texts = Sidecars([picture, twin], ".txt", "", "", overwrite=False)
+    texts = Sidecars([picture, twin], extension=".txt")
     texts.correct(twin, "My cat", seen="My dog")
     assert (texts.current(picture), texts.current(twin)) == (Held("My dog", False), Held("My cat", False))
     assert shared.read_text() == "My dog\n"
