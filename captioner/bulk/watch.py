@@ -79,7 +79,7 @@ def watch_folders(
             waiter.wait(min(folder.seconds() for folder in watched))
     captioned, failed = (sum(getattr(folder, name) for folder in watched) for name in ("captioned", "failed"))
     progress.note(f"stopped: {captioned:,} captioned, {failed:,} failed")
-    return Summary(captioned, failed, 0, 0.0)
+    return Summary(captioned, failed)
 
 
 class _Folder:
@@ -117,7 +117,9 @@ class _Folder:
         """Look through the folder, and caption a batch of what is ready. Returns whether more is."""
         if not self.there():
             return False
-        found, now = self._list(), time.monotonic()
+        paths = pictures_in(self.path, self._recursive, failed=self._complain)
+        found = {path: stamp for path in paths if (stamp := stamp_of(path))}  # without those removed meanwhile
+        now = time.monotonic()
         self._seen = {path: stamp for path, stamp in self._seen.items() if path in found}
         before, self._changing = self._changing, {}
         for path, stamp in found.items():
@@ -128,10 +130,6 @@ class _Folder:
         new = [path for path in ready if path not in self._seen]
         batch = (new or ready)[:MOST]
         return bool(batch) and now >= self._again and self._caption(batch, not new) and len(batch) < len(ready)
-
-    def _list(self) -> dict[str, Stamp]:
-        paths = pictures_in(self.path, self._recursive, failed=self._complain)
-        return {path: stamp for path in paths if (stamp := stamp_of(path))}  # without those removed meanwhile
 
     def _caption(self, batch: list[str], renew: bool) -> bool:
         """Caption pictures, and remember how they are then. Returns whether that went well."""
