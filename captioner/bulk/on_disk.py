@@ -74,10 +74,15 @@ class OnDisk(Mapping[str, Any]):
         return (_whole(each) for (each,) in self._do(f"SELECT {of} ORDER BY rowid"))
 
     def _do(self, query: str, *values: Any) -> sqlite3.Cursor:
+        # File names need not be valid text.
+        given = [each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in values]
         try:
-            return self._database.execute(query, [_bytes(each) if isinstance(each, str) else each for each in values])
+            return self._database.execute(query, given)
         except sqlite3.OperationalError as error:
-            raise _explained(error) from error
+            if not any(reason in str(error) for reason in ("full", "unable to open", "disk I/O")):
+                raise
+            remedy = "make room, or set TMPDIR (on Windows TEMP) to another folder"
+            raise OutputError(f"the folder for temporary files cannot be used ({error}): {remedy}") from error
 
 
 def distinct(texts: Iterable[str]) -> OnDisk:
@@ -85,17 +90,6 @@ def distinct(texts: Iterable[str]) -> OnDisk:
     found = OnDisk()
     found.put((text, None) for text in texts)
     return found
-
-
-def _explained(error: sqlite3.Error) -> Exception:
-    if not any(reason in str(error) for reason in ("full", "unable to open", "disk I/O")):
-        return error
-    remedy = "make room, or set TMPDIR (on Windows TEMP) to another folder"
-    return OutputError(f"the folder for temporary files cannot be used ({error}): {remedy}")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # file names need not be valid text
 
 
 def _whole(value: Any) -> Any:
