@@ -72,10 +72,10 @@ def apply_captions(
     One picture does not stop the others. `dry_run` only says what would be written. Nothing is written if the file is
     in doubt: raises DataError then. Raises also InputError if none of its pictures exists, OptionError and DeviceError.
     """
-    options = metadata or MetadataOptions()
+    options, into = metadata or MetadataOptions(), listed(documents)
     if format not in APPLY_FORMATS:
         raise OptionError(f"format must be one of {', '.join(APPLY_FORMATS)}, not {format!r}")
-    if bool(listed(documents)) != (format == "alt"):
+    if bool(into) != (format == "alt"):
         raise OptionError("the format alt needs documents to fill in, and the other formats take none")
     check_metadata(format, replace(options, overwrite_edited=False) if format == "sidecar" else options)
     if extension and format != "sidecar":
@@ -84,7 +84,7 @@ def apply_captions(
     done = Applied()
     captions = _captions(Path(file), Path(images) if images else None, format in ("xmp", "sidecar"), done)
     if format == "alt":
-        _fill(find_documents(listed(documents)), captions, done, dry_run)
+        _fill(find_documents(into), captions, done, dry_run)
         return done
     place = place_of(format, list(captions), options, extension=extension)
     for path, given in captions.items():

@@ -86,12 +86,13 @@ def caption_files(
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     wanted = Wanted(format, place, options, metadata, overwrite, sidecar, coco_images)
     wanted.check(output, batch_size, resume)
-    inline, found = _found(paths, format, recursive, stdin, progress)
+    arguments = listed(paths)
+    inline, found = _found(arguments, format, recursive, stdin, progress)
     target = wanted.target(found, inline, progress)
     kept = Journal(Path(journal or target.journal), resume, found) if target.journal else None
     run = _Run(target, kept, inline, Digests(inline), options, prompt, batch_size, model, index, progress)
     total = len(found)
-    summary = run.keep_waiting(found, _around(listed(paths) + listed(moved_from), recursive), dry_run)
+    summary = run.keep_waiting(found, _around(arguments + listed(moved_from), recursive), dry_run)
     if dry_run:
         sys.stdout.writelines(f"{target.place(path)}\n" for path in found)
         progress.note(f"{len(found):,} of {counted(total, 'picture')} would get captions")
@@ -233,10 +234,9 @@ def loaded(model: Captioner | Callable[[], Captioner] | None) -> Captioner:
 
 
 def _found(
-    paths: AnyPath | Iterable[AnyPath], format: str, recursive: bool, stdin: Stdin, progress: Progress
+    arguments: list[str], format: str, recursive: bool, stdin: Stdin, progress: Progress
 ) -> tuple[dict[str, bytes], OnDisk]:
     """The bytes of the picture on stdin by its path, if there is one, and the paths of all pictures."""
-    arguments = listed(paths)
     note_subfolders(arguments, recursive, progress)
     content = read_stdin(stdin) if STDIN in arguments else []
     inline, passed_over = {STDIN: content} if isinstance(content, bytes) else {}, Counter[str]()

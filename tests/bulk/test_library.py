@@ -504,6 +504,17 @@ def test_sidecars_go_with_pictures_that_were_moved(
     assert caption("-f", "xmp", "-r")[0] == 0
 
 
+def test_a_persons_caption_goes_with_a_moved_picture_also_when_paths_come_one_by_one(
+    caption: Command, pictures: list[Path], tiny_checkpoint_file: Path
+) -> None:
+    caption("-f", "xmp")
+    XmpFiles([str(pictures[0])], MetadataOptions(), False, pytest.fail).correct(str(pictures[0]), "My dog")
+    pictures[0].rename(new := pictures[0].with_name("new.jpg"))
+    paths = new.parent.glob("*.jpg")
+    captioner.caption_files(paths, format="xmp", model=load(tiny_checkpoint_file))
+    assert held(new, "xmp") == Held("My dog", False)
+
+
 def test_of_several_sidecars_of_a_moved_picture_a_persons_counts(caption: Command, pictures: list[Path]) -> None:
     caption("-f", "xmp")
     first, new = pictures[0], pictures[0].with_name("new.jpg")
