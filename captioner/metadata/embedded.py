@@ -33,6 +33,7 @@ WRITABLE = "JPEG, PNG, WebP and TIFF"
 _OF_CAMERAS = re.compile(r"[A-Z ]*DIGITAL CAMERA|SONY DSC|Exif_JPEG_PICTURE|DCIM\\.*|dav|cof|ptr|edf|oznor|rhdr")
 
 
+@cache  # to look for a package takes long, and it is asked for each picture
 def available() -> bool:
     """Whether the extra is installed."""
     return find_spec("exiv2") is not None
