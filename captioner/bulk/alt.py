@@ -96,10 +96,8 @@ def alt_texts(
         states = {"lacking", "remote"} if fetch else {"lacking"}
         sources = [gap.source if gap.state in states else None for gap in gaps]
         answers = _answers(dict.fromkeys(filter(None, sources)), checkpoint, progress)
-        gaps = [
-            _answered(gap, answers[source], min_confidence) if source else gap
-            for gap, source in zip(gaps, sources, strict=True)
-        ]
+        pairs = zip(gaps, sources, strict=True)
+        gaps = [_answered(gap, answers[source], min_confidence) if source else gap for gap, source in pairs]
         if decorative:
             gaps = [replace(gap, state="written", text="") if gap.state == "decorative" else gap for gap in gaps]
         files = groupby(gaps, lambda gap: gap.path)
@@ -212,9 +210,8 @@ class _Cache:
     def add(self, picture: str, words: _Words) -> None:
         """Keep a caption."""
         with suppress(sqlite3.Error):
-            self._database.execute(
-                "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?)", (picture, self._model, *words)
-            )
+            query = "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?)"
+            self._database.execute(query, (picture, self._model, *words))
 
     def close(self) -> None:
         """Write what was added."""

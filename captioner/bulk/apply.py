@@ -165,11 +165,8 @@ def _fill(documents: list[str], captions: dict[str, _Given], done: Applied, dry_
     """Fill in the alternative texts that documents lack."""
     texts = {os.path.realpath(path): given.text for path, given in captions.items() if given.text}
     done.skipped = len(captions) - len(texts)
-    inside = (
-        {sha256_of(Path(path)): path for path in texts}
-        if any(name.lower().endswith(EPUB) for name in documents)
-        else {}
-    )
+    books = any(name.lower().endswith(EPUB) for name in documents)
+    inside = {sha256_of(Path(path)): path for path in texts} if books else {}
     used = set()
     for document in documents:
         gaps: list[Gap] = []

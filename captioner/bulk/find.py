@@ -190,9 +190,8 @@ class Index:
             paths = {path: value for place, value in group.items() for path in self._at(place)}
             sizes = {path: stamp[0] for path in paths if (stamp := stamp_of(path))}
             if len(sizes) > 1:
-                found.append(
-                    [Match(path, paths[path]) for path in sorted(sizes, key=lambda path: (-sizes[path], path))]
-                )
+                largest_first = sorted(sizes, key=lambda path: (-sizes[path], path))
+                found.append([Match(path, paths[path]) for path in largest_first])
         return sorted(found, key=lambda matches: matches[0].path)
 
     def _ranked(self, queries: list[Floats]) -> Iterator[Match]:

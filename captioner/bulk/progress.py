@@ -47,19 +47,16 @@ class Progress:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
         self._summary.kept = kept
         if kept:
-            self.note(
-                f"{kept:,} of {counted(total, 'picture')} {'has' if kept == 1 else 'have'} captions already: kept"
-            )
+            have = "has" if kept == 1 else "have"
+            self.note(f"{kept:,} of {counted(total, 'picture')} {have} captions already: kept")
         return self._summary
 
     def move(self, moved: int, only_said: bool) -> None:
         """Say that the captions of some pictures went with them to other paths, or would go."""
         self._summary.moved = moved
         if moved:
-            whose = "its caption" if moved == 1 else "their captions"
-            self.note(
-                f"{moved:,} moved: {whose} {'would go' if only_said else 'went'} with {'it' if moved == 1 else 'them'}"
-            )
+            whose, them = ("its caption", "it") if moved == 1 else ("their captions", "them")
+            self.note(f"{moved:,} moved: {whose} {'would go' if only_said else 'went'} with {them}")
 
     def note(self, text: str) -> None:
         """Say something, unless it should be quiet."""
