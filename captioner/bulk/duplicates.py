@@ -26,8 +26,8 @@ def grouped(
     for start in range(0, len(vectors), _ROWS):
         rows, columns = np.nonzero(vectors[start : start + _ROWS] @ vectors[start:].T >= rough)
         first, second = (each[columns > rows] + start for each in (rows, columns))
-        while len(first):
-            apart = group[first] != group[second]  # what is in one group already need not be compared
+        # What is in one group already need not be compared.
+        while len(apart := np.flatnonzero(group[first] != group[second])):
             first, second = first[apart], second[apart]
             some, other = first[:_PAIRS], second[:_PAIRS]
             first, second = first[_PAIRS:], second[_PAIRS:]
