@@ -257,12 +257,8 @@ class Sidecars(Place):
 
     def current(self, path: str) -> Held | None:
         """The first line of the file. Nobody knows who wrote it, so it counts as a person's."""
-        found = self._lines(path)
-        return None if found is None else Held(found[0], False)
-
-    def _lines(self, path: str) -> list[str] | None:
         file = self._there(path)
-        return texts_in(file) if file else None
+        return Held(texts_in(file)[0], False) if file else None
 
     def _there(self, path: str) -> Path | None:
         """The file that counts for a picture; one that it shares with another picture, too, as when it is read."""
@@ -277,7 +273,8 @@ class Sidecars(Place):
         return Path(self._named(path, self._extensions[-1]))
 
     def _put_corrected(self, path: str, text: str) -> None:
-        others = (self._lines(path) or [""])[1:]
+        there = self._there(path)
+        others = texts_in(there)[1:] if there else []
         with replacing(self._file(path)) as file:
             file.writelines(f"{line}\n" for line in [one_line(text), *others] if line)
 
