@@ -86,8 +86,7 @@ def caption_files(
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     wanted = Wanted(format, place, options, metadata, overwrite, sidecar, coco_images)
     wanted.check(output, batch_size, resume)
-    arguments = listed(paths)
-    inline, found = _found(arguments, format, recursive, stdin, progress)
+    inline, found = _found(arguments := listed(paths), format, recursive, stdin, progress)
     target = wanted.target(found, inline, progress)
     kept = Journal(Path(journal or target.journal), resume, found) if target.journal else None
     run = _Run(target, kept, inline, Digests(inline), options, prompt, batch_size, model, index, progress)
