@@ -138,7 +138,7 @@ class Index:
         numbers, self.failed = self._numbered(paths)
         for reason in self.failed.values():
             if reason not in self._said:
-                self._progress.fail(reason)
+                self._progress.say(f"captioner: {one_line(reason)}")
         order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers == NONE) :]
         self._paths = [paths[place] for place in order]
         self._numbers, starts = np.unique(numbers[order], return_index=True)

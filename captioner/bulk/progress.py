@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -37,11 +37,14 @@ class Progress:
     def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
         self.quiet = quiet
         self.say = say or write
+        self._count_anew()
+        # Whether the caption of a picture is that of the run which this one resumes.
+        self.earlier: Callable[[str], bool] = lambda path: False
+
+    def _count_anew(self) -> None:
         self._summary, self._done = Summary(), 0
         self._given = 0  # of those done: with captions that they had
         self._unreadable = set[str]()  # pictures that failed, so that none counts twice
-        # Whether the caption of a picture is that of the run which this one resumes.
-        self.earlier: Callable[[str], bool] = lambda path: False
 
     def keep(self, kept: int, total: int) -> Summary:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
@@ -117,4 +120,6 @@ class Progress:
             unsure = f", {found.unsure:,} of them unsure" if found.unsure else ""
             given = f"{self._given:,} had a caption, " if self._given else ""
             self.note(f"{found.captioned:,} {done}{unsure}, {given}{found.failed:,} failed, {pace}")
-        return replace(found, kept=found.kept + self._given)
+        found.kept += self._given
+        self._count_anew()  # an index is looked through again and again
+        return found
