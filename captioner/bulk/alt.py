@@ -94,15 +94,13 @@ def alt_texts(
             gaps += list(find_gaps(document))  # all or none of them
     if write:
         states = {"lacking", "remote"} if fetch else {"lacking"}
-        sources = [gap.found.source if gap.state in states else None for gap in gaps]
+        sources = [gap.source if gap.state in states else None for gap in gaps]
         answers = _answers(dict.fromkeys(filter(None, sources)), checkpoint, progress)
-        gaps = [
-            _answered(gap, answers[source], min_confidence) if source else gap
-            for gap, source in zip(gaps, sources, strict=True)
-        ]
+        pairs = zip(gaps, sources, strict=True)
+        gaps = [_answered(gap, answers[source], min_confidence) if source else gap for gap, source in pairs]
         if decorative:
             gaps = [replace(gap, state="written", text="") if gap.state == "decorative" else gap for gap in gaps]
-        files = groupby(gaps, lambda gap: gap.found.path)
+        files = groupby(gaps, lambda gap: gap.path)
         gaps = list(chain.from_iterable(fill(path, list(group), errors) for path, group in files))
     return AltTexts(len(documents), gaps, errors)
 
@@ -168,11 +166,11 @@ def fill(path: str, gaps: list[Gap], errors: list[str]) -> list[Gap]:
     words: dict[str, list[tuple[Image, str]]] = {}
     for gap in gaps:
         if gap.state == "written":
-            words.setdefault(gap.found.member, []).append((gap.found.image, gap.text or ""))
+            words.setdefault(gap.member, []).append((gap.image, gap.text or ""))
     failed = len(errors)
     with noting(errors, path):
         if words:
-            write_document(path, gaps[0].found.digest, words)
+            write_document(path, gaps[0].digest, words)
     if len(errors) == failed:
         return gaps
     return [replace(gap, state="lacking", note="", text=None) if gap.state == "written" else gap for gap in gaps]
@@ -212,9 +210,8 @@ class _Cache:
     def add(self, picture: str, words: _Words) -> None:
         """Keep a caption."""
         with suppress(sqlite3.Error):
-            self._database.execute(
-                "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?)", (picture, self._model, *words)
-            )
+            query = "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?)"
+            self._database.execute(query, (picture, self._model, *words))
 
     def close(self) -> None:
         """Write what was added."""

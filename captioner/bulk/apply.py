@@ -72,10 +72,10 @@ def apply_captions(
     One picture does not stop the others. `dry_run` only says what would be written. Nothing is written if the file is
     in doubt: raises DataError then. Raises also InputError if none of its pictures exists, OptionError and DeviceError.
     """
-    options = metadata or MetadataOptions()
+    options, into = metadata or MetadataOptions(), listed(documents)
     if format not in APPLY_FORMATS:
         raise OptionError(f"format must be one of {', '.join(APPLY_FORMATS)}, not {format!r}")
-    if bool(listed(documents)) != (format == "alt"):
+    if bool(into) != (format == "alt"):
         raise OptionError("the format alt needs documents to fill in, and the other formats take none")
     check_metadata(format, replace(options, overwrite_edited=False) if format == "sidecar" else options)
     if extension and format != "sidecar":
@@ -84,9 +84,9 @@ def apply_captions(
     done = Applied()
     captions = _captions(Path(file), Path(images) if images else None, format in ("xmp", "sidecar"), done)
     if format == "alt":
-        _fill(find_documents(listed(documents)), captions, done, dry_run)
+        _fill(find_documents(into), captions, done, dry_run)
         return done
-    place = place_of(format, list(captions), options, extension)
+    place = place_of(format, list(captions), options, extension=extension)
     for path, given in captions.items():
         try:
             _put(place, path, given, options.overwrite_edited, done, dry_run)
@@ -165,11 +165,8 @@ def _fill(documents: list[str], captions: dict[str, _Given], done: Applied, dry_
     """Fill in the alternative texts that documents lack."""
     texts = {os.path.realpath(path): given.text for path, given in captions.items() if given.text}
     done.skipped = len(captions) - len(texts)
-    inside = (
-        {sha256_of(Path(path)): path for path in texts}
-        if any(name.lower().endswith(EPUB) for name in documents)
-        else {}
-    )
+    books = any(name.lower().endswith(EPUB) for name in documents)
+    inside = {sha256_of(Path(path)): path for path in texts} if books else {}
     used = set()
     for document in documents:
         gaps: list[Gap] = []
@@ -187,7 +184,7 @@ def _fill(documents: list[str], captions: dict[str, _Given], done: Applied, dry_
 
 def _picture(gap: Gap, inside: dict[str, str]) -> str:
     """The file that a document shows, by its path, or in an EPUB by its content."""
-    source = gap.found.source
+    source = gap.source
     if not source or source.remote:
         return ""
     if not source.member:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,15 +11,6 @@ from captioner.bulk.index import Floats, Numbers
 
 _ROWS = 256  # of the table of all products, computed at a time
 _PAIRS = 2048  # that are looked at more closely at a time
-
-
-def near(vectors: Floats, threshold: float) -> Iterator[tuple[Numbers, Numbers]]:
-    """The pairs of unit vectors (N, D) whose product reaches the threshold, block by block, by their places."""
-    for start in range(0, len(vectors), _ROWS):
-        rows, columns = np.nonzero(vectors[start : start + _ROWS] @ vectors[start:].T >= threshold)
-        first, second = rows + start, columns + start
-        later = second > first
-        yield first[later], second[later]
 
 
 def grouped(
@@ -32,9 +23,11 @@ def grouped(
     """
     group = np.arange(len(vectors))
     best = np.zeros(len(vectors))
-    for first, second in near(vectors, rough):
-        while len(first):
-            apart = group[first] != group[second]  # what is in one group already need not be compared
+    for start in range(0, len(vectors), _ROWS):
+        rows, columns = np.nonzero(vectors[start : start + _ROWS] @ vectors[start:].T >= rough)
+        first, second = (each[columns > rows] + start for each in (rows, columns))
+        # What is in one group already need not be compared.
+        while len(apart := np.flatnonzero(group[first] != group[second])):
             first, second = first[apart], second[apart]
             some, other = first[:_PAIRS], second[:_PAIRS]
             first, second = first[_PAIRS:], second[_PAIRS:]

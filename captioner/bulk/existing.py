@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from captioner.bulk.formats import caption_columns, csv_line, csv_lines, json_of, writer
+from captioner.bulk.formats import caption_columns, csv_line, csv_lines, is_utf8, json_of, writer
 from captioner.bulk.on_disk import OnDisk
 from captioner.data.readers.documents import parsed, values_of
 from captioner.data.spreadsheets import quoted, unquoted
@@ -63,13 +63,9 @@ class Existing:
         """Whether a picture has a row."""
         return _key(one_line(path) if self.format == "text" else path) in self.pictures
 
-    def gone(self) -> list[str]:
-        """The pictures with a row that are neither where it says nor where a later row has them."""
-        return sorted(self._gone)
-
     @cached_property
-    def _gone(self) -> dict[str, str | None]:
-        """They, in the order of their rows, with their digests."""
+    def gone(self) -> dict[str, str | None]:
+        """The pictures with a row that are neither where it says nor where a later row has them, with their digests."""
         gone = {path: self.pictures[path] for path in self.pictures if not os.path.lexists(path)}
         digests = {*filter(None, gone.values())}
         alike = [(path, digest) for path, digest in self.pictures.items() if digest in digests] if digests else []
@@ -80,10 +76,6 @@ class Existing:
             elif digest in there:
                 del gone[path]
         return gone
-
-    def lost(self) -> dict[str, str]:
-        """The pictures that are gone by their digests."""
-        return {digest: path for path, digest in self._gone.items() if digest}
 
     def more(self, rows: Iterable[Row]) -> Iterator[str]:
         """The text that adds those rows whose pictures have none yet."""
@@ -159,7 +151,7 @@ def _read(text: IO[str], format: str, num_captions: int, ends: bool) -> Existing
 def _checked(lines: Iterable[_Line]) -> Iterator[_Line]:
     """The lines. Raises DataError for one that is not UTF-8."""
     for line in lines:
-        if not (_is_utf8(line.rest) and (_is_utf8(line.path) or os.path.lexists(line.path))):
+        if not (is_utf8(line.rest) and (is_utf8(line.path) or os.path.lexists(line.path))):
             raise DataError(f"line {line.number} is not UTF-8: save the file as UTF-8")
         yield line
 
@@ -207,15 +199,6 @@ def _jsonl_lines(lines: Iterable[str]) -> Iterator[_Line]:
                 raise DataError(f"line {number} has no 'path'")
             if caption is not None:  # a row that tells an error is none
                 yield _Line(number, path, line, content)
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether the text has no bytes that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _key(path: str) -> str:

@@ -138,7 +138,7 @@ class Index:
         numbers, self.failed = self._numbered(paths)
         for reason in self.failed.values():
             if reason not in self._said:
-                self._progress.fail(reason)
+                self._progress.say(f"captioner: {one_line(reason)}")
         order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers == NONE) :]
         self._paths = [paths[place] for place in order]
         self._numbers, starts = np.unique(numbers[order], return_index=True)
@@ -190,9 +190,8 @@ class Index:
             paths = {path: value for place, value in group.items() for path in self._at(place)}
             sizes = {path: stamp[0] for path in paths if (stamp := stamp_of(path))}
             if len(sizes) > 1:
-                found.append(
-                    [Match(path, paths[path]) for path in sorted(sizes, key=lambda path: (-sizes[path], path))]
-                )
+                largest_first = sorted(sizes, key=lambda path: (-sizes[path], path))
+                found.append([Match(path, paths[path]) for path in largest_first])
         return sorted(found, key=lambda matches: matches[0].path)
 
     def _ranked(self, queries: list[Floats]) -> Iterator[Match]:

@@ -211,8 +211,13 @@ def _all_texts(row: Row) -> list[str]:
 def json_of(value: Row) -> str:
     """JSON in readable UTF-8, or in ASCII where a file name is not valid text."""
     line = json.dumps(value, ensure_ascii=False)
+    return line if is_utf8(line) else json.dumps(value)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8. One with bytes of a file name that are not cannot."""
     try:
-        line.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value)
-    return line
+        return False
+    return True

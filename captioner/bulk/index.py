@@ -110,13 +110,7 @@ class IndexFile:
 
     def features(self, digests: Sequence[bytes], batch: int) -> list[Floats | None]:
         """The features (F,) of pictures that were added with this `batch`."""
-        query = "SELECT features, crc FROM pictures WHERE digest = ? AND batch = ?"
-
-        def look_up(database: sqlite3.Connection) -> list[Floats | None]:
-            rows = [database.execute(query, (digest, batch)).fetchone() for digest in digests]
-            return [_unpacked(digest, *row) if row else None for digest, row in zip(digests, rows, strict=True)]
-
-        return self._do(look_up)
+        return self._records("digest = ? AND batch = ?", [(digest, batch) for digest in digests])
 
     def add(self, files: Sequence[File], features: Floats, batch: int) -> None:
         """Keep the features (N, F) of pictures: of all, or of none when the process is killed.
@@ -187,20 +181,22 @@ class IndexFile:
 
     def standardised(self, numbers: Numbers) -> Floats:
         """The features (N, F) of pictures, as the matcher sees them, scaled to unit length; zeros if damaged."""
-        query = "SELECT digest, features, crc FROM pictures WHERE number = ?"
-        rows = self._do(lambda database: [database.execute(query, (n,)).fetchone() for n in numbers.tolist()])
-        features = [_unpacked(*row) if row else None for row in rows]
+        features = self._numbered(numbers.tolist())
         return self.reader.alike(np.stack([self.reader.mean if row is None else row for row in features]))
+
+    def _numbered(self, numbers: Iterable[int]) -> list[Floats | None]:
+        return self._records("number = ?", [(number,) for number in numbers])
+
+    def _records(self, where: str, wanted: Sequence[tuple[object, ...]]) -> list[Floats | None]:
+        """The features (F,) of pictures; None for those that are not there or are damaged."""
+        query = f"SELECT digest, features, crc FROM pictures WHERE {where}"
+        rows = self._do(lambda database: [database.execute(query, values).fetchone() for values in wanted])
+        return [_unpacked(*row) if row else None for row in rows]
 
     def _mended(self, numbers: list[int], file: Path) -> Floats:
         """Vectors (N, D), computed again. Pictures whose features are damaged, too, get zeros, and are forgotten."""
-        query = "SELECT digest, features, crc FROM pictures WHERE number = ?"
-        rows = self._do(lambda database: [database.execute(query, (number,)).fetchone() for number in numbers])
-        features = {
-            number: feature
-            for number, row in zip(numbers, rows, strict=True)
-            if row and (feature := _unpacked(*row)) is not None
-        }
+        found = zip(numbers, self._numbered(numbers), strict=True)
+        features = {number: row for number, row in found if row is not None}
         vectors = dict.fromkeys(numbers, np.zeros(self.reader.size, np.float32))
         if features:
             vectors |= dict(zip(features, self.reader.pictures(np.stack([*features.values()])), strict=True))

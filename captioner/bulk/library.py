@@ -31,12 +31,13 @@ _MAKER = f"captioner {__version__}"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Library(Place):
-    """A place of captions for each picture.
+class XmpFiles(Place):
+    """An XMP sidecar file beside each picture.
 
     `fail` takes the path of a picture whose caption cannot be written, and what to say of it.
     """
 
+    digests = True
     language = ""  # of the captions, once the model is known
     limits = ""  # below which pictures are skipped, if any are
 
@@ -45,6 +46,7 @@ class Library(Place):
     ) -> None:
         self.journal = journal_beside(paths)
         self._options, self._overwrite, self._fail = options, overwrite, fail
+        self.replaces_edited = options.overwrite_edited
         self._sidecars, self._digests = Sidecars(options.xmp_name), Digests()
 
     def perhaps(self, paths: Iterable[str]) -> Iterator[str]:
@@ -54,14 +56,13 @@ class Library(Place):
 
     def holds(self, path: str) -> bool:
         """Whether the picture has a caption that stays. Raises OutputError if none could be written for it."""
-        edited = self._options.overwrite_edited
         try:
             if not _exists(path):  # as captioning will report
                 return False
-            if (there := self.here(path)) and there.stays(self._overwrite, edited):
+            if (there := self.here(path)) and there.stays(self._overwrite, self.replaces_edited):
                 return True
             with suppress(DataError):  # it stays as it is
-                if (other := self._elsewhere(path)) and not (other.ours or edited):
+                if (other := self._elsewhere(path)) and not (other.ours or self.replaces_edited):
                     return True
             if self.limits and not self._overwrite and self._skipped(path) == self.limits:
                 return True
@@ -89,9 +90,6 @@ class Library(Place):
         found = [caption for caption in (self.here(path), self._elsewhere(path)) if caption]
         return min(found, key=lambda caption: caption.ours, default=None)
 
-    def _may_replace(self) -> bool:
-        return self._options.overwrite_edited
-
     def _put_corrected(self, path: str, text: str) -> None:
         self._check(path)
         self._put(path, Entry(text.strip(), maker=_MAKER, by_person=True))
@@ -100,34 +98,6 @@ class Library(Place):
         tags = None if row.get("tags", ()) is None else tuple(tag["word"] for tag in row.get("tags", ()))
         kept = {"picture": row.get("digest", ""), "skipped": "" if row["caption"] else self.limits}
         self._put(row["path"], Entry(row["caption"], self.language, row.get("confidence"), tags, _MAKER, **kept))
-
-    def _elsewhere(self, path: str) -> Held | None:
-        raise NotImplementedError
-
-    def _skipped(self, path: str) -> str:
-        """The limits below which the picture was when it was skipped, if it was."""
-        raise NotImplementedError
-
-    def _check(self, path: str) -> None:
-        """Raise OutputError or OSError if no caption could be written for the picture."""
-
-    def _put(self, path: str, entry: Entry) -> None:
-        raise NotImplementedError
-
-
-def _exists(path: str) -> bool:
-    """Whether there is a file. Raises OSError where the disk does not tell."""
-    try:
-        os.stat(path)  # noqa: PTH116  # a Path for each of very many pictures takes long
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
-    return True
-
-
-class XmpFiles(Library):
-    """An XMP sidecar file beside each picture."""
-
-    digests = True
 
     def lost(self, folders: Iterable[tuple[str, list[str]]]) -> dict[str, Any]:
         """The sidecars whose picture is gone: of several, the newest with a person's caption, or else with ours."""
@@ -151,6 +121,10 @@ class XmpFiles(Library):
         """The path and the file, and those of others that show the same."""
         return "\t".join(map(one_line, (path, *self._files(path))))
 
+    def check(self, paths: Collection[str]) -> None:
+        """The folders must be writable."""
+        check_folders(chain([str(self.journal.parent)], map(os.path.dirname, paths)))
+
     def here(self, path: str) -> Held | None:
         return self._sidecars.held(path)
 
@@ -158,13 +132,11 @@ class XmpFiles(Library):
         return embedded.read(path) if embedded.available() else None
 
     def _skipped(self, path: str) -> str:
+        """The limits below which the picture was when it was skipped, if it was."""
         return sidecars.noted(self._sidecars.file(path), "skipped")
 
-    def check(self, paths: Collection[str]) -> None:
-        """The folders must be writable."""
-        check_folders(chain([str(self.journal.parent)], map(os.path.dirname, paths)))
-
     def _check(self, path: str) -> None:
+        """Raise OutputError or OSError if no caption could be written for the picture."""
         for file in self._files(path):
             if file.exists() and not os.access(file, os.W_OK):
                 raise OutputError(f"{file}: is write-protected")
@@ -174,11 +146,11 @@ class XmpFiles(Library):
 
     def _put(self, path: str, entry: Entry) -> None:
         """Write the sidecar of a picture, and those of others that show the same, unless they have one that stays."""
-        before, edited = self.current(path), self._options.overwrite_edited
+        before, overwrite = self.current(path), self._overwrite or entry.by_person
         self._sidecars.write(path, self._with_digest(path, entry))
         for other in () if entry.skipped else self._sidecars.seconds(path):
             there = sidecars.read(self._sidecars.file(other))
-            if not there or there == before or not there.stays(self._overwrite or entry.by_person, edited):
+            if not there or there == before or not there.stays(overwrite, self.replaces_edited):
                 self._sidecars.write(other, self._with_digest(other, replace(entry, picture="")))
 
     def _with_digest(self, path: str, entry: Entry) -> Entry:
@@ -219,3 +191,12 @@ class Pictures(XmpFiles):
 
     def _put(self, path: str, entry: Entry) -> None:
         embedded.write(path, entry, self._options)
+
+
+def _exists(path: str) -> bool:
+    """Whether there is a file. Raises OSError where the disk does not tell."""
+    try:
+        os.stat(path)  # noqa: PTH116  # a Path for each of very many pictures takes long
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return True

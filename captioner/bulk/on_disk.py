@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 from weakref import finalize
@@ -14,7 +14,7 @@ from captioner.inference.parallel import in_batches
 _TOGETHER = 50  # items that are set by one statement; every SQLite takes 499
 
 
-class OnDisk(MutableMapping[str, Any]):
+class OnDisk(Mapping[str, Any]):
     """Texts in the order in which they came first, each with a number, a text or None.
 
     They lie in a temporary file, which goes with the process, and little of it is in memory. A few never reach the
@@ -37,13 +37,6 @@ class OnDisk(MutableMapping[str, Any]):
 
     def __contains__(self, key: object) -> bool:
         return self._do("SELECT 1 FROM items WHERE key = ?", str(key)).fetchone() is not None
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.put([(key, value)])
-
-    def __delitem__(self, key: str) -> None:
-        if not self._do("DELETE FROM items WHERE key = ?", key).rowcount:
-            raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._column("key FROM items")
@@ -81,10 +74,15 @@ class OnDisk(MutableMapping[str, Any]):
         return (_whole(each) for (each,) in self._do(f"SELECT {of} ORDER BY rowid"))
 
     def _do(self, query: str, *values: Any) -> sqlite3.Cursor:
+        # File names need not be valid text.
+        given = [each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in values]
         try:
-            return self._database.execute(query, [_bytes(each) if isinstance(each, str) else each for each in values])
+            return self._database.execute(query, given)
         except sqlite3.OperationalError as error:
-            raise _explained(error) from error
+            if not any(reason in str(error) for reason in ("full", "unable to open", "disk I/O")):
+                raise
+            remedy = "make room, or set TMPDIR (on Windows TEMP) to another folder"
+            raise OutputError(f"the folder for temporary files cannot be used ({error}): {remedy}") from error
 
 
 def distinct(texts: Iterable[str]) -> OnDisk:
@@ -92,17 +90,6 @@ def distinct(texts: Iterable[str]) -> OnDisk:
     found = OnDisk()
     found.put((text, None) for text in texts)
     return found
-
-
-def _explained(error: sqlite3.Error) -> Exception:
-    if not any(reason in str(error) for reason in ("full", "unable to open", "disk I/O")):
-        return error
-    remedy = "make room, or set TMPDIR (on Windows TEMP) to another folder"
-    return OutputError(f"the folder for temporary files cannot be used ({error}): {remedy}")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # file names need not be valid text
 
 
 def _whole(value: Any) -> Any:

@@ -78,6 +78,7 @@ class Place(Output):
     """An output that keeps the caption of each picture by itself, so that a person can correct one at a time."""
 
     journal: Path
+    replaces_edited = False  # whether a correction may replace the caption of another person
 
     def current(self, path: str) -> Held | None:
         """The caption that counts for a picture, wherever it is. Raises DataError and OSError."""
@@ -106,13 +107,9 @@ class Place(Output):
 
     def _check_seen(self, path: str, *texts: str | None) -> None:
         """Raise OutputError if there is a caption that is neither ours nor one of these texts."""
-        if (there := self.current(path)) and not (there.ours or there.text in texts or self._may_replace()):
+        if (there := self.current(path)) and not (there.ours or there.text in texts or self.replaces_edited):
             remedy = "it is kept; overwrite edited (--overwrite-edited) replaces it"
             raise OutputError(f"{path}: has another caption, which a person may have written: {remedy}")
-
-    def _may_replace(self) -> bool:
-        """Whether a correction may replace any caption."""
-        raise NotImplementedError
 
     def _put_corrected(self, path: str, text: str) -> None:
         raise NotImplementedError
@@ -171,11 +168,12 @@ class OneFile(Output):
 
     def gone(self) -> list[str]:
         """The pictures that only the file still knows."""
-        return self._existing.gone() if self._existing else []
+        return sorted(self._existing.gone) if self._existing else []
 
     def lost(self, folders: Iterable[tuple[str, list[str]]]) -> dict[str, Any]:
         """The paths of pictures that only the file still knows."""
-        return self._existing.lost() if self._existing else {}
+        gone = self._existing.gone.items() if self._existing else ()
+        return {digest: path for path, digest in gone if digest}
 
     def follow(self, moved: dict[str, Any]) -> None:
         """Add the rows of other paths once more for these."""
@@ -217,10 +215,13 @@ class Sidecars(Place):
     Without an `extension` a new file is a .txt, and a .caption that is there counts as well.
     """
 
-    def __init__(self, paths: Collection[str], extension: str, prefix: str, suffix: str, overwrite: bool) -> None:
+    def __init__(
+        self, paths: Collection[str], overwrite: bool = False, extension: str = "", prefix: str = "", suffix: str = ""
+    ) -> None:
         self._extensions = (extension,) if extension else TEXTS[:2]
         self._named = sidecar_names(paths)
-        self._prefix, self._suffix, self._overwrite, self.whole = prefix, suffix, overwrite, overwrite
+        self._prefix, self._suffix, self._overwrite = prefix, suffix, overwrite
+        self.whole = self.replaces_edited = overwrite
         self.journal = journal_beside(paths)
 
     def perhaps(self, paths: Iterable[str]) -> Iterator[str]:
@@ -256,12 +257,8 @@ class Sidecars(Place):
 
     def current(self, path: str) -> Held | None:
         """The first line of the file. Nobody knows who wrote it, so it counts as a person's."""
-        found = self._lines(path)
-        return None if found is None else Held(found[0], False)
-
-    def _lines(self, path: str) -> list[str] | None:
         file = self._there(path)
-        return texts_in(file) if file else None
+        return Held(texts_in(file)[0], False) if file else None
 
     def _there(self, path: str) -> Path | None:
         """The file that counts for a picture; one that it shares with another picture, too, as when it is read."""
@@ -275,11 +272,9 @@ class Sidecars(Place):
                 return there
         return Path(self._named(path, self._extensions[-1]))
 
-    def _may_replace(self) -> bool:
-        return self._overwrite
-
     def _put_corrected(self, path: str, text: str) -> None:
-        others = (self._lines(path) or [""])[1:]
+        there = self._there(path)
+        others = texts_in(there)[1:] if there else []
         with replacing(self._file(path)) as file:
             file.writelines(f"{line}\n" for line in [one_line(text), *others] if line)
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
 
 
-@dataclass(frozen=True)
+@dataclass
 class Summary:
     """What a run did, in numbers of pictures."""
 
-    captioned: int
-    failed: int
-    skipped: int  # because the run that this one resumed had captioned them
-    seconds: float
+    captioned: int = 0
+    failed: int = 0
+    skipped: int = 0  # because the run that this one resumed had captioned them
+    seconds: float = 0.0
     kept: int = 0  # because the output had their captions already, or the input of a cluster
     unsure: int = 0  # of those captioned: marked, or left without a sentence
     moved: int = 0  # because the output had their captions, where they were before
@@ -37,29 +37,29 @@ class Progress:
     def __init__(self, quiet: bool = False, say: Callable[[str], object] | None = None) -> None:
         self.quiet = quiet
         self.say = say or write
-        self._done = self._captioned = self._failed = self._skipped = self._kept = self._unsure = self._moved = 0
-        self._given = 0  # of those done: with captions that they had
-        self._unreadable = set[str]()  # pictures that failed, so that none counts twice
+        self._count_anew()
         # Whether the caption of a picture is that of the run which this one resumes.
         self.earlier: Callable[[str], bool] = lambda path: False
 
+    def _count_anew(self) -> None:
+        self._summary, self._done = Summary(), 0
+        self._given = 0  # of those done: with captions that they had
+        self._unreadable = set[str]()  # pictures that failed, so that none counts twice
+
     def keep(self, kept: int, total: int) -> Summary:
         """Say that some of all pictures have captions that stay. Returns what a run did that ends here."""
-        self._kept = kept
+        self._summary.kept = kept
         if kept:
-            self.note(
-                f"{kept:,} of {counted(total, 'picture')} {'has' if kept == 1 else 'have'} captions already: kept"
-            )
-        return Summary(0, self._failed, 0, 0.0, kept, moved=self._moved)
+            have = "has" if kept == 1 else "have"
+            self.note(f"{kept:,} of {counted(total, 'picture')} {have} captions already: kept")
+        return self._summary
 
     def move(self, moved: int, only_said: bool) -> None:
         """Say that the captions of some pictures went with them to other paths, or would go."""
-        self._moved = moved
+        self._summary.moved = moved
         if moved:
-            whose = "its caption" if moved == 1 else "their captions"
-            self.note(
-                f"{moved:,} moved: {whose} {'would go' if only_said else 'went'} with {'it' if moved == 1 else 'them'}"
-            )
+            whose, them = ("its caption", "it") if moved == 1 else ("their captions", "them")
+            self.note(f"{moved:,} moved: {whose} {'would go' if only_said else 'went'} with {them}")
 
     def note(self, text: str) -> None:
         """Say something, unless it should be quiet."""
@@ -68,7 +68,7 @@ class Progress:
 
     def fail(self, reason: str) -> None:
         """Name a picture that failed."""
-        self._failed += 1
+        self._summary.failed += 1
         self.say(f"captioner: {one_line(reason)}")
 
     def fail_to_write(self, path: str, reason: str) -> None:
@@ -76,15 +76,15 @@ class Progress:
         self.say(f"captioner: {one_line(reason)}")
         if path in self._unreadable:
             return
-        self._failed += 1
+        self._summary.failed += 1
         if self.earlier(path):
-            self._skipped -= 1
+            self._summary.skipped -= 1
         else:
-            self._captioned -= 1
+            self._summary.captioned -= 1
 
     def begin(self, total: int | None, skipped: int = 0) -> None:
         """Start the clock. `total` is None where nobody knows it; `skipped` pictures have captions already."""
-        self._total, self._skipped, self._started = total, skipped, time.monotonic()
+        self._total, self._summary.skipped, self._started = total, skipped, time.monotonic()
         self._bar = progress_bar(total, "", "picture", skipped, hidden=self.quiet)
         if skipped:
             self.note(f"captioned before: {skipped:,} {'pictures' if total is None else f'of {total:,} pictures'}")
@@ -104,8 +104,8 @@ class Progress:
                     elif row.get("given"):
                         self._given += 1
                     else:
-                        self._captioned += 1
-                    self._unsure += bool(row.get("unsure"))
+                        self._summary.captioned += 1
+                    self._summary.unsure += bool(row.get("unsure"))
                     self._done += 1
                     self._bar.update()
                 yield rows
@@ -113,11 +113,13 @@ class Progress:
     def finish(self, done: str = "captioned") -> Summary:
         """Remove the bar and print the summary, unless there was one picture, for which it was `done`."""
         self._bar.close()
-        seconds = time.monotonic() - self._started
-        if self._total != 1 or self._failed or self._unsure:
-            pace = f"{seconds:.0f} s ({self._done / max(seconds, 1e-9):,.0f} pictures/s)"
-            unsure = f", {self._unsure:,} of them unsure" if self._unsure else ""
+        found = self._summary
+        found.seconds = time.monotonic() - self._started
+        if self._total != 1 or found.failed or found.unsure:
+            pace = f"{found.seconds:.0f} s ({self._done / max(found.seconds, 1e-9):,.0f} pictures/s)"
+            unsure = f", {found.unsure:,} of them unsure" if found.unsure else ""
             given = f"{self._given:,} had a caption, " if self._given else ""
-            self.note(f"{self._captioned:,} {done}{unsure}, {given}{self._failed:,} failed, {pace}")
-        kept = self._kept + self._given
-        return Summary(self._captioned, self._failed, self._skipped, seconds, kept, self._unsure, self._moved)
+            self.note(f"{found.captioned:,} {done}{unsure}, {given}{found.failed:,} failed, {pace}")
+        found.kept += self._given
+        self._count_anew()  # an index is looked through again and again
+        return found

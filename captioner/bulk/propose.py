@@ -62,7 +62,8 @@ def propose(
         raise OptionError(f"{output}: will hold csv: give a name that ends in .csv")
     target = in_one(place, "csv", 1, _table) if place else Output()
     found = find_pictures(listed(paths), recursive)
-    left = [path for path in found if not target.holds(path) and (everything or not _captioned(path))]
+    sidecars = Sidecars()  # one for all, because it lists each folder once
+    left = [path for path in found if not target.holds(path) and (everything or not _captioned(path, sidecars))]
     if not left:
         raise InputError(f"{one_line(found[0])} and all others have captions of people: add everything (--all)")
     check_waiting(left, {}, target)
@@ -111,11 +112,11 @@ def _encoded(captioner: Captioner, paths: Iterable[str], say: Callable[[str], ob
     return np.concatenate(features), rows
 
 
-def _captioned(path: str) -> bool:
+def _captioned(path: str, sidecars: Sidecars) -> bool:
     """Whether a person may have written a caption for the picture."""
     places = PLACES if embedded.available() else ("xmp", "text")
     with suppress(DataError, OSError):  # what is damaged says nothing
-        row = caption_of(path, places, Sidecars())
+        row = caption_of(path, places, sidecars)
         return row is not None and row.get("author") != "captioner"
     return False
 

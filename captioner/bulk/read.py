@@ -16,7 +16,7 @@ from captioner.files import AnyPath, listed
 from captioner.metadata import embedded
 from captioner.metadata.sidecars import Sidecars
 from captioner.options import PLACES, READ_FORMATS
-from captioner.pictures.find import Stdin, find_pictures, read_stdin
+from captioner.pictures.find import STDIN, Stdin, find_pictures, read_stdin
 
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.results import Row
@@ -56,11 +56,12 @@ def read_files(
             embedded.require()
         places = tuple(name for name in places if name != "embedded")
         progress.note(f"captions inside pictures are left out: to read them, {to_install('metadata')}")
-    note_subfolders(listed(paths), recursive, progress)
-    content = read_stdin(stdin) if "-" in listed(paths) else []
+    arguments = listed(paths)
+    note_subfolders(arguments, recursive, progress)
+    content = read_stdin(stdin) if STDIN in arguments else []
     if isinstance(content, bytes):
         raise OptionError("a picture on stdin has nothing beside it: give its path")
-    found = find_pictures(listed(paths), recursive, content)
+    found = find_pictures(arguments, recursive, content)
     rows = list(_rows(found, places, progress))
     several = max((1 + len(row.get("alternatives", ())) for row in rows), default=1)
     target = in_one(place, format, several, writer(format, several), overwrite)

@@ -12,7 +12,7 @@ from captioner.bulk.index import Floats, IndexFile, index_folder
 from captioner.bulk.moves import Digests, File, stamp_of
 from captioner.errors import CheckpointError, OutputError
 from captioner.files import AnyPath
-from captioner.inference.reader import Reader, load_reader
+from captioner.inference.reader import load_reader
 
 if TYPE_CHECKING:  # they import torch
     from captioner.inference.captioner import Captioner
@@ -58,14 +58,9 @@ def store_of(
         if file is True:
             return None
         raise
-    exact = captioner.engine == "torch" and captioner.precision == "float32"
-    return Reuse(index_of(captioner, file, reader, say), exact, digests, say)
-
-
-def index_of(captioner: Captioner, file: AnyPath | bool, reader: Reader, say: Callable[[str], object]) -> IndexFile:
-    """The index for a model."""
-    model = model_of(captioner)
-    return IndexFile(file_of(model) if isinstance(file, bool) else Path(file), model, reader, say)
+    exact, model = captioner.engine == "torch" and captioner.precision == "float32", model_of(captioner)
+    index = IndexFile(file_of(model) if file is True else Path(file), model, reader, say)
+    return Reuse(index, exact, digests, say)
 
 
 class Reuse:
@@ -86,11 +81,12 @@ class Reuse:
         known: list[Floats | None] = [None] * len(pictures)
 
         def keep(places: Sequence[int], features: Floats) -> None:
-            whole = [(files[place], row) for place, row in zip(places, features, strict=True) if files]
-            same = [number for number, (file, _) in enumerate(whole) if file.digest and file.stamp == _now(file)]
+            new = [files[place] for place in places] if files else []
+            now = [stamp_of(file.path) if file.stamp else None for file in new]
+            same = [number for number, file in enumerate(new) if file.digest and file.stamp == now[number]]
             if same:
                 batch = len(places) if self._exact else 0
-                self._try(lambda: self.index.add([files[places[number]] for number in same], features[same], batch))
+                self._try(lambda: self.index.add([new[number] for number in same], features[same], batch))
 
         def look() -> None:
             paths = {name: os.fspath(source) for name, source in pictures if isinstance(source, str | os.PathLike)}
@@ -118,7 +114,3 @@ class Reuse:
         except (OutputError, OSError) as error:
             self.problem = error
             self._say(f"captioner: note: goes on without the index of pictures: {error}")
-
-
-def _now(file: File) -> object:
-    return stamp_of(file.path) if file.stamp else None

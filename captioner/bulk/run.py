@@ -18,7 +18,7 @@ from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from captioner.bulk.journal import Journal
-from captioner.bulk.library import Library
+from captioner.bulk.library import XmpFiles
 from captioner.bulk.moves import Digests, follow
 from captioner.bulk.on_disk import OnDisk, distinct
 from captioner.bulk.outputs import Output
@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # they import torch, for which what is wrong or done already 
     from captioner.inference.captioner import Captioner
     from captioner.inference.results import Row
 
-_TOGETHER = 500  # pictures that are taken away at a time
 _IN_MEMORY: WeakKeyDictionary[Captioner, str] = WeakKeyDictionary()  # what tells apart models that have no file
 
 
@@ -87,14 +86,15 @@ def caption_files(
     sidecar = {"extension": extension, "prefix": prefix, "suffix": suffix}
     wanted = Wanted(format, place, options, metadata, overwrite, sidecar, coco_images)
     wanted.check(output, batch_size, resume)
-    inline, found = _found(paths, format, recursive, stdin, progress)
+    inline, found = _found(arguments := listed(paths), format, recursive, stdin, progress)
     target = wanted.target(found, inline, progress)
     kept = Journal(Path(journal or target.journal), resume, found) if target.journal else None
     run = _Run(target, kept, inline, Digests(inline), options, prompt, batch_size, model, index, progress)
     total = len(found)
-    summary = run.keep_waiting(found, _around(listed(paths) + listed(moved_from), recursive), dry_run)
+    summary = run.keep_waiting(found, _around(arguments + listed(moved_from), recursive), dry_run)
     if dry_run:
-        run.show(found, total)
+        sys.stdout.writelines(f"{target.place(path)}\n" for path in found)
+        progress.note(f"{len(found):,} of {counted(total, 'picture')} would get captions")
     elif found:
         return run.caption(found)
     elif kept and resume:
@@ -116,6 +116,7 @@ class _Run:
     model: Captioner | Callable[[], Captioner] | None
     index: AnyPath | bool
     progress: Progress
+    kept: int = 0  # pictures with captions that stay
 
     def keep_waiting(self, paths: OnDisk, folders: Iterable[tuple[str, list[str]]], dry_run: bool) -> Summary:
         """Take away the pictures that get no captions: they have some that stay, or are named as failed.
@@ -123,25 +124,25 @@ class _Run:
         A picture with a caption in the journal is looked at when that is written, and now only if nothing else is left
         to do. Captions of pictures that were moved may be in `folders`. Raises InputError, OutputError and OSError.
         """
-        total, kept, others = len(paths), 0, list[str]()
+        total = len(paths)
         finished = next(paths.unset(), None) is None
-        for path in self.target.perhaps(paths if dry_run or finished else paths.unset()):
-            try:
-                if not self.target.holds(path):
-                    continue
-                kept += 1
-            except OutputError as error:
-                self.progress.fail(str(error))
-            others.append(path)
-            if len(others) == _TOGETHER:
-                paths.remove(others)
-                others.clear()
-        paths.remove(others)
+        asked = self.target.perhaps(paths if dry_run or finished else paths.unset())
+        paths.remove(filter(self._gets_none, asked))
         if paths:
             check_waiting(paths, self.inline, self.target)
             paths.remove(follow(self.target, paths, self.digests, folders, dry_run, self.progress))
             self._name_gone()
-        return self.progress.keep(kept, total)
+        return self.progress.keep(self.kept, total)
+
+    def _gets_none(self, path: str) -> bool:
+        """Whether a picture gets no caption: it has one that stays, or it is named as failed."""
+        try:
+            if not self.target.holds(path):
+                return False
+            self.kept += 1
+        except OutputError as error:
+            self.progress.fail(str(error))
+        return True
 
     def _name_gone(self) -> None:
         if not self.progress.quiet and (gone := self.target.gone()):
@@ -150,15 +151,10 @@ class _Run:
             remedy = "to keep the captions of pictures that were moved, first correct their paths in that file"
             self.progress.say(f"captioner: note: {which}, such as {one_line(gone[0])}: {remedy}")
 
-    def show(self, waiting: Collection[str], total: int) -> None:
-        """Say which of so many pictures would get captions."""
-        sys.stdout.writelines(f"{self.target.place(path)}\n" for path in waiting)
-        self.progress.note(f"{len(waiting):,} of {counted(total, 'picture')} would get captions")
-
     def caption(self, paths: OnDisk) -> Summary:
         """Caption these pictures, and write the captions. Raises what `caption_files` raises."""
         captioner = loaded(self.model)
-        if isinstance(self.target, Library):
+        if isinstance(self.target, XmpFiles):
             self.target.language = language_of(captioner.path)
         if self.journal:
             return self._through(self.journal, captioner, paths)
@@ -211,9 +207,11 @@ class _Run:
 
     def _settings(self, captioner: Captioner) -> dict[str, Any]:
         """What the captions depend on."""
-        content = {path: self.digests.of(path) for path in self.inline}
+        in_memory = f"in memory only, {uuid4()}"
+        checkpoint = captioner.digest() if captioner.path else _IN_MEMORY.setdefault(captioner, in_memory)
+        by = {"journal": 2, "checkpoint": checkpoint, "precision": captioner.precision, "engine": captioner.engine}
         asked = {**asdict(self.options), "prompt": self.prompt, "batch_size": self.batch_size}
-        return {**_facts(captioner), **asked, **content}
+        return {**by, **asked, **{path: self.digests.of(path) for path in self.inline}}
 
 
 def _around(arguments: list[str], recursive: bool) -> Iterator[tuple[str, list[str]]]:
@@ -234,18 +232,10 @@ def loaded(model: Captioner | Callable[[], Captioner] | None) -> Captioner:
     return model() if callable(model) else model
 
 
-def _facts(captioner: Captioner) -> dict[str, Any]:
-    """What captions depend on besides options: the checkpoint, the precision and the engine."""
-    in_memory = f"in memory only, {uuid4()}"
-    checkpoint = captioner.digest() if captioner.path else _IN_MEMORY.setdefault(captioner, in_memory)
-    return {"journal": 2, "checkpoint": checkpoint, "precision": captioner.precision, "engine": captioner.engine}
-
-
 def _found(
-    paths: AnyPath | Iterable[AnyPath], format: str, recursive: bool, stdin: Stdin, progress: Progress
+    arguments: list[str], format: str, recursive: bool, stdin: Stdin, progress: Progress
 ) -> tuple[dict[str, bytes], OnDisk]:
     """The bytes of the picture on stdin by its path, if there is one, and the paths of all pictures."""
-    arguments = listed(paths)
     note_subfolders(arguments, recursive, progress)
     content = read_stdin(stdin) if STDIN in arguments else []
     inline, passed_over = {STDIN: content} if isinstance(content, bytes) else {}, Counter[str]()

@@ -115,9 +115,8 @@ class Shards:
         for part in before:
             if failed := self._parts[part][1] & gone:
                 self._remove(part, failed)
-        total, failures = (
-            sum(numbers) for numbers in zip(*((n, len(f)) for n, f in self._parts.values()), strict=True)
-        )
+        total = sum(rows for rows, _ in self._parts.values())
+        failures = sum(len(failed) for _, failed in self._parts.values())
         facts = {"rows": total, "failed": failures, "files": len(self._parts)}
         self._put(SUCCESS, json.dumps(facts).encode() + b"\n")
 
@@ -157,7 +156,9 @@ class Shards:
         numbers = [_number(part, self._format) or 0 for part in self._parts]
         part = f"part-{max(numbers, default=-1) + 1:05}.{self._format}"
         if self._format == "parquet":
-            data = _parquet(pa.Table.from_pylist(list(map(_valid, rows)), self._schema))
+            # Names and captions of other people need not be valid texts, which parquet cannot hold.
+            valid = [{key: as_text(it) if isinstance(it, str) else it for key, it in row.items()} for row in rows]
+            data = _parquet(pa.Table.from_pylist(valid, self._schema))
         else:
             data = "".join(jsonl(rows)).encode()
         facts = len(rows), {key_of(row["path"]) for row in rows if "error" in row}
@@ -203,11 +204,6 @@ def _number(name: str, format: str) -> int | None:
     """The number of a part by its name."""
     found = re.fullmatch(rf"part-(\d+)\.{format}", name)
     return int(found[1]) if found else None
-
-
-def _valid(row: Row) -> Row:
-    """A row of texts that parquet can hold: names and captions of other people need not be valid."""
-    return {key: as_text(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from captioner.bulk.formats import FORMAT_OF_SUFFIX, NOT_WRITTEN, Writer, check_extension, format_of, writer
 from captioner.bulk.gallery import Gallery
-from captioner.bulk.library import Library, Pictures, XmpFiles
+from captioner.bulk.library import Pictures, XmpFiles
 from captioner.bulk.on_disk import OnDisk
 from captioner.bulk.outputs import OneFile, Output, Place, Sidecars, Stream
 from captioner.bulk.progress import Progress
@@ -21,7 +21,7 @@ from captioner.files import AnyPath
 from captioner.options import FILE_FORMATS, DecodeOptions, MetadataOptions, option_specs
 from captioner.pictures.load import thumbnail
 
-LIBRARIES: dict[str, type[Library]] = {"xmp": XmpFiles, "embed": Pictures}
+LIBRARIES: dict[str, type[XmpFiles]] = {"xmp": XmpFiles, "embed": Pictures}
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,12 @@ class Wanted:
         """
         if inline and (self.format == "sidecar" or self.format in LIBRARIES):
             raise OptionError("a picture on stdin has no place for captions beside or inside it: choose another format")
-        if self.format == "sidecar":
-            return Sidecars(paths, overwrite=self.overwrite, **self.sidecar or {})
-        if self.format in LIBRARIES:
-            options = self.metadata or MetadataOptions()
-            library = LIBRARIES[self.format](paths, options, self.overwrite, progress.fail_to_write)
-            if self.options.unsure == "skip":
-                library.limits = f"confidence {self.options.min_confidence}, familiar {self.options.min_familiar}"
-            return library
+        if self.format == "sidecar" or self.format in LIBRARIES:
+            sidecar, fail = self.sidecar or {}, progress.fail_to_write
+            place = place_of(self.format, paths, self.metadata, self.overwrite, fail, **sidecar)
+            if isinstance(place, XmpFiles) and self.options.unsure == "skip":
+                place.limits = f"confidence {self.options.min_confidence}, familiar {self.options.min_familiar}"
+            return place
         ids = _image_ids(paths, self.coco_images) if self.format == "coco" else None
         number = self.options.num_captions
         render = writer(self.format, number, ids, lambda path: thumbnail(inline.get(path, path)))
@@ -108,18 +106,19 @@ def place_of(
     format: str,
     paths: Collection[str],
     options: MetadataOptions | None = None,
-    extension: str = "",
+    overwrite: bool = False,
     fail: Callable[[str, str], object] = lambda path, reason: None,
+    **sidecar: str,
 ) -> Place:
-    """A place of its own for the caption of each picture: format is xmp, embed or sidecar, with this extension.
+    """A place of its own for the caption of each picture: format is xmp, embed, or sidecar as `Sidecars` has it.
 
     `fail` takes the path of a picture whose caption `write` cannot write, and what to say of it. Raises DeviceError
     without the extra [metadata] for embed.
     """
     options = options or MetadataOptions()
     if format == "sidecar":
-        return Sidecars(paths, extension, "", "", options.overwrite_edited)
-    return LIBRARIES[format](paths, options, False, fail)
+        return Sidecars(paths, overwrite or options.overwrite_edited, **sidecar)
+    return LIBRARIES[format](paths, options, overwrite, fail)
 
 
 def in_one(place: Path | TextIO, format: str, num_captions: int, render: Writer, overwrite: bool = False) -> Output:

@@ -15,9 +15,10 @@ from contextlib import suppress
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from captioner.bulk.formats import FORMAT_OF_SUFFIX
+from captioner.bulk.moves import Stamp, stamp_of
 from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.run import caption_files, loaded
 from captioner.bulk.wanted import LIBRARIES, check_metadata
@@ -29,7 +30,6 @@ from captioner.pictures.find import pictures_in
 if TYPE_CHECKING:  # it imports torch
     from captioner.inference.captioner import Captioner
 
-Stamp: TypeAlias = "tuple[int, int]"  # size in bytes, time of the last change in nanoseconds
 MOST = 256  # pictures a go, so that their captions appear soon
 _POLL, _RESCAN, _RETRY = 5.0, 60.0, 60.0  # seconds between looks without and with events, and after an error
 
@@ -79,7 +79,7 @@ def watch_folders(
             waiter.wait(min(folder.seconds() for folder in watched))
     captioned, failed = (sum(getattr(folder, name) for folder in watched) for name in ("captioned", "failed"))
     progress.note(f"stopped: {captioned:,} captioned, {failed:,} failed")
-    return Summary(captioned, failed, 0, 0.0)
+    return Summary(captioned, failed)
 
 
 class _Folder:
@@ -117,7 +117,9 @@ class _Folder:
         """Look through the folder, and caption a batch of what is ready. Returns whether more is."""
         if not self.there():
             return False
-        found, now = self._list(), time.monotonic()
+        paths = pictures_in(self.path, self._recursive, failed=self._complain)
+        found = {path: stamp for path in paths if (stamp := stamp_of(path))}  # without those removed meanwhile
+        now = time.monotonic()
         self._seen = {path: stamp for path, stamp in self._seen.items() if path in found}
         before, self._changing = self._changing, {}
         for path, stamp in found.items():
@@ -128,13 +130,6 @@ class _Folder:
         new = [path for path in ready if path not in self._seen]
         batch = (new or ready)[:MOST]
         return bool(batch) and now >= self._again and self._caption(batch, not new) and len(batch) < len(ready)
-
-    def _list(self) -> dict[str, Stamp]:
-        found = {}
-        for path in pictures_in(self.path, self._recursive, failed=self._complain):
-            with suppress(OSError):  # it was removed meanwhile
-                found[path] = _stamp(path)
-        return found
 
     def _caption(self, batch: list[str], renew: bool) -> bool:
         """Caption pictures, and remember how they are then. Returns whether that went well."""
@@ -158,10 +153,10 @@ class _Folder:
         for line in lines:
             self._progress.say(line)
         for path in batch:
-            with suppress(OSError):
-                # Of a picture that changed meanwhile, the caption is not that of what is there now.
-                self._seen[path] = _stamp(path) if self._given["format"] == "embed" else self._changing[path][0]
-            self._changing.pop(path, None)
+            was, _ = self._changing.pop(path)
+            # Of a picture that changed meanwhile, the caption is not that of what is there now.
+            if stamp := stamp_of(path) if self._given["format"] == "embed" else was:
+                self._seen[path] = stamp
         self.captioned, self.failed = self.captioned + done.captioned, self.failed + done.failed
         if done.captioned or done.failed:
             self._progress.note(f"{self.path}: {done.captioned:,} captioned, {done.failed:,} failed")
@@ -215,11 +210,6 @@ class _Waiter:
                 if changed or time.monotonic() >= end:
                     return
         self._watched = self._changes = None
-
-
-def _stamp(path: str) -> Stamp:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
 
 
 def _format(format: str | None, output: AnyPath | None) -> str:

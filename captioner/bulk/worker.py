@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from captioner.bulk.vectors import Vectors
+from captioner.bulk.index import Floats
 from captioner.files import sha256_of
 from captioner.inference.captioner import load
+from captioner.inference.reader import Reader
 from captioner.inference.results import Row, row_of
-from captioner.inference.store import Named
+from captioner.inference.store import Keep, Named
 from captioner.options import DecodeOptions
 
 if TYPE_CHECKING:  # it needs the extra [ray]
@@ -87,27 +88,49 @@ class Worker:
 
     def _rows(self, found: Iterable[Named]) -> Iterator[Row]:
         """A row of the model for each picture."""
-        job, digests = self._job, list[str]()
-        store = Vectors(self._reader) if self._reader else None
-        found = _noting(found, digests)
-        found = store.numbered(found) if store else found
+        job, seen = self._job, Seen(self._reader)
+        store = seen if self._reader else None
+        found = seen.noted(found)
         captions = self._model.caption_named(found, job.options, job.batch_size, prompt=job.prompt, store=store)
-        rows = list(map(row_of, captions))
-        vectors = iter(store.in_order() if store else ())
-        for row, digest in zip(rows, digests, strict=True):
-            if "error" not in row:
-                row |= {"digest": digest, **({"vector": next(vectors)} if store else {})}
-            yield row
+        for number, row in enumerate(map(row_of, captions)):
+            yield row if "error" in row else {**row, **seen.facts[number]}
 
 
-def _noting(pictures: Iterable[Named], digests: list[str]) -> Iterator[Named]:
-    """The same pictures, while the SHA-256 of the content of each goes to `digests`; empty if it cannot be read."""
-    for name, source in pictures:
-        digest = ""
-        if isinstance(source, bytes):
-            digest = hashlib.sha256(source).hexdigest()
-        elif isinstance(source, str):
-            with suppress(OSError, ValueError):
-                digest = sha256_of(Path(source))
-        digests.append(digest)
-        yield name, source
+class Seen:
+    """What is found out about pictures besides their captions: their digests, and with a reader their vectors.
+
+    As a store of features it knows none, so that all pictures are encoded. It is for one call of
+    `Captioner.caption_named`, which is given the pictures that come out of `noted`.
+    """
+
+    def __init__(self, reader: Reader | None) -> None:
+        self._reader = reader
+        self._numbers: dict[int, int] = {}  # of pictures that were given out and not yet looked up
+        self.facts: list[Row] = []  # of each picture
+
+    def noted(self, pictures: Iterable[Named]) -> Iterator[Named]:
+        """The same pictures, as new pairs, known by their identity: two members of a tar file may have one name."""
+        for number, (name, source) in enumerate(pictures):
+            picture = (name, source)
+            self._numbers[id(picture)] = number
+            self.facts.append({"digest": _digest(source)})
+            yield picture
+
+    def look_up(self, pictures: Sequence[Named]) -> tuple[Sequence[Floats | None], Keep]:
+        """As every `inference.store.FeatureStore` does."""
+        numbers = [self._numbers.pop(id(picture)) for picture in pictures]
+
+        def keep(places: Sequence[int], features: Floats) -> None:
+            assert self._reader
+            for place, vector in zip(places, self._reader.pictures(features), strict=True):
+                self.facts[numbers[place]]["vector"] = vector
+
+        return [None] * len(pictures), keep
+
+
+def _digest(source: object) -> str:
+    """The SHA-256 of the content of a picture; empty if it cannot be read."""
+    if isinstance(source, str):
+        with suppress(OSError, ValueError):
+            return sha256_of(Path(source))
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else ""

@@ -36,9 +36,8 @@ _FAILED = ("missing", "unreadable")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "paths", metavar="PATH", nargs="+", help="documents, or folders, which are searched with their subfolders"
-    )
+    paths = "documents, or folders, which are searched with their subfolders"
+    parser.add_argument("paths", metavar="PATH", nargs="+", help=paths)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="exit with status 1 if there is any such picture")
     what.add_argument("--write", action="store_true", help="fill in captions of which the model is sure enough")

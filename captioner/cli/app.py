@@ -52,9 +52,8 @@ def run(args: argparse.Namespace) -> int:
     _check_folder(args)
     base_path = args.base_path.strip("/")
     if not re.fullmatch(r"([\w.~-]+(/[\w.~-]+)*)?", base_path, re.ASCII):
-        raise OptionError(
-            f"--base-path {args.base_path}: give a path such as captions, of letters, digits and . _ ~ - /"
-        )
+        remedy = "give a path such as captions, of letters, digits and . _ ~ - /"
+        raise OptionError(f"--base-path {args.base_path}: {remedy}")
     _check_free(args.host, args.port)
     if args.serve is not None:
         require_server()

@@ -129,9 +129,8 @@ def load_model(args: argparse.Namespace) -> Captioner:
 
 def add_data(group: Group, required: bool = True) -> None:
     """--captions, --images and the two split lists"""
-    group.add_argument(
-        "--captions", type=Path, required=required, metavar="FILE", help="captions, in any common layout"
-    )
+    captions = "captions, in any common layout"
+    group.add_argument("--captions", type=Path, required=required, metavar="FILE", help=captions)
     group.add_argument("--images", type=Path, required=required, metavar="DIR", help="folder of the pictures")
     group.add_argument("--train-list", type=Path, metavar="FILE", help="names of the pictures to train on")
     names = "names of the pictures to validate on [the captions file's choice, or a tenth]"

@@ -25,15 +25,16 @@ _COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
     codecs.register_error("captioner", _printable)
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "captioner"), (sys.stderr, "captioner")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)
     try:
-        if not (sys.argv[1:] if arguments is None else arguments):
+        if not given:
             _parser().print_help(sys.stderr)
             return 2
-        args = _parsed(arguments)
+        args = _parsed(given)
         status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -58,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    given = sys.argv[1:] if arguments is None else arguments
+def _parsed(given: Sequence[str]) -> argparse.Namespace:
     # The other commands need not be imported.
     args, rest = _parser(given[:1] if given[0] in _COMMANDS else _COMMANDS).parse_known_args(given)
     # Until Python 3.12, argparse does not take `FILE -f alt DOCUMENT`, where a flag stands between them.

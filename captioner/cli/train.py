@@ -31,16 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "captions without pictures: JSON lines with a list of captions each, a .txt with one a line, or any captions"
     data.add_argument("--text", type=Path, metavar="FILE", help=text)
     begin = parser.add_argument_group("starting point")
-    begin.add_argument(
-        "--resume", action="store_true", help="continue the interrupted run in RUN_DIR, with its data and options"
-    )
+    resume = "continue the interrupted run in RUN_DIR, with its data and options"
+    begin.add_argument("--resume", action="store_true", help=resume)
     init = "continue from this checkpoint, or shipped model, with your captions' new words"
     begin.add_argument("--init", metavar="FILE", help=init)
     weights = "torchvision .pth or checkpoint with the encoder's first weights [a shipped checkpoint, or torchvision's]"
     begin.add_argument("--encoder-weights", type=Path, metavar="FILE", help=weights)
-    begin.add_argument(
-        "--config", type=Path, metavar="FILE", help="take data and options from the config.json of a run"
-    )
+    config = "take data and options from the config.json of a run"
+    begin.add_argument("--config", type=Path, metavar="FILE", help=config)
     add_options(parser, TrainConfig)
 
 

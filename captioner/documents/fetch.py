@@ -30,7 +30,7 @@ def fetch(address: str) -> bytes:
         opener.add_handler(handler())
     opener.add_handler(request.HTTPDefaultErrorHandler())
     asked = request.Request(quote(address, safe=punctuation), headers={"User-Agent": "captioner"})
-    name, content, until = one_line(address), b"", time.monotonic() + _SECONDS
+    name, content, until = one_line(address), bytearray(), time.monotonic() + _SECONDS
     try:
         with opener.open(asked, timeout=_PAUSE) as response:
             while block := response.read1(1 << 16):
@@ -41,7 +41,7 @@ def fetch(address: str) -> bytes:
                     raise ImageError(f"{name}: takes longer than {_SECONDS:.0f} s")
     except (OSError, HTTPException, ValueError) as error:  # ValueError: no address
         raise ImageError(f"{name}: cannot be fetched ({one_line(getattr(error, 'reason', error))})") from error
-    return content
+    return bytes(content)
 
 
 def _connected(host: str, port: int, timeout: float | None) -> socket.socket:

@@ -28,17 +28,6 @@ _SHOWN = 80  # characters of an address
 
 
 @dataclass(frozen=True)
-class Found:
-    """What it takes to fill a gap."""
-
-    path: str  # of the file that holds the document
-    digest: str  # of that file, SHA-256
-    member: str  # of an EPUB
-    image: Image
-    source: Source | None
-
-
-@dataclass(frozen=True)
 class Gap:
     """A picture without alternative text.
 
@@ -60,7 +49,12 @@ class Gap:
     picture: str  # its address as the document has it
     state: State
     note: str  # details of the state, in words
-    found: Found = field(repr=False)
+    # What it takes to fill it.
+    path: str = field(repr=False)  # of the file that holds the document
+    digest: str = field(repr=False)  # of that file, SHA-256
+    member: str = field(repr=False)  # of an EPUB
+    image: Image = field(repr=False)
+    source: Source | None = field(repr=False)
     text: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,22 +74,21 @@ def find_gaps(path: str) -> Iterator[Gap]:
         for page in read_pages(path, data):
             lines = [0, *(end.end() for end in _LINE_END.finditer(page.text))]
             for image in page.images(path):
-                source = find_source(_address(image), path, page.member, page.members)
-                state, note = _state(image, source)
+                address = _address(image)
+                source = find_source(address, path, page.member, page.members)
+                state, note = _state(image, address, source)
                 # An empty ![] is Markdown's way to say that a picture is decorative.
                 if state and not (image.markdown and state == "decorative"):
                     row = bisect_right(lines, image.start)
                     place = (f"{path}/{page.member}" if page.member else path, row, image.start - lines[row - 1] + 1)
-                    found = Found(path, digest, page.member, image, source)
-                    yield Gap(*place, _shown(_address(image)), state, note, found)
+                    yield Gap(*place, _shown(address), state, note, path, digest, page.member, image, source)
     except DataError as error:
         raise DataError(f"{one_line(path)}: {error}") from error
 
 
-def _state(image: Image, source: Source | None) -> tuple[State | None, str]:
+def _state(image: Image, address: str, source: Source | None) -> tuple[State | None, str]:
     """The state of a picture, and what is to be said about it; None where it may have alternative text."""
-    attributes, address = image.attributes, _address(image)
-    bare = _QUOTED.sub("", image.tag)
+    attributes, bare = image.attributes, _QUOTED.sub("", image.tag)
     if _TEMPLATE.search(bare) or _TEMPLATE.search(address) or any(map(_BOUND.fullmatch, attributes)):
         return (None if re.search(r"\balt\b", image.tag) else "template"), "its address is made when the page is built"
     if title := attributes.get("title", "").strip():

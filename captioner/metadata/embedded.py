@@ -33,6 +33,7 @@ WRITABLE = "JPEG, PNG, WebP and TIFF"
 _OF_CAMERAS = re.compile(r"[A-Z ]*DIGITAL CAMERA|SONY DSC|Exif_JPEG_PICTURE|DCIM\\.*|dav|cof|ptr|edf|oznor|rhdr")
 
 
+@cache  # to look for a package takes long, and it is asked for each picture
 def available() -> bool:
     """Whether the extra is installed."""
     return find_spec("exiv2") is not None
@@ -56,8 +57,7 @@ def read(path: str) -> Held | None:
 def noted(path: str, what: str) -> str:
     """What `xmp.noted` has of a picture. Raises DataError and OSError."""
     with suppress(_library().Exiv2Error):
-        packet = _packet(image) if (image := _image(path)) else b""
-        return xmp.noted(packet, what) if packet else ""
+        return xmp.noted(_packet(image), what) if (image := _image(path)) else ""
     return ""
 
 
@@ -147,8 +147,7 @@ def _older(image: Any) -> dict[str, str]:
 
 def _held(image: Any, path: str) -> Held | None:
     try:
-        packet = _packet(image)
-        caption, older = held(packet) if packet else None, _older(image)
+        caption, older = held(_packet(image)), _older(image)
     except DataError as error:
         raise DataError(f"{path}: its metadata are damaged ({error})") from error
     if caption is None or caption.ours:
@@ -163,7 +162,7 @@ def _with(content: bytes, path: str, entry: Entry, legacy: bool) -> bytes:
     image = _opened(content)
     kind, before, older = image.mimeType(), _packet(image), _older(image)
     packet = merged(before or None, entry)
-    seen = {each.text for each in (held(before) if before else None, _held(image, path)) if each}
+    seen = {each.text for each in (held(before), _held(image, path)) if each}
     kept = {key for key, text in older.items() if entry.by_person and text not in seen}  # they saw another caption
     if kind in _CHUNKED:
         if not {*older.values()} <= {entry.text}:

@@ -48,7 +48,8 @@ class Sidecars:
 
     def held(self, picture: str) -> Held | None:
         """The caption in the sidecars of a picture, a person's before ours. Raises DataError and OSError."""
-        bases = dict.fromkeys(base for path in (picture, *self._others(picture)) for base in _bases(path))
+        paths = (picture, *self._others(picture))
+        bases = dict.fromkeys(base for path in paths for base in (path, without_suffix(path)))
         if not (files := [file for base in bases if (file := self._existing(base))]):
             return None
         target = self.file(picture)
@@ -58,11 +59,10 @@ class Sidecars:
 
     def file(self, picture: str) -> Path:
         """The sidecar that a caption is written to."""
-        full, stem = _bases(picture)
-        shared = self._shared(picture)
-        if there := self._existing(full) or (None if shared else self._existing(stem)):
+        stem, shared = without_suffix(picture), self._shared(picture)
+        if there := self._existing(picture) or (None if shared else self._existing(stem)):
             return there
-        return Path((stem if self._naming == "stem" and not shared else full) + _ENDINGS[0])
+        return Path((stem if self._naming == "stem" and not shared else picture) + _ENDINGS[0])
 
     def _existing(self, base: str) -> Path | None:
         if self._beside and not self._beside.may_be(base):
@@ -135,15 +135,13 @@ class Sidecars:
 def read(file: Path) -> Held | None:
     """The caption in a sidecar; None where it has none. Raises DataError, which names the file, and OSError."""
     with _named(file):
-        content = _content(file)
-        return held(content) if content else None
+        return held(_content(file))
 
 
 def noted(file: Path, what: str) -> str:
     """What `xmp.noted` has of a sidecar. Raises DataError, which names the file, and OSError."""
     with _named(file):
-        content = _content(file)
-        return xmp.noted(content, what) if content else ""
+        return xmp.noted(_content(file), what)
 
 
 @contextmanager
@@ -158,8 +156,3 @@ def _content(file: Path) -> bytes | None:
     """What is in a sidecar; None where there is none, or an empty file."""
     content = file.read_bytes() if file.is_file() else b""
     return content if content.strip(b"\0 \r\n\t") else None
-
-
-def _bases(picture: str) -> tuple[str, str]:
-    """What the names of sidecars are made of: the picture's name with and without its suffix."""
-    return picture, without_suffix(picture)

@@ -78,8 +78,10 @@ class Entry:
     skipped: str = ""
 
 
-def held(packet: bytes) -> Held | None:
+def held(packet: bytes | None) -> Held | None:
     """The caption in XMP; None where there is none, nor was. Raises DataError for what is not XMP."""
+    if not packet:
+        return None
     rdf = _rdf(_parsed(packet))
     description, alt_text = _items(rdf, _DESCRIPTION), _items(rdf, _ALT_TEXT)
     digest = _value(rdf, _DIGEST)
@@ -93,9 +95,9 @@ def held(packet: bytes) -> Held | None:
     return Held(ordered[0][1].strip() if ordered else "", False)
 
 
-def noted(packet: bytes, what: str) -> str:
+def noted(packet: bytes | None, what: str) -> str:
     """The `picture` or what was `skipped` of the entry that was written; empty if there was none. Raises DataError."""
-    return _value(_rdf(_parsed(packet)), f"captioner:{what}")
+    return _value(_rdf(_parsed(packet)), f"captioner:{what}") if packet else ""
 
 
 def merged(packet: bytes | None, entry: Entry) -> bytes:

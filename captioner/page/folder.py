@@ -18,7 +18,7 @@ from pathlib import Path
 import streamlit as st
 
 import captioner
-from captioner.bulk.library import Library
+from captioner.bulk.library import XmpFiles
 from captioner.bulk.moves import Digests
 from captioner.bulk.reuse import Reuse, store_of
 from captioner.bulk.wanted import place_of
@@ -177,7 +177,7 @@ class Folder(Work):
         with TURN:
             named = [(self._files[path], self._source(path)) for path in part]
             rows = list(map(row_of, model.caption_together(named, store=self._stores[model.path])))
-        if isinstance(self._place, Library):
+        if isinstance(self._place, XmpFiles):
             self._place.language = language_of(model.path)
         for path, row in zip(part, rows, strict=True):
             if "error" in row:

@@ -188,8 +188,11 @@ def test_alternative_text_goes_where_there_is_none(photos: list[str]) -> None:
     assert zipfile.ZipFile("site/b.epub").read("t.xhtml") == b'<img alt="Dog 4" src="p.jpg"/>'
     assert (len(done.written), done.same) == (4, 2)
     before = content()
-    assert captioner.apply_captions("e.csv", format="alt", documents=["site"]).written == []
+    done = captioner.apply_captions("e.csv", format="alt", documents=iter(["site"]))
+    assert (done.written, len(done.failed), done.same) == ([], 0, 5)
     assert content() == before
+    Path("site/a.md").write_text(page.format(*photos))
+    assert len(captioner.apply_captions("e.csv", format="alt", documents=Path("site").iterdir()).written) == 3
 
 
 def test_options_that_do_not_fit_are_refused(photos: list[str]) -> None:

@@ -18,7 +18,7 @@ import captioner
 from captioner.bulk import find
 from captioner.bulk.duplicates import grouped
 from captioner.bulk.find import Index, best_first, score
-from captioner.bulk.index import IndexFile
+from captioner.bulk.index import Floats, IndexFile, Numbers
 from captioner.bulk.progress import Progress
 from captioner.errors import CheckpointError, ImageError, InputError, OptionError
 from captioner.inference.captioner import Captioner
@@ -335,6 +335,30 @@ def test_duplicates_are_grouped_and_the_largest_file_comes_first(
     assert [{*names(group)} for group in index.duplicates(0.9)] == [copies["large.png"]]
     with pytest.raises(OptionError, match="threshold"):
         index.duplicates(1.5)
+
+
+def test_each_look_at_the_folders_says_what_came_since_the_last_one(folder: Path, finder_checkpoint_file: Path) -> None:
+    said: list[str] = []
+    (folder / "bad.jpg").write_bytes(b"bad")
+    index = opened(folder, finder_checkpoint_file, progress=Progress(say=said.append))
+    assert "7 indexed, 1 failed" in said[-1]
+    for number in (8, 9):
+        draw_picture(number).save(folder / f"new{number}.jpg")
+    index.update()
+    index.update()
+    (summary,) = (line for line in said[2:] if "indexed" in line)
+    assert "2 indexed, 1 failed" in summary  # the bad one was tried again
+
+
+@pytest.mark.parametrize("number", [80, 300])
+def test_very_many_pictures_that_are_nearly_the_same_are_one_group(number: int) -> None:
+    vectors = np.full((number, 4), 0.5, np.float32)
+
+    def features_of(places: Numbers) -> Floats:
+        return np.stack([vectors[place] for place in places])  # which the index does, and not of no places
+
+    (group,) = grouped(vectors, features_of, 0.8, 0.9)
+    assert group == dict.fromkeys(range(number), 1.0)
 
 
 def test_groups_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,6 @@ def test_text_holds_nothing_that_moves_the_cursor(name: str) -> None:
 def test_a_picture_without_a_caption_gets_no_text_file(tmp_path: Path) -> None:
     """An empty file would say that a person wants no caption."""
     pictures = [str(tmp_path / name) for name in ("a.jpg", "b.jpg")]
-    sidecars = Sidecars(pictures, ".txt", "", "", overwrite=False)
+    sidecars = Sidecars(pictures, extension=".txt")
     sidecars.write([row_of(result(pictures[0], "")), row_of(result(pictures[1]))])
     assert [file.name for file in tmp_path.iterdir()] == ["b.txt"]

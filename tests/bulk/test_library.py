@@ -382,7 +382,7 @@ def test_a_correction_that_is_taken_back_leaves_our_caption(pictures: list[Path]
 
 def test_a_correction_of_a_text_file_keeps_its_other_captions(pictures: list[Path]) -> None:
     picture, file = str(pictures[0]), pictures[0].with_suffix(".txt")
-    texts = Sidecars([picture], ".txt", "", "", overwrite=False)
+    texts = Sidecars([picture], extension=".txt")
     assert texts.current(picture) is None
     texts.correct(picture, "A cat")
     file.write_text("A cat\nA grey cat\n")
@@ -504,6 +504,17 @@ def test_sidecars_go_with_pictures_that_were_moved(
     assert caption("-f", "xmp", "-r")[0] == 0
 
 
+def test_a_persons_caption_goes_with_a_moved_picture_also_when_paths_come_one_by_one(
+    caption: Command, pictures: list[Path], tiny_checkpoint_file: Path
+) -> None:
+    caption("-f", "xmp")
+    XmpFiles([str(pictures[0])], MetadataOptions(), False, pytest.fail).correct(str(pictures[0]), "My dog")
+    pictures[0].rename(new := pictures[0].with_name("new.jpg"))
+    paths = new.parent.glob("*.jpg")
+    captioner.caption_files(paths, format="xmp", model=load(tiny_checkpoint_file))
+    assert held(new, "xmp") == Held("My dog", False)
+
+
 def test_of_several_sidecars_of_a_moved_picture_a_persons_counts(caption: Command, pictures: list[Path]) -> None:
     caption("-f", "xmp")
     first, new = pictures[0], pictures[0].with_name("new.jpg")
@@ -601,7 +612,7 @@ def test_a_text_file_that_two_pictures_share_is_kept_and_hidden_by_none(caption:
     draw_picture(9).save(twin)
     caption("-f", "sidecar")
     assert not Path(picture + ".txt").exists()
-    texts = Sidecars([picture, twin], ".txt", "", "", overwrite=False)
+    texts = Sidecars([picture, twin], extension=".txt")
     texts.correct(twin, "My cat", seen="My dog")
     assert (texts.current(picture), texts.current(twin)) == (Held("My dog", False), Held("My cat", False))
     assert shared.read_text() == "My dog\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,18 @@ def test_captions_of_people_are_left_out_and_files_are_added_to(
     names = {Path(row["path"]).name for row in (*found, *more)}
     assert names == {f"picture{number}.jpg" for number in (1, 4, 5, 6)}
     assert len(captioner.propose(pictures[0].parent, everything=True, model=model)) == 6
+
+
+def test_folders_are_listed_once_and_not_for_each_picture(
+    pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, listdir = list[str](), os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(str(path)) or listdir(path))
+    for picture in pictures:
+        picture.with_suffix(".txt").write_text("Mine")
+    with pytest.raises(InputError, match="captions of people"):
+        captioner.propose(pictures[0].parent)
+    assert listed.count(str(pictures[0].parent)) == 1
 
 
 def test_nothing_to_choose_is_said_before_a_model_is_loaded(pictures: list[Path]) -> None:

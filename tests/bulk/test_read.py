@@ -50,6 +50,11 @@ def test_a_persons_caption_comes_first_then_a_text_then_ours(library: Path, comm
     assert errors.splitlines()[-1] == "captioner: 5 of 7 pictures hold captions"
 
 
+def test_paths_may_come_one_by_one(library: Path, tmp_path: Path) -> None:
+    captioner.read_files(library.glob("*.jpg"), tmp_path / "held.csv", places=["xmp", "text"])
+    assert (tmp_path / "held.csv").read_text(encoding="utf-8-sig").count("\n") == 6
+
+
 def test_rows_that_stay_and_pictures_in_subfolders_are_said(library: Path, command: Command, tmp_path: Path) -> None:
     (library / "below").mkdir()
     (library / "picture6.jpg").rename(library / "below" / "picture6.jpg")

@@ -331,13 +331,13 @@ def test_names_in_a_folder_tell_which_pictures_may_have_texts(tmp_path: Path) ->
     elsewhere = [str(tmp_path / "gone" / f"{number}.jpg") for number in range(20)]
     paths = [*few, *others, *elsewhere]
 
-    def named(*given: str) -> list[str]:
-        return [Path(path).stem for path in Sidecars(paths, *given).perhaps(paths) if path not in few]
+    def named(overwrite: bool = False, extension: str = "") -> list[str]:
+        return [Path(path).stem for path in Sidecars(paths, overwrite, extension).perhaps(paths) if path not in few]
 
     gone = [Path(path).stem for path in elsewhere]
-    assert named("", "", "", False) == ["e", "f", "g", "h", "caf\u00e9", *gone]  # type: ignore[arg-type]
-    assert named(".bak.txt", "", "", False) == ["n", "n.jpg", *gone]  # type: ignore[arg-type]
-    assert named("", "", "", True) == []  # type: ignore[arg-type]
+    assert named() == ["e", "f", "g", "h", "caf\u00e9", *gone]
+    assert named(extension=".bak.txt") == ["n", "n.jpg", *gone]
+    assert named(overwrite=True) == []
 
 
 @pytest.mark.parametrize("folder", ["photo.txt", "photo.jpg.txt"])

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import draw_picture
 
 import captioner
 from bulk.test_sources import write_parquet, write_tar
 from captioner.bulk.sources import units
-from captioner.bulk.worker import Job, Worker
+from captioner.bulk.worker import Job, Seen, Worker
+from captioner.errors import ImageError
 from captioner.inference.results import Row
 
 BROKEN = b"not a picture"
@@ -84,3 +86,20 @@ def test_a_column_of_captions_in_a_table(work: Callable[..., list[Row]], picture
     assert [row["path"] for row in rows] == paths
     assert [row["caption"] for row in rows if "given" in row] == ["One.", "Four."]
     assert all(row["words"] for row in rows[1:3])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_vectors_are_those_of_the_pictures_that_can_be_read(finder_checkpoint_file: Path, batch_size: int) -> None:
+    model = captioner.load(finder_checkpoint_file, precision="float32")
+    reader, images = model.reader(), [draw_picture(index) for index in range(5)]
+    named = [("same name", image) for image in images]
+    bad = ("same name", ImageError("missing"))
+    seen = Seen(reader)
+    given = iter([*named[:2], bad, *named[2:], bad])
+    results = list(model.caption_named(seen.noted(given), None, batch_size, store=seen))
+    assert [result.error is None for result in results] == [True, True, False, True, True, True, False]
+    captions = [result.caption.text for result in results if result.caption]
+    assert captions == [caption.text for caption in model.caption_batch(images)]
+    found = np.array([facts["vector"] for facts in seen.facts if "vector" in facts])
+    np.testing.assert_allclose(found, reader.pictures(model.encode(images)), atol=1e-5)
+    assert np.abs(found[1:] - found[:-1]).max(1).min() > 0.01  # so that a wrong order would be noticed

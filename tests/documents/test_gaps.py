@@ -105,7 +105,7 @@ def test_pictures_in_addresses_and_in_books(site: Path) -> None:
     gaps = list(find_gaps("b.epub"))
     assert [gap.state for gap in gaps] == ["lacking", "lacking", "missing"]
     assert (gaps[0].document, gaps[0].line, gaps[0].column) == ("b.epub/O/t/x.xhtml", 2, 1)
-    assert [gap.found.source.read() for gap in gaps[:2] if gap.found.source] == [data, data]
+    assert [gap.source.read() for gap in gaps[:2] if gap.source] == [data, data]
     assert len(gaps[1].picture) < 100
     with pytest.raises(ImageError, match=r"data:image/png;base64,.*cannot be read"):
         Source("data:image/png;base64,A").read()
