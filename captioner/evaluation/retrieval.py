@@ -21,7 +21,7 @@ from captioner.data.captions import read_captions
 from captioner.errors import DataError, ImageError
 from captioner.evaluation.pairs import Pairs
 from captioner.evaluation.run import Model
-from captioner.evaluation.scores import COMPUTES, markdown_table, span, version
+from captioner.evaluation.scores import COMPUTES, markdown_table, recipe_of, span
 
 Vectors = NDArray[np.float32]
 Ranks = NDArray[np.int64]
@@ -78,7 +78,7 @@ class Retrieval:
     def to_json(self) -> str:
         """The scores as JSON with one query a line. The same evaluation gives the same bytes."""
         head = {"format": RETRIEVAL_FORMAT, **self.scores, "problems": dict(self.problems), "recipe": self.recipe}
-        lines = ",\n".join("    " + json.dumps({**vars(query), "found": list(query.found)}) for query in self.queries)
+        lines = ",\n".join("    " + json.dumps(vars(query)) for query in self.queries)
         return json.dumps(head, indent=2)[:-2] + f',\n  "queries": [\n{lines}\n  ]\n}}\n'
 
 
@@ -127,14 +127,12 @@ def evaluate_retrieval(
     content = json.dumps([[name, pairs.references[name]] for name in names])
     parts = {
         "metrics": "recall+median_rank",
-        "images": str(len(names)),
+        "images": len(names),
         "refs": span([len(pairs.references[name]) for name in names]),
         "refs_sha": hashlib.sha256(content.encode()).hexdigest()[:12],
         **{"precision": model.precision, "engine": model.engine, "checkpoint": digest[:12]},
-        **{kind: str(len(those)) for kind, those in pairs.problems.items()},
-        **{package: version(package) for package in ("captioner", *COMPUTES.get(model.engine, []))},
     }
-    recipe = "|".join(f"{name}:{value}" for name, value in parts.items())
+    recipe = recipe_of(parts, pairs.problems, ["captioner", *COMPUTES.get(model.engine, [])])
     return Retrieval(scores, queries, recipe, pairs.files, pairs.problems)
 
 

@@ -65,11 +65,11 @@ def export_model(
     graphs, files = _graphs(loaded, bits, images), content["files"]
     folder.mkdir(parents=True, exist_ok=True)
     for name, graph in graphs.items():
-        files[name] = _write(folder / name, graph.SerializeToString())
+        files[name] = write(folder / name, graph.SerializeToString())
     if loaded.model.config.match_size:
-        files[MATCHER] = _write(folder / MATCHER, _matcher(file))
+        files[MATCHER] = write(folder / MATCHER, _matcher(file))
     # Last, because a folder without it is no model.
-    _write(folder / EXPORTED, json.dumps(content, ensure_ascii=False, indent=1).encode())
+    write(folder / EXPORTED, json.dumps(content, ensure_ascii=False, indent=1).encode())
     return folder
 
 
@@ -124,7 +124,7 @@ def _matcher(file: Path) -> bytes:
         return save({name: content.get_tensor(name) for name in names}, metadata=content.metadata())
 
 
-def _write(path: Path, data: bytes) -> str:
+def write(path: Path, data: bytes) -> str:
     """Write a file whole, and return its digest."""
     with replacing(path, "wb") as file:
         file.write(data)

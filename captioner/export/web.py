@@ -20,8 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from captioner.errors import DeviceError, OutputError
-from captioner.export.folder import ENCODER, START, STEP, export_model
-from captioner.files import replacing
+from captioner.export.folder import ENCODER, START, STEP, export_model, write
 from captioner.network.header import EXPORTED
 
 RUNTIME = "1.30.0"  # of onnxruntime-web; the newest one when the page was tested
@@ -73,10 +72,10 @@ def export_web(
     # The service worker comes last: it says that there is a new version. Until then another one stands in its place, by
     # which an export that broke off knows its files again. No browser takes it.
     old = dict.fromkeys((_HOME_ADDRESS if name == _HOME else name for name in ours - {_WORKER}), 0)
-    _write(folder / _WORKER, _listing(version, old | sizes) + _UNFINISHED)
+    write(folder / _WORKER, _listing(version, old | sizes) + _UNFINISHED)
     for name, content in files.items():
-        _write(folder / name, content)
-    _write(folder / _WORKER, _listing(version, sizes) + worker)
+        write(folder / name, content)
+    write(folder / _WORKER, _listing(version, sizes) + worker)
     return folder
 
 
@@ -91,11 +90,6 @@ def _names(folder: Path) -> set[str]:
         if found := _BEGINNING.match((folder / _WORKER).read_bytes()):
             return {_WORKER, *(_HOME if name == _HOME_ADDRESS else name for name in json.loads(found[1]))}
     raise OutputError(f"{folder}: holds something else than a page of captioner: name another folder")
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path, "wb") as file:
-        file.write(content)
 
 
 def _runtime(folder: Path) -> dict[str, bytes]:
