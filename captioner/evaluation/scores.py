@@ -188,7 +188,7 @@ def _score(
 
 def _scored(texts: Sequence[Sequence[Words]], *several: Sequence[Words]) -> list[list[_Score]]:
     """Score several sets of tokenised captions, each with one caption for each picture."""
-    cider = metrics.Cider(texts, metrics.DocumentFrequencies.of(texts))
+    cider = metrics.Cider(texts.__getitem__, metrics.DocumentFrequencies.of(texts))
     return [
         [
             (metrics.bleu_counts(words, those), metrics.rouge_l(words, those), cider.score(picture, words))

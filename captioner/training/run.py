@@ -141,7 +141,7 @@ def train_on(
             made["epoch"] = standing.rows[standing.best_row]["epoch"] if standing.best_row >= 0 else 0
             made["chosen"] = "end of the stage" if made["epoch"] == len(standing.rows) else "early stopping"
             with ranks.progress_bar(1, "calibrating", "checkpoint"):
-                said = finish(output / folder.CHECKPOINT_NAME, validation.alone(), made)
+                said = finish(output / folder.CHECKPOINT_NAME, validation.alone, made)
             say(said)
     return output / folder.CHECKPOINT_NAME
 
