@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captioner.data.splits import Example
-from captioner.evaluation.retrieval import retrieval_scores
+from captioner.evaluation.retrieval import ranks, retrieval_scores
 from captioner.evaluation.scores import collapsed, floor_of, score_captions
 from captioner.inference.progress import LogLines
 from captioner.inference.torch_engine import PictureEncoder, captioner_of
@@ -79,7 +79,8 @@ class Validation:
         rows = torch.arange(len(every._captions)).split(256)
         tokens = [sentences_of(every._captions.batch(some)).to(features.device) for some in rows]
         sentences = torch.cat([matcher.sentences(some) for some in tokens])
-        return retrieval_scores(sentences.cpu().numpy(), pictures.cpu().numpy(), every._captions.picture.long().numpy())
+        owner = every._captions.picture.long().numpy()
+        return retrieval_scores(*ranks(sentences.cpu().numpy(), pictures.cpu().numpy(), owner))
 
     def batches(self, checkpoint: Checkpoint) -> list[tuple[Tensor, Tensor]]:
         """All captions of this rank's share, (B, T), with the features of their pictures, (B, F)."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.evaluation.retrieval import retrieval_scores
+from captioner.evaluation.retrieval import ranks, retrieval_scores
 from captioner.inference.captioner import load
 from captioner.inference.reader import load_reader
 from captioner.network.checkpoint import load_checkpoint
@@ -71,7 +71,8 @@ def test_a_sentence_learns_to_find_its_picture(shapes: Shapes, tiny_weights: Pat
     examples = split_of(shapes).validation
     pictures = reader.pictures(model.encode([each.path for each in examples]))
     texts = [(place, text) for place, each in enumerate(examples) for text in each.captions]
-    found = retrieval_scores(reader.sentences([t for _, t in texts]), pictures, np.array([place for place, _ in texts]))
+    owner = np.array([place for place, _ in texts])
+    found = retrieval_scores(*ranks(reader.sentences([t for _, t in texts]), pictures, owner))
     assert found["recall"] == pytest.approx(known["recall"], abs=2.0)  # what people get is what was measured
 
 
