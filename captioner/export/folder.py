@@ -13,7 +13,6 @@ import copy
 import dataclasses
 import importlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save
 
 from captioner.errors import DeviceError, OptionError, OutputError, to_install
-from captioner.files import replacing, sha256_of
+from captioner.files import AnyPath, replacing, sha256_of
 from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.header import EXPORT_VERSION, EXPORTED, KEY, MATCHER, find_checkpoint, language_of, opened
@@ -36,10 +35,7 @@ ENCODER, START, STEP = "encoder.onnx", "start.onnx", "step.onnx"
 
 
 def export_model(
-    checkpoint: str | os.PathLike[str] | None,
-    output: str | os.PathLike[str],
-    bits: int = 32,
-    images: Sequence[ImageSource] | None = None,
+    checkpoint: AnyPath | None, output: AnyPath, bits: int = 32, images: Sequence[ImageSource] | None = None
 ) -> Path:
     """Write a checkpoint as ONNX files into the folder `output`, and return it.
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from captioner.errors import DeviceError, OutputError
 from captioner.export.folder import ENCODER, START, STEP, export_model, write
+from captioner.files import AnyPath
 from captioner.network.header import EXPORTED
 
 RUNTIME = "1.30.0"  # of onnxruntime-web; the newest one when the page was tested
@@ -46,11 +47,7 @@ _BITS = {
 }
 
 
-def export_web(
-    checkpoint: str | os.PathLike[str] | None,
-    output: str | os.PathLike[str],
-    runtime: str | os.PathLike[str],
-) -> Path:
+def export_web(checkpoint: AnyPath | None, output: AnyPath, runtime: AnyPath) -> Path:
     """Write the page with a checkpoint's model into the folder `output`, and return it.
 
     The checkpoint is named as for `captioner.load`. `runtime` is the folder `dist` of the package onnxruntime-web, or
@@ -107,7 +104,7 @@ def _runtime(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def _model(checkpoint: str | os.PathLike[str] | None) -> dict[str, bytes]:
+def _model(checkpoint: AnyPath | None) -> dict[str, bytes]:
     """The files of the model, as `export_model` names them, without the matcher, which writes no captions."""
     with tempfile.TemporaryDirectory() as place:
         exported = export_model(checkpoint, Path(place) / "model", bits=8)  # it says so where onnx is missing

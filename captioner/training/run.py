@@ -22,11 +22,11 @@ from captioner.data.captions import read_captions
 from captioner.data.splits import Split, choose_split
 from captioner.data.texts import Texts, read_texts
 from captioner.errors import ImageError, OptionError, OutputError, TrainingError, counted
-from captioner.files import remove_temporaries, replacing
+from captioner.files import AnyPath, remove_temporaries, replacing
 from captioner.machine import give_back_freed_memory, keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint
 from captioner.training import folder
-from captioner.training.config import Given, StrPath, TrainConfig, read_run
+from captioner.training.config import Given, TrainConfig, read_run
 from captioner.training.finish import finish
 from captioner.training.first import Start
 from captioner.training.matching import MatchStage
@@ -39,16 +39,16 @@ from captioner.training.validation import Validation
 
 
 def train(
-    captions: StrPath | None,
-    images: StrPath | None,
-    output: StrPath,
+    captions: AnyPath | None,
+    images: AnyPath | None,
+    output: AnyPath,
     config: TrainConfig | None = None,
     *,
-    train_list: StrPath | None = None,
-    val_list: StrPath | None = None,
-    init: StrPath | None = None,
-    encoder_weights: StrPath | None = None,
-    text: StrPath | None = None,
+    train_list: AnyPath | None = None,
+    val_list: AnyPath | None = None,
+    init: AnyPath | None = None,
+    encoder_weights: AnyPath | None = None,
+    text: AnyPath | None = None,
     resume: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
