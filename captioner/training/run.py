@@ -10,7 +10,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -283,7 +283,7 @@ class _Run:
     def validate_epoch(self, stage: Stage, started: float) -> None:
         """Score the averaged weights as a checkpoint stores them, and keep them if `Standing.end_epoch` says so."""
         standing = self.standing
-        checkpoint = self._averaged()
+        checkpoint = self._as_stored(self.average.averaged)
         row = {
             "epoch": len(standing.rows) + 1,
             "stage": stage.name,
@@ -343,7 +343,7 @@ class _Run:
         standing, best = self.standing, self.output / folder.CHECKPOINT_NAME
         standing.best = standing.entry = -1.0
         if self.material.model.matcher is not None:
-            checkpoint = self.material.checkpoint(copy.deepcopy(self.material.model).eval())
+            checkpoint = self._as_stored({})
             standing.best = standing.entry = stage.scores(self.validation, checkpoint)[stage.metric]
             if self.ranks.first and not best.exists():
                 save_checkpoint(best, checkpoint)
@@ -355,10 +355,10 @@ class _Run:
         self.optimiser = Optimiser(stage.weights, config.weight_decay, config.gradient_clip, steps)
         self.average = Average(self.optimiser.named, config.average * steps)
 
-    def _averaged(self) -> Checkpoint:
-        """A checkpoint of the averaged weights, rounded as its file will hold them."""
+    def _as_stored(self, averaged: Mapping[str, torch.Tensor]) -> Checkpoint:
+        """A checkpoint of the model, with the averaged weights that there are, rounded as its file will hold them."""
         model = copy.deepcopy(self.material.model)
-        model.load_state_dict({**model.state_dict(), **self.average.averaged})
+        model.load_state_dict({**model.state_dict(), **averaged})
         try:
             model.load_state_dict(rounded(model))
         except ValueError as error:
