@@ -68,7 +68,7 @@ def export_web(checkpoint: AnyPath | None, output: AnyPath, runtime: AnyPath) ->
     folder.mkdir(parents=True, exist_ok=True)
     # The service worker comes last: it says that there is a new version. Until then another one stands in its place, by
     # which an export that broke off knows its files again. No browser takes it.
-    old = dict.fromkeys((_HOME_ADDRESS if name == _HOME else name for name in ours - {_WORKER}), 0)
+    old = _sizes(dict.fromkeys(ours - {_WORKER}, b""))
     write(folder / _WORKER, _listing(version, old | sizes) + _UNFINISHED)
     for name, content in files.items():
         write(folder / name, content)

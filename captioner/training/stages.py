@@ -147,8 +147,6 @@ class FrozenStage(Stage):
     def _rows_without_pictures(self, generator: torch.Generator) -> Tensor:
         """Captions without pictures for an epoch, as many of each source as there are, up to its share."""
         rows = torch.arange(self.m.paired, len(self.m.captions))
-        if not len(rows):
-            return rows
         rows = rows[torch.randperm(len(rows), generator=generator)]
         source = self.m.sources[self.m.captions.picture[rows].long()]
         # In a random order, the n-th caption of each source comes before the (n + 1)-th of any.
