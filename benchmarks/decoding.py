@@ -14,7 +14,7 @@ from pathlib import Path
 
 import captioner
 from captioner.data.captions import read_captions
-from captioner.data.splits import find_examples, present_names, read_split_list
+from captioner.data.splits import find_examples, present_files, read_split_list
 from captioner.evaluation.scores import score_captions
 
 WAYS = {
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     args = parser.parse_args()
     captions = read_captions(args.captions).captions
-    names = read_split_list(args.split_list) if args.split_list else present_names(captions, args.images)
+    names = read_split_list(args.split_list) if args.split_list else present_files(captions, args.images)
     examples = find_examples(captions, args.images, names)
     model = captioner.load(args.checkpoint)
     features = model.encode(example.path for example in examples)

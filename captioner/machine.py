@@ -7,9 +7,9 @@ import ctypes
 import math
 import os
 import time
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 _TOO_SHORT = 0.05  # seconds; the kernel counts time in steps of 0.01 s
 
@@ -19,8 +19,7 @@ def available_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
     return max(1, math.ceil(min(len(_affinity()), _quota(root))))
 
 
-@dataclass(frozen=True)
-class CpuTimes:
+class CpuTimes(NamedTuple):
     """A reading of how long other programs have kept our processors busy, in seconds since the machine started."""
 
     at: float  # on the monotonic clock

@@ -113,7 +113,8 @@ class Vocabulary:
         for caption in captions:
             words = tokenise(caption, tokens)
             counts.update(words)
-            if tokens == "word" and not _begins_only(caption):
+            # In most captions only the first letter may be a capital: these need not be split twice.
+            if tokens == "word" and not (caption.isascii() and caption[1:].islower()):
                 for word, form in _forms(caption, words):
                     written[word][form] += 1
             else:
@@ -144,11 +145,6 @@ class Vocabulary:
     def text(self, ids: Iterable[int]) -> str:
         """The sentence of token ids, for people."""
         return join_tokens([self.spellings.get(word, word) for word in self.decode(ids)], self.tokens)
-
-
-def _begins_only(caption: str) -> bool:
-    """Whether only the first letter of a caption may be a capital, as in most, which need not be split twice."""
-    return caption.isascii() and caption[1:].islower()
 
 
 def _forms(caption: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -97,8 +97,11 @@ def read_entries(path: Path, notes: list[str], what: str = "captions file") -> t
 
 def _open(path: Path, notes: list[str], what: str = "captions file") -> tuple[str, Iterator[Entry]]:
     """The layout, and an iterator that reads the entries."""
+    if path.is_dir() and (files := folders.files_in(path)):  # metadata files or tar files
+        parts = (_open_part(file, path, notes) for file in files)
+        return f"folder with {files[0].name}", chain.from_iterable(parts)
     if path.is_dir():
-        return _open_folder(path, notes)
+        return folders.FORM, folders.read_folder(path, notes)
     if ".tar" in path.suffixes or path.suffix == ".tgz":
         return folders.TAR_FORM, folders.read_tar(path, notes)
     source, read = io.StringIO(read_text(path, what, notes), newline=""), list[str]()
@@ -117,13 +120,6 @@ def _open(path: Path, notes: list[str], what: str = "captions file") -> tuple[st
     if table := columns.columns_of(first):
         return table.form, columns.read_table(physical, table, notes)
     raise _unknown(first)
-
-
-def _open_folder(folder: Path, notes: list[str]) -> tuple[str, Iterator[Entry]]:
-    """The layout and the entries of a folder: texts beside pictures, or else metadata files or tar files in it."""
-    if not (files := folders.files_in(folder)):
-        return folders.FORM, folders.read_folder(folder, notes)
-    return f"folder with {files[0].name}", chain.from_iterable(_open_part(file, folder, notes) for file in files)
 
 
 def _open_part(file: Path, folder: Path, notes: list[str]) -> Iterator[Entry]:

@@ -64,17 +64,17 @@ def listed_names(file: str | Path, known: KnownPictures) -> list[str]:
     return list(dict.fromkeys(known.named(name) or name for name in read_split_list(file)))
 
 
-def present_names(captions: Mapping[str, Sequence[str]], images: Path) -> list[str]:
-    """The captioned pictures that are in the folder.
+def present_files(captions: Mapping[str, Sequence[str]], images: Path) -> dict[str, Path]:
+    """The captioned pictures that are in the folder, by their names.
 
     Raises DataError if there are none, or only one although more are captioned.
     """
-    names = list(find_files(captions, images))
-    if len(names) < min(2, len(captions)):
-        held = "none" if not names else "only 1"
-        where = missing(captions, names, images)
+    files = find_files(captions, images)
+    if len(files) < min(2, len(captions)):
+        held = "none" if not files else "only 1"
+        where = missing(captions, files, images)
         raise DataError(f"{images}: holds {held} of the {counted(len(captions), 'captioned picture')}: {where}")
-    return names
+    return files
 
 
 def missing(captions: Iterable[str], present: Iterable[str], images: Path) -> str:
@@ -162,7 +162,7 @@ def choose_split(
     Raises DataError, also if a picture of a list is missing. Without lists, missing pictures are left out.
     """
     captions = captions.with_words()
-    present = list(captions.captions) if train_list else present_names(captions.captions, images)
+    present = dict.fromkeys(captions.captions if train_list else present_files(captions.captions, images))
     try:
         names = split_names(captions, present, train_list, val_list, seed)
     except DataError as error:
@@ -174,8 +174,7 @@ def choose_split(
     notes = list(captions.notes)
     if captions.empty:
         notes.append(f"left out: {counted(captions.empty, 'empty caption')}")
-    there = set(present)
-    if lost := [name for name in captions.captions if name not in there]:
+    if lost := [name for name in captions.captions if name not in present]:
         count = f"{len(lost)} of {counted(len(captions.captions), 'captioned picture')}"
         notes.append(f"left out: {count}, not in {images}: {some(lost)}")
     origin = {

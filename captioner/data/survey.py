@@ -12,7 +12,7 @@ from typing import Any
 
 from captioner.data.captions import CaptionSet, read_captions
 from captioner.data.names import find_files
-from captioner.data.splits import Example, Split, SplitNames, identical_files, present_names, same_content, split_names
+from captioner.data.splits import Example, Split, SplitNames, identical_files, present_files, same_content, split_names
 from captioner.errors import ImageError, OptionError, some
 from captioner.machine import available_cpus
 from captioner.options import TOKEN_KINDS, DecodeOptions
@@ -96,9 +96,7 @@ def check_data(
     known = read_captions(Path(captions)).with_words()
     texts = [text for those in known.captions.values() for text in those]
     tokens = fitting_tokens(texts) if tokens == "auto" else tokens
-    files = find_files(known.captions, folder)
-    if not train_list:
-        present_names(known.captions, folder)  # which raises DataError if there is none
+    files = (find_files if train_list else present_files)(known.captions, folder)
     split = split_names(known, files, train_list, val_list, seed)
     needed = list(dict.fromkeys([*split.train, *split.validation] if train_list else known.captions))
     missing = [name for name in needed if name in known.captions and name not in files]

@@ -11,7 +11,7 @@ import math
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -190,12 +190,12 @@ class DocumentFrequencies:
 class Cider:
     """CIDEr-D (Vedantam et al. 2015) of one caption at a time, with references that are prepared once.
 
-    `frequencies` are counted in the evaluated references for a report, as in the literature, and in the training
-    captions if the value is a reward. Sigma is 6, as in coco-caption. With a single document all n-grams have weight
-    0, and so all values are 0. Raises ValueError if there is no document.
+    `references` gives those of a picture by its index. `frequencies` are counted in the evaluated references for a
+    report, as in the literature, and in the training captions if the value is a reward. Sigma is 6, as in coco-caption.
+    With a single document all n-grams have weight 0, and so all values are 0. Raises ValueError if there is none.
     """
 
-    def __init__(self, references: Sequence[Sequence[Words]], frequencies: DocumentFrequencies) -> None:
+    def __init__(self, references: Callable[[int], Sequence[Words]], frequencies: DocumentFrequencies) -> None:
         if not frequencies.documents:
             raise ValueError("CIDEr-D needs document frequencies of at least one picture's references")
         self._unseen = math.log(frequencies.documents)  # the weight of an n-gram that occurs in no document
@@ -203,7 +203,7 @@ class Cider:
         several = ((ngram, count) for ngram, count in frequencies.counts.items() if count > 1)
         self._seen = {ngram: self._unseen - math.log(count) for ngram, count in several}
         # Of the last picture only: those of a large set would take gigabytes.
-        self._vectors = lru_cache(1)(lambda picture: [self._vector(words) for words in references[picture]])
+        self._vectors = lru_cache(1)(lambda picture: [self._vector(words) for words in references(picture)])
 
     def score(self, picture: int, words: Words) -> float:
         """CIDEr-D of a caption against the references with index `picture`, scaled as in papers (times 100)."""

@@ -84,15 +84,14 @@ class Pairs:
         for note in notes:
             say(f"{file}: {note}")
         ids = read_image_ids(Path(coco_images)) if coco_images else known.ids or None
-        matched = match(predictions, known.captions, ids)
+        matched, repeated, unknown = match(predictions, known.captions, ids)
         for name in self.references:
-            if name in matched.predictions:
-                self.captions[name] = matched.predictions[name].caption
-                self.words[name] = matched.predictions[name].words
-        self.note("no_references", matched.unknown)
+            if name in matched:
+                self.captions[name], self.words[name] = matched[name].caption, matched[name].words
+        self.note("no_references", unknown)
         self.note("no_caption", [name for name in self.references if name not in self.captions])
-        self.note("repeated", [name for name in matched.repeated if name in self.captions])
-        if others := len(matched.predictions) - len(self.captions):
+        self.note("repeated", [name for name in repeated if name in self.captions])
+        if others := len(matched) - len(self.captions):
             say(f"{counted(others, 'caption')} of pictures that are not evaluated")
         return {"predictions": digest_of(file, [(one.picture, one.caption) for one in predictions])[:12]}
 

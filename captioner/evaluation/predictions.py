@@ -22,15 +22,6 @@ class Prediction:
     words: tuple[tuple[str, float], ...] = ()  # with probabilities, if the captioner gives them
 
 
-@dataclass(frozen=True)
-class Matched:
-    """Predictions by the name that the captions file gives to their picture, and what did not fit."""
-
-    predictions: dict[str, Prediction]  # if a picture has several, the first
-    repeated: list[str]  # names of the pictures that have several
-    unknown: list[str]  # pictures without references, as the predictions name them
-
-
 def read_predictions(file: Path, notes: list[str] | None = None) -> list[Prediction]:
     """Read predictions from COCO results JSON, or in any layout that captions may have: see `data.captions`.
 
@@ -63,9 +54,11 @@ def _words_with_probabilities(words: Any) -> tuple[tuple[str, float], ...]:
 
 def match(
     predictions: Iterable[Prediction], names: Iterable[str], ids: Mapping[str, int | str] | None = None
-) -> Matched:
+) -> tuple[dict[str, Prediction], list[str], list[str]]:
     """Find the picture of each prediction among the `names` that have references.
 
+    Returns the predictions by the names of their pictures, of several the first; the names of pictures that have
+    several; and the pictures without references, as the predictions name them.
     A path fits a name if one is an end of the other ("photos/a/1.jpg" and "a/1.jpg"). An id fits the name with this
     id in `ids`, or without `ids` a number fits the name that contains it.
     Raises DataError for a path that fits several names, and for names without numbers.
@@ -83,4 +76,4 @@ def match(
             unknown.append(str(picture))
         elif found.setdefault(name, prediction) is not prediction:
             repeated[name] = None
-    return Matched(found, list(repeated), unknown)
+    return found, list(repeated), unknown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from captioner.evaluation.support import Support
+from captioner.evaluation.support import TWO_THIRDS, Support
 from captioner.vocab import tokenise
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def reliability(
     captions = [tokenise(picture.caption, tokens) for picture in pictures]
     scale = Support(references)
     share = np.array([scale.share(*each) for each in zip(captions, references, strict=True)])
-    right = np.array([scale.right(*each) for each in zip(captions, references, strict=True)])
+    right = share >= TWO_THIRDS
     found: dict[str, Any] = {"support": 100 * float(share.mean()), "right": 100 * float(right.mean())}
     people = [scale.share(first, others) for first, *others in references if others]
     if people:

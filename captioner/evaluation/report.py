@@ -129,14 +129,9 @@ def _reliable(found: Mapping[str, Any]) -> list[Figure]:
     labels = [str(place) for place in range(1, len(sure) + 1)]
     pair = [("confidence", list(sure)), ("captions that are right", list(right))]
     left = [("words that references have", list(support)), ("captions that are right", list(of_surest))]
+    tenths = "tenth of the captions, the surest last"
     return [
-        (
-            "Confidence, and captions that are right, in %",
-            labels,
-            pair,
-            "tenth of the captions, the surest last",
-            " %",
-        ),
+        ("Confidence, and captions that are right, in %", labels, pair, tenths, " %"),
         ("What the surest captions say, in %", [f"{share:g} %" for share in shares], left, "of the captions", " %"),
     ]
 

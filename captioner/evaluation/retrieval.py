@@ -21,7 +21,7 @@ from captioner.data.captions import read_captions
 from captioner.errors import DataError, ImageError
 from captioner.evaluation.pairs import Pairs
 from captioner.evaluation.run import Model
-from captioner.evaluation.scores import COMPUTES, markdown_table, span, version
+from captioner.evaluation.scores import COMPUTES, markdown_table, recipe_of, span
 
 Vectors = NDArray[np.float32]
 Ranks = NDArray[np.int64]
@@ -78,7 +78,7 @@ class Retrieval:
     def to_json(self) -> str:
         """The scores as JSON with one query a line. The same evaluation gives the same bytes."""
         head = {"format": RETRIEVAL_FORMAT, **self.scores, "problems": dict(self.problems), "recipe": self.recipe}
-        lines = ",\n".join("    " + json.dumps({**vars(query), "found": list(query.found)}) for query in self.queries)
+        lines = ",\n".join("    " + json.dumps(vars(query)) for query in self.queries)
         return json.dumps(head, indent=2)[:-2] + f',\n  "queries": [\n{lines}\n  ]\n}}\n'
 
 
@@ -119,23 +119,21 @@ def evaluate_retrieval(
     texts = [(place, text) for place, name in enumerate(names) for text in pairs.references[name]]
     owner, pictures = np.array([place for place, _ in texts]), np.stack(vectors)
     sentences = reader.sentences([text for _, text in texts])
-    scores, found = retrieval_scores(sentences, pictures, owner), ranks(sentences, pictures, owner)[0]
+    found = ranks(sentences, pictures, owner)
     queries = tuple(
         Query(text, names[place], int(rank), tuple(names[best] for best in first))
-        for (place, text), rank, first in zip(texts, found, _first(sentences, pictures), strict=True)
+        for (place, text), rank, first in zip(texts, found[0], _first(sentences, pictures), strict=True)
     )
     content = json.dumps([[name, pairs.references[name]] for name in names])
     parts = {
         "metrics": "recall+median_rank",
-        "images": str(len(names)),
+        "images": len(names),
         "refs": span([len(pairs.references[name]) for name in names]),
         "refs_sha": hashlib.sha256(content.encode()).hexdigest()[:12],
         **{"precision": model.precision, "engine": model.engine, "checkpoint": digest[:12]},
-        **{kind: str(len(those)) for kind, those in pairs.problems.items()},
-        **{package: version(package) for package in ("captioner", *COMPUTES.get(model.engine, []))},
     }
-    recipe = "|".join(f"{name}:{value}" for name, value in parts.items())
-    return Retrieval(scores, queries, recipe, pairs.files, pairs.problems)
+    recipe = recipe_of(parts, pairs.problems, ["captioner", *COMPUTES.get(model.engine, [])])
+    return Retrieval(retrieval_scores(*found), queries, recipe, pairs.files, pairs.problems)
 
 
 def _encoded(
@@ -189,8 +187,8 @@ def recalls(found: Ranks) -> dict[str, float]:
     return {**shares, "median": float(np.median(found))}
 
 
-def retrieval_scores(sentences: Vectors, pictures: Vectors, owner: NDArray[np.int64]) -> dict[str, Any]:
-    """Both directions of `recalls`, and `recall`, the mean of all their R@K. Arguments as for `ranks`."""
-    found = {name: recalls(of) for name, of in zip(DIRECTIONS, ranks(sentences, pictures, owner), strict=True)}
+def retrieval_scores(of_sentences: Ranks, of_pictures: Ranks) -> dict[str, Any]:
+    """Both directions of `recalls`, from what `ranks` returns, and `recall`, the mean of all their R@K."""
+    found = {name: recalls(of) for name, of in zip(DIRECTIONS, (of_sentences, of_pictures), strict=True)}
     mean = sum(scores[f"r{k}"] for scores in found.values() for k in AT) / (2 * len(AT))
-    return {**found, "recall": round(mean, 2), "pictures": len(pictures), "sentences": len(sentences)}
+    return {**found, "recall": round(mean, 2), "pictures": len(of_pictures), "sentences": len(of_sentences)}

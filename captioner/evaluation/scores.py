@@ -188,7 +188,7 @@ def _score(
 
 def _scored(texts: Sequence[Sequence[Words]], *several: Sequence[Words]) -> list[list[_Score]]:
     """Score several sets of tokenised captions, each with one caption for each picture."""
-    cider = metrics.Cider(texts, metrics.DocumentFrequencies.of(texts))
+    cider = metrics.Cider(texts.__getitem__, metrics.DocumentFrequencies.of(texts))
     return [
         [
             (metrics.bleu_counts(words, those), metrics.rouge_l(words, those), cider.score(picture, words))
@@ -246,21 +246,22 @@ def recipe(evaluation: Evaluation, source: Mapping[str, str], packages: Sequence
     """
     parts = {
         "metrics": "bleu+rouge_l+cider_d",
-        "images": str(evaluation.scores["images"]),
+        "images": evaluation.scores["images"],
         "refs": span([len(picture.references) for picture in evaluation.pictures]),
         "refs_sha": evaluation.references_sha256[:12],
         "tok": _TOKENISERS[evaluation.tokens],
         "cider_df": "refs",
         **source,
-        **{kind: str(len(names)) for kind, names in evaluation.problems.items()},
-        **{package: version(package) for package in packages},
     }
-    return "|".join(f"{name}:{value}" for name, value in parts.items())
+    return recipe_of(parts, evaluation.problems, packages)
 
 
-def version(package: str) -> str:
-    """The version of a package. It is asked itself: what it was installed as may have another name."""
-    return str(import_module(package).__version__)
+def recipe_of(parts: Mapping[str, object], problems: Mapping[str, Sequence[str]], packages: Sequence[str]) -> str:
+    """Facts in one line, with how many pictures have each problem, and the versions of packages."""
+    # A package is asked itself: what it was installed as may have another name.
+    versions = {package: import_module(package).__version__ for package in packages}
+    every = {**parts, **{kind: len(names) for kind, names in problems.items()}, **versions}
+    return "|".join(f"{name}:{value}" for name, value in every.items())
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

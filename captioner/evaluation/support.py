@@ -14,7 +14,7 @@ from typing import Any
 from captioner.evaluation.metrics import Words
 from captioner.languages import ENGLISH, GERMAN, Language, language_of
 
-RIGHT = 2 / 3  # the share of supported words from which a caption counts as right
+TWO_THIRDS = 2 / 3 - 1e-9  # the share of supported words from which a caption counts as right
 
 
 class Support:
@@ -34,10 +34,6 @@ class Support:
         """The share of a caption's words that are supported, 0 to 1; a caption that says nothing has 0."""
         supported, words = self.counts(caption, references)
         return supported / max(1, words)
-
-    def right(self, caption: Words, references: Sequence[Words]) -> bool:
-        """Whether a caption counts as right."""
-        return self.share(caption, references) >= RIGHT - 1e-9
 
 
 def _stemmer(language: Language) -> Callable[[str], str]:

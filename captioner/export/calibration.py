@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeAlias
 
 import numpy as np
@@ -39,7 +41,7 @@ def calibrated(encoder: onnx.ModelProto, pictures: Sequence[Pixels]) -> onnx.Mod
         quantization.quantize_static(
             encoder,
             Path(folder) / "encoder.onnx",
-            _Reader(pictures),
+            SimpleNamespace(get_next=partial(next, ({"pixels": picture} for picture in pictures), None)),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -50,17 +52,6 @@ def calibrated(encoder: onnx.ModelProto, pictures: Sequence[Pixels]) -> onnx.Mod
         )
         found = onnx.load(Path(folder) / "encoder.onnx")
     return with_small_weights(without_notes(found), 8, {node.input[1] for node in exact})
-
-
-class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Gives the pictures one by one, as `quantize_static` asks for them."""
-
-    def __init__(self, pictures: Sequence[Pixels]) -> None:
-        self._left = iter(pictures)
-
-    def get_next(self) -> dict[str, Pixels] | None:
-        picture = next(self._left, None)
-        return None if picture is None else {"pixels": picture}
 
 
 def read(images: Sequence[ImageSource], preprocess: Preprocess) -> list[Pixels]:

@@ -13,7 +13,6 @@ import copy
 import dataclasses
 import importlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save
 
 from captioner.errors import DeviceError, OptionError, OutputError, to_install
-from captioner.files import replacing, sha256_of
+from captioner.files import AnyPath, replacing, sha256_of
 from captioner.inference.rules import Rules
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.header import EXPORT_VERSION, EXPORTED, KEY, MATCHER, find_checkpoint, language_of, opened
@@ -36,10 +35,7 @@ ENCODER, START, STEP = "encoder.onnx", "start.onnx", "step.onnx"
 
 
 def export_model(
-    checkpoint: str | os.PathLike[str] | None,
-    output: str | os.PathLike[str],
-    bits: int = 32,
-    images: Sequence[ImageSource] | None = None,
+    checkpoint: AnyPath | None, output: AnyPath, bits: int = 32, images: Sequence[ImageSource] | None = None
 ) -> Path:
     """Write a checkpoint as ONNX files into the folder `output`, and return it.
 
@@ -65,11 +61,11 @@ def export_model(
     graphs, files = _graphs(loaded, bits, images), content["files"]
     folder.mkdir(parents=True, exist_ok=True)
     for name, graph in graphs.items():
-        files[name] = _write(folder / name, graph.SerializeToString())
+        files[name] = write(folder / name, graph.SerializeToString())
     if loaded.model.config.match_size:
-        files[MATCHER] = _write(folder / MATCHER, _matcher(file))
+        files[MATCHER] = write(folder / MATCHER, _matcher(file))
     # Last, because a folder without it is no model.
-    _write(folder / EXPORTED, json.dumps(content, ensure_ascii=False, indent=1).encode())
+    write(folder / EXPORTED, json.dumps(content, ensure_ascii=False, indent=1).encode())
     return folder
 
 
@@ -124,7 +120,7 @@ def _matcher(file: Path) -> bytes:
         return save({name: content.get_tensor(name) for name in names}, metadata=content.metadata())
 
 
-def _write(path: Path, data: bytes) -> str:
+def write(path: Path, data: bytes) -> str:
     """Write a file whole, and return its digest."""
     with replacing(path, "wb") as file:
         file.write(data)

@@ -35,15 +35,11 @@ class _DecoderGraph(Graph):
         super().__init__()
         self._bits, self.config = bits, decoder.config
         tensors = stored(decoder) if bits == 8 else decoder.state_dict()
-        self._arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in tensors.items()}
-
-    def array(self, name: str) -> Array:
-        """A tensor of the decoder that is no matrix."""
-        return self._arrays[name]
+        self.arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in tensors.items()}
 
     def matrix(self, name: str, order: tuple[int, ...] = (0,), lead: bool = False) -> str:
         """A matrix (N, M) of the decoder, whose rows come in parts in `order`. With `lead` it is (1, N, M)."""
-        values, scale = self._arrays[name], self._arrays.get(f"{name}.scale")
+        values, scale = self.arrays[name], self.arrays.get(f"{name}.scale")
         values = in_order(values.astype(np.float16) if self._bits == 16 else values, order)
         scale = None if scale is None else in_order(scale, order)
         if lead:
@@ -52,7 +48,7 @@ class _DecoderGraph(Graph):
 
     def linear(self, layer: str, x: str, to: str = "") -> str:
         """The linear layer called `layer`."""
-        bias = self.constant(self.array(f"{layer}.bias"))
+        bias = self.constant(self.arrays[f"{layer}.bias"])
         return self.op("Gemm", x, self.matrix(f"{layer}.weight"), bias, transB=1, to=to)
 
 
@@ -69,7 +65,7 @@ def start_graph(decoder: Decoder, bits: int) -> onnx.ModelProto:
     what familiarity depends on.
     """
     graph, config = _DecoderGraph(decoder, bits), decoder.config
-    mean, std = graph.array("feature_mean"), graph.array("feature_std")
+    mean, std = graph.arrays["feature_mean"], graph.arrays["feature_std"]
     standard = graph.op("Div", graph.op("Sub", "features", graph.constant(mean)), graph.constant(std))
     words = config.words + config.names
     classes = graph.op("Softmax", graph.linear("words.classifier", "features"), axis=-1) if config.names else ""
@@ -106,7 +102,7 @@ def _words(graph: _DecoderGraph, classes: str) -> None:
     if config.words:
         parts.append(graph.op("Sigmoid", graph.linear("words.learned", "features")))
     if config.names:
-        of_link, name = graph.array("words.links")
+        of_link, name = graph.arrays["words.links"]
         # Each name adds up its classes: a product with a matrix of zeros and ones.
         ones = graph.op("OneHot", graph.constant(name), graph.constant(config.names), graph.constant([0.0, 1.0]))
         sums = graph.op("MatMul", graph.op("Gather", classes, graph.constant(of_link), axis=1), ones)
@@ -116,7 +112,7 @@ def _words(graph: _DecoderGraph, classes: str) -> None:
 
 def _evidence(graph: _DecoderGraph) -> None:
     """How far pictures speak for each word of the vocabulary, `evidence`, as `WordPredictor.evidence` has it."""
-    tokens, rates = graph.array("words.tokens"), graph.array("words.rates").astype(np.float32)
+    tokens, rates = graph.arrays["words.tokens"], graph.arrays["words.rates"].astype(np.float32)
     # A token may stand for several predicted words. Round by round, each token looks at another one of them. Tokens
     # without one look at the zero that is added at the end.
     rounds: list[Array] = []
@@ -137,7 +133,7 @@ def _strangeness(graph: _DecoderGraph, standard: str, classes: str) -> str:
     """How strange pictures are, (B, 1), as `WordPredictor.strangeness` has it."""
     if not graph.config.names:  # a zero for each picture
         return graph.op("Mul", graph.op("ReduceMean", standard, graph.constant([1])), graph.constant(0.0))
-    probability = graph.op("MatMul", classes, graph.constant(graph.array("words.strange")[:, None]))
+    probability = graph.op("MatMul", classes, graph.constant(graph.arrays["words.strange"][:, None]))
     share = graph.op("Div", graph.op("Sub", probability, graph.constant(0.2)), graph.constant(0.6))
     return graph.op("Clip", share, graph.constant(0.0), graph.constant(1.0))
 
@@ -196,7 +192,7 @@ def _recurrent(graph: _DecoderGraph, layer: int, x: str, before: list[str]) -> l
     names = ("inputs.weight", "hidden.weight") if peephole else ("weight_ih_l0", "weight_hh_l0")
     weights = [graph.matrix(f"{name}.{part}", order, lead=True) for part in names]
     biases = [f"{name}.inputs.bias"] if peephole else [f"{name}.bias_ih_l0", f"{name}.bias_hh_l0"]
-    parts = [in_order(graph.array(bias).astype(np.float32), order) for bias in biases]
+    parts = [in_order(graph.arrays[bias].astype(np.float32), order) for bias in biases]
     bias = np.concatenate(parts if len(parts) == 2 else [*parts, np.zeros_like(parts[0])])
     inputs = [x, *weights, graph.constant(bias[None]), "", *before]
     if peephole:  # three vectors, but a checkpoint stores them as a matrix

@@ -20,8 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from captioner.errors import DeviceError, OutputError
-from captioner.export.folder import ENCODER, START, STEP, export_model
-from captioner.files import replacing
+from captioner.export.folder import ENCODER, START, STEP, export_model, write
+from captioner.files import AnyPath
 from captioner.network.header import EXPORTED
 
 RUNTIME = "1.30.0"  # of onnxruntime-web; the newest one when the page was tested
@@ -47,11 +47,7 @@ _BITS = {
 }
 
 
-def export_web(
-    checkpoint: str | os.PathLike[str] | None,
-    output: str | os.PathLike[str],
-    runtime: str | os.PathLike[str],
-) -> Path:
+def export_web(checkpoint: AnyPath | None, output: AnyPath, runtime: AnyPath) -> Path:
     """Write the page with a checkpoint's model into the folder `output`, and return it.
 
     The checkpoint is named as for `captioner.load`. `runtime` is the folder `dist` of the package onnxruntime-web, or
@@ -72,11 +68,11 @@ def export_web(
     folder.mkdir(parents=True, exist_ok=True)
     # The service worker comes last: it says that there is a new version. Until then another one stands in its place, by
     # which an export that broke off knows its files again. No browser takes it.
-    old = dict.fromkeys((_HOME_ADDRESS if name == _HOME else name for name in ours - {_WORKER}), 0)
-    _write(folder / _WORKER, _listing(version, old | sizes) + _UNFINISHED)
+    old = _sizes(dict.fromkeys(ours - {_WORKER}, b""))
+    write(folder / _WORKER, _listing(version, old | sizes) + _UNFINISHED)
     for name, content in files.items():
-        _write(folder / name, content)
-    _write(folder / _WORKER, _listing(version, sizes) + worker)
+        write(folder / name, content)
+    write(folder / _WORKER, _listing(version, sizes) + worker)
     return folder
 
 
@@ -91,11 +87,6 @@ def _names(folder: Path) -> set[str]:
         if found := _BEGINNING.match((folder / _WORKER).read_bytes()):
             return {_WORKER, *(_HOME if name == _HOME_ADDRESS else name for name in json.loads(found[1]))}
     raise OutputError(f"{folder}: holds something else than a page of captioner: name another folder")
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path, "wb") as file:
-        file.write(content)
 
 
 def _runtime(folder: Path) -> dict[str, bytes]:
@@ -113,7 +104,7 @@ def _runtime(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def _model(checkpoint: str | os.PathLike[str] | None) -> dict[str, bytes]:
+def _model(checkpoint: AnyPath | None) -> dict[str, bytes]:
     """The files of the model, as `export_model` names them, without the matcher, which writes no captions."""
     with tempfile.TemporaryDirectory() as place:
         exported = export_model(checkpoint, Path(place) / "model", bits=8)  # it says so where onnx is missing

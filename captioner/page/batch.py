@@ -33,23 +33,19 @@ class Batch(Work):
     def __init__(self) -> None:
         super().__init__()
         self.total = 0  # pictures that were uploaded
-        self._waiting: list[Iterator[list[Member]]] = []
+        self.waiting: list[Iterator[list[Member]]] = []  # to be captioned
         self._names: set[str] = set()
         self._vectors: dict[Path | None, Vectors] = {}  # by the model's file
         self._turn = threading.Lock()
 
     def left(self) -> tuple[int, int]:
         """How many pictures are done, and how many there are."""
-        return len(self.found), min(self.total, archives.MAX_FILES) if self._waiting else len(self.found)
-
-    def waits(self) -> bool:
-        """Whether there may be pictures to caption."""
-        return bool(self._waiting)
+        return len(self.found), min(self.total, archives.MAX_FILES) if self.waiting else len(self.found)
 
     def add(self, files: Sequence[UploadedFile]) -> None:
         """Let pictures and zips wait to be captioned, after those that are there already."""
         self.total += archives.count(files)
-        self._waiting.append(in_batches(archives.members(files, self._names), PART))
+        self.waiting.append(in_batches(archives.members(files, self._names), PART))
 
     def advance(self, model: captioner.Captioner) -> bool:
         """Caption the next few pictures. False when none is left.
@@ -57,14 +53,14 @@ class Batch(Work):
         A script that Streamlit interrupts between two calls loses nothing, because the next one goes on from there.
         """
         with self._turn:  # before a reload, the tab's former session may still be at work
-            while self._waiting:
-                if part := next(self._waiting[0], None):
+            while self.waiting:
+                if part := next(self.waiting[0], None):
                     named = [(member.name, self._prepared(model, member)) for member in part]
                     with TURN:
                         rows = list(map(row_of, model.caption_together(named, store=self._store(model))))
                     self.found |= {row["path"]: row for row in rows}
                     return True
-                del self._waiting[0]
+                del self.waiting[0]
                 give_back_freed_memory()
             return self._encode(model)
 

@@ -29,8 +29,8 @@ _mount_previews = st.components.v2.component(
       document.dispatchEvent(new Event("captioner-previews"))
     }""",
 )
-# `st.html` drops SVG. Drawings come from templates that escape every text.
-_mount_drawing = st.components.v2.component(
+# An SVG of `drawings`, in the colours of the theme. `st.html` drops SVG; the templates of drawings escape every text.
+drawing = st.components.v2.component(
     "captioner_drawing",
     html="<div></div>",
     js="export default function ({ data, parentElement }) { parentElement.querySelector('div').innerHTML = data }",
@@ -46,11 +46,6 @@ def choose_word(words: Sequence[str], probabilities: Sequence[float], chosen: in
     shown = [[word, percent(p), round(p, 4)] for word, p in zip(words, probabilities, strict=True)]
     data = {"words": shown, "chosen": chosen, "label": label}
     _mount_words(key=f"{key}-buttons", data=data, on_chosen_change=keep)
-
-
-def drawing(html: str, key: str) -> None:
-    """Show an SVG of `drawings`, in the colours of the theme."""
-    _mount_drawing(key=key, data=html)
 
 
 def correct(

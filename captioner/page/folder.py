@@ -5,9 +5,7 @@ What the browser sends is looked up among the pictures that were found here; it 
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,19 +31,9 @@ from captioner.page.work import PAGE, PART, SIDE, Work
 from captioner.pictures.find import find_pictures
 from captioner.pictures.load import thumbnail
 
-FORMATS = ("xmp", "sidecar", "embed")
 _BIT = 0.2  # seconds that a bit of work takes
 _PREVIEWS = 8 * PAGE  # that are kept
 _KEPT = ("caption", "confidence", "familiar", "unsure")  # of a row; all of it would fill the memory
-
-
-def given() -> tuple[str, str] | None:
-    """The folder and the format in `streamlit run app.py -- --folder FOLDER --format FORMAT`."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--folder")
-    parser.add_argument("--format", default=FORMATS[0], choices=FORMATS)
-    found = parser.parse_known_args(sys.argv[1:])[0]
-    return (found.folder, found.format) if found.folder else None
 
 
 @st.cache_resource(show_spinner=False)
@@ -200,24 +188,17 @@ class Folder(Work):
         self.found[path] = row
 
     def _source(self, path: str) -> str | ImageError:
-        try:
-            return self._picture(path)
-        except ImageError as error:
-            return error
-
-    def _picture(self, path: str) -> str:
-        """The file of a picture. Raises ImageError if it has become a link that leads out of the folder."""
-        if not self._inside(self._files[path]):
-            raise ImageError(f"{path}: is a link that leads out of the folder")
-        return self._files[path]
+        """The file of a picture, or the error for one that has become a link that leads out of the folder."""
+        file = self._files[path]
+        return file if self._inside(file) else ImageError(f"{path}: is a link that leads out of the folder")
 
     def _preview(self, paths: list[str], end: float) -> bool:
         """Make previews that are missing, as many as there is time for. False if none was missing."""
         missing = [path for path in paths if path not in self.previews]
         for path in missing:
-            with suppress(ImageError):
-                self.previews[path] = ""
-                self.previews[path] = thumbnail(self._picture(path), SIDE) or ""
+            self.previews[path] = ""
+            if isinstance(source := self._source(path), str):
+                self.previews[path] = thumbnail(source, SIDE) or ""
             if time.monotonic() > end:
                 break
         for path in list(self.previews)[:-_PREVIEWS]:

@@ -20,17 +20,21 @@ from captioner.page.texts import language, say
 TURN = threading.Lock()
 
 
-def given_folder() -> Path | None:
-    """The folder in `streamlit run app.py -- --checkpoints FOLDER`. Nothing that a visitor types becomes a path."""
+def given() -> argparse.Namespace:
+    """What follows in `streamlit run app.py -- --checkpoints FOLDER --folder FOLDER --format FORMAT`.
+
+    Nothing that a visitor types becomes a path.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--checkpoints", type=Path)
-    folder: Path | None = parser.parse_known_args(sys.argv[1:])[0].checkpoints
-    return folder
+    parser.add_argument("--folder")
+    parser.add_argument("--format", default="xmp", choices=("xmp", "sidecar", "embed"))
+    return parser.parse_known_args(sys.argv[1:])[0]
 
 
 def available() -> dict[str, Path]:
     """Checkpoint files by the name that the page gives them: the shipped ones, then those of the given folder."""
-    files, folder = dict(shipped_checkpoints()), given_folder()
+    files, folder = dict(shipped_checkpoints()), given().checkpoints
     for path in sorted(folder.glob("*.safetensors")) if folder else ():
         if path.with_name(EXPORTED).exists():  # a part of an exported model, which cannot show the inside of a caption
             continue

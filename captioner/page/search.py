@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +38,11 @@ class Answer:
         return bool(self.asked[0]) and self.ranks is None and not (self.lost or self.problem)
 
 
+@st.cache_resource(show_spinner=False, hash_funcs={"captioner.inference.captioner.Captioner": attrgetter("path")})
 def reader_of(model: captioner.Captioner) -> Reader | None:
     """What reads descriptions for this model. None where it finds no pictures."""
-    return _reader(model.path, model) if model.path else None
-
-
-@st.cache_resource(show_spinner=False)
-def _reader(path: Path, _model: captioner.Captioner) -> Reader | None:
     try:
-        return _model.reader()
+        return model.reader()
     except CheckpointError:
         return None
 

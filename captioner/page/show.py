@@ -42,14 +42,11 @@ def caption(caption: Caption, times: int = 1) -> None:
     """A caption to copy, and below it how likely the model found its words."""
     with st.container(gap="xxsmall"):
         st.code(caption.text or say("no_words"), language=None, wrap_lines=True)
-        st.caption(sure(caption, times), help=_why(caption))
-
-
-def _why(caption: Caption) -> str:
-    """The numbers behind how sure the model is."""
-    if caption.confidence is None or caption.familiar is None:
-        return say("sure_help")
-    return say("confidence_help", confidence=percent(caption.confidence), familiar=percent(caption.familiar))
+        why = say("sure_help")
+        if caption.confidence is not None and caption.familiar is not None:
+            numbers = {"confidence": percent(caption.confidence), "familiar": percent(caption.familiar)}
+            why = say("confidence_help", **numbers)
+        st.caption(sure(caption, times), help=why)
 
 
 def picture(kept: KeptPicture, alt: str) -> None:

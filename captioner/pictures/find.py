@@ -98,7 +98,7 @@ def each_picture(
             number += 1
             yield path
         if number == before and argument != STDIN:
-            raise InputError(f"{argument}: {why or _why_none(argument, recursive) + _raw_files(passed_over)}")
+            raise InputError(f"{argument}: {why or _why_none(argument, recursive, passed_over['raw file'])}")
     if not number:
         raise InputError("no pictures were given")
 
@@ -123,18 +123,13 @@ def in_subfolders(folder: str) -> int | None:
         return None
 
 
-def _why_none(folder: str, recursive: bool) -> str:
-    below = 0 if recursive else in_subfolders(folder)
+def _why_none(folder: str, recursive: bool, raw: int) -> str:
+    below, what = 0 if recursive else in_subfolders(folder), "no pictures in this folder or its subfolders"
     if below is None:
-        return "no pictures in this folder itself (recursive, -r, also looks into its subfolders)"
-    if below:
-        return f"no pictures in this folder itself; {below} in its subfolders: add recursive (-r)"
-    return "no pictures in this folder or its subfolders"
-
-
-def _raw_files(passed_over: Counter[str]) -> str:
-    number = passed_over["raw file"]
-    return f"; {counted(number, 'raw file')}, for which rawpy is missing: {to_install('raw')}" if number else ""
+        what = "no pictures in this folder itself (recursive, -r, also looks into its subfolders)"
+    elif below:
+        what = f"no pictures in this folder itself; {below} in its subfolders: add recursive (-r)"
+    return what + (f"; {counted(raw, 'raw file')}, for which rawpy is missing: {to_install('raw')}" if raw else "")
 
 
 def _give_up(error: OSError) -> None:

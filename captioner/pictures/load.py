@@ -25,7 +25,7 @@ from PIL.ExifTags import Base as Tag
 from PIL.JpegImagePlugin import JpegImageFile
 
 from captioner.errors import ImageError, one_line, to_install
-from captioner.pictures.raw import RAW, open_raw
+from captioner.pictures.raw import RAW, check_pixels, open_raw
 
 
 class TensorLike(Protocol):
@@ -140,7 +140,7 @@ def _decode(file: Any, name: str, size: int, max_pixels: int, smallest: int | No
         opened.enter_context(image)
         if isinstance(image, JpegImageFile):
             _check_scans(image.fp, name)
-        _check_pixels(image, name, max_pixels)
+        check_pixels(image.size, name, max_pixels)
         if smallest is not None:
             image.draft(None, (smallest, smallest))  # works for JPEG only
         # Threads take turns at large pictures: a few small files with very many pixels could fill the memory.
@@ -185,15 +185,10 @@ def _errors_of_pillow(name: str, heic: bool = False) -> Iterator[None]:
         raise ImageError(f"{name}: {reason}") from error
 
 
-def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise ImageError(f"{name}: {image.width} x {image.height} is more than {max_pixels / 1e6:g} million pixels")
-
-
 def _upright_rgb(image: Image.Image, name: str, max_pixels: int, orientation: int | None = None) -> Image.Image:
     if not image.width or not image.height:
         raise ImageError(f"{name}: has no pixels")
-    _check_pixels(image, name, max_pixels)
+    check_pixels(image.size, name, max_pixels)
     image.load()
     highest, inverted = _levels(image)
     clear = image.info.get("transparency")

@@ -26,8 +26,8 @@ def seconds(names: Iterable[str]) -> dict[str, str]:
     """
     found = {}
     for files in by_stem(_with_seconds(list(names)), _RANKS).values():
-        first = min(files, key=lambda name: (_rank(name), name))
-        if _rank(first) < _RANKS[".mov"]:
+        rank, first = min((_RANKS[_parts(name)[1]], name) for name in files)
+        if rank < _RANKS[".mov"]:
             found.update({name: first for name in files if name != first and _parts(name)[1] in _SECONDS})
     return found
 
@@ -58,10 +58,6 @@ def one_of_each(paths: Collection[str]) -> Iterable[str]:
         folders[os.path.dirname(path)].append(os.path.basename(path))
     second = {os.path.join(folder, name) for folder, names in folders.items() for name in seconds(names)}
     return (path for path in paths if path not in second) if second else paths
-
-
-def _rank(name: str) -> int:
-    return _RANKS[_parts(name)[1]]
 
 
 def _parts(path: str) -> tuple[str, str]:

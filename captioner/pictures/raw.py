@@ -49,11 +49,15 @@ def open_raw(file: Any, name: str, max_pixels: int, smallest: int) -> tuple[Imag
             # Some programs write previews that are upright already. LibRaw gives those the orientation of the raw file.
             turned = orientation > 4 and (preview.width > preview.height) != (sizes.width > sizes.height)
             return preview, 1 if turned else orientation
-        if sizes.raw_width * sizes.raw_height > max_pixels:
-            size = f"{sizes.raw_width} x {sizes.raw_height}"
-            raise ImageError(f"{name}: {size} is more than {max_pixels / 1e6:g} million pixels")
+        check_pixels((sizes.raw_width, sizes.raw_height), name, max_pixels)
         with _one:
             return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True)), 1
+
+
+def check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise ImageError for a picture of so many pixels across and down that they are too many."""
+    if size[0] * size[1] > max_pixels:
+        raise ImageError(f"{name}: {size[0]} x {size[1]} is more than {max_pixels / 1e6:g} million pixels")
 
 
 def _source(file: Any) -> Any:

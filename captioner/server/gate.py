@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -66,17 +67,19 @@ class Gate:
                 status = message["status"]
             await send(message)
 
-        is_work = scope["method"] == "POST"
+        is_work, limited = scope["method"] == "POST", self._limited(receive)
         try:
             self._check(scope, path, is_work)
         except HTTPException as refused:
-            await _drained(receive, self._max_bytes)  # a client that is still sending would not read the answer
+            with suppress(HTTPException):  # of `limited`
+                while (await limited()).get("more_body"):  # a client that is still sending would not read the answer
+                    pass
             await error(scope, refused.status_code, refused.detail, refused.headers)(scope, receive, sent)
         else:
             self._working += is_work
             self._service.working.set(self._working)
             try:
-                await self._app(scope, self._limited(receive), sent)
+                await self._app(scope, limited, sent)
             except ClientDisconnect:
                 pass  # nobody is there to be told
             except Exception:
@@ -150,16 +153,3 @@ def _name(host: str) -> str:
         return (urlsplit(host if "//" in host else f"//{host}").hostname or "").rstrip(".")
     except ValueError:  # a wrong address in brackets
         return host + "."
-
-
-async def _drained(receive: Receive, most: int) -> None:
-    """Read the rest of a request, and forget it."""
-    until = time.monotonic() + PATIENCE
-    while most >= 0:
-        try:
-            message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
-        except asyncio.TimeoutError:
-            return
-        most -= len(message.get("body", b""))
-        if not message.get("more_body", False):
-            return

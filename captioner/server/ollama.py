@@ -62,13 +62,10 @@ def router(service: Service) -> APIRouter:
         """A caption for the pictures in the last messages of a chat."""
         started, body = time.perf_counter_ns(), await body_of(request)
         service.check_model(body.get("model"))
-        messages = body.get("messages", [])
-        if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
-            raise OptionError("messages must be a list of objects")
-        if not messages:
+        asked = asked_last(body.get("messages", []))
+        if not body.get("messages"):
             empty = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "load"}
             return Json({**_head(name), **empty})
-        asked = asked_last(messages)
         prompt = "\n".join(_text(one.get("content")) for one in asked).strip()
         answer = await service.answer(_images(service, asked), prompt, body.get("format"))
         return _reply(body, name, answer, started, lambda text: {"message": {"role": "assistant", "content": text}})
@@ -76,8 +73,10 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def asked_last(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def asked_last(messages: object) -> list[dict[str, Any]]:
     """The messages after the last answer: apps send pictures and the question about them in messages of their own."""
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise OptionError("messages must be a list of objects")
     answers = [place for place, one in enumerate(messages) if one.get("role") == "assistant"]
     return messages[answers[-1] + 1 :] if answers else messages
 

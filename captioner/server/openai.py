@@ -40,13 +40,11 @@ def router(service: Service) -> APIRouter:
         """A caption for the pictures in the last messages of a chat."""
         body = await body_of(request)
         service.check_model(body.get("model"))
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
-            raise OptionError("messages must be a list of objects")
+        asked = asked_last(body.get("messages"))
         number = body.get("n") or 1
         if type(number) is not int or not 1 <= number <= _MOST_CHOICES:
             raise OptionError(f"n must be a whole number from 1 to {_MOST_CHOICES}")
-        addresses, prompt = _parts(asked_last(messages))
+        addresses, prompt = _parts(asked)
         fetch = service.limits.allow_fetch
         pictures = [picture_of(address, place, fetch) for place, address in enumerate(addresses, 1)]
         answer = await service.answer(pictures, prompt, _schema(body.get("response_format")), number)

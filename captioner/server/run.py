@@ -7,15 +7,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.errors import OptionError, one_line
 from captioner.options import DecodeOptions, ServeOptions
 
-if TYPE_CHECKING:  # they take long to import, for which what is wrong need not wait
-    import uvicorn
-
+if TYPE_CHECKING:  # it takes long to import, for which what is wrong need not wait
     from captioner.inference.captioner import Captioner
 
 HOST, PORT = "127.0.0.1", 11434  # the port on which apps look for Ollama
@@ -71,17 +70,13 @@ def serve(
         config = uvicorn.Config(app, proxy_headers=False, ws="none", **quiet, **times)
         name, number = listener.getsockname()[:2]
         server = uvicorn.Server(config)
+        end = partial(setattr, server, "should_exit", True)
         if stop:
-            threading.Thread(target=_end_at, args=(server, stop), daemon=True).start()
-        with _signals(lambda: setattr(server, "should_exit", True)):
+            threading.Thread(target=lambda: stop.wait() and end(), daemon=True).start()
+        with _signals(end):
             ready(f"http://{f'[{name}]' if ':' in name else name}:{number}{root_path}")
             server.run(sockets=[listener])
     return service.answered
-
-
-def _end_at(server: uvicorn.Server, stop: threading.Event) -> None:
-    stop.wait()
-    server.should_exit = True
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -9,13 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from captioner.errors import DataError, OptionError
-from captioner.files import read_json
+from captioner.files import AnyPath, read_json
 from captioner.options import CELLS, TOKEN_KINDS, check_ranges, option, option_specs
-
-StrPath: TypeAlias = "str | os.PathLike[str]"
 
 # What a checkpoint from which training continues fixes.
 FIXED_BY_INIT = ("encoder", "image_size", "tokens", "cell", "layers", "hidden_size", "embedding_size")
@@ -138,13 +136,13 @@ def refuse_fixed(names: Iterable[str]) -> None:
 class Given:
     """What a run was given besides its options: the paths of its data and of its first weights."""
 
-    captions: StrPath | None = None
-    images: StrPath | None = None
-    train_list: StrPath | None = None
-    val_list: StrPath | None = None
-    init: StrPath | None = None
-    encoder_weights: StrPath | None = None
-    text: StrPath | None = None
+    captions: AnyPath | None = None
+    images: AnyPath | None = None
+    train_list: AnyPath | None = None
+    val_list: AnyPath | None = None
+    init: AnyPath | None = None
+    encoder_weights: AnyPath | None = None
+    text: AnyPath | None = None
 
     def completed(self, known: Given) -> Given:
         """The same, with what another run was given in place of what is None. First weights have one origin only."""

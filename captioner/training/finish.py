@@ -18,11 +18,11 @@ from captioner.training.validation import Validation
 MOST_CALIBRATION_ERROR = 2.0  # in percent points; a checkpoint with a larger error is calibrated
 
 
-def finish(path: Path, validation: Validation, provenance: dict[str, Any], metric: str = "cider") -> str:
+def finish(path: Path, validation: Validation, provenance: dict[str, Any]) -> str:
     """Calibrate the checkpoint `path`, store its scores and `provenance` in it, and return a line about them.
 
     Where its probabilities are off, its logits are divided by a temperature; reliability.png shows both. The weight of
-    the words that are found in pictures becomes the one with the best `metric`. A checkpoint that is finished already
+    the words that are found in pictures becomes the one with the best CIDEr-D. A checkpoint that is finished already
     does not change.
     """
     checkpoint = load_checkpoint(path)
@@ -35,7 +35,7 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any], metri
             checkpoint.model.load_state_dict(rounded(checkpoint.model))
             after = calibration(decoder, batches)
         write_reliability(path.with_name("reliability.png"), before, after)
-        scores = weigh_evidence(checkpoint, validation, metric)
+        scores = weigh_evidence(checkpoint, validation)
         del scores["samples"]
         checkpoint.trust, worth = validation.trust(checkpoint)
         checkpoint.provenance = {
@@ -53,11 +53,10 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any], metri
         if checkpoint.trust
         else f"; captions get no confidence, which takes {FEWEST} validation pictures"
     )
+    found = ""
     if retrieval := checkpoint.provenance.get("retrieval"):
         first, among = retrieval["picture_by_sentence"]["r1"], counted(retrieval["pictures"], "picture")
         found = f"; among {among}, a sentence finds its own first in {first:.0f} % of cases"
-    else:
-        found = ""
     return (
         f"done: validation BLEU-4 {scores['bleu_4']:.1f}, CIDEr-D {scores['cider']:.1f}, "
         f"{scores['distinct']} of {scores['images']} captions distinct; next-word probabilities are off by "
@@ -65,11 +64,11 @@ def finish(path: Path, validation: Validation, provenance: dict[str, Any], metri
     )
 
 
-def weigh_evidence(checkpoint: Checkpoint, validation: Validation, metric: str = "cider") -> dict[str, Any]:
-    """Give the checkpoint the weight of evidence with the best `metric` on validation pictures; its scores."""
+def weigh_evidence(checkpoint: Checkpoint, validation: Validation) -> dict[str, Any]:
+    """Give the checkpoint the weight of evidence with the best CIDEr-D on validation pictures; its scores."""
     model, found = checkpoint.model, []
     for weight in EVIDENCE if model.decoder.words.size else (0.0,):
         model.config = replace(model.config, evidence=weight)
         found.append((validation.scores(checkpoint), model.config))
-    scores, model.config = max(found, key=lambda each: each[0][metric])
+    scores, model.config = max(found, key=lambda each: each[0]["cider"])
     return scores

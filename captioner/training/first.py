@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 from captioner.data.texts import Texts
 from captioner.errors import OptionError
-from captioner.files import sha256_of
+from captioner.files import AnyPath, sha256_of
 from captioner.network.checkpoint import Checkpoint, load_checkpoint
 from captioner.network.encoder import Encoder
 from captioner.network.header import find_checkpoint, models
 from captioner.network.model import CaptionModel, Decoder, ModelConfig
 from captioner.network.recurrent import has_memory
 from captioner.training.captions import CaptionTokens
-from captioner.training.config import FIXED_BY_INIT, StrPath, TrainConfig, refuse_fixed
+from captioner.training.config import FIXED_BY_INIT, TrainConfig, refuse_fixed
 from captioner.training.encoder_weights import load_encoder_weights
 from captioner.training.words import frequent_words, names_in
 from captioner.vocab import END, START, UNK, Vocabulary, fitting_tokens
@@ -44,7 +44,7 @@ class Start:
     init: Path | None = None
 
     @classmethod
-    def choose(cls, config: TrainConfig, init: StrPath | None, weights: StrPath | None) -> Start:
+    def choose(cls, config: TrainConfig, init: AnyPath | None, weights: AnyPath | None) -> Start:
         """From what was asked for. By default, a shipped checkpoint gives the encoder, if it has the right one.
 
         Raises OptionError for both at once, CheckpointError for a short name that does not exist.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -40,17 +41,15 @@ class Known:
         cross = None
         with torch.no_grad():
             if learned and not init.get("reads_words" if reads else "words"):
-                labels, standard = material.labels[:, :learned], (decoder.feature_mean.cpu(), decoder.feature_std.cpu())
-                # Once for the features of an encoder.
-                if not reads and material.fitted and material.fitted[0] is features:
-                    words.learned.load_state_dict(material.fitted[1])
-                elif not reads:
-                    fit_to(words.learned, features, labels, *standard)
-                    material.fitted = features, copy.deepcopy(words.learned.state_dict())
-                # Once in a run, because features do not change where the decoder reads words.
-                elif material.cross_fitted is None:
-                    material.cross_fitted = cross_fitted(features, labels, words.learned, *standard)
-                cross = material.cross_fitted
+                # Once for the same features. They are others, and so is their mean, once a run has gone back to an
+                # earlier epoch, whose checkpoint has rounded them. A run that is resumed then finds nothing else.
+                known = features, decoder.feature_mean.cpu().clone(), decoder.feature_std.cpu().clone()
+                if not (material.fitted and all(map(torch.equal, material.fitted[0], known))):
+                    fit: Callable[..., Tensor | None] = cross_fitted if reads else fit_to
+                    cross = fit(features, material.labels[:, :learned], words.learned, *known[1:])
+                    material.fitted = known, copy.deepcopy(words.learned.state_dict()), cross
+                words.learned.load_state_dict(material.fitted[1])
+                cross = material.fitted[2]
             # Processes of one run may compute on different machines.
             material.ranks.same(words.parameters())
             if not reads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -14,19 +13,6 @@ from captioner.inference.rules import Rules
 from captioner.network.model import Decoder
 from captioner.training.losses import groups_by_length, real_targets
 from captioner.vocab import END, PAD, SPECIAL_TOKENS, START, Vocabulary
-
-
-class _References(Sequence[list[list[str]]]):
-    """Captions as words with `<end>`. They are split when they are asked for: as words, they would take gigabytes."""
-
-    def __init__(self, texts: Sequence[Sequence[str]], vocabulary: Vocabulary) -> None:
-        self._texts, self._vocabulary = texts, vocabulary
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, picture: int) -> list[list[str]]:  # type: ignore[override]  # no slices
-        return [[*self._vocabulary.tokenise(text), SPECIAL_TOKENS[END]] for text in self._texts[picture]]
 
 
 class Rewards:
@@ -40,8 +26,13 @@ class Rewards:
         """`texts[p]` are the captions of picture p. Frequencies are counted in those of the first `counted` pictures,
         or in all of them, which takes a while.
         """
-        references = _References(texts, vocabulary)
-        self._cider = Cider(references, DocumentFrequencies.of(islice(references, counted)))
+
+        def references(picture: int) -> list[list[str]]:
+            # They are split when they are asked for: as words, they would take gigabytes.
+            return [[*vocabulary.tokenise(text), SPECIAL_TOKENS[END]] for text in texts[picture]]
+
+        frequencies = DocumentFrequencies.of(map(references, range(len(texts))[:counted]))
+        self._cider = Cider(references, frequencies)
         self._words = vocabulary.words
 
     def of(self, pictures: Sequence[int], tokens: Tensor) -> Tensor:

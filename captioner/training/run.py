@@ -10,7 +10,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +22,11 @@ from captioner.data.captions import read_captions
 from captioner.data.splits import Split, choose_split
 from captioner.data.texts import Texts, read_texts
 from captioner.errors import ImageError, OptionError, OutputError, TrainingError, counted
-from captioner.files import remove_temporaries, replacing
+from captioner.files import AnyPath, remove_temporaries, replacing
 from captioner.machine import give_back_freed_memory, keep_freed_memory
 from captioner.network.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint
 from captioner.training import folder
-from captioner.training.config import Given, StrPath, TrainConfig, read_run
+from captioner.training.config import Given, TrainConfig, read_run
 from captioner.training.finish import finish
 from captioner.training.first import Start
 from captioner.training.matching import MatchStage
@@ -39,16 +39,16 @@ from captioner.training.validation import Validation
 
 
 def train(
-    captions: StrPath | None,
-    images: StrPath | None,
-    output: StrPath,
+    captions: AnyPath | None,
+    images: AnyPath | None,
+    output: AnyPath,
     config: TrainConfig | None = None,
     *,
-    train_list: StrPath | None = None,
-    val_list: StrPath | None = None,
-    init: StrPath | None = None,
-    encoder_weights: StrPath | None = None,
-    text: StrPath | None = None,
+    train_list: AnyPath | None = None,
+    val_list: AnyPath | None = None,
+    init: AnyPath | None = None,
+    encoder_weights: AnyPath | None = None,
+    text: AnyPath | None = None,
     resume: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
@@ -141,7 +141,7 @@ def train_on(
             made["epoch"] = standing.rows[standing.best_row]["epoch"] if standing.best_row >= 0 else 0
             made["chosen"] = "end of the stage" if made["epoch"] == len(standing.rows) else "early stopping"
             with ranks.progress_bar(1, "calibrating", "checkpoint"):
-                said = finish(output / folder.CHECKPOINT_NAME, validation.alone(), made)
+                said = finish(output / folder.CHECKPOINT_NAME, validation.alone, made)
             say(said)
     return output / folder.CHECKPOINT_NAME
 
@@ -283,7 +283,7 @@ class _Run:
     def validate_epoch(self, stage: Stage, started: float) -> None:
         """Score the averaged weights as a checkpoint stores them, and keep them if `Standing.end_epoch` says so."""
         standing = self.standing
-        checkpoint = self._averaged()
+        checkpoint = self._as_stored(self.average.averaged)
         row = {
             "epoch": len(standing.rows) + 1,
             "stage": stage.name,
@@ -343,7 +343,7 @@ class _Run:
         standing, best = self.standing, self.output / folder.CHECKPOINT_NAME
         standing.best = standing.entry = -1.0
         if self.material.model.matcher is not None:
-            checkpoint = self.material.checkpoint(copy.deepcopy(self.material.model).eval())
+            checkpoint = self._as_stored({})
             standing.best = standing.entry = stage.scores(self.validation, checkpoint)[stage.metric]
             if self.ranks.first and not best.exists():
                 save_checkpoint(best, checkpoint)
@@ -355,10 +355,10 @@ class _Run:
         self.optimiser = Optimiser(stage.weights, config.weight_decay, config.gradient_clip, steps)
         self.average = Average(self.optimiser.named, config.average * steps)
 
-    def _averaged(self) -> Checkpoint:
-        """A checkpoint of the averaged weights, rounded as its file will hold them."""
+    def _as_stored(self, averaged: Mapping[str, torch.Tensor]) -> Checkpoint:
+        """A checkpoint of the model, with the averaged weights that there are, rounded as its file will hold them."""
         model = copy.deepcopy(self.material.model)
-        model.load_state_dict({**model.state_dict(), **self.average.averaged})
+        model.load_state_dict({**model.state_dict(), **averaged})
         try:
             model.load_state_dict(rounded(model))
         except ValueError as error:

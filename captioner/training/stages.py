@@ -31,7 +31,6 @@ from captioner.machine import give_back_freed_memory
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.convolutions import folded_for_training
 from captioner.network.encoder import as_batch, normalise
-from captioner.network.model import Decoder
 from captioner.network.words import CLASSES
 from captioner.options import DecodeOptions
 from captioner.pictures.load import load_image
@@ -65,7 +64,9 @@ class Stage:
         self.steps = math.ceil(len(material.paths) / self.batch_size)  # of an epoch
         self.networks: list[nn.Module] = [decoder]  # that are trained
         self.rate: float = getattr(config, f"{self.prefix}learning_rate")
-        self.weights = [(_decoder_weights(decoder), self.rate)]  # in groups, each with its peak learning rate
+        # Its word predictor is trained with the encoder, or fitted to features.
+        own = {name: weights for name, weights in named("decoder", decoder).items() if ".words." not in name}
+        self.weights: list[tuple[Named, float]] = [(own, self.rate)]  # in groups, each with its peak learning rate
 
     def enter(self) -> None:
         """Let the model have the parts that belong to this stage."""
@@ -146,8 +147,6 @@ class FrozenStage(Stage):
     def _rows_without_pictures(self, generator: torch.Generator) -> Tensor:
         """Captions without pictures for an epoch, as many of each source as there are, up to its share."""
         rows = torch.arange(self.m.paired, len(self.m.captions))
-        if not len(rows):
-            return rows
         rows = rows[torch.randperm(len(rows), generator=generator)]
         source = self.m.sources[self.m.captions.picture[rows].long()]
         # In a random order, the n-th caption of each source comes before the (n + 1)-th of any.
@@ -319,11 +318,6 @@ class SelfCriticalStage(Stage):
 def named(prefix: str, network: nn.Module) -> Named:
     """The weights of a part of the model that can be trained, by their names in the model."""
     return {f"{prefix}.{name}": weights for name, weights in network.named_parameters() if weights.requires_grad}
-
-
-def _decoder_weights(decoder: Decoder) -> Named:
-    """Those of the decoder without its word predictor, which is trained with the encoder, or fitted to features."""
-    return {name: weights for name, weights in named("decoder", decoder).items() if ".words." not in name}
 
 
 def plan(stages: Sequence[Stage], material: Material) -> str:

@@ -49,9 +49,10 @@ class Material:
     ranks: Ranks
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     measured: CpuTimes | None = None  # when `free_cpus` was last called
-    cross_fitted: Tensor | None = None  # (P, 2, W), see `known.Known.of`
+
     computed: tuple[str, Tensor] | None = None  # the digest of an encoder, and features by it
-    fitted: tuple[Tensor, dict[str, Tensor]] | None = None  # features, and the word predictor that was fitted to them
+    # Features with their mean and deviation, and the word predictor that was fitted to them: see `known.Known.of`.
+    fitted: tuple[tuple[Tensor, ...], dict[str, Tensor], Tensor | None] | None = None
 
     @classmethod
     def of(cls, config: TrainConfig, split: Split, start: Start, ranks: Ranks, texts: Texts | None = None) -> Material:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captioner.evaluation.reliability import calibration
-from captioner.evaluation.support import Support
+from captioner.evaluation.support import TWO_THIRDS, Support
 from captioner.inference.decoding import decode
 from captioner.inference.rules import Rules
 from captioner.inference.torch_engine import PictureEncoder, TorchEngine
@@ -56,18 +56,16 @@ def measure(
     if len(paths) < FEWEST:
         return None, {"pictures": len(paths)}
     engine = TorchEngine(checkpoint, encoder)
-    support, verdicts, inputs, tags = _captions(engine, features, texts)
-    tokens = checkpoint.vocabulary.tokens
-    right = torch.tensor(verdicts).float()
+    support, inputs, tags = _captions(engine, features, texts)
+    right, shares = (support >= TWO_THIRDS).float(), support.float()
     confidence, cross = fit_logistic(inputs, right), cross_fitted(inputs, right, torch.arange(len(right)) % FOLDS)
     bar = operating_point(cross, right)
     familiar, refuse, by_kind = _familiar(engine, features, paths)
     trust = Trust(confidence, familiar, tags, bar, refuse)
-    shares = torch.tensor(support)
     kept = cross >= bar
     report = {
         "pictures": len(paths),
-        "tokens": tokens,
+        "tokens": checkpoint.vocabulary.tokens,
         "right": float(right.mean()),
         "support": float(shares.mean()),
         "error": calibration(cross, right)[0],
@@ -87,23 +85,20 @@ def measure(
 
 def _captions(
     engine: TorchEngine, features: Tensor, texts: Sequence[Sequence[str]]
-) -> tuple[list[float], list[bool], Tensor, tuple[float, float]]:
-    """The support of each caption and whether it is right, what its confidence depends on (P, 3), and scale and shift
-    of predicted words.
-    """
+) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    """The support of captions (P,), what their confidence depends on (P, 3), and scale and shift of predicted words."""
     vocabulary = engine.about.vocabulary
     references = [[tokenise(text, vocabulary.tokens) for text in those] for those in texts]
     scale = Support(references)
     rules = Rules.of(DecodeOptions(evidence=engine.about.config.evidence), vocabulary)
-    support, right, inputs, found = [], [], [], []
+    support, inputs, found = [], [], []
     for place, part in zip(range(0, len(features), 128), features.split(128), strict=True):
         look = engine.look(part.cpu().numpy())
         best = [hypotheses[0] for hypotheses in decode(engine, look.state, len(part), rules, look.evidence)]
         inputs.append(caption_inputs(best, look.evidence))
         words = [tokenise(vocabulary.text(hypothesis.tokens), vocabulary.tokens) for hypothesis in best]
-        pairs = list(zip(words, references[place : place + len(words)], strict=True))
+        pairs = zip(words, references[place : place + len(words)], strict=True)
         support += [scale.share(*pair) for pair in pairs]
-        right += [scale.right(*pair) for pair in pairs]
         found.append(look.words)
     tags = (1.0, 0.0)
     if engine.about.predicted:
@@ -112,7 +107,7 @@ def _captions(
         logits = torch.from_numpy(np.concatenate(found)).logit(1e-6).flatten()
         slope, constant = fit_logistic(logits[:, None], labels.flatten().float())
         tags = (slope, constant)
-    return support, right, torch.from_numpy(np.concatenate(inputs)), tags
+    return torch.tensor(support, dtype=torch.float64), torch.from_numpy(np.concatenate(inputs)), tags
 
 
 def _familiar(

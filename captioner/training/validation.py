@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captioner.data.splits import Example
-from captioner.evaluation.retrieval import retrieval_scores
+from captioner.evaluation.retrieval import ranks, retrieval_scores
 from captioner.evaluation.scores import collapsed, floor_of, score_captions
 from captioner.inference.progress import LogLines
 from captioner.inference.torch_engine import PictureEncoder, captioner_of
@@ -41,6 +41,7 @@ class Validation:
         self._captions = CaptionTokens.of([example.captions for example in self._mine], vocabulary)
         self._features: tuple[str, Tensor, PictureEncoder] | None = None
 
+    @cached_property
     def alone(self) -> Validation:
         """The same validation by this rank alone."""
         if self._ranks.size == 1:
@@ -71,18 +72,15 @@ class Validation:
     @torch.inference_mode()
     def retrieval(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """How well sentences find pictures and pictures sentences, by the checkpoint's matcher, among all of them."""
-        every, decoder, matcher = self._whole, checkpoint.model.decoder, checkpoint.model.matcher
+        every, decoder, matcher = self.alone, checkpoint.model.decoder, checkpoint.model.matcher
         assert matcher is not None
         features, _ = every._encoded(checkpoint)
         pictures = matcher.eval().pictures(decoder.standardised(features))
         rows = torch.arange(len(every._captions)).split(256)
         tokens = [sentences_of(every._captions.batch(some)).to(features.device) for some in rows]
         sentences = torch.cat([matcher.sentences(some) for some in tokens])
-        return retrieval_scores(sentences.cpu().numpy(), pictures.cpu().numpy(), every._captions.picture.long().numpy())
-
-    @cached_property
-    def _whole(self) -> Validation:
-        return self.alone()
+        owner = every._captions.picture.long().numpy()
+        return retrieval_scores(*ranks(sentences.cpu().numpy(), pictures.cpu().numpy(), owner))
 
     def batches(self, checkpoint: Checkpoint) -> list[tuple[Tensor, Tensor]]:
         """All captions of this rank's share, (B, T), with the features of their pictures, (B, F)."""

@@ -131,11 +131,11 @@ def cross_fitted(features: Tensor, labels: Tensor, head: nn.Linear, mean: Tensor
             others = ~mine if len(features) > 1 else mine  # a single picture has no others
             weight, bias = _fitted(features[others], labels[others], mean, std)
             found[mine] = torch.sigmoid(F.linear((features[mine] - mean) / std, weight, bias))
-    fit_to(head, features, labels, mean, std)
+    fit_to(features, labels, head, mean, std)
     return found
 
 
-def fit_to(head: nn.Linear, features: Tensor, labels: Tensor, mean: Tensor, std: Tensor) -> None:
+def fit_to(features: Tensor, labels: Tensor, head: nn.Linear, mean: Tensor, std: Tensor) -> None:
     """Fit `head` to all features and labels, given as to `cross_fitted`."""
     weight, bias = _fitted(features, labels, mean, std)
     with torch.no_grad():  # for features as they are

@@ -14,7 +14,7 @@ from captioner.data.splits import (
     choose_split,
     find_examples,
     names_of_split,
-    present_names,
+    present_files,
     random_split,
     read_split_list,
     same_content,
@@ -73,16 +73,16 @@ class TestFindingPictures:
 
     def test_present_names_are_the_captioned_pictures_in_the_folder(self, pictures: list[Path]) -> None:
         captions = {name: ["one"] for name in ("picture3.jpg", "lost.jpg", "picture1.jpg")}
-        assert present_names(captions, pictures[0].parent) == ["picture3.jpg", "picture1.jpg"]
+        assert list(present_files(captions, pictures[0].parent)) == ["picture3.jpg", "picture1.jpg"]
 
     def test_no_captioned_picture_in_the_folder(self, pictures: list[Path]) -> None:
         with pytest.raises(DataError, match=r"holds none of the 2 captioned pictures: missing 2 of 2, such as x"):
-            present_names({"x.jpg": ["one"], "y.jpg": ["two"]}, pictures[0].parent)
+            present_files({"x.jpg": ["one"], "y.jpg": ["two"]}, pictures[0].parent)
 
     def test_a_missing_folder(self, tmp_path: Path) -> None:
         captions = {"x.jpg": ["one"]}
         with pytest.raises(DataError, match="no such folder of pictures"):
-            present_names(captions, tmp_path / "nowhere")
+            present_files(captions, tmp_path / "nowhere")
         with pytest.raises(DataError, match="no such folder of pictures"):
             find_examples(captions, tmp_path / "nowhere", captions)
 

@@ -63,7 +63,7 @@ def in_coco_form(corpus: Corpus) -> tuple[dict[int, list[str]], dict[int, list[s
 
 def cider_of(corpus: Corpus) -> list[float]:
     hypotheses, references = corpus
-    cider = Cider(references, DocumentFrequencies.of(references))
+    cider = Cider(references.__getitem__, DocumentFrequencies.of(references))
     return [cider.score(number, words) for number, words in enumerate(hypotheses)]
 
 
@@ -103,7 +103,7 @@ def test_smoothed_bleu_by_hand() -> None:
 
 def test_cider_by_hand() -> None:
     references = [[w("a dog runs")], [w("a cat")]]
-    cider = Cider(references, DocumentFrequencies.of(references))
+    cider = Cider(references.__getitem__, DocumentFrequencies.of(references))
     # Two documents: "a" is in both, its weight is log 2 - log 2 = 0; all other n-grams weigh L = log 2 - log 1, and
     # so do those in none. The length of a vector is its norm:
     #   reference "a dog runs": words (dog L, runs L), norm L sqrt 2; pairs the same; the triple L
@@ -123,20 +123,20 @@ def test_cider_by_hand() -> None:
 
 def test_cider_is_the_mean_over_references() -> None:
     references = [[w("a dog runs"), w("a red bird")], [w("a cat")]]
-    cider = Cider(references, DocumentFrequencies.of(references))
+    cider = Cider(references.__getitem__, DocumentFrequencies.of(references))
     assert cider.score(0, w("a dog runs")) == pytest.approx(750.0 / 2, abs=1e-9)
 
 
 def test_cider_takes_document_frequencies_from_elsewhere() -> None:
     # The reward of self-critical training: how rare words are is known from the training captions.
     references = [[w("a dog runs")]]
-    alone = Cider(references, DocumentFrequencies.of(references))
+    alone = Cider(references.__getitem__, DocumentFrequencies.of(references))
     assert alone.score(0, w("a dog runs")) == 0.0, "in a single document nothing is rare"
     training = DocumentFrequencies.of([[w("a dog")], [w("a cat runs")], [w("a dog sits")]])
     assert training.documents == 3
     assert training.counts["dog",] == 2
     assert training.counts["a", "dog"] == 2
-    rewarded = Cider(references, training)
+    rewarded = Cider(references.__getitem__, training)
     # a: log 3/3 = 0; dog: log 3/2; runs: log 3/1. "runs" is rarer and counts for more.
     dog, runs = math.log(3 / 2), math.log(3)
     norm = math.hypot(dog, runs)
@@ -144,7 +144,7 @@ def test_cider_takes_document_frequencies_from_elsewhere() -> None:
     assert rewarded.score(0, ["dog"]) == pytest.approx(1000 * (dog / norm) / 4 * penalty, abs=1e-9)
     assert rewarded.score(0, ["runs"]) == pytest.approx(1000 * (runs / norm) / 4 * penalty, abs=1e-9)
     with pytest.raises(ValueError, match="at least one picture"):
-        Cider(references, DocumentFrequencies.of([]))
+        Cider(references.__getitem__, DocumentFrequencies.of([]))
 
 
 def test_rouge_by_hand() -> None:
@@ -351,5 +351,5 @@ def test_captions_and_references_must_match() -> None:
 def test_an_n_gram_of_one_document_takes_no_memory() -> None:
     """It weighs as much as one of no document, and most n-grams of a large set occur once."""
     references = [[w("a dog runs fast")], [w("a dog sits down")]]
-    cider = Cider(references, DocumentFrequencies.of(references))
+    cider = Cider(references.__getitem__, DocumentFrequencies.of(references))
     assert cider._seen.keys() == {("a",), ("dog",), ("a", "dog")}

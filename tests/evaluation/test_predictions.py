@@ -100,65 +100,64 @@ def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, content: str | bytes, 
 def test_a_path_fits_a_name_when_one_is_the_end_of_the_other() -> None:
     names = ["a.jpg", "x/b.jpg", "y/c.jpg", "d.jpg"]
     paths = ["/data/pictures/a.jpg", "b.jpg", "other/c.jpg", "./d.jpg", "unknown.jpg"]
-    matched = match([Prediction(path, path) for path in paths], names)
-    assert {name: prediction.picture for name, prediction in matched.predictions.items()} == {
+    matched, repeated, unknown = match([Prediction(path, path) for path in paths], names)
+    assert {name: prediction.picture for name, prediction in matched.items()} == {
         "a.jpg": "/data/pictures/a.jpg",
         "x/b.jpg": "b.jpg",
         "d.jpg": "./d.jpg",
     }
-    assert matched.unknown == ["other/c.jpg", "unknown.jpg"], "other/c.jpg is not y/c.jpg"
-    assert matched.repeated == []
+    assert unknown == ["other/c.jpg", "unknown.jpg"], "other/c.jpg is not y/c.jpg"
+    assert repeated == []
 
 
 def test_the_same_base_name_in_two_folders() -> None:
     names = ["x/a.jpg", "y/a.jpg"]
-    exact = match([Prediction("y/a.jpg", "why"), Prediction("/p/x/a.jpg", "ex")], names)
-    assert {name: prediction.caption for name, prediction in exact.predictions.items()} == {
+    exact, *_ = match([Prediction("y/a.jpg", "why"), Prediction("/p/x/a.jpg", "ex")], names)
+    assert {name: prediction.caption for name, prediction in exact.items()} == {
         "y/a.jpg": "why",
         "x/a.jpg": "ex",
     }
     with pytest.raises(DataError, match=r"^a\.jpg may be x/a\.jpg or y/a\.jpg: write the path as"):
         match([Prediction("a.jpg", "which?")], names)
     # A name that is the whole path wins over one that only ends with it.
-    assert list(match([Prediction("a.jpg", "it")], ["a.jpg", "x/a.jpg"]).predictions) == ["a.jpg"]
+    assert list(match([Prediction("a.jpg", "it")], ["a.jpg", "x/a.jpg"])[0]) == ["a.jpg"]
 
 
 def test_several_captions_for_a_picture_are_told() -> None:
     predictions = [Prediction("p/a.jpg", "first"), Prediction("q/a.jpg", "second"), Prediction("r/a.jpg", "third")]
-    matched = match(predictions, ["a.jpg"])
-    assert matched.predictions["a.jpg"].caption == "first"
-    assert matched.repeated == ["a.jpg"]
-    equal = match([Prediction("a.jpg", "same"), Prediction("a.jpg", "same")], ["a.jpg"])
-    assert equal.repeated == ["a.jpg"]
+    matched, repeated, _ = match(predictions, ["a.jpg"])
+    assert matched["a.jpg"].caption == "first"
+    assert repeated == ["a.jpg"]
+    assert match([Prediction("a.jpg", "same"), Prediction("a.jpg", "same")], ["a.jpg"])[1] == ["a.jpg"]
 
 
 def test_the_references_ids_go_before_numbers_in_names() -> None:
     ids: dict[str, int | str] = {"12.jpg": 13, "13.jpg": 12, "14.jpg": 0, "15.jpg": "coco_7"}
     predictions = [Prediction(12, "a"), Prediction(13, "b"), Prediction(0, "c"), Prediction("coco_7", "d")]
-    matched = match([*predictions, Prediction(14, "e"), Prediction("x/12.jpg", "f")], list(ids), ids)
-    assert {name: one.caption for name, one in matched.predictions.items()} == {
+    matched, repeated, unknown = match([*predictions, Prediction(14, "e"), Prediction("x/12.jpg", "f")], list(ids), ids)
+    assert {name: one.caption for name, one in matched.items()} == {
         "13.jpg": "a",
         "12.jpg": "b",
         "14.jpg": "c",
         "15.jpg": "d",
     }
-    assert (matched.unknown, matched.repeated) == (["14"], ["12.jpg"])
+    assert (unknown, repeated) == (["14"], ["12.jpg"])
 
 
 def test_coco_numbers_stand_in_the_file_names() -> None:
     names = ["val2014/COCO_val2014_000000000042.jpg", "7.jpg"]
-    matched = match([Prediction(42, "a"), Prediction(7, "b"), Prediction(8, "c")], names)
-    assert {name: prediction.caption for name, prediction in matched.predictions.items()} == {
+    matched, _, unknown = match([Prediction(42, "a"), Prediction(7, "b"), Prediction(8, "c")], names)
+    assert {name: prediction.caption for name, prediction in matched.items()} == {
         names[0]: "a",
         names[1]: "b",
     }
-    assert matched.unknown == ["8"]
+    assert unknown == ["8"]
 
 
 def test_coco_numbers_from_a_list() -> None:
     names = ["dog.jpg", "cat.jpg", "not listed.jpg"]
-    matched = match([Prediction(1, "a cat")], names, {"cat.jpg": 1, "dog.jpg": 2})
-    assert list(matched.predictions) == ["cat.jpg"]
+    matched, *_ = match([Prediction(1, "a cat")], names, {"cat.jpg": 1, "dog.jpg": 2})
+    assert list(matched) == ["cat.jpg"]
     with pytest.raises(DataError, match="not among the 1 pictures"):
         match([Prediction(1, "a cat")], names, {"bird.jpg": 1})
 

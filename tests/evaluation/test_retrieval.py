@@ -54,11 +54,11 @@ def test_ranks_are_those_of_sorting() -> None:
 
 def test_vectors_that_are_all_alike_find_nothing() -> None:
     alike = np.ones((20, 4), np.float32)
-    found = retrieval_scores(alike, alike, np.arange(20))
+    found = retrieval_scores(*ranks(alike, alike, np.arange(20)))
     assert found["picture_by_sentence"] == {"r1": 0.0, "r5": 0.0, "r10": 0.0, "median": 20.0}
     assert found["sentence_by_picture"] == found["picture_by_sentence"]
     apart = np.eye(20, dtype=np.float32)
-    assert retrieval_scores(apart, apart, np.arange(20))["recall"] == 100.0
+    assert retrieval_scores(*ranks(apart, apart, np.arange(20)))["recall"] == 100.0
 
 
 def test_the_command(command: Command, captions: Path, pictures: list[Path], matcher_file: Path) -> None:

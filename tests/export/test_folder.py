@@ -128,7 +128,7 @@ class TestExported:
     ) -> None:
         """Whichever of the five files cannot be written."""
         monkeypatch.setattr(module, "_graphs", lambda *_: dict.fromkeys(GRAPHS, onnx.ModelProto()))
-        write, written = module._write, []
+        write, written = module.write, []
 
         def fail(path: Path, data: bytes) -> str:
             if len(written) == failing:
@@ -137,7 +137,7 @@ class TestExported:
             return write(path, data)
 
         with monkeypatch.context() as broken:
-            broken.setattr(module, "_write", fail)
+            broken.setattr(module, "write", fail)
             with pytest.raises(OSError, match="No space"):
                 export_model(finder_checkpoint_file, tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {*written}

@@ -163,14 +163,14 @@ def test_an_export_that_broke_off_goes_on(
     if there:
         export_web("one", page, fake_runtime)
     with monkeypatch.context() as broken:
-        write = web._write
+        write = web.write
 
         def full(path: Path, content: bytes) -> None:
             if path.name == "step.onnx.gz":
                 raise OSError(28, "No space left on device", str(path))
             write(path, content)
 
-        broken.setattr(web, "_write", full)
+        broken.setattr(web, "write", full)
         with pytest.raises(OSError, match="No space left"):
             export_web("two", page, fake_runtime)
     # Visitors keep the old version: their browsers do not take a service worker that throws.

@@ -1,5 +1,7 @@
 """Drawings say what they show, to the eye and to a screen reader, and take nothing for markup."""
 
+import base64
+import io
 import re
 
 import pytest
@@ -13,7 +15,8 @@ EVIL = "<script>alert(1)</script>"
 
 
 def test_bars_are_as_long_as_the_probabilities() -> None:
-    html = drawings.bars([Candidate("dog", 0.62), Candidate(EVIL, 0.004)], "dog", ("word", "probability"), EVIL)
+    candidates = [Candidate("dog", 0.62), Candidate(EVIL, 0.004)]
+    html = drawings.drawn("bars", candidates=candidates, chosen="dog", headings=("word", "probability"), caption=EVIL)
     assert re.findall(r'width:([\d.]+)%"', html) == ["62.00", "0.40"]
     assert re.findall(r"<b>(.*?)</b>", html) == ["62%", "0.4%"]
     assert html.count("class=chosen") == 1
@@ -21,7 +24,7 @@ def test_bars_are_as_long_as_the_probabilities() -> None:
 
 
 def test_words_stand_with_their_probabilities() -> None:
-    html = drawings.words(["a", EVIL], [1.0, 0.00001])
+    html = drawings.drawn("words", words=[("a", 1.0), (EVIL, 0.00001)])
     assert re.findall(r"<small>(.*?)</small>", html) == ["100%", "0.001%"]
     assert EVIL not in html
 
@@ -50,11 +53,14 @@ def test_the_strongest_place_has_a_name(cell: tuple[int, int], place: str) -> No
 
 
 def test_states_have_a_row_a_word() -> None:
-    html = drawings.states([("dog", torch.tensor([-1.0, 0.0, 1.0])), (EVIL, torch.zeros(3))], "state of {word}")
+    strip = drawings.strip(torch.tensor([-1.0, 0.0, 1.0]))
+    html = drawings.drawn("states", rows=[("dog", strip, "state of dog"), (EVIL, strip, "")])
     assert html.count("<tr>") == 2
     assert 'alt="state of dog"' in html
     assert EVIL not in html
-    assert list(drawings._strip_pixels(torch.tensor([-1.0, 0.0, 1.0]))[0, :, 3]) == [255, 0, 255]
+    with Image.open(io.BytesIO(base64.b64decode(strip.partition(",")[2]))) as image:
+        assert image.size == (3, 1)
+        assert [image.getpixel((x, 0))[3] for x in range(3)] == [255, 0, 255]
 
 
 def test_the_tree_marks_the_way_of_the_winner() -> None:
@@ -63,7 +69,8 @@ def test_the_tree_marks_the_way_of_the_winner() -> None:
         [Branch("dog", 1, -1.5, None), Branch(EVIL, 0, -1.6, None)],
         [Branch("<end>", 1, -2.0, -0.9), Branch("<end>", 0, -2.1, -1.0)],
     ]
-    html = drawings.beam_tree(beam, ["the", "dog", "<end>"], "(end)", "a tree")
+    path = drawings.path_of(beam, ["the", "dog", "<end>"])
+    html = drawings.drawn("beam", beam=beam, path=path, end="(end)", description="a tree")
     boxes = re.findall(r'<g class="(won|)"><rect.*?<text[^>]*>(.*?)</text>', html)
     assert boxes == [
         ("", "a"),
@@ -75,16 +82,17 @@ def test_the_tree_marks_the_way_of_the_winner() -> None:
     ]
     assert html.count('<path class="won"') == 2
     assert "-2.1 → -1.00" in html
-    assert drawings.beam_tree([], [], "(end)", "none")  # greedy decoding has no beam
+    assert drawings.drawn("beam", beam=[], path={}, end="(end)", description="none")  # greedy decoding has no beam
 
 
 def test_the_drawing_of_the_network_has_the_sizes_of_this_one() -> None:
-    html = drawings.network(EVIL, 320, "resnet18", 512, "LSTM", memory=True)
+    known = {"description": EVIL, "size": 320, "encoder": "resnet18", "feature_size": 512}
+    html = drawings.drawn("network", **known, cell="LSTM", memory=True)
     for text in ("320 × 320", ">512<", ">resnet18<", ">h₀, c₀<"):
         assert text in html
     assert html.count(">LSTM<") == 4
     assert EVIL not in html
-    assert ">h₀<" in drawings.network("", 320, "resnet18", 512, "GRU", memory=False)
+    assert ">h₀<" in drawings.drawn("network", **known, cell="GRU", memory=False)
 
 
 @pytest.mark.parametrize(("probability", "text"), [(1.0, "100%"), (0.376, "38%"), (0.0415, "4.2%"), (1e-5, "0.001%")])

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -446,7 +447,7 @@ def test_about_tells_of_the_checkpoint_that_is_chosen(
     tiny_checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.safetensors").write_bytes(tiny_checkpoint_file.read_bytes())
-    monkeypatch.setattr("captioner.page.models.given_folder", lambda: tmp_path)
+    monkeypatch.setattr("captioner.page.models.given", lambda: Namespace(checkpoints=tmp_path))
     page = open_view("about")
     page.session_state.model = "mine"
     text = " ".join(element.value for element in page.run().markdown)
@@ -461,7 +462,7 @@ def test_parts_of_an_exported_model_are_not_offered(
     finder_checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "matcher.safetensors").write_bytes(finder_checkpoint_file.read_bytes())
-    monkeypatch.setattr("captioner.page.models.given_folder", lambda: tmp_path)
+    monkeypatch.setattr("captioner.page.models.given", lambda: Namespace(checkpoints=tmp_path))
     assert "matcher" in models.available()
     (tmp_path / "captioner.json").write_text("{}")
     assert "matcher" not in models.available()

@@ -134,7 +134,6 @@ class TestKnown:
             labels=Columns(predictor.tokens, len(VOCABULARY)).of_pictures(captions, 2),
             ranks=Ranks(),
             provenance=provenance,
-            cross_fitted=None,
             fitted=None,
             autocast=nullcontext,
         )
@@ -176,6 +175,26 @@ class TestKnown:
         assert torch.equal(known._found.flatten(0, 1)[:, 1], predicted[:, 1])
         assert torch.equal(known._found.flatten(0, 1)[:, 0], predicted[:, 0]) == init
         assert torch.equal(predictor.learned.weight, before) == init
+
+    @pytest.mark.parametrize("reads", [True, False])
+    @pytest.mark.parametrize("changed", ["features", "mean"])
+    def test_a_predictor_is_fitted_anew_when_an_earlier_checkpoint_has_rounded_what_it_was_fitted_to(
+        self, reads: bool, changed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Otherwise a run that is resumed, which has to fit it, would go on with another one."""
+        monkeypatch.setattr(words, "_STEPS", 5)
+        before, gone_back = torch.randn(2, 2, 2, 4)
+        fits = []
+        for earlier in (True, False):
+            material = self.material(manner=reads, text={})
+            material.model.config = dataclasses.replace(material.model.config, word_inputs=reads)
+            if earlier:
+                Known.of(material, before)
+            if changed == "mean":
+                material.model.decoder.feature_mean += 0.5
+            known = Known.of(material, gone_back if changed == "features" else before)
+            fits.append([*material.model.decoder.words.learned.parameters(), *([known._found] if known else [])])
+        assert all(map(torch.equal, *fits))
 
     @pytest.mark.parametrize("init", [{}, {"words": 0}, {"words": 1}])
     def test_a_predictor_that_the_decoder_does_not_read_is_fitted_unless_it_was_before(

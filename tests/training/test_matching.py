@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.evaluation.retrieval import retrieval_scores
+from captioner.evaluation.retrieval import ranks, retrieval_scores
 from captioner.inference.captioner import load
 from captioner.inference.reader import load_reader
 from captioner.network.checkpoint import load_checkpoint
@@ -22,7 +22,7 @@ from captioner.training.ranks import Ranks
 from captioner.training.run import train_on
 from captioner.training.start import Material
 from captioner.vocab import PAD, START, UNK, Vocabulary
-from training.runs import TINY, Shapes, metrics, quiet, split_of
+from training.runs import TINY, Killed, Shapes, kill_after, metrics, quiet, split_of
 
 ALONE = replace(TINY, epochs=0, finetune_epochs=0, scst_epochs=0)
 
@@ -71,7 +71,8 @@ def test_a_sentence_learns_to_find_its_picture(shapes: Shapes, tiny_weights: Pat
     examples = split_of(shapes).validation
     pictures = reader.pictures(model.encode([each.path for each in examples]))
     texts = [(place, text) for place, each in enumerate(examples) for text in each.captions]
-    found = retrieval_scores(reader.sentences([t for _, t in texts]), pictures, np.array([place for place, _ in texts]))
+    owner = np.array([place for place, _ in texts])
+    found = retrieval_scores(*ranks(reader.sentences([t for _, t in texts]), pictures, owner))
     assert found["recall"] == pytest.approx(known["recall"], abs=2.0)  # what people get is what was measured
 
 
@@ -88,6 +89,23 @@ def test_training_goes_on_from_a_checkpoints_matcher(shapes: Shapes, tiny_weight
     assert after is not None
     for name, weights in after.state_dict().items():
         torch.testing.assert_close(weights, before.state_dict()[name], msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_that_began_with_a_matcher_goes_on_bit_for_bit(
+    shapes: Shapes, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """The last stage scores captions once, with weights as a checkpoint holds them, whether it is resumed or not."""
+    split, config = split_of(shapes), replace(ALONE, epochs=1, match_epochs=2)
+    train_on(split, tmp_path / "first", replace(config, match_epochs=1), Start(tiny_weights), say=quiet)
+    init = Start(init=tmp_path / "first" / CHECKPOINT_NAME)
+    train_on(split, tmp_path / "whole", config, init, say=quiet)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, 9 + 3 + 1)  # in the second epoch of matching
+        with pytest.raises(Killed):
+            train_on(split, tmp_path / "run", config, init, say=quiet)
+    train_on(split, tmp_path / "run", config, init, resume=True, say=quiet)
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def tokens_of(*texts: str) -> torch.Tensor:
 def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
     rewards = Rewards(TEXTS, VOCABULARY).of([0, 1, 0], tokens_of("a dog runs", "a dog runs", "the dog runs fast"))
     references = [[[*text.split(), "<end>"] for text in those] for those in TEXTS]
-    cider = Cider(references, DocumentFrequencies.of(references))
+    cider = Cider(references.__getitem__, DocumentFrequencies.of(references))
     assert rewards[0].item() == pytest.approx(cider.score(0, ["a", "dog", "runs", "<end>"]) / 100)
     assert rewards[0] > rewards[1]
     broken_off = tokens_of("a man with a ball")[:, :-2]  # "a man with a"

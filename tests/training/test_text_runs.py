@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from captioner.evaluation.scores import score_captions
 from captioner.network.checkpoint import load_checkpoint
 from captioner.training.first import Start
 from captioner.training.run import train_on
+from captioner.training.validation import Validation
 from training.runs import TINY, Killed, Shapes, kill_after, metrics, quiet, split_of, weights_without_gradients
 
 CONFIG = dataclasses.replace(TINY, finetune_epochs=None)
@@ -96,6 +98,31 @@ def test_a_killed_run_goes_on_bit_for_bit(
     train_on(*arguments, resume=True, say=quiet, texts=texts)
     assert (tmp_path / "run/best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
     assert metrics(tmp_path / "run") == metrics(finished[0])
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_back_to_an_earlier_epoch_goes_on_bit_for_bit(
+    shapes: Shapes, weights_with_classes: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of that epoch has rounded the encoder, and so the features of what follows."""
+    config = dataclasses.replace(CONFIG, epochs=3, patience=0.1, match_epochs=0)
+    scores, told = Validation.scores, iter(())
+    monkeypatch.setattr(Validation, "scores", lambda self, given: {**scores(self, given), "cider": next(told)})
+
+    def run(folder: Path, resume: bool = False) -> list[dict[str, Any]]:
+        arguments = split_of(shapes), folder, config, Start(weights_with_classes), resume, quiet, 0.0
+        train_on(*arguments, texts=read_texts(text))
+        return metrics(folder)
+
+    told = iter((50.0, 40.0, *([60.0] * 9)))
+    whole = run(tmp_path / "whole")
+    told = iter((50.0, 40.0, *([60.0] * 9)))
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, 33)
+        with pytest.raises(Killed):
+            run(tmp_path / "run")
+    assert run(tmp_path / "run", resume=True) == whole
+    assert (tmp_path / "run/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
 
 
 def test_a_run_does_not_go_on_with_other_texts_or_none(

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from captioner.data.readers.base import Entry, bare, names_picture
 from captioner.data.readers.wording import texts_of
 from captioner.data.spreadsheets import unquoted
-from captioner.errors import DataError
+from captioner.errors import DataError, some
 
 # Names of columns, and of values in JSON; the first one that a file has counts.
 IMAGE = (
@@ -112,8 +112,7 @@ def read_table(lines: Iterable[str], columns: Columns, notes: list[str]) -> Iter
         split, its, doubt = ("" if at is None or at >= len(cells) else cells[at] for at in places)
         yield Entry(name.strip(" "), texts, split, its.strip() or None, unsure=None if unsure is None else doubt)
     if stray:
-        where = ", ".join(map(str, stray[:5])) + (", ..." if len(stray) > 5 else "")
-        notes.append(f"stray quotation marks, which are kept, in lines: {where}")
+        notes.append(f"stray quotation marks, which are kept, in lines: {some(list(map(str, stray)), 5)}")
 
 
 def _without_names(columns: Columns, cells: list[str], where: str, line: str) -> list[str]:

@@ -9,15 +9,13 @@ import streamlit as st
 import captioner
 from captioner.network.header import DEFAULT, shipped_checkpoints
 from captioner.page.components import drawing
-from captioner.page.drawings import network
+from captioner.page.drawings import drawn
 from captioner.page.models import available
 from captioner.page.texts import say
 
 _SCORES = (("bleu_4", "BLEU-4 {:.1f}"), ("cider", "CIDEr {:.1f}"))
-_ENCODERS = {
-    "mobilenet_v2": "MobileNetV2",
-    "efficientnet_lite2": "EfficientNet-Lite2",
-}  # as people write them; others keep the name that torchvision gives them
+# As people write them; others keep the name that torchvision gives them.
+_ENCODERS = {"mobilenet_v2": "MobileNetV2", "efficientnet_lite2": "EfficientNet-Lite2"}
 _CELLS = {"lstm": "LSTM", "peephole": "LSTM", "gru": "GRU", "rnn": "RNN", "rnn-relu": "RNN"}
 
 
@@ -26,8 +24,9 @@ def view(name: str, model: captioner.Captioner) -> None:
     encoder = _ENCODERS.get(model.config.encoder, model.config.encoder)
     cell = _CELLS[model.config.cell]
     st.header(say("how"), anchor=False)
-    sizes = model.preprocess.size, encoder, model.feature_size, cell
-    drawing(network(say("how_alt"), *sizes, memory=cell == "LSTM"), key="network")
+    sizes = {"size": model.preprocess.size, "feature_size": model.feature_size}
+    known = {"description": say("how_alt"), "encoder": encoder, "cell": cell, "memory": cell == "LSTM", **sizes}
+    drawing(data=drawn("network", **known), key="network")
     words = {"features": f"{model.feature_size:,}", "words": f"{len(model.vocabulary):,}"}
     st.write(say("how_is", encoder=encoder, cell=cell, **words))
     st.header(say("model"), anchor=False)

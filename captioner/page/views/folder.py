@@ -14,7 +14,8 @@ from captioner.bulk.formats import csv_table, gallery, jsonl
 from captioner.errors import CaptionerError
 from captioner.page import components, pictures, show
 from captioner.page.batch import Batch, sidecars
-from captioner.page.folder import given, opened
+from captioner.page.folder import opened
+from captioner.page.models import given
 from captioner.page.search import reader_of
 from captioner.page.texts import TEXTS, language, say
 from captioner.page.visits import own
@@ -24,6 +25,7 @@ from captioner.pictures.load import SUFFIXES
 
 TOTAL = archives.MAX_TOTAL // 1_000_000
 PLACES = {"xmp": "place_xmp", "sidecar": "place_sidecar", "embed": "place_embed"}
+
 _WORDS = (  # that the list of pictures says by itself
     *("search", "keys", "edit_label", "save_next", "reject", "cancel", "undo", "saving", "pending", "kept", "saved"),
     *("undone", "nothing_to_undo", "page_of", "next", "previous", "list_label", "use_mine", "keep_theirs", "mine"),
@@ -34,14 +36,15 @@ _WORDS = (  # that the list of pictures says by itself
 
 def view(name: str, model: captioner.Captioner) -> None:
     """Ask for files or open the folder, caption the pictures, let a person correct them, and offer downloads."""
+    started = given()
     try:
-        work = opened(*folder) if (folder := given()) else _uploads()
+        work = opened(started.folder, started.format) if started.folder else _uploads()
     except CaptionerError as error:
         st.error(pictures.as_text(str(error)))
         return
-    if folder:
-        shown = pictures.as_text(Path(folder[0]).name or folder[0])
-        st.caption(say("folder_is", name=shown, place=say(PLACES[folder[1]])))
+    if started.folder:
+        shown = pictures.as_text(Path(started.folder).name or started.folder)
+        st.caption(say("folder_is", name=shown, place=say(PLACES[started.format])))
     progress = st.empty()
     _progress(progress, work)
     if work.paths():
@@ -75,7 +78,7 @@ def _uploads() -> Batch:
     )
     messages = st.session_state.get("messages", [])
     pictures.show_messages()
-    if batch.waits():  # the script will run again at once
+    if batch.waiting:  # the script will run again at once
         st.session_state.messages = messages
     return batch
 
@@ -100,7 +103,12 @@ def _show(work: Work, model: captioner.Captioner) -> None:
             ("CSV", "captions.csv", "text/csv", lambda: "\ufeff" + "".join(csv_table(work.captioned()))),  # for Excel
             ("JSONL", "captions.jsonl", "application/jsonl", lambda: "".join(jsonl(work.rows()))),
             (say("sidecars"), "captions.zip", "application/zip", partial(sidecars, work)),
-            (say("web_page"), "captions.html", "text/html", partial(_web_page, work)),
+            (
+                say("web_page"),
+                "captions.html",
+                "text/html",
+                lambda: "".join(gallery(work.captioned(), work.previews.get)),
+            ),
         ):
             label, icon = say("download", what=label), ":material/download:"
             if isinstance(work, Batch) or mime != "text/html":  # of a folder, which may be large, there is `captioner`
@@ -161,7 +169,3 @@ def _found(work: Work) -> str:
     best = not work.choice.everything and work.matching > BEST
     line = say("best_of" if best else "best_first", count=BEST, total=work.matching)
     return f"{line} {say('left_out', words=words)}" if words else line
-
-
-def _web_page(work: Work) -> str:
-    return "".join(gallery(work.captioned(), work.previews.get))

@@ -66,7 +66,8 @@ def _weighed(explanation: Explanation, chosen: int, space: str) -> None:
     before = space.join(explanation.caption.tokens[:chosen])
     candidates = [Candidate(shown_word(other.word), other.probability) for other in step.candidates]
     caption = say("weighed_is", before=before) if chosen else say("weighed_first")
-    st.html(drawings.bars(candidates, shown_word(step.word), (say("word"), say("probability")), caption))
+    told = {"headings": (say("word"), say("probability")), "caption": caption}
+    st.html(drawings.drawn("bars", candidates=candidates, chosen=shown_word(step.word), **told))
 
 
 def _looked(picture: KeptPicture, step: Step) -> None:
@@ -87,7 +88,8 @@ def _tree(explanation: Explanation, options: DecodeOptions) -> None:
     st.header(say("tree"), anchor=False)
     words = [step.word for step in explanation.steps]
     describe = say("tree_alt", caption=explanation.caption.text)
-    drawing(drawings.beam_tree(explanation.beam, words, say("end"), describe), key="tree")
+    tree = {"beam": explanation.beam, "path": drawings.path_of(explanation.beam, words)}
+    drawing(data=drawings.drawn("beam", **tree, end=say("end"), description=describe), key="tree")
     st.caption(say("tree_is", size=options.beam_size, penalty=options.length_penalty))
 
 
@@ -95,6 +97,7 @@ def _states(words: Sequence[str], explanation: Explanation) -> None:
     st.header(say("state"), anchor=False)
     size = len(explanation.start)
     hidden = (explanation.start, *(step.hidden for step in explanation.steps))
-    rows = list(zip((say("start_state"), *words), hidden, strict=True))
-    st.html(drawings.states(rows, say("state_alt", size=size, word="{word}")))
+    pairs = zip((say("start_state"), *words), hidden, strict=True)
+    rows = [(word, drawings.strip(state), say("state_alt", size=size, word=word)) for word, state in pairs]
+    st.html(drawings.drawn("states", rows=rows))
     st.caption(say("state_is", size=size))

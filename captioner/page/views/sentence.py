@@ -45,7 +45,7 @@ def _words(title: str, words: Sequence[str], caption: captioner.Caption) -> None
     st.header(say(title), anchor=False)
     ends = () if caption.end_probability is None else (caption.end_probability,)
     shown = [*words, say("end")] if ends else words
-    st.html(drawings.words(shown, [*caption.probabilities, *ends]))
+    st.html(drawings.drawn("words", words=zip(shown, [*caption.probabilities, *ends], strict=True)))
     st.caption(show.sure(caption), help=say("sure_help"))
 
 
