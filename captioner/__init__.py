@@ -41,16 +41,45 @@ Use help(captioner.load) and so on for the rest. Importing this package is cheap
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
 
-# Where the public names come from, as type checkers and editors read it: one import a line.
-_STUB = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
-_HOMES = {name: home for home, name in re.findall(r"^from (\S+) import (\w+)", _STUB, re.MULTILINE)}
+_ERRORS = (
+    *("CaptionerError", "OptionError", "InputError", "ImageError", "DataError", "CheckpointError"),
+    *("DeviceError", "OutputError", "TrainingError"),
+)
+# Where the public names come from. Type checkers and editors read the same in __init__.pyi.
+_HOMES = {
+    "load": "inference.captioner",
+    "Captioner": "inference.captioner",
+    "Caption": "inference.results",
+    "models": "network.header",
+    "DecodeOptions": "options",
+    "MetadataOptions": "options",
+    "caption_files": "bulk.run",
+    "open_index": "bulk.find",
+    "read_files": "bulk.read",
+    "apply_captions": "bulk.apply",
+    "watch_folders": "bulk.watch",
+    "propose": "bulk.propose",
+    "export_model": "export.folder",
+    "export_web": "export.web",
+    "serve": "server.run",
+    "ServeOptions": "options",
+    "caption_on_cluster": "bulk.cluster",
+    "alt_texts": "bulk.alt",
+    "evaluate": "evaluation.run",
+    "evaluate_retrieval": "evaluation.retrieval",
+    "compare": "evaluation.compare",
+    "train": "training.run",
+    "TrainConfig": "training.config",
+    "check_data": "data.survey",
+    "make_shapes": "data.shapes",
+    "make_unfamiliar": "pictures.unfamiliar",
+    **dict.fromkeys(_ERRORS, "errors"),
+}
 __all__ = ["__version__", *_HOMES]
 
 
@@ -58,7 +87,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

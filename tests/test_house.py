@@ -48,6 +48,13 @@ def test_dir_shows_what_can_be_had_and_imports_nothing() -> None:
     assert shown.split() == sorted(captioner.__all__)
 
 
+def test_type_checkers_see_the_same_names() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    homes = {name.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert homes == {name: f"captioner.{module}" for name, module in captioner._HOMES.items()}
+    assert set(captioner.__all__) == {"__version__", *homes}
+
+
 def test_errors_that_a_caller_may_catch_have_one_base() -> None:
     errors = [getattr(captioner, name) for name in captioner.__all__ if name.endswith("Error")]
     assert len(errors) > 5
