@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ class Progress:
         if kept:
             have = "has" if kept == 1 else "have"
             self.note(f"{kept:,} of {counted(total, 'picture')} {have} captions already: kept")
-        return self._summary
+        return replace(self._summary)  # the run may go on, or the next one have the same Progress
 
     def move(self, moved: int, only_said: bool) -> None:
         """Say that the captions of some pictures went with them to other paths, or would go."""

@@ -71,6 +71,17 @@ def test_progress_goes_where_it_is_sent(model: captioner.Captioner, pictures: li
     assert summary.startswith("captioner: 6 captioned, 1 failed, ")
 
 
+def test_what_a_run_did_stays_as_it_was_told_when_the_next_one_has_the_same_progress(
+    model: captioner.Captioner, pictures: list[Path]
+) -> None:
+    pictures[0].with_suffix(".txt").write_text("mine")
+    progress = Progress(quiet=True)
+    first = caption_files(pictures[0], format="sidecar", model=never, progress=progress)
+    second = caption_files(pictures, format="sidecar", model=model, progress=progress)
+    assert (first.kept, first.captioned) == (1, 0)
+    assert (second.kept, second.captioned) == (1, 6)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
