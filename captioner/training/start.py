@@ -117,7 +117,7 @@ class Material:
         """
         digest = encoder_digest(self.model.encoder, self.preprocess, "float32")
         if self.computed is None or self.computed[0] != digest:
-            self.computed = None  # before others take as much memory
+            self.computed = self.fitted = None  # before others take as much memory
             encoder = PictureEncoder(self.model.encoder, self.preprocess, str(self.ranks.device), "float32")
             cache = FeatureCache(cache_folder() / f"features-{digest}.sqlite")
             with self.ranks.progress_bar(len(self.paths), "encoding", "picture") as bar:
