@@ -31,6 +31,7 @@ from captioner.network.model import Decoder
 from captioner.network.packed import packed_for_decoding
 from captioner.network.preprocess import Preprocess
 from captioner.network.recurrent import State
+from captioner.network.threads import one_thread
 from captioner.pictures.load import ImageSource
 
 _TOGETHER = 8  # pictures for each thread
@@ -65,6 +66,7 @@ class PictureEncoder:
     Raises OptionError for an unknown precision, and CheckpointError for weights that are not finite.
     """
 
+    @one_thread()
     def __init__(
         self, encoder: Encoder, preprocess: Preprocess, device: str = "cpu", precision: str = "float32"
     ) -> None:
@@ -129,9 +131,12 @@ class TorchEngine(TorchSteps):
         self.encoder = encoder or PictureEncoder(checkpoint.model.encoder, checkpoint.preprocess)
         self.device, self.feature_size = self.encoder.device.type, self.encoder.feature_size
         self.precision = str(self.encoder.dtype).removeprefix("torch.")  # "float32" or "bfloat16"
+        self.workers = _most_threads()
+        self.threads = torch.get_num_threads()  # that share a batch
         copied = in_bfloat16 if self.encoder.dtype == torch.bfloat16 else copy.deepcopy
-        decoder = copied(checkpoint.model.decoder).eval().requires_grad_(False).to(self.encoder.device)
-        self.decoder = packed_for_decoding(decoder) if self.device == "cpu" else decoder
+        with one_thread():
+            decoder = copied(checkpoint.model.decoder).eval().requires_grad_(False).to(self.encoder.device)
+            self.decoder = packed_for_decoding(decoder) if self.device == "cpu" else decoder
         super().__init__(self.decoder)
         predictor = self.decoder.words
         self.about = About(
@@ -142,8 +147,6 @@ class TorchEngine(TorchSteps):
             checkpoint.trust,
             predictor.tokens.tolist() if predictor.size else [],
         )
-        self.workers = _most_threads()
-        self.threads = torch.get_num_threads()  # that share a batch
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, S, S, 3) -> (B, F)"""

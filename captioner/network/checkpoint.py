@@ -25,6 +25,7 @@ from captioner.network.config import Trust
 from captioner.network.header import FORMAT_VERSION, KEY, dataclass_from, opened
 from captioner.network.model import CaptionModel
 from captioner.network.preprocess import Preprocess
+from captioner.network.threads import one_thread
 from captioner.network.words import CLASSES
 from captioner.vocab import Vocabulary
 
@@ -103,6 +104,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         file.write(data)
 
 
+@one_thread()
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Read and check a checkpoint. Raises CheckpointError, naming what is wrong; runs nothing from the file."""
     with opened(Path(path), "pt") as (file, header):

@@ -24,6 +24,7 @@ from captioner.network.checkpoint import Checkpoint
 from captioner.network.encoder import channels_last, native_bfloat16
 from captioner.network.model import CaptionModel
 from captioner.network.preprocess import Preprocess
+from captioner.network.threads import one_thread
 from captioner.training.captions import CaptionTokens, mirror_table
 from captioner.training.config import TrainConfig
 from captioner.training.features import FeatureCache, encoder_digest, features_of
@@ -55,6 +56,7 @@ class Material:
     fitted: tuple[tuple[Tensor, ...], dict[str, Tensor], Tensor | None] | None = None
 
     @classmethod
+    @one_thread()
     def of(cls, config: TrainConfig, split: Split, start: Start, ranks: Ranks, texts: Texts | None = None) -> Material:
         """The network before the first step, and the data of a split, and captions without pictures.
 

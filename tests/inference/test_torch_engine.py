@@ -6,8 +6,10 @@ import copy
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import captioner
 from captioner.errors import CheckpointError, DeviceError
 from captioner.inference import torch_engine
 from captioner.inference.torch_engine import PictureEncoder, captioner_of
+from captioner.network import checkpoint
 from captioner.network.checkpoint import Checkpoint
 from captioner.network.packed import PackedLinear
 from captioner.network.words import WordPredictor
@@ -158,6 +161,31 @@ def test_a_busy_machine_gets_fewer_threads_and_the_same_captions(
     finally:
         torch_engine._most_threads.cache_clear()
         torch.set_num_threads(before)
+
+
+def test_a_model_is_loaded_on_one_thread_because_others_may_be_busy(
+    tiny_checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: (seen.append(torch.get_num_threads()), function(*given))[1]
+
+    for module, name in (
+        (checkpoint, "_read"),
+        (torch_engine, "folded_for_inference"),
+        (torch_engine, "fused_for_inference"),
+        (torch_engine, "packed_for_decoding"),
+    ):
+        monkeypatch.setattr(module, name, noting(getattr(module, name)))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        captioner.load(tiny_checkpoint_file, device="cpu")
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) > 3
+    assert set(seen) == {1}
 
 
 @pytest.mark.parametrize(
