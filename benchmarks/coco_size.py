@@ -173,7 +173,7 @@ def stand_in_encoder() -> None:
         features: torch.Tensor = (squares.flatten(1) @ mixing).relu()
         return features
 
-    PictureEncoder.encode_pixels = encode  # type: ignore[method-assign]
+    PictureEncoder.encode_pixels = encode  # type: ignore[method-assign]  # a stand-in, in this process only
 
 
 class Clock:
@@ -365,7 +365,7 @@ def _stop_at_step(number: int, deed: Callable[[], None]) -> None:
         if done == number:
             deed()
 
-    Optimiser.step = step  # type: ignore[method-assign]
+    Optimiser.step = step  # type: ignore[method-assign]  # a stand-in, in this process only
 
 
 def _cut(kind: Any, steps: int) -> None:

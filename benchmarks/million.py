@@ -112,8 +112,8 @@ def model_of(with_weights: bool, stop_after: int, seen: dict[str, float]) -> Cap
     else:
         model = captioner.Captioner.__new__(captioner.Captioner)
         model.engine, model.precision, model.path = "torch", "float32", find_checkpoint(None)
-        model.digest = lambda: "made up"  # type: ignore[method-assign]
-    model.caption_named = stand_in(stop_after, seen)  # type: ignore[method-assign]
+        model.digest = lambda: "made up"  # type: ignore[method-assign]  # a stand-in, in this process only
+    model.caption_named = stand_in(stop_after, seen)  # type: ignore[method-assign]  # a stand-in, in this process only
     return model
 
 

@@ -137,7 +137,7 @@ def _image_ids(paths: Iterable[str], coco_images: AnyPath | None) -> dict[str, i
         owner.put((str(image_id(path, ids)), path) for path in paths)
     except DataError as error:
         raise DataError(f"{error}; or write jsonl, which needs no ids") from error
-    for path, last in zip(paths, owner.in_order(), strict=False):
+    for path, last in zip(paths, owner.in_order(), strict=False):  # fewer ids than pictures if two have the same
         if path != last:
             raise DataError(f"{last}: has the same image id as {path}: give coco_images (--coco-images FILE)")
     return ids
